@@ -1,0 +1,470 @@
+"""The command line: the only place that prints or exits.
+
+Heavy imports stay inside the commands that need them, so that ``list`` and ``--help`` answer at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from harness.case import MODES, Case, CaseError
+from harness.registry import RegistryError, entries, select
+from harness.suites import SUITES, SuiteError, suite
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from harness.output.store import Store
+    from harness.process.supervisor import Supervisor
+    from harness.record import Record
+    from harness.runner import Plan
+
+RESULTS: Final = Path("results")
+COMMAND_LINE_SUITE: Final = "command-line"
+#: Exit codes.
+BAD_ROWS, USAGE, INTERRUPTED = 1, 2, 130
+#: Width of what is printed into a file or a pipe, in characters.
+PIPE_WIDTH: Final = 160
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Check implementations of torch.nn.Bilinear against nn.Bilinear itself, then time them.",
+)
+
+
+class Device(enum.StrEnum):
+    """Where a backend runs."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class ModeOption(enum.StrEnum):
+    """What is timed."""
+
+    FORWARD = "forward"
+    FORWARD_BACKWARD = "forward_backward"
+
+
+SuiteOption = Annotated[str | None, typer.Option("--suite", help="A named list of cases (see `list`); default: quick.")]
+CaseOption = Annotated[
+    list[str] | None,
+    typer.Option("--case", help="BATCHxIN1xIN2xOUT[:float64][:tf32][:nobias], as in 2708x512x512x1; repeatable."),
+]
+BackendOption = Annotated[
+    list[str] | None, typer.Option("--backend", help="A backend; NAME#2 enters it again; repeatable. Default: all.")
+]
+DeviceOption = Annotated[list[Device] | None, typer.Option("--device", help="Repeatable. Default: all that are found.")]
+ModesOption = Annotated[list[ModeOption] | None, typer.Option("--mode", help="Repeatable. Default: both.")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPUs of every worker. Default: all.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the inputs and of the order of measuring.")]
+LimitOption = Annotated[
+    float,
+    typer.Option(
+        "--time-limit", min=0.1, help="Seconds that compiling and one call may take before a worker is killed."
+    ),
+]
+
+
+def main() -> None:
+    """Run the command line; errors of use are one line, without a traceback."""
+    from harness.machine.threads import BudgetError
+    from harness.output.store import StoreError
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app(standalone_mode=True)
+    except (CaseError, SuiteError, RegistryError, BudgetError, StoreError) as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(USAGE)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(INTERRUPTED)
+
+
+@app.command("list")
+def list_(
+    probe: Annotated[bool, typer.Option("--probe", help="Start each backend and ask it; takes a while.")] = False,
+) -> None:
+    """Show backends, suites and cases; imports no framework."""
+    typer.echo("Backends (is the package installed?):")
+    known = entries()
+    for name, entry in known.items():
+        installed = entry.installed()
+        typer.echo(f"  {name:<16} {'installed' if installed.ok else installed.reason}   [{entry.distribution}]")
+    if probe:
+        typer.echo("\nAsked in a worker each:")
+        for line in _probe(list(known)):
+            typer.echo(f"  {line}")
+    typer.echo("\nSuites (--suite NAME):")
+    for name, listed in SUITES.items():
+        typer.echo(f"  {name:<16} {len(listed.entries):>3} cases: {listed.purpose}")
+    for name, listed in SUITES.items():
+        if len(listed.entries) <= 20:
+            typer.echo(f"\nCases of {name} (--case NAME):")
+            for case in listed.entries:
+                typer.echo(f"  {case.case.name:<24} {case.label}")
+
+
+@app.command()
+def check(
+    suite: SuiteOption = None,
+    case: CaseOption = None,
+    backend: BackendOption = None,
+    device: DeviceOption = None,
+    mode: ModesOption = None,
+    threads: ThreadsOption = None,
+    seed: SeedOption = 0,
+    time_limit: LimitOption = 120.0,
+) -> None:
+    """Only check every backend against nn.Bilinear; time nothing, write nothing."""
+    plan = dataclasses.replace(
+        _plan("check", suite, case, backend, device, mode, threads, seed), timing=False, time_limit_seconds=time_limit
+    )
+    from harness.output import report
+    from harness.runner import Runner
+
+    records: list[Record] = []
+    with _supervisor(plan) as workers, _progress(plan) as observer:
+        records.extend(Runner(plan, workers, observer).run())
+    console = _console()
+    frame = _frame(records)
+    console.print(report.checks(frame))
+    passed = int((frame["status"] == "checked").sum())
+    console.print(f"\n{passed} of {len(frame)} passed the gate, {_bad(frame)} did not, the others could not be asked.")
+    sys.exit(BAD_ROWS if _bad(frame) else 0)
+
+
+@app.command()
+def run(
+    suite: SuiteOption = None,
+    case: CaseOption = None,
+    backend: BackendOption = None,
+    device: DeviceOption = None,
+    mode: ModesOption = None,
+    threads: ThreadsOption = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the run; must not exist. Default: results/<run-id>.")
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option("--resume", help="Complete a run that was stopped: its folder, id, or `latest`.")
+    ] = None,
+    budget: Annotated[
+        float, typer.Option("--budget", min=0.1, help="Seconds of measuring for a case in one mode on one device.")
+    ] = 12.0,
+    cold: Annotated[
+        bool, typer.Option("--cold", help="Empty compile caches and a fresh worker for every cell.")
+    ] = False,
+    seed: SeedOption = 0,
+    freeze: Annotated[
+        bool, typer.Option("--freeze/--no-freeze", help="Stop idle workers; without it you see why we do.")
+    ] = True,
+    time_limit: LimitOption = 120.0,
+) -> None:
+    """Check every backend, time those that are right, write CSV files, print the answer."""
+    from harness.output import store
+
+    if resume is not None:
+        chosen = (suite, case, backend, device, mode, threads, out)
+        if any(option is not None for option in chosen):
+            raise store.StoreError("--resume goes on with the plan of that run: give it alone")
+        folder = store.find(resume, RESULTS)
+        plan, options = _stored_plan(folder)
+        skip = _complete_groups(plan, store.rows(folder / store.RECORDS))
+        opened = store.Store.resume(folder, lambda row: (row["case"], row["mode"], row["device"]) in skip)
+    else:
+        run_id = store.new_run_id()
+        folder = out if out is not None else RESULTS / run_id
+        store.check_free(folder)
+        plan = _plan(run_id, suite, case, backend, device, mode, threads, seed)
+        plan = dataclasses.replace(plan, budget_seconds=budget, time_limit_seconds=time_limit)
+        options = {"freeze": freeze, "cold": cold}
+        skip = frozenset()
+        opened = store.Store.create(folder, _environment(plan, options))
+    with opened:
+        stopped = _measure(plan, options, opened, skip)
+    _show(folder)
+    if stopped:
+        sys.exit(INTERRUPTED)
+    sys.exit(BAD_ROWS if _bad(store.read(folder / store.RECORDS)) else 0)
+
+
+@app.command("report")
+def report_(run: Annotated[str, typer.Argument(help="A run's folder, its id, or `latest`.")]) -> None:
+    """Print the tables of a run again, from its files."""
+    from harness.output import store
+
+    _show(store.find(run, RESULTS))
+
+
+@app.command("explain")
+def explain_() -> None:
+    """Walk through the operator step by step on the example of the article that started this."""
+    from harness.explain import explain
+    from harness.machine.threads import budget
+    from harness.process.supervisor import Supervisor, WorkerError, default_cache
+
+    with Supervisor(budget(None), default_cache()) as workers:
+        try:
+            for line in explain(workers):
+                typer.echo(line)
+        except (WorkerError, RuntimeError) as error:
+            typer.echo(f"error: {error}", err=True)
+            sys.exit(BAD_ROWS)
+
+
+def _measure(plan: Plan, options: dict[str, Any], store: Store, skip: frozenset[tuple[str, str, str]]) -> bool:
+    """Carry out the plan, row by row onto the disk; return whether it was interrupted."""
+    from harness.output.store import add_to_environment
+    from harness.runner import Runner, interrupted
+
+    planned = {cell for case, device in plan.groups() for cell in plan.cells(case, device)}
+    done = {cell for cell in planned if (cell[0], cell[1], cell[3]) in skip}
+    stopped = False
+    with _supervisor(plan, **options) as workers, _progress(plan) as observer:
+        runner = Runner(plan, workers, observer, store.add_sample)
+        try:
+            for record in runner.run(skip):
+                store.add_record(record)
+                done.add(record.cell)
+        except KeyboardInterrupt:
+            stopped = True
+    for record in interrupted(plan, frozenset(done)):
+        store.add_record(record)
+    add_to_environment(store.folder, {"workers": runner.workers_said})
+    return stopped
+
+
+def _plan(
+    run_id: str,
+    suite_name: str | None,
+    cases: list[str] | None,
+    backends: list[str] | None,
+    devices: list[Device] | None,
+    modes: list[ModeOption] | None,
+    threads: int | None,
+    seed: int,
+) -> Plan:
+    """Turn options into a plan; everything that can be wrong with them is found here, before anything is measured."""
+    from harness.machine import environment
+    from harness.machine.threads import budget
+    from harness.runner import BASELINE, Plan
+    from harness.timing import cost
+
+    if cases and suite_name is not None:
+        raise SuiteError("--suite and --case were given together, expected one of them")
+    if cases:
+        name, chosen = COMMAND_LINE_SUITE, [Case.parse(text) for text in dict.fromkeys(cases)]
+        total = environment.total_bytes()
+        for case in chosen:
+            needed = max(cost.reference_bytes(case), cost.contestant_bytes(case, 0))
+            if needed > total:
+                raise CaseError(
+                    f"case {case.name} would take {needed / 2**30:,.1f} GiB, "
+                    f"this machine has {total / 2**30:,.1f} GiB: choose a smaller one"
+                )
+    else:
+        name = suite_name or "quick"
+        chosen = [entry.case for entry in suite(name).entries]
+    wanted = [mode.value for mode in dict.fromkeys(modes)] if modes else list(MODES)
+    selected = select([BASELINE]) | select(backends or entries())
+    torch = selected[BASELINE].installed()
+    if not torch.ok:
+        raise RegistryError(f"the reference is nn.Bilinear in float64, but {torch.reason}")
+    found = [Device.CPU, *([Device.CUDA] if not devices and environment.gpus() else [])]
+    return Plan(
+        run_id=run_id,
+        suite=name,
+        cases=tuple(
+            dataclasses.replace(case, mode=mode, seed=seed) for case in chosen for mode in MODES if mode in wanted
+        ),
+        backends=selected,
+        devices=tuple(device.value for device in dict.fromkeys(devices or found)),
+        threads=budget(threads),
+        seed=seed,
+    )
+
+
+def _environment(plan: Plan, options: dict[str, Any]) -> dict[str, Any]:
+    """What goes into ``environment.json``: the machine, and the plan as ``--resume`` reads it."""
+    from harness.machine.environment import describe
+
+    stored = {field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)}
+    stored |= {"cases": [dataclasses.asdict(case) for case in plan.cases], "backends": list(plan.backends)}
+    return {"run_id": plan.run_id, **describe(), "plan": stored | {"options": options}}
+
+
+def _stored_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:
+    """Read a plan back.
+
+    Raises:
+        StoreError: It is not one.
+    """
+    from harness.machine.threads import budget
+    from harness.output.store import StoreError, environment
+    from harness.runner import Plan
+
+    try:
+        stored = dict(environment(folder)["plan"])
+        options = stored.pop("options")
+        stored["cases"] = tuple(Case(**case) for case in stored["cases"])
+        stored["backends"] = select(stored["backends"])
+        stored["devices"] = tuple(stored["devices"])
+        stored["threads"] = budget(stored["threads"])
+        return Plan(**stored), {"freeze": bool(options["freeze"]), "cold": bool(options["cold"])}
+    except (KeyError, TypeError) as error:
+        raise StoreError(f"{folder} holds no plan that this version can resume ({error})") from None
+
+
+def _complete_groups(plan: Plan, rows: list[dict[str, str]]) -> frozenset[tuple[str, str, str]]:
+    """Groups (case, mode, device) of which every planned row is there and none was interrupted."""
+    there = {
+        (row["case"], row["mode"], row["backend"], row["device"]) for row in rows if row["status"] != "interrupted"
+    }
+    return frozenset(
+        (case.name, case.mode, device)
+        for case, device in plan.groups()
+        if all(cell in there for cell in plan.cells(case, device))
+    )
+
+
+def _show(folder: Path) -> None:
+    """Print a run: the answer, what went wrong, the files, what next; then the tables."""
+    from harness.output import report, store
+
+    records = store.read(folder / store.RECORDS)
+    labels = {entry.case.name: entry.label for listed in SUITES.values() for entry in listed.entries}
+    console = _console()
+    if records.empty:
+        console.print(f"No row in {folder} yet.")
+        return
+    console.print(report.answer(records, labels))
+    console.print()
+    if (trouble := report.trouble(records)) is not None:
+        console.print(trouble)
+        console.print()
+    name = _short(folder)
+    console.print(f"Files: {name / store.RECORDS}, {store.SAMPLES}, {store.ENVIRONMENT}", style="bold", highlight=False)
+    stopped = bool((records["status"] == "interrupted").any())
+    again = f"bilinear-bench run --resume {name} completes it; " if stopped else ""
+    console.print(
+        f"Next: {again}pandas.read_csv('{name / store.RECORDS}') loads the rows; "
+        f"bilinear-bench report {name} prints this again; --case and --backend choose what to compare.\n",
+        highlight=False,
+    )
+    for table in report.tables(records, labels):
+        console.print(table)
+
+
+def _short(folder: Path) -> Path:
+    with contextlib.suppress(ValueError):
+        return folder.resolve().relative_to(Path.cwd())
+    return folder
+
+
+def _frame(records: list[Record]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame([dataclasses.asdict(record) for record in records])
+
+
+def _bad(records: pd.DataFrame) -> int:
+    from harness.record import BAD
+
+    return int(records["status"].isin([status.value for status in BAD]).sum())
+
+
+def _probe(names: list[str]) -> Iterator[str]:
+    from harness.machine.environment import gpus
+    from harness.machine.threads import budget
+    from harness.process.supervisor import Supervisor, WorkerError, default_cache
+
+    devices = ["cpu", *(["cuda"] if gpus() else [])]
+    with Supervisor(budget(None), default_cache()) as workers:
+        for name in names:
+            for device in devices:
+                target = select([name])[name].target
+                try:
+                    worker, _ = workers.worker(name, device)
+                    said = worker.request("load", 120.0, name=name, target=target, device=device)
+                except WorkerError as error:
+                    said = {"available": False, "reason": error.reason}
+                workers.discard(name, device)
+                detail = f"{said['version']}, imported in {said['import_seconds']:.2f} s" if said["available"] else ""
+                yield f"{name:<16} {device:<5} {detail or 'no: ' + said['reason']}"
+
+
+def _supervisor(plan: Plan, freeze: bool = True, cold: bool = False) -> Supervisor:
+    from harness.process.supervisor import Supervisor, default_cache
+
+    return Supervisor(plan.threads, default_cache(), freeze, cold)
+
+
+def _console(stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=PIPE_WIDTH)
+
+
+class _ProgressLine:
+    """Says how far a run is, on standard error; never redraws by itself, so it never runs beside a sample."""
+
+    def __init__(self, plan: Plan, progress: Progress, terminal: bool) -> None:
+        self._progress = progress
+        self._terminal = terminal
+        self._task = progress.add_task("starting", total=len(plan.groups()))
+        self._start = time.monotonic()
+        self._begun = 0
+        # Before anything is known: the budget, and as much again for compiling and checking.
+        self._guess_seconds = 2 * plan.budget_seconds
+        self._where = ""
+
+    def group(self, number: int, total: int, case: Case, device: str) -> None:
+        """A group begins."""
+        elapsed = time.monotonic() - self._start
+        each = elapsed / self._begun if self._begun else self._guess_seconds
+        left = each * (total - number + 1)
+        self._begun += 1
+        self._where = f"{case.name} {case.mode} {device}, about {max(1, round(left / 60))} min left"
+        self._progress.update(self._task, completed=number - 1, description=self._where)
+        if not self._terminal:
+            self._progress.console.print(f"[{number}/{total}] {self._where}", markup=False, highlight=False)
+
+    def stage(self, text: str) -> None:
+        """What comes next within the group."""
+        if self._terminal:
+            self._progress.update(self._task, description=f"{self._where}: {text}")
+            self._progress.refresh()
+
+
+@contextlib.contextmanager
+def _progress(plan: Plan) -> Iterator[_ProgressLine]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    console = _console(stderr=True)
+    columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(
+        *columns, console=console, auto_refresh=False, transient=True, disable=not console.is_terminal
+    ) as progress:
+        yield _ProgressLine(plan, progress, console.is_terminal)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """SIGTERM ends a run as Ctrl-C does: workers gone, rows written."""
+    raise KeyboardInterrupt

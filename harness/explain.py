@@ -1,0 +1,92 @@
+"""The operator step by step, on the example of the article that started this: 128 x 20 x 30 -> 40.
+
+The article rewrites ``torch.nn.Bilinear`` in NumPy, page by page over the weight, and looks at the mean absolute
+difference from PyTorch's own output. This module does the same with the two backends that are those two programs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from harness.case import Case
+from harness.correctness.gate import mean_absolute_difference
+from harness.correctness.inputs import make_inputs
+from harness.process.supervisor import Supervisor
+from harness.registry import select
+
+EXAMPLE: Final = Case(128, 20, 30, 40)
+ROWS_BY_HAND: Final = "numpy-loop"
+MODULE: Final = "torch-bilinear"
+#: Longest time that one of the two programs may take, in seconds.
+LIMIT_SECONDS: Final = 120.0
+
+
+def explain(workers: Supervisor) -> Iterator[str]:
+    """Yield the explanation line by line.
+
+    Raises:
+        WorkerError: One of the two programs could not be run.
+        RuntimeError: One of them is not available; says why.
+    """
+    case = EXAMPLE
+    inputs = make_inputs(case)
+    input1, input2, weight, bias = (inputs[name] for name in ("input1", "input2", "weight", "bias"))
+    yield "torch.nn.Bilinear(20, 30, 40) on a batch of 128 rows"
+    yield ""
+    yield "    y[b,o] = sum over i, j of  input1[b,i] * weight[o,i,j] * input2[b,j]  +  bias[o]"
+    yield ""
+    yield "The four arrays that go in:"
+    for name, meaning in (
+        ("input1", "batch x in1_features"),
+        ("input2", "batch x in2_features"),
+        ("weight", "out_features x in1_features x in2_features"),
+        ("bias", "out_features"),
+    ):
+        yield f"    {name:<7} {_shape(inputs[name]):<14} {meaning}"
+    yield ""
+    yield "The weight is not nn.Linear's. That one has two dimensions, (out, in): one row per output. This one has"
+    yield "three: one page per output, and each page is a matrix that pairs every feature of input1 with every one of"
+    yield "input2."
+    yield ""
+    yield "One page, say output 0, for all 128 rows at once:"
+    page = weight[0]
+    yield f"    page   = weight[0]        {_shape(page)}"
+    product = input1 @ page
+    yield f"    mixed  = input1 @ page    {_shape(input1)} @ {_shape(page)} = {_shape(product)}"
+    scaled = product * input2
+    yield f"    scaled = mixed * input2   {_shape(product)} * {_shape(input2)} = {_shape(scaled)}   (elementwise)"
+    column = scaled.sum(axis=1)
+    yield f"    y[:,0] = scaled.sum(1)    {_shape(scaled)} summed along its rows = {_shape(column)},   then + bias[0]"
+    yield ""
+    first = ", ".join(f"{value:+.6f}" for value in column[:3] + bias[0])
+    yield f"    y[0:3, 0] = {first}"
+    yield f"The same for each of the {case.out_features} pages gives y, {case.batch} x {case.out_features}."
+    yield ""
+    by_hand, module = (_output(workers, name) for name in (ROWS_BY_HAND, MODULE))
+    yield f"    {ROWS_BY_HAND:<15} y[0:3, 0] = {', '.join(f'{value:+.6f}' for value in by_hand[:3, 0])}"
+    yield f"    {MODULE:<15} y[0:3, 0] = {', '.join(f'{value:+.6f}' for value in module[:3, 0])}"
+    yield ""
+    difference = mean_absolute_difference(by_hand, module)
+    yield f"Mean absolute difference between the page loop and nn.Bilinear: {difference:.2e}"
+    yield "That is float32 rounding (the spacing of floats at 1.0 is 1.19e-07): the two add up in different orders."
+
+
+def _output(workers: Supervisor, name: str) -> np.ndarray:
+    """Run the example through one backend, in its own worker."""
+    entry = select([name])[name]
+    worker, _ = workers.worker(name, "cpu")
+    loaded = worker.request("load", LIMIT_SECONDS, name=name, target=entry.target, device="cpu")
+    if not loaded["available"]:
+        raise RuntimeError(f"{name} is not available: {loaded['reason']}")
+    case = dataclasses.asdict(EXAMPLE)
+    worker.request("prepare", LIMIT_SECONDS, case=case, input_sets=1, directory=str(worker.directory))
+    output: np.ndarray = np.load(worker.directory / "output.npy", allow_pickle=False)
+    return output
+
+
+def _shape(array: np.ndarray) -> str:
+    return "(" + ", ".join(str(size) for size in array.shape) + ("," if array.ndim == 1 else "") + ")"

@@ -1,0 +1,153 @@
+"""What machine this is and what is installed on it, without importing a framework and without naming its owner.
+
+Host name, user name and paths stay out: the files of a run are made to be shared.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+from harness.machine import threads
+
+#: Distributions whose versions are noted, where they are installed.
+DISTRIBUTIONS: Final = (
+    *("bilinear-bench", "numpy", "scipy", "pandas", "torch", "triton", "numba", "llvmlite", "jax", "jaxlib"),
+    *("cupy-cuda13x", "cupy-cuda12x", "flag-gems", "opt-einsum", "threadpoolctl"),
+)
+#: Variables that change what frameworks do; noted when set.
+VARIABLE_PREFIXES: Final = (
+    *("OMP_", "OPENBLAS_", "MKL_", "KMP_", "GOMP_", "BLIS_", "NUMBA_", "TORCH", "XLA_", "JAX_", "NVIDIA_TF32", "CUDA_"),
+    *("TRITON_", "LD_PRELOAD", "MALLOC_"),
+)
+_SECRET: Final = ("KEY", "TOKEN", "SECRET", "PASS", "DIR", "PATH", "HOME")
+#: Memory that stays free beside the workers, in bytes.
+RESERVE_BYTES: Final = 2**30
+
+
+def describe() -> dict[str, Any]:
+    """Return a flat mapping that says where a run was made; unknown things are None."""
+    memory = psutil.virtual_memory()
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "kernel": platform.release(),
+        "cpu_model": cpu_model(),
+        "cpu_count": os.cpu_count(),
+        "cpu_flags": [flag for flag in ("avx2", "fma", "avx512f", "asimd", "sve") if flag in _cpu_flags()],
+        "threads_available": threads.available_threads(),
+        "cgroup_cpus": threads.cgroup_quota(),
+        "frequency_governor": _read(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
+        "transparent_huge_pages": _read(Path("/sys/kernel/mm/transparent_hugepage/enabled")),
+        "memory_bytes": memory.total,
+        "memory_available_bytes": memory.available,
+        "load_average": list(os.getloadavg()),
+        "gpus": gpus(),
+        "versions": {name: version for name in DISTRIBUTIONS if (version := _version(name))},
+        "variables": {
+            name: value
+            for name, value in sorted(os.environ.items())
+            if name.startswith(VARIABLE_PREFIXES) and not any(word in name for word in _SECRET)
+        },
+        "git_revision": git_revision(Path(__file__).parent.parent.parent),
+        "arguments": [Path(argument).name if os.sep in argument else argument for argument in sys.argv[1:]],
+    }
+
+
+def available_bytes() -> int:
+    """Memory that workers may take together: what is free now, cut to the cgroup's limit, less a reserve; in bytes."""
+    free = int(psutil.virtual_memory().available)
+    limit, used = _read(Path("/sys/fs/cgroup/memory.max")), _read(Path("/sys/fs/cgroup/memory.current"))
+    if limit and limit.isdigit() and used and used.isdigit():
+        free = min(free, int(limit) - int(used))
+    return max(0, free - RESERVE_BYTES)
+
+
+def total_bytes() -> int:
+    """Memory of this machine or of its cgroup, whichever is less, in bytes."""
+    limit = _read(Path("/sys/fs/cgroup/memory.max"))
+    total = int(psutil.virtual_memory().total)
+    return min(total, int(limit)) if limit and limit.isdigit() else total
+
+
+def gpus() -> list[str]:
+    """Name and driver of each NVIDIA GPU, as nvidia-smi lists them; empty where there is none."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    try:
+        asked = subprocess.run(
+            [program, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []  # installed without a device, or the driver does not answer: as good as none
+    return [line.strip() for line in asked.stdout.splitlines() if line.strip()]
+
+
+def oom_kills() -> int | None:
+    """How often the kernel has killed a process for memory since boot; None where it does not say."""
+    for line in (_read(Path("/proc/vmstat")) or "").splitlines():
+        name, _, value = line.partition(" ")
+        if name == "oom_kill":
+            return int(value)
+    return None
+
+
+def cpu_model() -> str | None:
+    """The CPU's own name."""
+    for line in (_read(Path("/proc/cpuinfo")) or "").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.processor() or None
+
+
+def git_revision(folder: Path) -> str | None:
+    """Revision of the checkout this package lies in, ``+changed`` if its files differ from it; None outside one."""
+    if not (folder / ".git").exists() or shutil.which("git") is None:
+        return None
+    try:
+        said = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty=+changed"],  # noqa: S607  # by name, as a user would
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said.stdout.strip() or None
+
+
+def _cpu_flags() -> set[str]:
+    for line in (_read(Path("/proc/cpuinfo")) or "").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return set(value.split())
+    return set()
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None

@@ -1,0 +1,1 @@
+"""Records and samples on disk, and the tables made of them."""

@@ -1,0 +1,1 @@
+"""One process per backend, and only one of them ever running."""

@@ -1,0 +1,107 @@
+"""The child process: one backend (or the reference), one device, one thread budget.
+
+Started by the supervisor as ``python -P -m harness.process.worker CONFIGURATION``. It binds itself to its CPUs before
+it imports anything that has a thread pool, then answers requests, one JSON line each, over two private pipes. Its
+standard output belongs to the backend and means nothing to the protocol.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, Final
+
+from harness.machine import threads
+
+#: What a worker can be; the module is imported only after the CPUs are bound.
+ROLES: Final = {
+    "contestant": ("harness.process.contestant", "Contestant"),
+    "referee": ("harness.process.referee", "Referee"),
+}
+#: prctl(2): the signal that this process gets when its parent dies.
+_PR_SET_PDEATHSIG: Final = 1
+
+Answer = Callable[..., dict[str, Any]]
+
+
+def main() -> None:
+    """Serve until the pipe closes."""
+    configuration = json.loads(sys.argv[1])
+    die_with_parent(configuration["parent"])
+    threads.bind(configuration["cpus"])
+    _volunteer_for_the_oom_killer()
+    # Children of a backend (compilers, say) must not hold the pipes open.
+    for descriptor in (configuration["requests"], configuration["replies"]):
+        os.set_inheritable(descriptor, False)
+    with os.fdopen(configuration["requests"], "rb") as requests, os.fdopen(configuration["replies"], "wb") as replies:
+        module, name = ROLES[configuration["role"]]
+        role = getattr(importlib.import_module(module), name)()
+        _send(replies, {"id": 0, "ok": True, "affinity": configuration["cpus"]})
+        for request in _receive(requests):
+            _send(replies, {"id": request.pop("id"), **answer(role.answers, request)})
+
+
+def answer(answers: Mapping[str, Answer], request: dict[str, Any]) -> dict[str, Any]:
+    """Answer one request; whatever it raises becomes the answer."""
+    try:
+        return {"ok": True, **answers[request.pop("do")](**request)}
+    except BaseException as error:  # SystemExit and KeyboardInterrupt in a backend's code are its failure, not our end
+        return {
+            "ok": False,
+            "out_of_memory": is_out_of_memory(error),
+            "error": f"{type(error).__name__}: {error}",
+            "where": _innermost_frame(error),
+        }
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out; frameworks have no common type for it."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error).lower()
+    signs = ("out of memory", "resource_exhausted", "can't allocate memory", "not enough memory", "std::bad_alloc")
+    return isinstance(error, RuntimeError) and any(sign in text for sign in signs)
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel to kill this process when its parent dies, stopped or not; Linux only."""
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before we could ask
+        os._exit(1)
+
+
+def _volunteer_for_the_oom_killer() -> None:
+    """When memory runs out, the kernel shall take a worker and not the process that keeps the results."""
+    try:
+        Path("/proc/self/oom_score_adj").write_text("500")
+    except OSError:
+        return  # not Linux, or not allowed: then the kernel chooses by size, which mostly is a worker too
+
+
+def _innermost_frame(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+
+
+def _receive(requests: IO[bytes]) -> Iterator[dict[str, Any]]:
+    for line in requests:
+        yield json.loads(line)
+
+
+def _send(replies: IO[bytes], reply: dict[str, Any]) -> None:
+    replies.write(json.dumps(reply).encode() + b"\n")
+    replies.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""The record: one row of ``records.csv``, and the sample: one row of ``samples.csv``.
+
+Field order is column order, and each field carries its own line of the data dictionary, so a row is described once.
+A row that would mislead cannot be built: times without the status ``timed``, a failure without a reason, a speed-up
+without both absolute times.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+import re
+from typing import Any, Final
+
+#: Names reach file names, tables and spreadsheets, so they are letters, digits and a few signs that none of them minds.
+NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:#-]{0,127}")
+
+
+class Status(enum.StrEnum):
+    """What became of a planned cell."""
+
+    TIMED = "timed"
+    CHECKED = "checked"
+    REJECTED = "rejected"
+    UNSUPPORTED = "unsupported"
+    UNAVAILABLE = "unavailable"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    OUT_OF_MEMORY = "out_of_memory"
+    TOO_SLOW = "too_slow"
+    INTERRUPTED = "interrupted"
+
+
+#: One line for each status, for the data dictionary.
+STATUS_MEANING: Final[dict[Status, str]] = {
+    Status.TIMED: "passed the gate before and after timing; the only status with times",
+    Status.CHECKED: "passed the gate and was not to be timed: `check`, or a case with nothing to compute",
+    Status.REJECTED: "the gate said no; `phase` says when, `reason` says where",
+    Status.UNSUPPORTED: "the backend says it cannot do this case or device",
+    Status.UNAVAILABLE: "the package, the compiler or the device is not here",
+    Status.FAILED: "it raised, crashed, was killed, or did not keep to the protocol",
+    Status.TIMEOUT: "over the time limit; its process was killed",
+    Status.OUT_OF_MEMORY: "predicted not to fit and not attempted, or it ran out of memory",
+    Status.TOO_SLOW: "one call is over the cell's budget; the call's time is in `first_call_seconds` and in the reason",
+    Status.INTERRUPTED: "the run was stopped before this cell was done; `--resume` does it",
+}
+
+#: Statuses after which the exit code is 1.
+BAD: Final = frozenset(
+    {Status.REJECTED, Status.FAILED, Status.TIMEOUT, Status.OUT_OF_MEMORY, Status.INTERRUPTED},
+)
+
+
+def column(meaning: str) -> Any:
+    """Declare a column that may be missing, with its line of the data dictionary."""
+    return dataclasses.field(default=None, metadata={"meaning": meaning})
+
+
+def key_column(meaning: str) -> Any:
+    """Declare a column that every row has."""
+    return dataclasses.field(metadata={"meaning": meaning})
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One planned (case, backend, device, mode) and what became of it.
+
+    Raises:
+        ValueError: A row that would mislead; see the module's docstring.
+    """
+
+    run_id: str = key_column("the run: UTC time of its start and four random hexadecimal digits")
+    suite: str = key_column("the suite the case came from; `command-line` for `--case`")
+    case: str = key_column("the case as `--case` takes it: batch x in1 x in2 x out, then what is not the default")
+    batch: int = key_column("rows of both inputs")
+    in1_features: int = key_column("columns of input1")
+    in2_features: int = key_column("columns of input2")
+    out_features: int = key_column("pages of the weight, (out, in1, in2)")
+    dtype: str = key_column("element type: float32, float64, float16 or bfloat16")
+    precision: str = key_column("what the case asks of the products: `ieee` (the dtype's own) or `tf32`")
+    bias: bool = key_column("whether there is a bias")
+    mode: str = key_column("`forward` (inference) or `forward_backward` (one training step)")
+    seed: int = key_column("seed of the inputs and of the order of measuring")
+    backend: str = key_column("the implementation; `#2` marks a second entry of the same one")
+    backend_version: str | None = column("version of the framework behind it, as the worker saw it")
+    device: str = key_column("`cpu` or `cuda`")
+    threads: int | None = column("the thread budget given to the worker")
+    cache: str | None = column("state of the data caches at each call: `hot` (the same few inputs in rotation)")
+    status: Status = key_column("what became of the cell; see the list of statuses")
+    phase: str | None = column("where the status was decided: plan, load, support, prepare, gate, timing, recheck")
+    reason: str | None = column("why the cell was not timed; empty exactly when it was")
+    precision_class: str | None = column("arithmetic that the errors show (not measured yet: empty)")
+    max_error_over_bound: float | None = column(
+        "largest error against the float64 reference, element by element, over that element's tolerance; "
+        "above 1 the gate rejects"
+    )
+    mean_absolute_error: float | None = column(
+        "mean absolute difference of `output` from the baseline's, both in the case's dtype; empty for the baseline"
+    )
+    max_absolute_error: float | None = column("largest absolute difference of any result from the float64 reference")
+    import_seconds: float | None = column("importing the backend and its framework, once per worker")
+    prepare_seconds: float | None = column("`prepare_forward` or `prepare_forward_backward`")
+    first_call_seconds: float | None = column("the first call, compiling included")
+    cold: bool | None = column("whether worker and compile caches were fresh when the cell was prepared")
+    break_even_calls: float | None = column("calls until preparing has paid off (not measured yet: empty)")
+    processes: int | None = column("fresh processes behind the times")
+    blocks: int | None = column("blocks that the backend took part in: one sample each")
+    calls: int | None = column("kernel calls in a sample (median over the samples; the number varies a little)")
+    min_seconds: float | None = column("smallest time of one call with its synchronisation, over the samples")
+    p25_seconds: float | None = column("lower quartile")
+    median_seconds: float | None = column("median: the time of one call; a whole step in `forward_backward`")
+    mean_seconds: float | None = column("arithmetic mean")
+    p75_seconds: float | None = column("upper quartile")
+    p95_seconds: float | None = column("95th percentile")
+    median_low_seconds: float | None = column("lower end of the 99 % interval of the median (order statistics)")
+    median_high_seconds: float | None = column("upper end of that interval; both empty with too few samples")
+    forward_seconds: float | None = column(
+        "median of `forward` alone, from samples of its own (`forward_backward` only)"
+    )
+    backward_seconds: float | None = column("median_seconds - forward_seconds (`forward_backward` only)")
+    queued_seconds: float | None = column("time of a call with one synchronisation a sample (not measured yet: empty)")
+    device_seconds: float | None = column("time of a call by device events (not measured yet: empty)")
+    graph_seconds: float | None = column("time of a call replayed from a CUDA graph (not measured yet: empty)")
+    baseline: str | None = column("the speed denominator: nn.Bilinear in the case's dtype on the case's device")
+    baseline_median_seconds: float | None = column("the baseline's median over the same blocks")
+    speedup: float | None = column("median over the blocks of baseline time / this backend's time, above 1 is faster")
+    speedup_low: float | None = column("lower end of the 99 % interval of that median (order statistics)")
+    speedup_high: float | None = column("upper end; both empty with too few blocks")
+    comparison: str | None = column("faster, slower, equivalent or ambiguous (not decided yet: empty)")
+    rank: int | None = column("1 for the fastest of the case, mode and device and for all that tie with it, and so on")
+    gflop: float | None = column("least floating-point work: 2 batch in1 in2 out, three times that for a step, in 1e9")
+    gflop_per_second: float | None = column("gflop / median_seconds")
+    limit_seconds: float | None = column("the least time this machine could take (not measured yet: empty)")
+    limit_fraction: float | None = column("limit_seconds / median_seconds (not measured yet: empty)")
+    peak_memory_bytes: int | None = column("memory of a call beyond what goes in and out (not measured yet: empty)")
+    steadiness: str | None = column("flat, warming up, slowing down, no steady state (not decided yet: empty)")
+    answer_seconds: float | None = column("wall time until the answer was known (not measured yet: empty)")
+    stopped_by: str | None = column("why measuring ended: `blocks` (all were done) or `budget`")
+    flags: str | None = column("what to know before trusting the row, separated by `;`")
+
+    def __post_init__(self) -> None:
+        for name in ("run_id", "suite", "case", "backend"):
+            value = getattr(self, name)
+            if not NAME_PATTERN.fullmatch(value):
+                raise ValueError(f"{name} is {value!r}, expected letters, digits and any of _ . : # -")
+        for field in TIMES:
+            value = getattr(self, field)
+            if value is None:
+                continue
+            if self.status is not Status.TIMED:
+                raise ValueError(f"{field} is given for a row that is {self.status}: only a timed row has times")
+            if not (math.isfinite(value) and value > 0) and field != "backward_seconds":
+                raise ValueError(f"{field} is {value}, expected a positive finite number")
+        if self.status is Status.TIMED:
+            if self.median_seconds is None or self.reason is not None:
+                raise ValueError("a timed row has a median and no reason")
+        elif not self.reason:
+            raise ValueError(f"a row that is {self.status} has a reason")
+        if self.speedup is not None and (self.median_seconds is None or self.baseline_median_seconds is None):
+            raise ValueError("a speed-up stands beside both absolute times")
+
+    @property
+    def cell(self) -> tuple[str, str, str, str]:
+        """What identifies the row within its run: case, mode, backend, device."""
+        return (self.case, self.mode, self.backend, self.device)
+
+
+#: Columns that only a timed row has.
+TIMES: Final = (
+    *("min_seconds", "p25_seconds", "median_seconds", "mean_seconds", "p75_seconds", "p95_seconds"),
+    *("median_low_seconds", "median_high_seconds", "forward_seconds", "backward_seconds", "queued_seconds"),
+    *("device_seconds", "graph_seconds", "speedup", "speedup_low", "speedup_high", "gflop_per_second"),
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One recorded time, warmup included."""
+
+    case: str = key_column("the case, as in records.csv")
+    mode: str = key_column("`forward` or `forward_backward`")
+    device: str = key_column("`cpu` or `cuda`")
+    backend: str = key_column("the implementation")
+    phase: str = key_column(
+        "`warmup` (before the blocks, in no statistic), `call` (the kernel) or `forward` (of a step)"
+    )
+    block: int | None = column("number of the block, from 0; empty for warmup. Samples of a block belong together")
+    position: int | None = column("place in the block's random order, from 0")
+    calls: int = key_column("kernel calls in this sample")
+    seconds: float = key_column("time of the whole sample; divide by calls for the time of a call")

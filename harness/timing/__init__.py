@@ -1,0 +1,1 @@
+"""From a kernel to seconds, and from seconds to statistics."""
