@@ -1,0 +1,39 @@
+"""One torch.einsum: what people write instead of nn.Bilinear.
+
+Formula::
+
+    output = einsum("bi,oij,bj->bo", input1, weight, input2) + bias
+
+Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
+
+* Work: 2 b i j o flop and, by the order, 2 b j o, 2 b i o or b i j more. The step: three times that, autograd through
+  two batched matrix products.
+* Written between: (b, o, j), (b, o, i) or the outer product (b, i, j), and mostly a copy of the weight with its axes
+  reordered, at every call. PyTorch takes the order with the fewest flop if the package opt_einsum is installed,
+  and left to right if it is not; ``version`` says which.
+* Prepared outside the clock: nothing.
+* Source: spaCy's (explosion/spacy-experimental, PR 47) and Chainer's (PR 5207) replacements are this line.
+"""
+
+from __future__ import annotations
+
+from backends.torch_tensor import Formula, TorchBackend, einsum_bilinear, einsum_version, einsum_workspace_bytes
+from harness.case import Case
+
+
+class TorchEinsum(TorchBackend):
+    """torch.einsum; gradients by autograd."""
+
+    name = "torch-einsum"
+
+    def formula(self) -> Formula:
+        """The einsum."""
+        return einsum_bilinear
+
+    def workspace_bytes(self, case: Case) -> int:
+        """The intermediate of the einsum and its copies; an upper figure."""
+        return einsum_workspace_bytes(case)
+
+    def version(self) -> str:
+        """Versions of PyTorch and of opt_einsum."""
+        return einsum_version()

@@ -1,0 +1,247 @@
+"""Backends with one fault each, found like anybody's: this folder is a distribution on the path of the tests' runs.
+
+Each computes the right thing in NumPy, but for the fault that its docstring names.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from harness import Backend
+
+
+class Honest(Backend):
+    """No fault: the control."""
+
+    name = "planted-honest"
+
+    def prepare_forward(self, case, weight, bias):
+        def kernel(input1, input2):
+            return self.result(output(input1, input2, weight, bias))
+
+        return kernel
+
+    def prepare_forward_backward(self, case):
+        return Step(self)
+
+    def result(self, right):
+        """Return what the kernel returns, given the right output (b, o)."""
+        return right
+
+    def gradients(self, right):
+        """Return what the step returns, given the right gradients."""
+        return right
+
+
+class Step:
+    """One training step in NumPy; its backend may spoil the results."""
+
+    def __init__(self, backend):
+        self.backend = backend
+
+    def forward(self, input1, input2, weight, bias):
+        self.kept = input1, input2, weight, bias
+        return self.backend.result(output(input1, input2, weight, bias))
+
+    def backward(self, grad_output):
+        input1, input2, weight, bias = self.kept
+        return self.backend.gradients(
+            (
+                np.einsum("bo,oij,bj->bi", grad_output, weight, input2, optimize=True),
+                np.einsum("bo,oij,bi->bj", grad_output, weight, input1, optimize=True),
+                np.einsum("bo,bi,bj->oij", grad_output, input1, input2, optimize=True),
+                None if bias is None else grad_output.sum(0),
+            )
+        )
+
+
+def output(input1, input2, weight, bias):
+    """Return the right output (b, o)."""
+    right = np.einsum("bi,oij,bj->bo", input1, weight, input2, optimize=True)
+    return right if bias is None else right + bias
+
+
+class Chatty(Honest):
+    """Right, but prints a megabyte of rubbish at every call, with lines that look like answers."""
+
+    name = "planted-chatty"
+
+    def result(self, right):
+        sys.stdout.buffer.write(b'{"id": 3, "ok": true, "seconds": 1e-9}\n\x00\xff\x1b[2J' * 30_000)
+        sys.stdout.flush()
+        return right
+
+
+class Raises(Honest):
+    """Raises in the call."""
+
+    name = "planted-raises"
+
+    def result(self, right):
+        raise ValueError("planted: no\x1b[31m such luck")
+
+
+class Quits(Honest):
+    """Calls sys.exit in the call."""
+
+    name = "planted-quits"
+
+    def result(self, right):
+        sys.exit("planted: had enough")
+
+
+class Exits(Honest):
+    """Ends its process, with the code of success."""
+
+    name = "planted-exits"
+
+    def result(self, right):
+        os._exit(0)
+
+
+class Hangs(Honest):
+    """Never returns, and prints all the while."""
+
+    name = "planted-hangs"
+
+    def result(self, right):
+        while True:
+            print("planted: still here", flush=True)
+            time.sleep(0.01)
+
+
+class Killed(Honest):
+    """Is killed with signal 9 in the middle of a block: after many calls."""
+
+    name = "planted-killed"
+    calls = 0
+
+    def result(self, right):
+        Killed.calls += 1
+        if Killed.calls == int(os.environ.get("PLANTED_KILLED_AFTER", "20000")):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return right
+
+
+class Garbles(Honest):
+    """Writes into every pipe it can find."""
+
+    name = "planted-garbles"
+
+    def result(self, right):
+        for descriptor in range(3, 64):
+            try:
+                os.write(descriptor, b"planted: not an answer\n")
+            except OSError:
+                continue
+        return right
+
+
+class Hungry(Honest):
+    """Runs out of memory."""
+
+    name = "planted-hungry"
+
+    def result(self, right):
+        raise MemoryError("planted: 1 EiB")
+
+
+class Slow(Honest):
+    """Takes over a second a call."""
+
+    name = "planted-slow"
+
+    def result(self, right):
+        time.sleep(1.1)
+        return right
+
+
+class OneWrong(Honest):
+    """Wrong in a single element, the last one, by one part in a thousand of its scale."""
+
+    name = "planted-one-wrong"
+
+    def result(self, right):
+        right[-1, -1] += 1e-3
+        return right
+
+
+class Stale(Honest):
+    """Remembers its answers to the first inputs it sees and gives one of them to all later ones."""
+
+    name = "planted-stale"
+    remembered = None
+
+    def prepare_forward(self, case, weight, bias):
+        seen = {}
+
+        def kernel(input1, input2):
+            key = input1.tobytes()
+            if key not in seen and len(seen) == 2:
+                return next(iter(seen.values())).copy()
+            if key not in seen:
+                seen[key] = output(input1, input2, weight, bias)
+            return seen[key].copy()
+
+        return kernel
+
+
+class Double(Honest):
+    """Returns float64 for float32."""
+
+    name = "planted-double"
+
+    def result(self, right):
+        return right.astype(np.float64)
+
+
+class Broadcasts(Honest):
+    """Returns one row, which would broadcast."""
+
+    name = "planted-broadcasts"
+
+    def result(self, right):
+        return right[:1]
+
+
+class Nan(Honest):
+    """Returns one NaN."""
+
+    name = "planted-nan"
+
+    def result(self, right):
+        right[0, -1] = np.nan
+        return right
+
+
+class Gradient(Honest):
+    """Right forward; one gradient has the wrong sign."""
+
+    name = "planted-gradient"
+
+    def gradients(self, right):
+        grad_input1, grad_input2, grad_weight, grad_bias = right
+        return grad_input1, -grad_input2, grad_weight, grad_bias
+
+
+class Parent(Honest):
+    """Right, but starts two children that keep a core busy: one in its group, one in a session of its own.
+
+    Their process ids go to the file that PLANTED_CHILDREN names.
+    """
+
+    name = "planted-parent"
+    children = ()
+
+    def prepare_forward(self, case, weight, bias):
+        if not Parent.children:
+            busy = [sys.executable, "-c", "while True: pass"]
+            Parent.children = (subprocess.Popen(busy), subprocess.Popen(busy, start_new_session=True))
+            if path := os.environ.get("PLANTED_CHILDREN"):
+                Path(path).write_text(" ".join(str(child.pid) for child in Parent.children))
+        return super().prepare_forward(case, weight, bias)

@@ -1,0 +1,165 @@
+"""The supervisor with real workers: frozen, timed out, killed, drained, and none left behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness.case import Case
+from harness.process.supervisor import PREFIX, Supervisor, WorkerError
+from harness.record import Status
+
+CASE = dataclasses.asdict(Case(5, 3, 4, 2))
+
+
+@pytest.fixture
+def workers(planted_path, tmp_path):
+    with Supervisor(1, tmp_path / "cache") as supervisor:
+        yield supervisor
+
+
+def load(supervisor, name):
+    worker, _ = supervisor.worker(name, "cpu")
+    said = worker.request("load", 60.0, name=name, target=target(name), device="cpu")
+    assert said["available"], said
+    return worker
+
+
+def target(name):
+    return "planted_backends:" + "".join(part.title() for part in name.removeprefix("planted-").split("-"))
+
+
+def prepare(worker, limit=60.0):
+    return worker.request("prepare", limit, case=CASE, input_sets=2, directory=str(worker.directory))
+
+
+def state(pid):
+    return psutil.Process(pid).status()
+
+
+def test_a_worker_is_stopped_whenever_it_does_not_answer(workers):
+    one, other = load(workers, "planted-honest"), load(workers, "planted-raises")
+    assert state(one.pid) == state(other.pid) == psutil.STATUS_STOPPED
+    prepare(one)
+    assert state(one.pid) == psutil.STATUS_STOPPED
+
+
+def test_without_freezing_workers_keep_running(planted_path, tmp_path):
+    with Supervisor(1, tmp_path / "cache", freeze=False) as supervisor:
+        assert state(load(supervisor, "planted-honest").pid) != psutil.STATUS_STOPPED
+
+
+def test_children_of_a_worker_are_stopped_and_killed_with_it_even_outside_its_group(workers, tmp_path, monkeypatch):
+    monkeypatch.setenv("PLANTED_CHILDREN", str(tmp_path / "children"))
+    worker = load(workers, "planted-parent")
+    prepare(worker)
+    children = [psutil.Process(int(pid)) for pid in (tmp_path / "children").read_text().split()]
+    assert len(children) == 2
+    assert {child.status() for child in children} == {psutil.STATUS_STOPPED}
+    workers.discard("planted-parent", "cpu")
+    gone, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+
+
+def test_only_the_budgeted_cpus_are_used_and_read_back(workers):
+    worker = load(workers, "planted-honest")
+    assert len(psutil.Process(worker.pid).cpu_affinity()) == 1
+    assert len(prepare(worker)["threads"]["affinity"]) == 1
+
+
+def test_a_worker_that_raises_answers_and_lives_on(workers):
+    worker = load(workers, "planted-raises")
+    with pytest.raises(WorkerError, match="ValueError: planted") as caught:
+        prepare(worker)
+    assert caught.value.status is Status.FAILED
+    assert worker.alive
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "reason"),
+    [
+        ("planted-quits", Status.FAILED, "SystemExit: planted: had enough"),
+        ("planted-hungry", Status.OUT_OF_MEMORY, "1 EiB"),
+        ("planted-exits", Status.FAILED, "exited with code 0 without an answer"),
+        ("planted-garbles", Status.FAILED, "broke the protocol"),
+    ],
+)
+def test_each_way_to_fail_is_told_apart(workers, name, status, reason):
+    with pytest.raises(WorkerError, match=reason) as caught:
+        prepare(load(workers, name))
+    assert caught.value.status is status
+
+
+def test_a_hanging_worker_that_prints_is_killed_at_its_time_limit_and_its_last_words_are_kept(workers):
+    worker = load(workers, "planted-hangs")
+    with pytest.raises(WorkerError, match=r"no answer within 1 s; its output ended: .*still here") as caught:
+        prepare(worker, limit=1.0)
+    assert caught.value.status is Status.TIMEOUT
+    assert not worker.alive
+    assert not psutil.pid_exists(worker.pid)
+
+
+def test_a_chatty_worker_neither_blocks_nor_forges_an_answer(workers):
+    worker = load(workers, "planted-chatty")
+    assert prepare(worker)["first_call_seconds"] > 1e-9
+
+
+def test_a_worker_killed_from_outside_is_reported_with_its_signal(workers):
+    worker = load(workers, "planted-honest")
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(WorkerError, match=r"killed by signal 9 \(SIGKILL\)"):
+        prepare(worker)
+
+
+def test_a_dead_worker_is_replaced_by_a_new_one(workers):
+    worker = load(workers, "planted-exits")
+    with pytest.raises(WorkerError):
+        prepare(worker)
+    assert workers.worker("planted-exits", "cpu")[0].pid != worker.pid
+
+
+def test_time_while_stopped_does_not_count_against_the_limit(workers):
+    worker = load(workers, "planted-honest")
+    time.sleep(0.3)  # stopped for longer than the limit below
+    assert worker.request("release", 0.25) == {}
+
+
+def test_no_worker_and_no_private_folder_survives_the_supervisor(planted_path, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with Supervisor(1, tmp_path / "cache") as supervisor:
+        worker = load(supervisor, "planted-honest")
+        assert list(tmp_path.glob(f"{PREFIX}*"))
+    assert not psutil.pid_exists(worker.pid)
+    assert not list(tmp_path.glob(f"{PREFIX}*"))
+
+
+def test_folders_that_a_killed_run_left_are_removed_by_the_next(planted_path, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    nobody = next(pid for pid in range(2**21, 2**22) if not psutil.pid_exists(pid))
+    left = tmp_path / f"{PREFIX}{nobody}-abc"
+    left.mkdir()
+    with Supervisor(1, tmp_path / "cache"):
+        assert not left.exists()
+
+
+def test_a_cold_worker_gets_compile_caches_of_its_own_that_are_empty(planted_path, tmp_path):
+    cache = tmp_path / "cache"
+    (cache / "numba").mkdir(parents=True)
+    (cache / "numba" / "compiled").touch()
+    with Supervisor(1, cache, cold=True) as supervisor:
+        assert supervisor.worker("planted-honest", "cpu")[1]
+    with Supervisor(1, cache) as supervisor:
+        assert not supervisor.worker("planted-honest", "cpu")[1]
+
+
+def test_a_file_called_torch_in_the_working_directory_does_not_become_torch(planted_path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("numpy.py").write_text("raise RuntimeError('shadowed')")
+    with Supervisor(1, tmp_path / "cache") as supervisor:
+        load(supervisor, "planted-honest")

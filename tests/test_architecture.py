@@ -1,0 +1,138 @@
+"""The floors, held by reading imports; and that the parent process imports no framework."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+#: Lowest first. A module imports only from floors below its own, or what is listed beside it.
+FLOORS = (
+    {"harness.case", "harness.backend", "harness.record"},
+    {"harness.suites", "harness.registry", "harness.correctness", "harness.timing", "harness.machine", "harness.output"},
+    {"harness.process"},
+    {"harness.runner", "harness.explain", "harness.peaks", "harness.conformance"},
+    {"harness.cli", "harness.__main__"},
+)
+FRAMEWORKS = ("torch", "jax", "jaxlib", "numba", "triton", "cupy")
+
+
+def modules() -> list[Path]:
+    return sorted((ROOT / "harness").rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def unit(module: str) -> str:
+    """What a floor lists: a file of harness, or one of its folders."""
+    return ".".join(module.split(".")[:2])
+
+
+def floor(module: str) -> int:
+    return next(number for number, members in enumerate(FLOORS) if unit(module) in members)
+
+
+def imports(source: str) -> set[str]:
+    """Every module that a source imports anywhere, in functions and under TYPE_CHECKING too."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            deeper = {f"{node.module}.{alias.name}" for alias in node.names}
+            files = {module for module in deeper if (ROOT / Path(*module.split("."))).with_suffix(".py").is_file()}
+            found |= files or {node.module}
+    return found
+
+
+def faults(module: str, imported: set[str]) -> list[str]:
+    """Say which imports of a harness module go the wrong way."""
+    wrong = []
+    for other in sorted(imported):
+        if other.split(".")[0] == "backends":
+            wrong.append(f"{module} imports {other}: backends are reached through entry points only")
+        if other.split(".")[0] != "harness" or other == "harness" or unit(other) == unit(module):
+            continue
+        same_floor_of_words = floor(module) == floor(other) == 0
+        if floor(other) >= floor(module) and not same_floor_of_words and floor(module) != len(FLOORS) - 1:
+            wrong.append(f"{module} imports {other}: not from a floor below")
+    return wrong
+
+
+@pytest.mark.parametrize("path", [path for path in modules() if name_of(path) != "harness"], ids=name_of)
+def test_imports_go_strictly_downward(path):
+    assert faults(name_of(path), imports(path.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from harness.timing import clock",
+        "def f():\n    import harness.runner",
+        "if TYPE_CHECKING:\n    from harness.process.supervisor import Worker",
+        "import backends.numpy_loop",
+    ],
+)
+def test_the_test_above_can_fail(source):
+    assert faults("harness.correctness.gate", imports(source))
+
+
+def test_every_module_has_a_floor():
+    assert all(floor(name_of(path)) >= 0 for path in modules() if name_of(path) != "harness")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "backends").glob("*.py")), ids=name_of)
+def test_backends_import_the_interface_and_their_framework_only(path):
+    ours = {module for module in imports(path.read_text()) if module.split(".")[0] in ("harness", "backends")}
+    assert ours <= {"harness.backend", "harness.case", "backends.torch_tensor"}
+
+
+def test_only_the_reference_imports_a_framework_in_the_harness():
+    users = {
+        name_of(path)
+        for path in modules()
+        if any(module.split(".")[0] in FRAMEWORKS for module in imports(path.read_text()))
+    }
+    assert users <= {"harness.correctness.reference", "harness.process.referee"}
+
+
+def test_nothing_is_called_utils_helpers_or_common():
+    assert not [path for path in modules() if path.stem in ("utils", "helpers", "common", "misc")]
+
+
+def frameworks_in(code: str) -> str:
+    """Run code in a new process; return the frameworks that it has imported then."""
+    ended = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys\nprint(*[f for f in {FRAMEWORKS} if f in sys.modules])"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    return ended.stdout.splitlines()[-1].strip()
+
+
+PARENT = """
+from harness import cli
+from harness.output import report, store
+import harness.explain, harness.runner
+plan = cli._plan("run", "seed", None, None, None, None, 1, 0)
+with cli._supervisor(plan):
+    pass
+"""
+
+
+def test_the_parent_process_imports_no_framework():
+    assert frameworks_in(PARENT) == ""
+
+
+def test_the_test_above_sees_a_framework_that_is_imported():
+    assert frameworks_in(PARENT + "import harness.correctness.reference") == "torch"

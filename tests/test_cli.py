@@ -1,0 +1,269 @@
+"""The command line from outside: what it prints, what it leaves, how it exits."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import ROOT, command, environment
+
+TINY = ("--case", "6x5x4x3", "--threads", "1")
+#: Frameworks that are not there, as seen by a worker: an import that raises.
+NO_JAX = "raise ModuleNotFoundError(\"No module named 'jax'\", name='jax')"
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "records.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def workers_of(pid: int) -> list[psutil.Process]:
+    return [child for child in psutil.Process(pid).children() if "harness.process.worker" in child.cmdline()]
+
+
+def test_every_planned_cell_has_one_row_with_the_right_status_whatever_its_backend_does(bilinear_bench, tmp_path):
+    (tmp_path / "missing" / "jax").mkdir(parents=True)
+    (tmp_path / "missing" / "jax" / "__init__.py").write_text(NO_JAX)
+    paths = os.pathsep.join((str(tmp_path / "missing"), environment()["PYTHONPATH"]))
+    expected = {
+        ("torch-bilinear", "forward"): ("timed", ""),
+        ("planted-honest", "forward"): ("timed", ""),
+        ("planted-honest", "forward_backward"): ("timed", ""),
+        ("planted-chatty", "forward"): ("timed", ""),
+        ("jax-jit", "forward"): ("unavailable", "No module named 'jax'"),
+        ("planted-broken-import", "forward"): ("unavailable", "a_package_that_nobody_has"),
+        ("planted-raises", "forward"): ("failed", "ValueError: planted"),
+        ("planted-hangs", "forward"): ("timeout", "no answer within"),
+        ("planted-killed", "forward"): ("failed", "killed by signal 9 (SIGKILL)"),
+        ("planted-exits", "forward"): ("failed", "exited with code 0"),
+        ("planted-hungry", "forward"): ("out_of_memory", "1 EiB"),
+        ("planted-slow", "forward"): ("too_slow", "the budget is 1 s"),
+        ("planted-one-wrong", "forward"): ("rejected", "output[5, 2]"),
+        ("planted-one-wrong", "forward_backward"): ("rejected", "output[5, 2]"),
+        ("planted-stale", "forward"): ("rejected", "times the tolerance"),
+        ("planted-double", "forward"): ("rejected", "dtype float64, expected float32"),
+        ("planted-broadcasts", "forward"): ("rejected", "shape 1x3, expected 6x3"),
+        ("planted-nan", "forward"): ("rejected", "output[0, 2] is nan"),
+        ("planted-gradient", "forward"): ("timed", ""),
+        ("planted-gradient", "forward_backward"): ("rejected", "grad_input2[0, 0]"),
+    }
+    names = dict.fromkeys(backend for backend, _ in expected if backend != "torch-bilinear")
+    chosen = [option for name in names for option in ("--backend", name)]
+    limits = ("--budget", "1", "--time-limit", "20", "--out", "run")
+    ended = bilinear_bench("run", *TINY, *limits, *chosen, PYTHONPATH=paths)
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    found = {(row["backend"], row["mode"]): row for row in rows(tmp_path / "run")}
+    assert len(rows(tmp_path / "run")) == len(found) == 2 * (1 + len(names))
+    for cell, (status, reason) in expected.items():
+        assert found[cell]["status"] == status, (cell, found[cell])
+        assert reason in found[cell]["reason"], (cell, found[cell])
+        assert bool(found[cell]["median_seconds"]) == (status == "timed"), cell
+    assert found["planted-killed", "forward"]["phase"] == "timing"
+    assert found["planted-stale", "forward"]["phase"] == "recheck"
+    assert "\x1b" not in ended.stdout
+    for name in names:
+        assert name in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("run", "--backend", "nonesuch"), "backend 'nonesuch' is unknown, expected one of: jax-jit"),
+        (("run", "--suite", "nonesuch"), "nonesuch"),
+        (("run", "--case", "3x4"), "case '3x4' does not read as BATCHxIN1xIN2xOUT"),
+        (("run", "--case", "0x3x4x5"), "size below 1"),
+        (("run", "--case", "3x-1x4x5"), "size below 1"),
+        (("run", "--case", "100000x100000x1000x1000"), "GiB"),
+        (("run", "--threads", "0"), "--threads is 0, expected 1 to"),
+        (("run", "--threads", "4096"), "--threads is 4096, expected 1 to"),
+        (("run", "--out", "there"), "there exists"),
+        (("run", "--out", "file"), "file is a file"),
+        (("run", "--out", "file/below"), "file is not a folder"),
+        (("run", "--suite", "quick", "--case", "1x1x1x1"), "--suite and --case"),
+        (("run", "--resume", "there"), "there is no run"),
+        (("run", "--backend", "numpy-loop", "--backend", "numpy-loop"), "given twice"),
+        (("check", "--case", "3x4"), "does not read as"),
+        (("report", "there"), "there is no run"),
+    ],
+)
+def test_bad_input_is_one_line_that_says_what_was_expected(bilinear_bench, tmp_path, arguments, expected):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "file").touch()
+    ended = bilinear_bench(*arguments)
+    assert ended.returncode == 2, ended.stdout + ended.stderr
+    assert ended.stderr.startswith("error: ")
+    assert ended.stderr.count("\n") == 1
+    assert expected in ended.stderr
+    assert ended.stdout == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="uses /proc as a folder where nothing can be made")
+def test_a_read_only_place_is_found_before_anything_is_measured(bilinear_bench):
+    ended = bilinear_bench("run", "--out", "/proc/run")
+    assert ended.returncode == 2
+    assert "/proc is not writable" in ended.stderr
+
+
+def test_without_torch_check_and_run_say_what_is_missing(bilinear_bench, tmp_path):
+    # Another distribution of our name, first on the path, that asks for a torch which cannot be.
+    info = tmp_path / "ours" / "bilinear_bench-0.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: bilinear-bench\nVersion: 0.0\nProvides-Extra: torch\n"
+        'Requires-Dist: torch-that-is-not-there; extra == "torch"\n'
+    )
+    (info / "entry_points.txt").write_text(
+        "[bilinear_bench.backends]\ntorch-bilinear = backends.torch_bilinear:TorchBilinear [torch]\n"
+    )
+    for name in ("check", "run"):
+        ended = bilinear_bench(name, *TINY, PYTHONPATH=f"{tmp_path / 'ours'}{os.pathsep}{ROOT}")
+        assert ended.returncode == 2
+        assert "the reference is nn.Bilinear in float64, but torch-that-is-not-there is not installed" in ended.stderr
+
+
+def test_list_names_backends_suites_and_cases(bilinear_bench):
+    ended = bilinear_bench("list")
+    assert ended.returncode == 0
+    for word in ("numpy-loop", "planted-broken-import", "quick", "2708x512x512x1", "Deep Graph Infomax"):
+        assert word in ended.stdout
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("--help",), ("run", "--help")])
+def test_list_and_help_import_no_framework_nor_anything_heavy(arguments):
+    code = (
+        "import sys\nsys.argv = ['bilinear-bench', *sys.argv[1:]]\nfrom harness.cli import main\n"
+        "try:\n    main()\nfinally:\n"
+        "    print('LOADED', *[m for m in ('torch', 'jax', 'numba', 'numpy', 'pandas', 'scipy') if m in sys.modules])"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=environment(), capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.splitlines()[-1].strip() == "LOADED"
+
+
+def test_check_tells_right_from_wrong_and_writes_nothing(bilinear_bench, tmp_path):
+    ended = bilinear_bench("check", *TINY, "--backend", "planted-honest", "--mode", "forward")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "2 of 2 passed the gate" in ended.stdout
+    ended = bilinear_bench("check", *TINY, "--backend", "planted-one-wrong", "--mode", "forward")
+    assert ended.returncode == 1
+    assert "1 of 2 passed the gate, 1 did not" in ended.stdout
+    assert not (tmp_path / "results").exists()
+
+
+def test_report_prints_the_tables_again_and_latest_is_the_newest_run(bilinear_bench, tmp_path):
+    measured = bilinear_bench("run", *TINY, "--backend", "planted-honest", "--budget", "0.3")
+    assert measured.returncode == 0, measured.stdout + measured.stderr
+    again = bilinear_bench("report", "latest")
+    assert again.returncode == 0
+    assert again.stdout == measured.stdout
+    assert len(list((tmp_path / "results").glob("2*/records.csv"))) == 1
+
+
+def test_explain_walks_through_the_article_and_finds_its_error(bilinear_bench):
+    ended = bilinear_bench("explain")
+    assert ended.returncode == 0, ended.stderr
+    for words in ("(128, 20)", "(128, 30)", "(40, 20, 30)", "(40,)", "(128, 20) @ (20, 30) = (128, 30)", "nn.Linear"):
+        assert words in ended.stdout
+    line = next(line for line in ended.stdout.splitlines() if line.startswith("Mean absolute difference"))
+    assert 1e-8 < float(line.rpartition(" ")[2]) < 1e-6
+
+
+def start_long_run(tmp_path: Path) -> subprocess.Popen[bytes]:
+    """Start a run that has just begun its second group, with a hanging backend in it."""
+    arguments = ("run", "--case", "6x5x4x3", "--case", "7x5x4x3", "--mode", "forward", "--threads", "1")
+    options = ("--backend", "planted-honest", "--backend", "numpy-loop", "--budget", "2", "--out", "run")
+    process = subprocess.Popen(
+        command(*arguments, *options), cwd=tmp_path, env=environment(TMPDIR=str(tmp_path)), stdout=subprocess.DEVNULL
+    )
+    wait_for(lambda: (tmp_path / "run" / "records.csv").is_file() and len(rows(tmp_path / "run")) >= 3)
+    wait_for(lambda: "7x5x4x3,forward,cpu" in (tmp_path / "run" / "samples.csv").read_text())
+    return process
+
+
+def wait_for(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "what the test waits for never came"
+        time.sleep(0.02)
+
+
+def finish(bilinear_bench, tmp_path):
+    """Resume the run; assert that it is whole."""
+    ended = bilinear_bench("run", "--resume", "run")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    cells = [(row["case"], row["backend"]) for row in rows(tmp_path / "run")]
+    assert len(cells) == len(set(cells)) == 6
+    assert {row["status"] for row in rows(tmp_path / "run")} == {"timed"}
+    with (tmp_path / "run" / "samples.csv").open() as file:
+        samples = [(s["case"], s["backend"], s["block"]) for s in csv.DictReader(file) if s["phase"] == "call"]
+    assert len(samples) == len(set(samples))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="that the kernel ends orphans is promised for Linux only")
+def test_kill_9_leaves_files_that_report_reads_and_resume_completes_and_no_worker(bilinear_bench, tmp_path):
+    process = start_long_run(tmp_path)
+    workers = workers_of(process.pid)
+    assert len(workers) == 4  # three contestants and the reference
+    process.kill()
+    process.wait()
+    gone, alive = psutil.wait_procs(workers, timeout=10)
+    assert not alive
+    reported = bilinear_bench("report", "run")
+    assert reported.returncode == 0
+    assert "6x5x4x3" in reported.stdout
+    finish(bilinear_bench, tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_has_a_row_for_every_cell_and_can_be_resumed(bilinear_bench, tmp_path, number):
+    process = start_long_run(tmp_path)
+    workers = workers_of(process.pid)
+    process.send_signal(number)
+    assert process.wait(timeout=30) == 130
+    assert not [worker for worker in workers if worker.is_running()]
+    found = rows(tmp_path / "run")
+    assert len(found) == 6
+    assert {row["status"] for row in found if row["case"] == "7x5x4x3"} == {"interrupted"}
+    finish(bilinear_bench, tmp_path)
+
+
+def test_a_wheel_installed_outside_the_checkout_does_the_same(tmp_path):
+    source = tmp_path / "source"
+    ignore = shutil.ignore_patterns(".venv", ".git", ".cache", "results", "build", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, source, ignore=ignore)
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "-q")
+    subprocess.run(
+        [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path / "wheels", source], check=True
+    )
+    wheel = next((tmp_path / "wheels").glob("bilinear_bench-*.whl"))
+    subprocess.run([*pip, "install", "--no-deps", "--no-index", "--target", tmp_path / "site", wheel], check=True)
+    shutil.rmtree(source)
+    variables = os.environ | {"PYTHONPATH": str(tmp_path / "site"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    options = ("--backend", "numpy-loop", "--mode", "forward", "--budget", "0.3")
+    ended = subprocess.run(
+        command("run", *TINY, *options), cwd=tmp_path, env=variables, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    run = next((tmp_path / "results").glob("2*"))
+    assert [(row["backend"], row["status"]) for row in rows(run)] == [
+        ("torch-bilinear", "timed"),
+        ("numpy-loop", "timed"),
+    ]
+    where = subprocess.run(
+        [sys.executable, "-P", "-c", "import harness, backends; print(harness.__file__, backends.__file__)"],
+        cwd=tmp_path,
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert str(ROOT) not in where.stdout
