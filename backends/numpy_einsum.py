@@ -105,7 +105,7 @@ class EinsumStep:
             self._grad_input1(grad_output, weight, input2),  # (b, i)
             self._grad_input2(grad_output, weight, input1),  # (b, j)
             self._grad_weight(grad_output, input1, input2),  # (o, i, j)
-            grad_output.sum(axis=0) if has_bias else None,  # (b, o) -> (o,)
+            sum_over_batch(grad_output) if has_bias else None,
         )
 
 
@@ -124,8 +124,12 @@ def contraction(case: Case, subscripts: str) -> Contraction:
     path = np.einsum_path(subscripts, *shapes, optimize=("optimal", NO_LIMIT))[0]
 
     def contract(*operands: Array) -> Array:
-        # C order is a promise to whoever gets the result; einsum returns whatever order its last step left. A result
-        # that is in order already is not copied again.
-        return np.ascontiguousarray(np.einsum(subscripts, *operands, optimize=path))
+        return np.einsum(subscripts, *operands, optimize=path)
 
     return contract
+
+
+def sum_over_batch(grad_output: Array) -> Array:
+    """Return grad_bias (o,); float16 is summed in float32, for NumPy would round every partial sum to float16."""
+    total = grad_output.sum(axis=0, dtype=np.result_type(grad_output.dtype, np.float32))  # (b, o) -> (o,)
+    return total.astype(grad_output.dtype, copy=False)

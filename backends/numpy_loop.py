@@ -13,7 +13,8 @@ Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
 * Prepared outside the clock: nothing.
 * Source: this is the loop of the article that started the project, and the one in Lua Torch (torch/nn, PR 582).
 
-float16 is NumPy's own: it has no BLAS there, and rounds every page to float16 before the row sum.
+float16 is NumPy's own: it has no BLAS there, and rounds every page to float16 before the row sum. Sums over the pages and
+over the batch are float32 then, since NumPy would round every partial sum to float16.
 """
 
 from __future__ import annotations
@@ -84,15 +85,21 @@ class PageLoopStep:
             raise RuntimeError("backward without a forward: call forward first")
         (input1, input2, weight, has_bias), self._saved = self._saved, None
 
-        grad_input1 = np.zeros_like(input1)
-        grad_input2 = np.zeros_like(input2)
+        accumulator = np.result_type(input1.dtype, np.float32)  # float64 for float64
+        grad_input1 = np.zeros_like(input1, dtype=accumulator)
+        grad_input2 = np.zeros_like(input2, dtype=accumulator)
         grad_weight = np.empty_like(weight)
         for page, grad in zip(range(weight.shape[0]), grad_output.T[:, :, None], strict=True):  # grad: (b, 1)
             grad_input1 += grad * (input2 @ weight[page].T)  # (b, j) @ (j, i) -> (b, i)
             grad_input2 += grad * (input1 @ weight[page])  # (b, i) @ (i, j) -> (b, j)
             grad_weight[page] = (grad * input1).T @ input2  # (i, b) @ (b, j) -> (i, j)
-        grad_bias = grad_output.sum(axis=0) if has_bias else None  # (b, o) -> (o,)
-        return grad_input1, grad_input2, grad_weight, grad_bias
+        grad_bias = grad_output.sum(axis=0, dtype=accumulator)  # (b, o) -> (o,)
+        return (
+            grad_input1.astype(input1.dtype, copy=False),
+            grad_input2.astype(input2.dtype, copy=False),
+            grad_weight,
+            grad_bias.astype(input1.dtype, copy=False) if has_bias else None,
+        )
 
 
 def bilinear(input1: Array, input2: Array, weight: Array, bias: Array | None) -> Array:

@@ -102,8 +102,8 @@ class AutogradStep:
 def set_precision(case: Case) -> None:
     """Let float32 matrix products use tf32, or not, as the case says; for the whole process, until the next prepare.
 
-    This function, and not ``torch.backends.cuda.matmul.allow_tf32`` or ``fp32_precision``: every PyTorch from 2.4 on has
-    it, it warns nowhere, and it leaves the other two in agreement. Whoever mixes those gets a RuntimeError.
+    This function, and not ``torch.backends.cuda.matmul.allow_tf32`` or ``fp32_precision``: every PyTorch from 2.4 on
+    has it, it warns nowhere, and it leaves the other two in agreement. Whoever mixes those gets a RuntimeError.
     """
     torch.set_float32_matmul_precision("high" if case.precision == "tf32" else "highest")
 

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from harness.output.store import Store
+    from harness.plan import Plan
     from harness.process.supervisor import Supervisor
     from harness.record import Record
-    from harness.runner import Plan
 
 RESULTS: Final = Path("results")
 COMMAND_LINE_SUITE: Final = "command-line"
@@ -231,7 +231,8 @@ def explain_() -> None:
 def _measure(plan: Plan, options: dict[str, Any], store: Store, skip: frozenset[tuple[str, str, str]]) -> bool:
     """Carry out the plan, row by row onto the disk; return whether it was interrupted."""
     from harness.output.store import add_to_environment
-    from harness.runner import Runner, interrupted
+    from harness.plan import interrupted
+    from harness.runner import Runner
 
     planned = {cell for case, device in plan.groups() for cell in plan.cells(case, device)}
     done = {cell for cell in planned if (cell[0], cell[1], cell[3]) in skip}
@@ -263,7 +264,7 @@ def _plan(
     """Turn options into a plan; everything that can be wrong with them is found here, before anything is measured."""
     from harness.machine import environment
     from harness.machine.threads import budget
-    from harness.runner import BASELINE, Plan
+    from harness.plan import BASELINE, Plan
     from harness.timing import cost
 
     if cases and suite_name is not None:
@@ -317,7 +318,7 @@ def _stored_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:
     """
     from harness.machine.threads import budget
     from harness.output.store import StoreError, environment
-    from harness.runner import Plan
+    from harness.plan import Plan
 
     try:
         stored = dict(environment(folder)["plan"])

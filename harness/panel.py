@@ -1,6 +1,7 @@
 """A panel: backends that are prepared together, judged together and timed in the same blocks.
 
-The gate comes before the clock and again after it; a backend that fails anywhere leaves the panel, and the others go on.
+The gate comes before the clock and again after it; a backend that fails anywhere leaves the panel, and the others go
+on.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 
 from harness.case import Case
 from harness.correctness import gate
+from harness.entrant import Entrant, Remote
 from harness.machine import threads
 from harness.plan import BASELINE, Plan
 from harness.process.supervisor import WorkerError
@@ -33,21 +35,6 @@ SLOW_SECONDS: Final = 0.250
 WARM_UP_SECONDS: Final = 0.2
 #: A loop that costs more than this share of a call is worth a flag.
 OVERHEAD_SHARE: Final = 0.05
-
-
-class Remote(Protocol):
-    """A worker, as the runner sees it."""
-
-    directory: Path
-
-    @property
-    def alive(self) -> bool:
-        """Whether it can still be asked."""
-        ...
-
-    def request(self, do: str, time_limit_seconds: float, **fields: Any) -> dict[str, Any]:
-        """Ask; raises WorkerError."""
-        ...
 
 
 class Workers(Protocol):
@@ -80,40 +67,6 @@ class Observer(Protocol):
         ...
 
 
-@dataclasses.dataclass
-class _Entrant:
-    """One cell on its way to a record."""
-
-    name: str
-    worker: Remote | None = None
-    status: Status | None = None
-    phase: str = "plan"
-    reason: str = ""
-    predicted_bytes: int = 0
-    call_seconds: float = 0.0
-    base_calls: int = 1
-    joins: int = BLOCKS
-    calls: list[int] = dataclasses.field(default_factory=list)
-    seconds: dict[int, float] = dataclasses.field(default_factory=dict)
-    forward_seconds: dict[int, float] = dataclasses.field(default_factory=dict)
-    verdicts: list[gate.Verdict] = dataclasses.field(default_factory=list)
-    flags: list[str] = dataclasses.field(default_factory=list)
-    #: Columns that are known already.
-    columns: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-    @property
-    def going(self) -> bool:
-        return self.status is None
-
-    def end(self, status: Status, reason: str) -> None:
-        """Settle what becomes of the cell."""
-        self.status, self.reason = status, reason
-
-    def again(self) -> _Entrant:
-        """The same cell, asked but not yet prepared, for another panel."""
-        return _Entrant(self.name, worker=self.worker, predicted_bytes=self.predicted_bytes)
-
-
 class Panel:
     """One case on one device, and the entrants that hold it at the same time.
 
@@ -122,195 +75,207 @@ class Panel:
         case: The case.
         device: Where.
         entrants: Loaded and asked; the baseline first, if it is among them.
-        instruments: What all panels of a run share.
+        workers: The supervisor.
+        observer: Told what comes next.
+        keep_sample: Called with every sample, warmup included, as it comes.
+        shuffle: Draws the order of measuring.
+        now: A monotonic clock, in seconds, for the budget.
     """
 
-    # The gate.
+    def __init__(
+        self,
+        plan: Plan,
+        case: Case,
+        device: str,
+        entrants: list[Entrant],
+        workers: Workers,
+        observer: Observer,
+        keep_sample: Callable[[Sample], None],
+        shuffle: random.Random,
+        now: Callable[[], float],
+    ) -> None:
+        self._plan = plan
+        self._case = case
+        self._device = device
+        self._entrants = entrants
+        self._workers = workers
+        self._observer = observer
+        self._keep_sample = keep_sample
+        self._random = shuffle
+        self._now = now
+        self.stopped_by = "blocks"
 
-    def _gate_first(self, panel: list[_Entrant], case: Case, device: str) -> None:
+    def measure(self, first_block: int) -> int:
+        """Gate, time, gate again, let go; return the number of the next block."""
+        self._gate_first()
+        block = first_block
+        if self._plan.timing and not self._case.empty:
+            block = self._time(first_block)
+        self._gate_again()
+        for entrant in self._entrants:
+            if entrant.worker is not None and entrant.worker.alive:
+                # Not entrant.ask: what goes wrong now is no longer the measured cell's.
+                try:
+                    entrant.worker.request("release", self._plan.time_limit_seconds)
+                except WorkerError:
+                    self._workers.discard(entrant.name, self._device)
+        return block
+
+    def _going(self) -> list[Entrant]:
+        return [entrant for entrant in self._entrants if entrant.going]
+
+    def _gate_first(self) -> None:
         """Prepare every entrant and judge its first results; all of them run before the right answer exists."""
-        for entrant in panel:
+        for entrant in self._going():
             entrant.phase = "prepare"
             self._observer.stage(f"prepare {entrant.name}")
-            try:
-                said = self._prepare(entrant, case)
-            except WorkerError as error:
-                entrant.end(error.status, error.reason)
+            said = self._results_of(entrant, "prepare", case=dataclasses.asdict(self._case), input_sets=cost.INPUT_SETS)
+            if said is None:
                 continue
-            loaded = self._loaded[entrant.name, device][1]
-            assert isinstance(loaded, dict)  # noqa: S101  # it was prepared, so it was loaded; tells mypy
             entrant.columns |= {
                 "prepare_seconds": said["prepare_seconds"],
                 "first_call_seconds": said["first_call_seconds"],
-                "cold": loaded.pop("cold", False),
+                # Only the first case that a worker prepares can be cold.
+                "cold": entrant.loaded.pop("cold", False),
             }
-            self.workers_said[f"{entrant.name} on {device}"] = {
-                **{key: loaded[key] for key in ("version", "tick_seconds", "overhead_seconds")},
-                **said["threads"],
-            }
+            entrant.loaded["threads"] = said["threads"]
             if flag := threads.fault(said["threads"], self._plan.threads):
                 entrant.flags.append(flag)
             entrant.phase = "gate"
-            self._judge_facts(entrant, case, device, said["facts"])
-        self._judge(panel, case, variation=0)
+            self._judge_facts(entrant, said["facts"])
+        self._judge(variation=0)
 
-    def _prepare(self, entrant: _Entrant, case: Case) -> dict[str, Any]:
-        return self._request(
-            entrant,
-            "prepare",
-            case=dataclasses.asdict(case),
-            input_sets=cost.INPUT_SETS,
-            directory=str(self._results_folder(entrant)),
-        )
-
-    def _gate_again(self, panel: list[_Entrant], case: Case, device: str) -> None:
+    def _gate_again(self) -> None:
         """Judge results for inputs that no call has seen before."""
         variation = self._random.randrange(cost.INPUT_SETS, 2**31)
-        for entrant in panel:
-            if not entrant.going:
-                continue
+        for entrant in self._going():
             entrant.phase = "recheck"
             self._observer.stage(f"check {entrant.name} again")
-            try:
-                folder = str(self._results_folder(entrant))
-                said = self._request(entrant, "check", variation=variation, directory=folder)
-            except WorkerError as error:
-                entrant.end(error.status, error.reason)
-                continue
-            self._judge_facts(entrant, case, device, said["facts"])
-        self._judge(panel, case, variation)
+            said = self._results_of(entrant, "check", variation=variation)
+            if said is not None:
+                self._judge_facts(entrant, said["facts"])
+        self._judge(variation)
 
-    def _judge_facts(self, entrant: _Entrant, case: Case, device: str, said: Mapping[str, Any]) -> None:
+    def _results_of(self, entrant: Entrant, do: str, **fields: Any) -> dict[str, Any] | None:
+        """Ask for results, into a folder that is empty before."""
+        folder = entrant.results_folder()
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        return entrant.ask(do, self._plan.time_limit_seconds, directory=str(folder), **fields)
+
+    def _judge_facts(self, entrant: Entrant, said: Mapping[str, Any]) -> None:
         facts = {
             name: gate.Facts(**{**fact, "shape": None if fact["shape"] is None else tuple(fact["shape"])})
             for name, fact in said.items()
         }
-        verdict = gate.judge_facts(case, device, facts)
+        verdict = gate.judge_facts(self._case, self._device, facts)
         if not verdict.ok:
             entrant.end(Status.REJECTED, verdict.reason)
 
-    def _judge(self, panel: list[_Entrant], case: Case, variation: int) -> None:
+    def _judge(self, variation: int) -> None:
         """Compare the results that lie in the entrants' folders with the reference's."""
-        going = [entrant for entrant in panel if entrant.going]
-        if not going:
+        if not self._going():
             return
         self._observer.stage("reference")
         try:
-            expected, scales = self._expected(case, variation)
+            expected, scales = self._expected(variation)
         except WorkerError as error:
-            for entrant in going:
+            for entrant in self._going():
                 entrant.end(error.status, f"no reference to check against: {error.reason}")
             return
         baseline_output = None
-        for entrant in going:
+        for entrant in self._going():
             self._observer.stage(f"gate {entrant.name}")
             try:
-                actual = _arrays(self._results_folder(entrant, keep=True), case)
+                actual = _arrays(entrant.results_folder(), self._case)
+                verdict = gate.judge(self._case, expected, scales, actual)
             except (OSError, ValueError) as error:
-                entrant.end(Status.FAILED, f"its results could not be read: {error}")
+                entrant.end(Status.FAILED, f"it could not be checked: {error}")
                 continue
-            verdict = gate.judge(case, expected, scales, actual)
             entrant.verdicts.append(verdict)
             if not verdict.ok:
                 entrant.end(Status.REJECTED, verdict.reason)
             if entrant.name == BASELINE:
-                baseline_output = np.array(actual["output"])
+                baseline_output = actual["output"]
             elif baseline_output is not None and "mean_absolute_error" not in entrant.columns:
-                entrant.columns["mean_absolute_error"] = gate.mean_absolute_difference(
-                    actual["output"], baseline_output
-                )
+                difference = gate.mean_absolute_difference(actual["output"], baseline_output)
+                entrant.columns["mean_absolute_error"] = difference
 
-    def _expected(self, case: Case, variation: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _expected(self, variation: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the right results and their scales, from the reference's worker."""
         referee = self._workers.referee()
         folder = referee.directory / "expected"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        referee.request(
-            "expect",
-            self._plan.time_limit_seconds,
-            case=dataclasses.asdict(case),
-            variation=variation,
-            directory=str(folder),
-        )
-        return _arrays(folder, case), _arrays(folder, case, ".scale")
+        case = dataclasses.asdict(self._case)
+        limit = self._plan.time_limit_seconds
+        referee.request("expect", limit, case=case, variation=variation, directory=str(folder))
+        return _arrays(folder, self._case), _arrays(folder, self._case, ".scale")
 
-    def _results_folder(self, entrant: _Entrant, keep: bool = False) -> Path:
-        assert entrant.worker is not None  # noqa: S101  # it was loaded; tells mypy
-        folder = entrant.worker.directory / "results"
-        if not keep:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-        return folder
-
-    # The clock.
-
-    def _time(self, panel: list[_Entrant], case: Case, device: str, block: int) -> tuple[int, str]:
-        """Warm up, then take blocks until all are done or the budget is; return the next block and why it ended."""
+    def _time(self, block: int) -> int:
+        """Warm up, then take blocks until all are done or the budget is; return the number of the next block."""
         start = self._now()
-        going = [entrant for entrant in panel if entrant.going]
-        for entrant in self._random.sample(going, len(going)):
+        for entrant in self._shuffled(self._going()):
             entrant.phase = "timing"
             self._observer.stage(f"warm up {entrant.name}")
-            self._warm_up(entrant, case, device)
+            self._warm_up(entrant)
         for number in range(BLOCKS):
-            going = [entrant for entrant in panel if entrant.going and number < entrant.joins]
+            going = [entrant for entrant in self._going() if number < entrant.joins]
             if not going:
-                return block, "blocks"
+                break
             estimate = sum(entrant.call_seconds * entrant.base_calls for entrant in going)
             if number >= LEAST_BLOCKS and self._now() - start + estimate > self._plan.budget_seconds:
-                return block, "budget"
+                self.stopped_by = "budget"
+                break
             self._observer.stage(f"block {number + 1} of {BLOCKS}")
-            for position, entrant in enumerate(self._random.sample(going, len(going))):
-                self._sample(entrant, case, device, block, position)
+            for position, entrant in enumerate(self._shuffled(going)):
+                self._sample(entrant, block, position)
             block += 1
-        return block, "blocks"
+        return block
 
-    def _warm_up(self, entrant: _Entrant, case: Case, device: str) -> None:
+    def _shuffled(self, entrants: list[Entrant]) -> list[Entrant]:
+        return self._random.sample(entrants, len(entrants))
+
+    def _warm_up(self, entrant: Entrant) -> None:
         """Run it in, learn how long a call takes, and from that how many make a sample."""
-        try:
-            said = self._request(entrant, "warm_up", seconds=WARM_UP_SECONDS, at_least=1)
-        except WorkerError as error:
-            entrant.end(error.status, error.reason)
+        said = entrant.ask("warm_up", self._plan.time_limit_seconds, seconds=WARM_UP_SECONDS, at_least=1)
+        if said is None:
             return
         for calls, seconds in said["stretches"]:
-            self._keep(entrant, case, device, "warmup", calls, seconds)
+            self._keep(entrant, "warmup", calls, seconds)
         latest = [seconds / calls for calls, seconds in said["stretches"][-3:]]
         entrant.call_seconds = python_statistics.median(latest)
-        loaded = self._loaded[entrant.name, device][1]
-        assert isinstance(loaded, dict)  # noqa: S101  # it was loaded; tells mypy
         try:
-            entrant.base_calls = clock.calls_per_sample(entrant.call_seconds, loaded["tick_seconds"])
+            entrant.base_calls = clock.calls_per_sample(entrant.call_seconds, entrant.loaded["tick_seconds"])
         except ValueError as error:
             entrant.end(Status.FAILED, str(error))
             return
         budget = self._plan.budget_seconds
-        if entrant.call_seconds > budget and entrant.name != BASELINE:
+        if entrant.call_seconds > budget and entrant.name.partition("#")[0] != BASELINE:
             entrant.end(Status.TOO_SLOW, f"one call takes {entrant.call_seconds:.3g} s, the budget is {budget:g} s")
+        entrant.joins = BLOCKS
         if entrant.call_seconds > SLOW_SECONDS:
             # A slow one may take a quarter of the budget, in three blocks at the most and one at the least.
             entrant.joins = max(1, min(LEAST_BLOCKS, int(budget / 4 / entrant.call_seconds)))
-        if loaded["overhead_seconds"] > OVERHEAD_SHARE * entrant.call_seconds:
+        if entrant.loaded["overhead_seconds"] > OVERHEAD_SHARE * entrant.call_seconds:
             entrant.flags.append("overhead")
 
-    def _sample(self, entrant: _Entrant, case: Case, device: str, block: int, position: int) -> None:
+    def _sample(self, entrant: Entrant, block: int, position: int) -> None:
         # A number of calls that nobody can foresee; a little more than needed, never less.
         calls = entrant.base_calls + self._random.randrange(entrant.base_calls // 4 + 1)
         slow = entrant.call_seconds > SLOW_SECONDS
-        stepping = case.mode == "forward_backward"
+        stepping = self._case.mode == "forward_backward"
         expected = calls * entrant.call_seconds * (2 if stepping else 1)
-        try:
-            said = self._request(
-                entrant,
-                "sample",
-                limit=min(self._plan.time_limit_seconds, 10 + 20 * expected),
-                calls=calls,
-                first=block,
-                # Against a quarter of a second and more, 10 ms of coming back do not show; a whole call would cost.
-                settle_seconds=0.0 if slow else clock.SETTLE_SECONDS,
-                forward=stepping,
-            )
-        except WorkerError as error:
-            entrant.end(error.status, error.reason)
+        said = entrant.ask(
+            "sample",
+            min(self._plan.time_limit_seconds, 10 + 20 * expected),
+            calls=calls,
+            first=block,
+            # Against a quarter of a second and more, 10 ms of coming back do not show; a whole call would cost.
+            settle_seconds=0.0 if slow else clock.SETTLE_SECONDS,
+            forward=stepping,
+        )
+        if said is None:
             return
         seconds, forward = said["seconds"], said["forward_seconds"]
         if not seconds > 0 or (stepping and not forward > 0):
@@ -318,16 +283,14 @@ class Panel:
             return
         entrant.calls.append(calls)
         entrant.seconds[block] = seconds / calls
-        self._keep(entrant, case, device, "call", calls, seconds, block, position)
+        self._keep(entrant, "call", calls, seconds, block, position)
         if stepping:
             entrant.forward_seconds[block] = forward / calls
-            self._keep(entrant, case, device, "forward", calls, forward, block, position)
+            self._keep(entrant, "forward", calls, forward, block, position)
 
     def _keep(
         self,
-        entrant: _Entrant,
-        case: Case,
-        device: str,
+        entrant: Entrant,
         phase: str,
         calls: int,
         seconds: float,
@@ -336,9 +299,9 @@ class Panel:
     ) -> None:
         self._keep_sample(
             Sample(
-                case=case.name,
-                mode=case.mode,
-                device=device,
+                case=self._case.name,
+                mode=self._case.mode,
+                device=self._device,
                 backend=entrant.name,
                 phase=phase,
                 block=block,
@@ -348,22 +311,9 @@ class Panel:
             )
         )
 
-    def _request(self, entrant: _Entrant, do: str, limit: float | None = None, **fields: Any) -> dict[str, Any]:
-        assert entrant.worker is not None  # noqa: S101  # it was loaded; tells mypy
-        return entrant.worker.request(do, self._plan.time_limit_seconds if limit is None else limit, **fields)
-
-    def _release(self, panel: list[_Entrant], device: str) -> None:
-        for entrant in panel:
-            if entrant.worker is None or not entrant.worker.alive:
-                continue
-            try:
-                self._request(entrant, "release")
-            except WorkerError:
-                self._workers.discard(entrant.name, device)
-
-
 
 def _arrays(folder: Path, case: Case, suffix: str = "") -> dict[str, Any]:
+    """Map the files of a case's results, by name."""
     return {
         name: np.load(folder / f"{name}{suffix}.npy", mmap_mode="r", allow_pickle=False)
         for name in case.result_shapes()

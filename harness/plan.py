@@ -52,7 +52,7 @@ class Plan:
         return [(case.name, case.mode, name, device) for name in names]
 
 
-def record(
+def make_record(
     plan: Plan, case: Case, device: str, backend: str, status: Status, reason: str | None, **columns: Any
 ) -> Record:
     """Build the row of a cell."""
@@ -78,4 +78,4 @@ def interrupted(plan: Plan, done: frozenset[tuple[str, str, str, str]]) -> Itera
         for cell in plan.cells(case, device):
             if cell not in done:
                 reason = "the run was stopped before this cell was done; --resume does it"
-                yield record(plan, case, device, cell[2], Status.INTERRUPTED, reason, phase="plan")
+                yield make_record(plan, case, device, cell[2], Status.INTERRUPTED, reason, phase="plan")

@@ -1,3 +1,8 @@
 class SuiteError(ValueError): ...
+
+
 SUITES = {}
-def suite(name): raise SuiteError(name)
+
+
+def suite(name):
+    raise SuiteError(name)

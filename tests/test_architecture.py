@@ -14,9 +14,19 @@ ROOT = Path(__file__).parent.parent
 #: Lowest first. A module imports only from floors below its own, or what is listed beside it.
 FLOORS = (
     {"harness.case", "harness.backend", "harness.record"},
-    {"harness.suites", "harness.registry", "harness.correctness", "harness.timing", "harness.machine", "harness.output"},
+    {
+        "harness.suites",
+        "harness.registry",
+        "harness.correctness",
+        "harness.timing",
+        "harness.machine",
+        "harness.output",
+    },
     {"harness.process"},
-    {"harness.runner", "harness.explain", "harness.peaks", "harness.conformance"},
+    {"harness.plan"},
+    {"harness.entrant"},
+    {"harness.panel"},
+    {"harness.runner", "harness.explain"},
     {"harness.cli", "harness.__main__"},
 )
 FRAMEWORKS = ("torch", "jax", "jaxlib", "numba", "triton", "cupy")

@@ -215,7 +215,7 @@ def test_kill_9_leaves_files_that_report_reads_and_resume_completes_and_no_worke
     assert len(workers) == 4  # three contestants and the reference
     process.kill()
     process.wait()
-    gone, alive = psutil.wait_procs(workers, timeout=10)
+    _, alive = psutil.wait_procs(workers, timeout=10)
     assert not alive
     reported = bilinear_bench("report", "run")
     assert reported.returncode == 0
@@ -241,9 +241,7 @@ def test_a_wheel_installed_outside_the_checkout_does_the_same(tmp_path):
     ignore = shutil.ignore_patterns(".venv", ".git", ".cache", "results", "build", "*.egg-info", "__pycache__")
     shutil.copytree(ROOT, source, ignore=ignore)
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "-q")
-    subprocess.run(
-        [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path / "wheels", source], check=True
-    )
+    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path / "wheels", source], check=True)
     wheel = next((tmp_path / "wheels").glob("bilinear_bench-*.whl"))
     subprocess.run([*pip, "install", "--no-deps", "--no-index", "--target", tmp_path / "site", wheel], check=True)
     shutil.rmtree(source)

@@ -11,10 +11,12 @@ import pytest
 
 from harness.case import Case
 from harness.correctness.inputs import make_inputs
+from harness.panel import BLOCKS, LEAST_BLOCKS
+from harness.plan import BASELINE, Plan, interrupted
 from harness.process.supervisor import WorkerError
 from harness.record import Status
 from harness.registry import Entry
-from harness.runner import BASELINE, BLOCKS, LEAST_BLOCKS, Plan, Runner, interrupted
+from harness.runner import Runner
 
 CASE = Case(3, 2, 2, 2)
 GIB = 2**30

@@ -63,7 +63,7 @@ def test_children_of_a_worker_are_stopped_and_killed_with_it_even_outside_its_gr
     assert len(children) == 2
     assert {child.status() for child in children} == {psutil.STATUS_STOPPED}
     workers.discard("planted-parent", "cpu")
-    gone, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
 
 
