@@ -51,7 +51,7 @@ class NumpyEinsum(Backend):
         return self.supports_mode_and_precision(case)
 
     def workspace_bytes(self, case: Case) -> int:
-        """Twice the smallest intermediate, stored and once more reordered, and a reordered weight; an upper figure.
+        """Twice the smallest intermediate, and a reordered weight; an upper figure.
 
         The path with the fewest flop need not have the smallest intermediate, but has one of at most twice its size: an
         outer product costs one flop an element, a contraction two. The gradients run one after the other, so the step
@@ -63,7 +63,7 @@ class NumpyEinsum(Backend):
             case.in1_features * case.in2_features,
         )
         weight = case.out_features * case.in1_features * case.in2_features
-        return (2 * 2 * case.batch * min(pairs) + weight) * case.itemsize
+        return (2 * case.batch * min(pairs) + weight) * case.itemsize
 
     def prepare_forward(self, case: Case, weight: Array, bias: Array | None) -> Kernel:
         """Return the einsum with its path."""

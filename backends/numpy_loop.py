@@ -13,8 +13,8 @@ Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
 * Prepared outside the clock: nothing.
 * Source: this is the loop of the article that started the project, and the one in Lua Torch (torch/nn, PR 582).
 
-float16 is NumPy's own: it has no BLAS there, and rounds every page to float16 before the row sum. Sums over the pages and
-over the batch are float32 then, since NumPy would round every partial sum to float16.
+float16 is NumPy's own: it has no BLAS there, and rounds every page to float16 before the row sum. Sums over the pages
+and over the batch are float32 then, since NumPy would round every partial sum to float16.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class NumpyLoop(Backend):
         return self.supports_mode_and_precision(case)
 
     def workspace_bytes(self, case: Case) -> int:
-        """Forward: a page (b, j) and its product with input2. Backward: also (b, i) pages and one (i, j) product."""
-        elements = 2 * case.batch * case.in2_features
+        """Forward: a page (b, j), its product with input2, as much for BLAS. Backward: pages (b, i) and (i, j) too."""
+        elements = 3 * case.batch * case.in2_features
         if case.mode == "forward_backward":
             elements += 2 * case.batch * case.in1_features + case.in1_features * case.in2_features
         return elements * case.itemsize

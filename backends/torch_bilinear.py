@@ -33,8 +33,8 @@ class TorchBilinear(TorchBackend):
         return torch.nn.functional.bilinear
 
     def workspace_bytes(self, case: Case) -> int:
-        """Forward: a page (b, j). Backward: a (b, i, j) product beside it, for grad_input1."""
-        page = case.batch * case.in2_features
+        """Forward: pages (b, j), of which up to three were seen alive. Backward: also a (b, i, j), for grad_input1."""
+        page = 3 * case.batch * case.in2_features
         product = case.batch * case.in1_features * case.in2_features if case.mode == "forward_backward" else 0
         return (page + product) * case.itemsize
 

@@ -124,7 +124,7 @@ class Contestant:
         prepare_seconds = time.perf_counter() - start
 
         start = time.perf_counter()
-        results = _call(asked, kernel, parameters, sets[0])
+        results = call(asked, kernel, parameters, sets[0])
         self.backend.synchronize(tuple(results.values()))
         first_call_seconds = time.perf_counter() - start
 
@@ -158,7 +158,7 @@ class Contestant:
         """Call the prepared kernel on inputs it has not seen; leave the results in ``directory``."""
         prepared = self.prepared
         inputs = self._on_device(prepared.case, variation)
-        results = _call(prepared.case, prepared.kernel, prepared.parameters, inputs)
+        results = call(prepared.case, prepared.kernel, prepared.parameters, inputs)
         self.backend.synchronize(tuple(results.values()))
         return {"facts": self._hand_over(prepared.case, results, Path(directory))}
 
@@ -200,7 +200,7 @@ def _device_name(device: object) -> str:
     return {"gpu": "cuda"}.get(str(name), str(name))
 
 
-def _call(case: Case, kernel: Any, parameters: Results, inputs: Results) -> Results:
+def call(case: Case, kernel: Any, parameters: Results, inputs: Results) -> Results:
     """Call once; return the results by name, without what is None."""
     if case.mode == "forward":
         return {"output": kernel(inputs["input1"], inputs["input2"])}

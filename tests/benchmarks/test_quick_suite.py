@@ -1,0 +1,67 @@
+"""Every backend x every `quick` case for those who work with pytest-benchmark: `pytest --benchmark-only`.
+
+Here all frameworks share one process and nothing is stopped while another runs, so thread pools disturb each other and
+times are NOT those of `records.csv`, which come from a process per backend. Use this to work on one backend
+(`-k numba-loop`) and `make bench` to compare. What is the same is the gate: a backend that is wrong is never timed.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.case import MODES
+from harness.correctness import gate, reference
+from harness.correctness.inputs import make_inputs
+from harness.process.contestant import call, describe
+from harness.registry import entries
+from harness.suites import suite
+
+CASES = [entry.case.with_mode(mode) for entry in suite("quick").entries for mode in MODES]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case.name}-{case.mode}")
+def case(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def expected(case):
+    """The right results and their scales, once per case."""
+    values, scales = reference.expected(case, make_inputs(case))
+    return tuple({name: tensor.numpy() for name, tensor in part.items()} for part in (values, scales))
+
+
+@pytest.fixture(params=list(entries()))
+def ready(request, case, expected):
+    """Prepare a backend and let the gate judge it; return what is to be timed, with its arguments."""
+    entry = entries()[request.param]
+    if not (installed := entry.installed()).ok:
+        pytest.skip(installed.reason)
+    backend = entry.load()
+    for support in (backend.available("cpu"), backend("cpu").supports(case)):
+        if not support.ok:
+            pytest.skip(support.reason)
+    backend = backend("cpu")
+    inputs = {name: backend.to_device(array, case.dtype) for name, array in make_inputs(case).items()}
+    parameters = {name: inputs[name] for name in ("weight", "bias") if name in inputs}
+    if case.mode == "forward":
+        kernel = backend.prepare_forward(case, inputs["weight"], inputs.get("bias"))
+    else:
+        kernel = backend.prepare_forward_backward(case)
+    results = call(case, kernel, parameters, inputs)
+    verdict = gate.judge_facts(case, "cpu", {name: describe(result) for name, result in results.items()})
+    assert verdict.ok, verdict.reason
+    verdict = gate.judge(case, *expected, {name: backend.to_numpy(result) for name, result in results.items()})
+    assert verdict.ok, verdict.reason
+    return backend, kernel, parameters, inputs
+
+
+def test_speed(benchmark, case, ready):
+    backend, kernel, parameters, inputs = ready
+    benchmark.group = f"{case.name} {case.mode}"
+
+    def one_call():
+        results = call(case, kernel, parameters, inputs)
+        backend.synchronize(tuple(results.values()))
+
+    benchmark(one_call)
