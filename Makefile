@@ -1,0 +1,72 @@
+# bilinear-bench: `make bench` and `make test` do all their own set-up, once, into .venv.
+#
+#   PYTHON    the interpreter to start from (3.11 or newer)            INSTALL=0  use PYTHON as it is, install nothing
+#   SUITE     the suite that `make bench` runs                         DEVICE     cpu or cuda; empty: all that are found
+#   BACKENDS  names, separated by spaces; empty: all                   MODE       forward or forward_backward; empty: both
+#   OUT       folder of the run; empty: results/<run-id>               RUN_ID     the run that `make report` prints
+
+PYTHON ?= python3
+INSTALL ?= 1
+SUITE ?= quick
+DEVICE ?=
+BACKENDS ?=
+MODE ?=
+OUT ?=
+RUN_ID ?= latest
+
+VENV := .venv
+STAMP := $(VENV)/.installed
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -q
+# CUDA builds only where there is a GPU to use them: they are gigabytes.
+CUDA := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo yes)
+
+ifeq ($(INSTALL),0)
+  PY := $(PYTHON)
+  READY :=
+else
+  PY := $(VENV)/bin/python
+  READY := $(STAMP)
+endif
+
+OPTIONS = --suite $(SUITE) $(if $(DEVICE),--device $(DEVICE)) $(foreach name,$(BACKENDS),--backend $(name)) \
+          $(if $(MODE),--mode $(MODE)) $(if $(OUT),--out '$(OUT)')
+
+.DEFAULT_GOAL := help
+.PHONY: help install bench test check report clean dictionary
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+install: $(READY) ## Create .venv and install everything into it
+
+bench: $(READY) ## Check and time every backend; print the answer; leave CSV files in results/
+	@$(PY) -m harness run $(OPTIONS)
+
+test: $(READY) ## Run the tests
+	@$(PY) -m pytest -q
+
+check: $(READY) ## Lint, format and types
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+report: $(READY) ## Print the tables of a run again (RUN_ID=latest)
+	@$(PY) -m harness report '$(RUN_ID)'
+
+dictionary: $(READY) ## Write results/README.md, the data dictionary, from harness/record.py
+	@$(PY) -c "from harness.output.dictionary import render; print(render(), end='')" > results/README.md
+
+clean: ## Remove .venv, caches and build products; results stay
+	rm -rf $(VENV) .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .benchmarks .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch comes first and by its exact version: resolved together with the rest it could become the newest CUDA build.
+$(STAMP): pyproject.toml constraints.txt constraints-cuda.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is older than Python 3.11: name a newer one, as in make PYTHON=python3.12" >&2; exit 1; }
+	@echo "Installing into $(VENV); the first time takes a few minutes."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install "$$(grep '^torch==' constraints.txt)"
+	@$(PIP) install -c constraints.txt -e '.[torch,numba,jax,dev]'
+	@$(if $(CUDA),$(PIP) install -c constraints.txt -r constraints-cuda.txt)
+	@touch $(STAMP)

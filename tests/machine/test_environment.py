@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.machine import environment
+
+GIB = 2**30
+
+
+@pytest.fixture
+def system_files(monkeypatch):
+    """Answer for the system's files; those not named are missing."""
+    files: dict[str, str] = {}
+    monkeypatch.setattr(environment, "_read", lambda path: files.get(str(path)))
+    return files
+
+
+def test_a_description_is_json_and_names_the_machine():
+    said = environment.describe()
+    assert json.loads(json.dumps(said)) == said
+    assert said["threads_available"] >= 1
+    assert said["memory_bytes"] >= said["memory_available_bytes"] > 0
+    assert "numpy" in said["versions"]
+
+
+def test_no_path_no_secret_and_no_owner_reaches_the_description(monkeypatch):
+    variables = {
+        "OMP_NUM_THREADS": "2",
+        "JAX_API_KEY": "hush-alice",
+        "TORCH_HOME": "/home/alice/torch",
+        "NUMBA_CACHE_DIR": "/home/alice/cache",
+        "UNRELATED": "alice",
+        "LD_PRELOAD": "/home/alice/lib/libjemalloc.so",
+        "XLA_FLAGS": "--xla_dump_to=/home/alice/dump",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["/home/alice/bin/bilinear-bench", "run", "--out", "/home/alice/results"])
+    said = environment.describe()
+    assert said["variables"]["OMP_NUM_THREADS"] == "2"
+    assert said["arguments"] == ["run", "--out", "results"]
+    assert "libjemalloc.so" in said["variables"]["LD_PRELOAD"]  # that it is there changes times, where it lies does not
+    assert "alice" not in json.dumps(said)
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "available"),
+    [("max", "1", 9 * GIB), (str(4 * GIB), str(GIB), 2 * GIB), (str(GIB), str(GIB), 0), (None, None, 9 * GIB)],
+)
+def test_memory_is_cut_to_the_cgroup_less_a_reserve_and_never_negative(
+    system_files, monkeypatch, limit, used, available
+):
+    monkeypatch.setattr(environment.psutil, "virtual_memory", lambda: FakeMemory)
+    system_files.update({"/sys/fs/cgroup/memory.max": limit, "/sys/fs/cgroup/memory.current": used})
+    assert environment.available_bytes() == available
+    assert environment.total_bytes() == (int(limit) if limit and limit.isdigit() else 16 * GIB)
+
+
+class FakeMemory:
+    available = 10 * GIB
+    total = 16 * GIB
+
+
+def test_the_systems_files_are_read_and_a_missing_one_is_none(system_files):
+    assert environment.oom_kills() is None
+    system_files["/proc/vmstat"] = "pgfault 9\noom_kill_disable 5\noom_kill 3"
+    system_files["/proc/cpuinfo"] = "processor\t: 0\nmodel name\t: Fast One 3000\nflags\t: fma avx2"
+    assert environment.oom_kills() == 3
+    assert environment.cpu_model() == "Fast One 3000"
+    assert environment.describe()["cpu_flags"] == ["avx2", "fma"]
+
+
+@pytest.mark.parametrize(
+    ("script", "found"),
+    [
+        (None, []),
+        ("exit 9", []),
+        ("echo; echo 'H200, 570.1, 143771 MiB'; echo 'H200, 570.1, 143771 MiB'", ["H200, 570.1, 143771 MiB"] * 2),
+    ],
+)
+def test_gpus_are_what_nvidia_smi_lists_and_none_where_it_is_missing_or_fails(tmp_path, monkeypatch, script, found):
+    if script is not None:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert environment.gpus() == found
+
+
+def test_the_revision_is_that_of_the_checkout_and_says_if_files_differ(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    assert environment.git_revision(tmp_path) is None
+
+    def git(*arguments: str):
+        settings = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", *settings, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init")
+    Path(tmp_path / "file").write_text("one")
+    git("add", "file")
+    git("commit", "-m", "one")
+    revision = environment.git_revision(tmp_path)
+    assert len(revision) == 12
+    assert int(revision, 16) >= 0
+    Path(tmp_path / "file").write_text("two")
+    assert environment.git_revision(tmp_path) == f"{revision}+changed"

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from harness.machine import threads
+
+
+@pytest.fixture
+def four_cpus(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {9, 3, 5, 7}, raising=False)
+    monkeypatch.setattr(threads, "cgroup_quota", lambda: None)
+
+
+def said(affinity=(0, 1), pools=(), **more):
+    return {"affinity": affinity and list(affinity), "pools": list(pools), **more}
+
+
+def pool(api, count):
+    return {"internal_api": api, "num_threads": count}
+
+
+@pytest.mark.usefixtures("four_cpus")
+@pytest.mark.parametrize("asked", [0, -1, 5])
+def test_a_budget_of_none_or_too_many_is_refused_with_what_there_is(asked):
+    with pytest.raises(threads.BudgetError, match=f"--threads is {asked}, expected 1 to 4 "):
+        threads.budget(asked)
+
+
+@pytest.mark.usefixtures("four_cpus")
+def test_a_budget_is_what_was_asked_or_all_there_is():
+    assert [threads.budget(asked) for asked in (1, 4, None)] == [1, 4, 4]
+
+
+@pytest.mark.usefixtures("four_cpus")
+@pytest.mark.parametrize(("quota", "available"), [(None, 4), (8.0, 4), (2.9, 2), (0.5, 1)])
+def test_the_cgroup_cuts_what_affinity_allows_and_leaves_one(monkeypatch, quota, available):
+    monkeypatch.setattr(threads, "cgroup_quota", lambda: quota)
+    assert threads.available_threads() == available
+
+
+@pytest.mark.parametrize(
+    ("text", "quota"),
+    [("150000 100000\n", 1.5), ("max 100000\n", None), ("", None), ("nonsense\n", None), ("a b\n", None)],
+)
+def test_the_quota_is_read_from_the_cgroup(tmp_path, text, quota):
+    (tmp_path / "cpu.max").write_text(text)
+    assert threads.cgroup_quota(tmp_path) == quota
+
+
+def test_no_cgroup_is_no_quota(tmp_path):
+    assert threads.cgroup_quota(tmp_path) is None
+
+
+@pytest.mark.usefixtures("four_cpus")
+def test_a_worker_gets_as_many_cpus_as_threads():
+    assert threads.cpus(2) == [3, 5]
+    assert set(threads.pool_environment(2).values()) == {"2"}
+    assert {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"} <= set(threads.pool_environment(2))
+
+
+def test_without_affinity_nothing_is_bound_and_the_row_says_so(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert threads.cpus(2) is None
+    threads.bind(None)
+    assert threads.read_back()["affinity"] is None
+    assert threads.fault(threads.read_back(), 2) == "threads_unverified"
+
+
+def test_pools_that_keep_to_the_budget_are_no_fault():
+    pools = [pool("openblas", 2), pool("openmp", 2), pool("unknown", None)]
+    assert threads.fault(said(pools=pools, torch_threads=2, numba_threads=2), 2) is None
+
+
+@pytest.mark.parametrize(
+    ("found", "fault"),
+    [
+        (said(affinity=(0, 1, 2)), "threads_differ(affinity=3)"),
+        (said(torch_threads=1), "threads_differ(torch=1)"),
+        (said(numba_threads=8), "threads_differ(numba=8)"),
+        (said(pools=[pool("openblas", 64)]), "threads_differ(openblas=64)"),
+        # NumPy and SciPy each bring an OpenBLAS of their own.
+        (said(pools=[pool("openblas", 64), pool("openblas", 2)]), "threads_differ(openblas=64)"),
+        (said(affinity=(0,), pools=[pool("openmp", 1)]), "threads_differ(affinity=1,openmp=1)"),
+    ],
+)
+def test_a_pool_that_differs_is_named_with_its_count(found, fault):
+    assert threads.fault(found, 2) == fault
+
+
+def test_what_this_process_says_is_what_the_system_says():
+    found = threads.read_back()
+    assert found["affinity"] == sorted(os.sched_getaffinity(0))
+    assert all({"internal_api", "num_threads"} <= set(one) for one in found["pools"])

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import gc
+import itertools
+
+import pytest
+
+from harness.timing.clock import SAMPLE_SECONDS, SAMPLE_TICKS, Clock, calls_per_sample
+
+
+class FakeTime:
+    """Time that passes only when a call lets it: `call_seconds` a call."""
+
+    def __init__(self, call_seconds=0.25, sets=2):
+        self.time = 100.0
+        self.log = []
+        self.calls = [lambda number=number: self.call(number, call_seconds) for number in range(sets)]
+
+    def now(self):
+        return self.time
+
+    def call(self, number, seconds):
+        self.time += seconds
+        self.log.append(f"call {number}")
+        return f"result {number}"
+
+    def synchronize(self, result):
+        self.time += 0.5
+        self.log.append(f"synchronize {result}")
+
+    def called(self):
+        return [int(line.split()[1]) for line in self.log if line.startswith("call")]
+
+
+@pytest.mark.parametrize("first", [0, 1, 5])
+def test_a_sample_is_exactly_its_calls_each_synchronised_in_rotation_from_the_first(first):
+    fake = FakeTime(sets=3)
+    taken = Clock(fake.now).sample(fake.calls, fake.synchronize, 4, first)
+    assert taken == 4 * (0.25 + 0.5)
+    sets = [(first + index) % 3 for index in range(4)]
+    assert fake.log == [line for number in sets for line in (f"call {number}", f"synchronize result {number}")]
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+@pytest.mark.parametrize("raises", [True, False])
+def test_garbage_collection_is_off_inside_a_sample_and_as_before_after_it(collecting, raises):
+    seen = []
+
+    def call():
+        seen.append(gc.isenabled())
+        if raises:
+            raise ZeroDivisionError
+
+    before = gc.isenabled()
+    try:
+        gc.enable() if collecting else gc.disable()
+        if raises:
+            with pytest.raises(ZeroDivisionError):
+                Clock().sample([call], lambda _: None, 2)
+        else:
+            Clock().sample([call], lambda _: None, 2)
+        after = gc.isenabled()
+    finally:
+        gc.enable() if before else gc.disable()
+    assert seen == [False] * (1 if raises else 2)
+    assert after is collecting
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(0, 0), (1e-9, 1), (0.75, 1), (0.76, 2), (3.0, 4)])
+def test_settling_calls_until_its_time_has_passed_at_least_once_and_never_for_none(seconds, calls):
+    fake = FakeTime()
+    Clock(fake.now).settle(fake.calls, fake.synchronize, seconds)
+    assert fake.called() == [index % 2 for index in range(calls)]
+    assert len(fake.log) == 2 * calls
+
+
+def test_warming_up_doubles_short_stretches_and_goes_on_for_its_time():
+    fake = FakeTime(call_seconds=0.001)
+    stretches = Clock(fake.now).warm_up(fake.calls, lambda _: None, seconds=0.040, at_least=0)
+    counts = [count for count, _ in stretches]
+    assert counts == [1, 2, 4, 8, 16, 16]
+    assert [taken for _, taken in stretches] == pytest.approx([0.001 * count for count in counts])
+    assert fake.called() == [index % 2 for index in range(sum(counts))]
+
+
+def test_warming_up_keeps_the_least_number_of_calls_after_its_time_is_over():
+    fake = FakeTime(call_seconds=5.0)
+    stretches = Clock(fake.now).warm_up(fake.calls, fake.synchronize, seconds=1.0, at_least=3)
+    assert stretches == [(1, 5.5), (1, 5.5), (1, 5.5)]
+
+
+def test_a_sample_is_long_against_its_limit_and_against_the_tick():
+    assert calls_per_sample(0.001, 1e-9) == 20
+    assert calls_per_sample(0.001, 1e-3) == SAMPLE_TICKS
+    assert calls_per_sample(60.0, 1e-9) == 1
+    for call in (0.0134, 0.009, 0.0007):
+        assert calls_per_sample(call, 1e-9) * call >= SAMPLE_SECONDS
+        assert (calls_per_sample(call, 1e-9) - 1) * call < SAMPLE_SECONDS
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0])
+def test_a_clock_that_stood_still_or_went_back_is_refused(seconds):
+    with pytest.raises(ValueError, match="the clock stood still"):
+        calls_per_sample(seconds, 1e-9)
+
+
+def test_the_tick_is_the_smallest_step_between_different_readings():
+    readings = itertools.accumulate(itertools.cycle([0, 0, 4, 0, 2, 8]))
+    assert Clock(lambda: float(next(readings))).tick_seconds() == 2.0
+
+
+def test_the_overhead_is_the_least_time_of_a_call_that_does_nothing():
+    # Two readings a sample: five samples take 7, 3, 9, 5 and 4 seconds.
+    readings = iter([0, 7, 10, 13, 20, 29, 30, 35, 40, 44])
+    assert Clock(lambda: float(next(readings))).overhead_seconds(count=6) == 3 / 6
