@@ -57,7 +57,7 @@ def test_every_planned_cell_has_one_row_with_the_right_status_whatever_its_backe
     }
     names = dict.fromkeys(backend for backend, _ in expected if backend != "torch-bilinear")
     chosen = [option for name in names for option in ("--backend", name)]
-    limits = ("--budget", "1", "--time-limit", "20", "--out", "run")
+    limits = ("--budget", "1", "--time-limit", "10", "--out", "run")
     ended = bilinear_bench("run", *TINY, *limits, *chosen, PYTHONPATH=paths)
     assert ended.returncode == 1, ended.stdout + ended.stderr
     found = {(row["backend"], row["mode"]): row for row in rows(tmp_path / "run")}

@@ -3,6 +3,7 @@
 Each computes the right thing in NumPy, but for the fault that its docstring names.
 """
 
+import gc
 import os
 import signal
 import subprocess
@@ -116,14 +117,20 @@ class Hangs(Honest):
 
 
 class Killed(Honest):
-    """Is killed with signal 9 in the middle of a block: after many calls."""
+    """Is killed with signal 9 in the middle of a block.
+
+    Timed calls run with the garbage collector off, those that settle a worker before a sample with it on: a timed call
+    that comes after settling, after a timed call, is one of a block.
+    """
 
     name = "planted-killed"
-    calls = 0
+    seen = ()
 
     def result(self, right):
-        Killed.calls += 1
-        if Killed.calls == int(os.environ.get("PLANTED_KILLED_AFTER", "20000")):
+        collecting = gc.isenabled()
+        if self.seen[-1:] != (collecting,):
+            self.seen = (*self.seen, collecting)[-3:]
+        if self.seen == (False, True, False):
             os.kill(os.getpid(), signal.SIGKILL)
         return right
 
