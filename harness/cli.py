@@ -270,7 +270,7 @@ def _plan(
     if cases and suite_name is not None:
         raise SuiteError("--suite and --case were given together, expected one of them")
     if cases:
-        name, chosen = COMMAND_LINE_SUITE, [Case.parse(text) for text in dict.fromkeys(cases)]
+        name, chosen = COMMAND_LINE_SUITE, list(dict.fromkeys(Case.parse(text) for text in cases))
         total = environment.total_bytes()
         for case in chosen:
             needed = max(cost.reference_bytes(case), cost.contestant_bytes(case, 0))

@@ -150,7 +150,7 @@ class Record:
                 continue
             if self.status is not Status.TIMED:
                 raise ValueError(f"{field} is given for a row that is {self.status}: only a timed row has times")
-            if not (math.isfinite(value) and value > 0) and field != "backward_seconds":
+            if not math.isfinite(value) or (value <= 0 and field != "backward_seconds"):
                 raise ValueError(f"{field} is {value}, expected a positive finite number")
         if self.status is Status.TIMED:
             if self.median_seconds is None or self.reason is not None:

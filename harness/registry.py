@@ -107,7 +107,7 @@ def select(names: Iterable[str]) -> dict[str, Entry]:
     chosen: dict[str, Entry] = {}
     for name in names:
         base, mark, number = name.partition("#")
-        if base not in known or (mark and not number.isdigit()):
+        if base not in known or (mark and not (number.isascii() and number.isdigit())):
             raise RegistryError(
                 f"backend {name!r} is unknown, expected one of: {', '.join(known)} (NAME#2 repeats one)"
             )

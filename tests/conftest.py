@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parent.parent
-PLANTED = Path(__file__).parent / "planted"
+from command_line import PLANTED, command, environment
 
 
 @pytest.fixture
@@ -37,13 +33,3 @@ def bilinear_bench(tmp_path: Path):
         )
 
     return run
-
-
-def command(*arguments: str) -> list[str]:
-    """The command line, as a list for subprocess."""
-    return [sys.executable, "-P", "-m", "harness", *arguments]
-
-
-def environment(**variables: str) -> dict[str, str]:
-    """This process's environment with checkout and planted backends on the path."""
-    return os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{PLANTED}"} | variables

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import ROOT, command, environment
+from command_line import ROOT, command, environment
 
 TINY = ("--case", "6x5x4x3", "--threads", "1")
 #: Frameworks that are not there, as seen by a worker: an import that raises.

@@ -98,6 +98,7 @@ def test_a_package_of_the_extra_that_is_missing_or_too_old_is_a_reason_with_what
     plant(
         "peer-gone = peer_module:A [gone]\npeer-old = peer_module:B [old]\npeer-both = peer_module:C [fine]",
         requires="Requires-Dist: numpy>=1\n"
+        "Requires-Dist: no-such-base>=2; python_version >= '3'\n"
         "Requires-Dist: no-such-package-here>=2; extra == 'gone'\n"
         "Requires-Dist: numpy>=999; extra == 'old'\n"
         "Requires-Dist: numpy>=1; extra == 'fine'\n",

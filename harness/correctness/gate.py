@@ -115,7 +115,8 @@ def judge(case: Case, expected: Arrays, scales: Arrays, actual: Arrays) -> Verdi
             index = _index(np.argmin(finite), shape)
             return Verdict(reason=f"{name}[{index}] is {result.flat[np.argmin(finite)]}, expected a finite number")
         error = np.abs(result - reference)
-        ratio = error / tolerance(case, reference, scale)
+        with np.errstate(over="ignore"):  # a result of 1e300 is over any bound, and infinity says so
+            ratio = error / tolerance(case, reference, scale)
         first = int(np.argmax(ratio > 1))
         peak = float(ratio.max())
         worst, largest = max(worst, peak), max(largest, float(error.max()))
@@ -148,11 +149,13 @@ def tolerance(
 
 def combine(*verdicts: Verdict) -> Verdict:
     """The verdict of several inputs: the first no, with the largest errors of all."""
+    if not verdicts:
+        return Verdict()
     bounds = [verdict.error_over_bound for verdict in verdicts if verdict.error_over_bound is not None]
     errors = [verdict.absolute_error for verdict in verdicts if verdict.absolute_error is not None]
     refused = next((verdict for verdict in verdicts if not verdict.ok), None)
     return Verdict(
-        ok=bool(verdicts) and refused is None,
+        ok=refused is None,
         reason=refused.reason if refused else "",
         error_over_bound=max(bounds, default=None),
         absolute_error=max(errors, default=None),

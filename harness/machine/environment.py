@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,8 @@ VARIABLE_PREFIXES: Final = (
     *("TRITON_", "LD_PRELOAD", "MALLOC_"),
 )
 _SECRET: Final = ("KEY", "TOKEN", "SECRET", "PASS", "DIR", "PATH", "HOME")
+#: The folders of a path inside a value, which would name the owner; the file's name stays.
+_FOLDERS: Final = re.compile(r"[^\s=:,;]*/")
 #: Memory that stays free beside the workers, in bytes.
 RESERVE_BYTES: Final = 2**30
 
@@ -53,7 +56,7 @@ def describe() -> dict[str, Any]:
         "gpus": gpus(),
         "versions": {name: version for name in DISTRIBUTIONS if (version := _version(name))},
         "variables": {
-            name: value
+            name: _FOLDERS.sub("", value)
             for name, value in sorted(os.environ.items())
             if name.startswith(VARIABLE_PREFIXES) and not any(word in name for word in _SECRET)
         },

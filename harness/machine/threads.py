@@ -101,11 +101,11 @@ def fault(said: dict[str, Any], threads: int) -> str | None:
     """Say how what was read back differs from the budget, as a flag for the row; None when all agree."""
     if said.get("affinity") is None:
         return "threads_unverified"
-    counts = {
-        "affinity": len(said["affinity"]),
-        "torch": said.get("torch_threads", threads),
-        "numba": said.get("numba_threads", threads),
-        **{str(pool["internal_api"]): pool["num_threads"] for pool in said["pools"] if pool["num_threads"]},
-    }
-    wrong = [f"{name}={count}" for name, count in counts.items() if count != threads]
+    counts = [
+        ("affinity", len(said["affinity"])),
+        ("torch", said.get("torch_threads", threads)),
+        ("numba", said.get("numba_threads", threads)),
+        *((pool["internal_api"], pool["num_threads"]) for pool in said["pools"] if pool["num_threads"]),
+    ]
+    wrong = [f"{name}={count}" for name, count in counts if count != threads]
     return f"threads_differ({','.join(wrong)})" if wrong else None

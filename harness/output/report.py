@@ -37,9 +37,9 @@ def answer(records: pd.DataFrame, labels: Mapping[str, str]) -> RenderableType:
             winners, time, ratio = Text("none was timed", style="red"), "", ""
         else:
             best = timed[timed["rank"] == 1]
-            winners = Text(" = ".join(best["backend"]), style="bold")
-            time = seconds(best["median_seconds"].iloc[0])
-            ratio = times(best["speedup"].iloc[0])
+            winners = Text(" = ".join(best["backend"]) or "its row is missing", style="bold")
+            time = seconds(best["median_seconds"].min())
+            ratio = "" if best.empty else times(best["speedup"].iloc[0])
         table.add_row(labels.get(case, ""), case, MODES[mode], device, winners, time, ratio)
     return table
 
@@ -66,8 +66,8 @@ def tables(records: pd.DataFrame, labels: Mapping[str, str]) -> Iterator[Rendera
     """A table for every case, mode and device, sorted by speed, with a line for every row that was not timed."""
     for (device, case, mode), rows in groups(records):
         label = labels.get(case)
-        title = f"{label + ': ' if label else ''}{case}, {MODES[mode]}, {device}"
-        table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        title = Text(f"{label + ': ' if label else ''}{case}, {MODES[mode]}, {device}", style="bold")
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
         table.add_column("rank", justify="right")
         table.add_column("backend")
         for heading in ("median", "quartiles", "vs nn.Bilinear", "99 % interval", "GFLOP/s"):
@@ -86,9 +86,9 @@ def tables(records: pd.DataFrame, labels: Mapping[str, str]) -> Iterator[Rendera
                 number(row["gflop_per_second"]),
                 number(row["mean_absolute_error"], ".1e"),
                 number(row["max_error_over_bound"], ".2g"),
-                "" if pd.isna(row["flags"]) else row["flags"],
+                Text("" if pd.isna(row["flags"]) else plain(row["flags"])),
             )
-        parts: list[RenderableType] = [table] if table.row_count else [Text(title, style="bold")]
+        parts: list[RenderableType] = [table] if table.row_count else [title]
         parts += [_not_timed(row) for _, row in rows[rows["status"] != Status.TIMED.value].iterrows()]
         yield Group(*parts, Text())
 
@@ -112,7 +112,7 @@ def checks(records: pd.DataFrame) -> RenderableType:
             Text("right" if passed else row["status"], style=styles.get(row["status"], "dim")),
             number(row["max_error_over_bound"], ".2g"),
             number(row["mean_absolute_error"], ".1e"),
-            "" if passed else plain(row["reason"]),
+            Text("" if passed else plain(row["reason"])),
         )
     return table
 
@@ -168,7 +168,7 @@ def _or(value: Any) -> str:
 
 def _digits(value: float) -> str:
     """Three significant digits, without an exponent."""
-    for bound, form in ((9.995, ".2f"), (99.95, ".1f")):
+    for bound, form in ((0.09995, ".3g"), (0.9995, ".3f"), (9.995, ".2f"), (99.95, ".1f")):
         if abs(value) < bound:
-            return format(value, form if abs(value) >= 0.0995 else ".3g")
+            return format(value, form)
     return format(round(value), ",d")

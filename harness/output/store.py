@@ -8,13 +8,13 @@ as a formula.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
 import json
 import os
 import secrets
-import shutil
 import time
 import types
 import typing
@@ -90,8 +90,9 @@ class Store:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._records.close()
-        self._samples.close()
+        for file in (self._records, self._samples):
+            with contextlib.suppress(OSError):
+                file.close()
 
     def add_record(self, record: Record) -> None:
         """Append a record and force it to disk; samples first, for a record without them would lack its evidence.
@@ -162,9 +163,14 @@ def read(path: Path) -> pd.DataFrame:
     try:
         for name, kind in column_types(row_type).items():
             if kind is bool:
+                if not text[name].dropna().isin(["True", "False"]).all():
+                    raise ValueError("expected True or False")
                 text[name] = text[name].map({"True": True, "False": False}).astype("boolean")
             elif kind is int:
-                text[name] = pd.to_numeric(text[name]).astype("Int64")
+                numbers = pd.to_numeric(text[name])
+                if (numbers.dropna() % 1 != 0).any():
+                    raise ValueError("expected whole numbers")
+                text[name] = numbers.astype("Int64")
             elif kind is float:
                 text[name] = pd.to_numeric(text[name]).astype("Float64")
     except (ValueError, TypeError) as error:
@@ -248,7 +254,7 @@ def _text(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        return repr(value)
+        return repr(float(value))
     if not isinstance(value, str):
         return str(value)
     plain = "".join(sign if sign.isprintable() else " " for sign in value)[:REASON_LENGTH]
@@ -259,11 +265,15 @@ def _text(value: object) -> str:
 def _replace(path: Path, text: str) -> None:
     """Write a whole file so that a reader, or a crash, sees the old one or the new one."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with draft.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise StoreError(f"{path} cannot be written ({error.strerror}); what was there is whole") from None
 
 
 def _point(folder: Path) -> None:
@@ -278,4 +288,5 @@ def _point(folder: Path) -> None:
         draft.replace(link)
     except OSError:
         # A file system without links: `latest` is a convenience, the run is not harmed.
-        shutil.rmtree(draft, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)

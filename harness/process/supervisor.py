@@ -12,6 +12,7 @@ process group. What that asks for:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -156,10 +157,8 @@ class Worker:
         family = self._descendants()
         self._signal(signal.SIGKILL)
         for relative in family:
-            try:
+            with contextlib.suppress(psutil.NoSuchProcess):
                 relative.kill()
-            except psutil.NoSuchProcess:
-                continue
         self._process.wait()
         if self._process.stdout and not self._process.stdout.closed:
             self._drain()
@@ -236,18 +235,19 @@ class Worker:
                 if time.monotonic() > deadline:
                     raise self._end(Status.FAILED, f"its child process {relative.pid} could not be stopped")
                 # Out of our group (setsid), say: then it has to be asked on its own.
-                relative.suspend()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    relative.suspend()
                 time.sleep(0.0005)
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._process.returncode is None:
-            try:
-                os.killpg(self.pid, number)
-                if number is signal.SIGCONT and self._freeze:
-                    for relative in self._descendants():
-                        relative.resume()
-            except (ProcessLookupError, psutil.NoSuchProcess):
-                return  # it has just ended; the next read says so
+        if self._process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):  # it has just ended; the next read says so
+            os.killpg(self.pid, number)
+        if number is signal.SIGCONT and self._freeze:
+            for relative in self._descendants():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    relative.resume()
 
     def _descendants(self) -> list[psutil.Process]:
         # /proc/PID/task/TID/children costs microseconds; looking through all processes of the machine does not.

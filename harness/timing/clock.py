@@ -8,6 +8,7 @@ answer is no answer.
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -109,4 +110,4 @@ def calls_per_sample(call_seconds: float, tick_seconds: float) -> int:
     """How many calls make a sample long enough, in ``SAMPLE_SECONDS`` and in ticks of the clock."""
     if call_seconds <= 0:
         raise ValueError(f"a call took {call_seconds} s: the clock stood still")
-    return max(1, round(max(SAMPLE_SECONDS, SAMPLE_TICKS * tick_seconds) / call_seconds))
+    return max(1, math.ceil(max(SAMPLE_SECONDS, SAMPLE_TICKS * tick_seconds) / call_seconds))

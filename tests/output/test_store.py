@@ -234,6 +234,7 @@ def test_something_of_the_users_that_is_called_latest_is_left_alone(tmp_path):
     write(tmp_path / "run")
     assert (tmp_path / LATEST / "mine").exists()
     assert not (tmp_path / LATEST).is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [LATEST, "run"]
 
 
 def test_a_run_is_found_by_path_and_by_name_and_by_nothing_else(folder):
