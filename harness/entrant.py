@@ -73,7 +73,7 @@ class Entrant:
 
     def end(self, status: Status, reason: str) -> None:
         """Settle what becomes of the cell."""
-        self.status, self.reason = status, reason
+        self.status, self.reason = status, reason or "no reason was given"
 
     def again(self) -> Entrant:
         """Return the same cell, asked but not yet prepared, for another panel."""

@@ -160,7 +160,7 @@ class Panel:
         """Ask for results, into a folder that is empty before."""
         folder = entrant.results_folder()
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
+        folder.mkdir(parents=True)
         return entrant.ask(do, self._plan.time_limit_seconds, directory=str(folder), **fields)
 
     def _judge_facts(self, entrant: Entrant, said: Mapping[str, Any]) -> None:

@@ -2,9 +2,9 @@
 
     python studies/fairness.py results/reference/MACHINE/fairness.csv [RUNS]
 
-Each run is `bilinear-bench run` on the seed case with `torch-bilinear` and `torch-bilinear#2`, forward; the ratio of
-the two, which ought to be 1, is the median over its blocks. Frozen and unfrozen runs alternate, so that both see the
-same machine.
+Each run is `bilinear-bench run` on the seed case, forward, with `torch-bilinear` and `torch-bilinear#2`: once with the
+two alone, once with neighbours that have thread pools of their own. The ratio of the two, which ought to be 1, is the
+median over the blocks of a run. Frozen and unfrozen runs alternate, so that both see the same machine.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-BACKENDS = ("--backend", "torch-bilinear", "--backend", "torch-bilinear#2")
+PAIR = ("torch-bilinear", "torch-bilinear#2")
+NEIGHBOURS = {"none": (), "numpy and numba": ("numpy-loop", "numba-loop")}
 
 
-def ratio(folder: Path, *options: str) -> tuple[float, float, int]:
-    """Run once; return the ratio, the median time of a call in seconds, and the number of blocks."""
-    command = [sys.executable, "-m", "harness", "run", "--suite", "seed", "--mode", "forward", *BACKENDS, *options]
-    subprocess.run([*command, "--out", str(folder)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def measure(folder: Path, backends: tuple[str, ...], *options: str) -> tuple[float, float, int]:
+    """Run once; return the ratio of the pair, the second's median time of a call in seconds, and the blocks."""
+    command = [sys.executable, "-m", "harness", "run", "--suite", "seed", "--mode", "forward", "--out", str(folder)]
+    chosen = [word for name in backends for word in ("--backend", name)]
+    subprocess.run([*command, *chosen, *options], check=True, capture_output=True)
     with (folder / "records.csv").open() as file:
-        row = next(row for row in csv.DictReader(file) if row["backend"] == "torch-bilinear#2")
+        row = next(row for row in csv.DictReader(file) if row["backend"] == PAIR[1])
     return float(row["speedup"]), float(row["median_seconds"]), int(row["blocks"])
 
 
@@ -34,14 +36,14 @@ def main() -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("run", "frozen", "ratio", "median_seconds", "blocks"))
-        for number in range(runs):
-            for frozen in (True, False):
-                option = "--freeze" if frozen else "--no-freeze"
-                writer.writerow(
-                    (number, frozen, *ratio(Path(scratch) / f"{number}{option}", option, "--seed", str(number)))
-                )
-                file.flush()
+        writer.writerow(("neighbours", "run", "frozen", "ratio", "median_seconds", "blocks"))
+        for named, neighbours in NEIGHBOURS.items():
+            for number in range(runs):
+                for option in ("--freeze", "--no-freeze"):
+                    folder = Path(scratch) / f"{named}{number}{option}"
+                    found = measure(folder, (*PAIR, *neighbours), option, "--seed", str(number))
+                    writer.writerow((named, number, option == "--freeze", *found))
+                    file.flush()
 
 
 if __name__ == "__main__":

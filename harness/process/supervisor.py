@@ -41,6 +41,15 @@ STOP_SECONDS: Final = 5.0
 #: a forked grandchild holds the pipe.
 LOOK_SECONDS: Final = 1.0
 
+#: What each answer must hold; a worker that leaves something out broke the protocol.
+ANSWER_KEYS: Final = {
+    "load": {"available"},
+    "support": {"supported"},
+    "prepare": {"prepare_seconds", "first_call_seconds", "facts", "threads"},
+    "warm_up": {"stretches"},
+    "sample": {"seconds", "forward_seconds"},
+    "check": {"facts"},
+}
 #: Compile caches, by the variable that moves each one.
 CACHE_VARIABLES: Final = {
     "NUMBA_CACHE_DIR": "numba",
@@ -70,7 +79,6 @@ class Worker:
     """One child process, stopped whenever it is not answering.
 
     Args:
-        label: Who it is, for messages.
         role: A key of ``worker.ROLES``.
         directory: A private folder for its files; made here.
         variables: Environment variables on top of this process's own.
@@ -81,7 +89,6 @@ class Worker:
 
     def __init__(
         self,
-        label: str,
         role: str,
         directory: Path,
         variables: dict[str, str],
@@ -89,7 +96,6 @@ class Worker:
         freeze: bool = True,
         start_seconds: float = 60.0,
     ) -> None:
-        self.label = label
         self.directory = directory
         directory.mkdir(mode=0o700)
         self._freeze = freeze
@@ -125,7 +131,7 @@ class Worker:
         self._output_pipe = self._process.stdout.fileno()
         os.set_blocking(self._output_pipe, False)
         os.set_blocking(self._reply_pipe, False)
-        self._answered(0, start_seconds)
+        self._answered("start", 0, start_seconds)
 
     @property
     def pid(self) -> int:
@@ -150,7 +156,7 @@ class Worker:
             os.write(self._request_pipe, line)
         except BrokenPipeError:
             raise self._end(Status.FAILED, self._obituary()) from None
-        return self._answered(self._requests, time_limit_seconds)
+        return self._answered(do, self._requests, time_limit_seconds)
 
     def kill(self) -> None:
         """End the process, its group and whatever else descends from it, stopped or not."""
@@ -167,7 +173,7 @@ class Worker:
             os.close(self._reply_pipe)
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def _answered(self, number: int, limit_seconds: float) -> dict[str, Any]:
+    def _answered(self, do: str, number: int, limit_seconds: float) -> dict[str, Any]:
         """Wait for the reply with this number, then stop the worker."""
         line = self._line(limit_seconds)
         try:
@@ -175,6 +181,8 @@ class Worker:
             if not isinstance(reply, dict) or reply.pop("id", None) != number:
                 raise ValueError(line[:80])
             ok = bool(reply.pop("ok"))
+            if ok and not ANSWER_KEYS.get(do, set()) <= set(reply):
+                raise ValueError(line[:80])
         except (ValueError, KeyError):
             raise self._end(Status.FAILED, f"broke the protocol: replied {line[:80]!r}") from None
         self._stop()
@@ -255,13 +263,11 @@ class Worker:
         waiting = [self.pid]
         while waiting:
             parent = waiting.pop()
-            try:
-                tasks = [path.read_text().split() for path in Path(f"/proc/{parent}/task").glob("*/children")]
-                children = [psutil.Process(int(child)) for line in tasks for child in line]
-            except (OSError, psutil.NoSuchProcess):
-                continue
-            found += children
-            waiting += [child.pid for child in children]
+            for path in Path(f"/proc/{parent}/task").glob("*/children"):
+                with contextlib.suppress(OSError, psutil.NoSuchProcess):  # it may end while we look
+                    children = [psutil.Process(int(child)) for child in path.read_text().split()]
+                    found += children
+                    waiting += [child.pid for child in children]
         return found
 
     def _end(self, status: Status, reason: str) -> WorkerError:
@@ -335,7 +341,7 @@ class Supervisor:
         for folder in variables.values():
             Path(folder).mkdir(parents=True, exist_ok=True)
         empty = not any(any(Path(folder).iterdir()) for folder in variables.values())
-        self._workers[key] = self._spawn(name, "contestant", variables | (NO_GPU if device == "cpu" else {}))
+        self._workers[key] = self._spawn("contestant", variables | (NO_GPU if device == "cpu" else {}))
         return self._workers[key], empty
 
     def referee(self) -> Worker:
@@ -346,7 +352,7 @@ class Supervisor:
         """
         key = ("reference", "cpu")
         if key not in self._workers or not self._workers[key].alive:
-            self._workers[key] = self._spawn("reference", "referee", NO_GPU)
+            self._workers[key] = self._spawn("referee", NO_GPU)
         return self._workers[key]
 
     def discard(self, name: str, device: str) -> None:
@@ -355,10 +361,10 @@ class Supervisor:
         if worker is not None:
             worker.kill()
 
-    def _spawn(self, label: str, role: str, variables: dict[str, str]) -> Worker:
+    def _spawn(self, role: str, variables: dict[str, str]) -> Worker:
         self._spawned += 1
         directory = self._root / f"worker{self._spawned}"
-        return Worker(label, role, directory, variables, self.thread_budget, self.freeze)
+        return Worker(role, directory, variables, self.thread_budget, self.freeze)
 
 
 #: Private folders carry this and the process id of their run, so that a later run can tell what a killed one left.
