@@ -44,6 +44,7 @@ def test_every_planned_cell_has_one_row_with_the_right_status_whatever_its_backe
         ("planted-hangs", "forward"): ("timeout", "no answer within"),
         ("planted-killed", "forward"): ("failed", "killed by signal 9 (SIGKILL)"),
         ("planted-exits", "forward"): ("failed", "exited with code 0"),
+        ("planted-garbles", "forward"): ("failed", "broke the protocol"),
         ("planted-hungry", "forward"): ("out_of_memory", "1 EiB"),
         ("planted-slow", "forward"): ("too_slow", "the budget is 1 s"),
         ("planted-one-wrong", "forward"): ("rejected", "output[5, 2]"),

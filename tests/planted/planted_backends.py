@@ -139,14 +139,22 @@ class Garbles(Honest):
     """Writes into every pipe it can find."""
 
     name = "planted-garbles"
+    line = b"planted: not an answer\n"
 
     def result(self, right):
         for descriptor in range(3, 64):
             try:
-                os.write(descriptor, b"planted: not an answer\n")
+                os.write(descriptor, self.line)
             except OSError:
                 continue
         return right
+
+
+class Lies(Garbles):
+    """Writes what looks like an answer, with nothing in it, into every pipe it can find."""
+
+    name = "planted-lies"
+    line = b'{"id": 2, "ok": true}\n'
 
 
 class Hungry(Honest):

@@ -88,6 +88,7 @@ def test_a_worker_that_raises_answers_and_lives_on(workers):
         ("planted-hungry", Status.OUT_OF_MEMORY, "1 EiB"),
         ("planted-exits", Status.FAILED, "exited with code 0 without an answer"),
         ("planted-garbles", Status.FAILED, "broke the protocol"),
+        ("planted-lies", Status.FAILED, "broke the protocol"),
     ],
 )
 def test_each_way_to_fail_is_told_apart(workers, name, status, reason):
