@@ -8,10 +8,11 @@
 PYTHON ?= python3
 INSTALL ?= 1
 SUITE ?= quick
-DEVICE ?=
-BACKENDS ?=
-MODE ?=
-OUT ?=
+# Not `?=`: names this common may be in the environment already, meaning something else.
+DEVICE =
+BACKENDS =
+MODE =
+OUT =
 RUN_ID ?= latest
 
 VENV := .venv
@@ -63,7 +64,7 @@ clean: ## Remove .venv, caches and build products; results stay
 # torch comes first and by its exact version: resolved together with the rest it could become the newest CUDA build.
 $(STAMP): pyproject.toml constraints.txt constraints-cuda.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "error: $(PYTHON) is older than Python 3.11: name a newer one, as in make PYTHON=python3.12" >&2; exit 1; }
+	  { echo "error: $(PYTHON) is missing or older than Python 3.11: name a newer one, as in make PYTHON=python3.12" >&2; exit 1; }
 	@echo "Installing into $(VENV); the first time takes a few minutes."
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install "$$(grep '^torch==' constraints.txt)"

@@ -101,7 +101,7 @@ _MODELS = (
     _SPACY,
     Entry(
         "stanza tagger",
-        "stanfordnlp/stanza, models/common/biaffine.py, pos/model.py; typical 5000 tokens and 50 tags (data-dependent)",
+        "stanfordnlp/stanza, models/common/biaffine.py, pos/model.py; at most 5000 tokens; typical 50 tags (estimate)",
         Case(5000, 401, 51, 50),
     ),
     Entry(
@@ -131,6 +131,7 @@ _MODELS = (
         Case(10000, 128, 89, 128, dtype="float64", bias=False),
     ),
     _SIMGNN,
+    # Its bias belongs to the node, not to the layer: left out here.
     Entry(
         "AGCRN",
         "LeiBAI/AGCRN, model/AGCN.py, PEMSD4 configuration: 64 x 307 nodes, embedding 10, 2 x (1 + 64) features",
@@ -138,7 +139,7 @@ _MODELS = (
     ),
 )
 
-_FLAGGEMS = "FlagOpen/FlagGems, pull request 5480, benchmark/test_bilinear.py"
+_FLAGGEMS = "flagos-ai/FlagGems, pull request 5480, benchmark/test_bilinear.py"
 _PUBLISHED = tuple(
     Entry(f"FlagGems {number}", _FLAGGEMS, Case(*sizes))
     for number, sizes in enumerate(
@@ -169,6 +170,7 @@ _UPSTREAM = (
     Entry("module without batch", _MODULES, Case(1, 2, 3, 4)),
     Entry("test_bilinear", _TESTS, Case(4, 10, 10, 8)),
     Entry("test_bilinear_no_bias", _TESTS, Case(4, 10, 10, 8, dtype="float64", bias=False)),
+    # The fifth test, test_bilinear_value_error, wants sizes of 0 refused: no case can have them.
     # The inputs are transposed there, (4, 10, 7) in the end: 40 rows.
     Entry("test_bilinear_non_contiguous", _TESTS, Case(40, 7, 7, 5)),
     Entry("test_bilinear_broadcasting", _TESTS, Case(6, 5, 6, 8)),
