@@ -172,7 +172,7 @@ def run(
     ] = False,
     seed: SeedOption = 0,
     freeze: Annotated[
-        bool, typer.Option("--freeze/--no-freeze", help="Stop idle workers; without it you see why we do.")
+        bool, typer.Option("--freeze/--no-freeze", help="Stop idle workers while another one runs.")
     ] = True,
     time_limit: LimitOption = 120.0,
 ) -> None:

@@ -149,6 +149,9 @@ class Worker:
         Raises:
             WorkerError: It raised (and lives on), or it died, hung or broke the protocol (and is gone).
         """
+        if not self.alive:
+            # Its pipes are closed, and their numbers may be another file's by now.
+            raise WorkerError(Status.FAILED, "its process had ended before this request")
         self._requests += 1
         line = json.dumps({"id": self._requests, "do": do, **fields}).encode() + b"\n"
         self._signal(signal.SIGCONT)
@@ -335,7 +338,6 @@ class Supervisor:
         key = (name, device)
         if key in self._workers and self._workers[key].alive:
             return self._workers[key], False
-        self._spawned += 1
         cache = self._root / f"cache{self._spawned}" if self.cold else self._cache
         variables = {variable: str(cache / folder) for variable, folder in CACHE_VARIABLES.items()}
         for folder in variables.values():

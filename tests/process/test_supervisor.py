@@ -125,6 +125,16 @@ def test_a_dead_worker_is_replaced_by_a_new_one(workers):
     assert workers.worker("planted-exits", "cpu")[0].pid != worker.pid
 
 
+def test_a_worker_that_is_gone_answers_any_further_request_with_its_end(workers):
+    worker = load(workers, "planted-exits")
+    with pytest.raises(WorkerError):
+        prepare(worker)
+    # Whoever still holds it (the baseline's second panel, say) must not write into a descriptor that is another's now.
+    with pytest.raises(WorkerError, match="its process had ended before") as caught:
+        prepare(worker)
+    assert caught.value.status is Status.FAILED
+
+
 def test_time_while_stopped_does_not_count_against_the_limit(workers):
     worker = load(workers, "planted-honest")
     time.sleep(0.3)  # stopped for longer than the limit below
