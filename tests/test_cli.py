@@ -179,14 +179,15 @@ def test_explain_walks_through_the_article_and_finds_its_error(bilinear_bench):
 
 
 def start_long_run(tmp_path: Path) -> subprocess.Popen[bytes]:
-    """Start a run that has just begun its second group, with a hanging backend in it."""
+    """Start a run, and return it when the blocks of its second group have begun."""
     arguments = ("run", "--case", "6x5x4x3", "--case", "7x5x4x3", "--mode", "forward", "--threads", "1")
     options = ("--backend", "planted-honest", "--backend", "numpy-loop", "--budget", "2", "--out", "run")
     process = subprocess.Popen(
         command(*arguments, *options), cwd=tmp_path, env=environment(TMPDIR=str(tmp_path)), stdout=subprocess.DEVNULL
     )
     wait_for(lambda: (tmp_path / "run" / "records.csv").is_file() and len(rows(tmp_path / "run")) >= 3)
-    wait_for(lambda: "7x5x4x3,forward,cpu" in (tmp_path / "run" / "samples.csv").read_text())
+    samples = tmp_path / "run" / "samples.csv"
+    wait_for(lambda: any(s.startswith("7x5x4x3,") and ",call," in s for s in samples.read_text().splitlines()))
     return process
 
 
@@ -222,6 +223,24 @@ def test_kill_9_leaves_files_that_report_reads_and_resume_completes_and_no_worke
     assert reported.returncode == 0
     assert "6x5x4x3" in reported.stdout
     finish(bilinear_bench, tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="that the kernel ends orphans is promised for Linux only")
+def test_kill_9_ends_even_a_worker_that_hangs_and_so_never_sees_its_pipe_close(tmp_path):
+    arguments = ("run", *TINY, "--mode", "forward", "--backend", "planted-sleeps", "--out", "run")
+    process = subprocess.Popen(
+        command(*arguments), cwd=tmp_path, env=environment(TMPDIR=str(tmp_path)), stdout=subprocess.DEVNULL
+    )
+    # It hangs in its first call: its folder for results is there by then, and it is the one worker that runs.
+    wait_for(lambda: len(list(tmp_path.glob("bilinear-bench-*/worker*/results"))) == 2)
+    workers = workers_of(process.pid)
+    assert len(workers) == 2
+    process.kill()
+    process.wait()
+    gone, alive = psutil.wait_procs(workers, timeout=10)
+    for worker in alive:
+        worker.kill()
+    assert len(gone) == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

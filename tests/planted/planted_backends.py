@@ -116,6 +116,15 @@ class Hangs(Honest):
             time.sleep(0.01)
 
 
+class Sleeps(Honest):
+    """Never returns, and says nothing: no pipe that closes can wake it."""
+
+    name = "planted-sleeps"
+
+    def result(self, right):
+        time.sleep(10**6)
+
+
 class Killed(Honest):
     """Is killed with signal 9 in the middle of a block.
 
