@@ -138,10 +138,11 @@ def check(
     )
     from harness.output import report
     from harness.runner import Runner
+    from harness.sitting import Sitting
 
     records: list[Record] = []
     with _supervisor(plan) as workers, _progress(plan) as observer:
-        records.extend(Runner(plan, workers, observer).run())
+        records.extend(Runner(Sitting(plan, workers, observer)).run())
     console = _console()
     frame = _frame(records)
     console.print(report.checks(frame))
@@ -233,12 +234,13 @@ def _measure(plan: Plan, options: dict[str, Any], store: Store, skip: frozenset[
     from harness.output.store import add_to_environment
     from harness.plan import interrupted
     from harness.runner import Runner
+    from harness.sitting import Sitting
 
     planned = {cell for case, device in plan.groups() for cell in plan.cells(case, device)}
     done = {cell for cell in planned if (cell[0], cell[1], cell[3]) in skip}
     stopped = False
     with _supervisor(plan, **options) as workers, _progress(plan) as observer:
-        runner = Runner(plan, workers, observer, store.add_sample)
+        runner = Runner(Sitting(plan, workers, observer, store.add_sample))
         try:
             for record in runner.run(skip):
                 store.add_record(record)
@@ -247,7 +249,9 @@ def _measure(plan: Plan, options: dict[str, Any], store: Store, skip: frozenset[
             stopped = True
     for record in interrupted(plan, frozenset(done)):
         store.add_record(record)
-    add_to_environment(store.folder, {"workers": runner.workers_said})
+    add_to_environment(
+        store.folder, {"workers": runner.workers_said, "structure_probe_seconds": runner.examined_seconds}
+    )
     return stopped
 
 

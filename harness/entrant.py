@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final
 
 from harness.correctness import gate
 from harness.process.supervisor import WorkerError
 from harness.record import Status
+from harness.sitting import Remote
 
-
-class Remote(Protocol):
-    """A worker, as the runner sees it."""
-
-    directory: Path
-
-    @property
-    def alive(self) -> bool:
-        """Whether it can still be asked."""
-        ...
-
-    def request(self, do: str, time_limit_seconds: float, **fields: Any) -> dict[str, Any]:
-        """Ask; raises WorkerError."""
-        ...
+#: Whose refusal becomes the reason, where several refuse: first what says most about the fault.
+_TELLING: Final = ("structure", "exact", "bound", "precision", "behaviour")
 
 
 @dataclasses.dataclass
@@ -38,12 +30,18 @@ class Entrant:
         phase: Where it is, or where its status was decided.
         reason: Why it has that status.
         predicted_bytes: Memory that its worker is expected to take.
+        wide_range: Whether it does numbers beyond float16's range; None until the structure probe has asked.
+        precision_class: Where the precision probe placed it.
         call_seconds: What a call takes, roughly.
         base_calls: How many calls make a sample.
         joins: How many of the panel's blocks it takes part in.
+        kept_blocks: Of which of these the results are judged, from 0.
         calls: Calls of each sample.
         seconds: Seconds of a call, by block.
         forward_seconds: The same for the forward of a step alone.
+        measured_seconds: Of whole samples, by block, as the worker measured them.
+        unseen_seconds: By block: what passed around a sample, and the worker did not account for.
+        gate_seconds: What the gate took, asking and judging, without the reference.
         verdicts: What the gate said, each time.
         flags: What to know before trusting the row.
         columns: Columns of the record that are known already.
@@ -56,12 +54,18 @@ class Entrant:
     phase: str = "plan"
     reason: str = ""
     predicted_bytes: int = 0
+    wide_range: bool | None = None
+    precision_class: str | None = None
     call_seconds: float = 0.0
     base_calls: int = 1
     joins: int = 0
+    kept_blocks: frozenset[int] = frozenset()
     calls: list[int] = dataclasses.field(default_factory=list)
     seconds: dict[int, float] = dataclasses.field(default_factory=dict)
     forward_seconds: dict[int, float] = dataclasses.field(default_factory=dict)
+    measured_seconds: list[float] = dataclasses.field(default_factory=list)
+    unseen_seconds: list[float] = dataclasses.field(default_factory=list)
+    gate_seconds: float = 0.0
     verdicts: list[gate.Verdict] = dataclasses.field(default_factory=list)
     flags: list[str] = dataclasses.field(default_factory=list)
     columns: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -70,6 +74,11 @@ class Entrant:
     def going(self) -> bool:
         """Whether nothing has ended it yet."""
         return self.status is None
+
+    @property
+    def base_name(self) -> str:
+        """The backend's own name, without the number of a further entry."""
+        return self.name.partition("#")[0]
 
     def end(self, status: Status, reason: str) -> None:
         """Settle what becomes of the cell."""
@@ -89,8 +98,61 @@ class Entrant:
             self.end(error.status, error.reason)
             return None
 
-    def results_folder(self) -> Path:
-        """Where its worker leaves results for the gate."""
+    def note(self, *verdicts: gate.Verdict) -> None:
+        """Take down verdicts; a remark becomes a flag, once."""
+        for verdict in verdicts:
+            self.verdicts.append(verdict)
+            if verdict.remark and verdict.remark not in self.flags:
+                self.flags.append(verdict.remark)
+
+    def conclude(self) -> None:
+        """End the cell as rejected if any verdict refused it."""
+        refusals = [verdict for verdict in self.verdicts if not verdict.ok]
+        if not self.going or not refusals:
+            return
+        # An arithmetic that could be named says more than the element that it spoilt most.
+        named = [verdict for verdict in refusals if verdict.probe == "precision" and self.precision_class]
+        told = named or sorted(refusals, key=lambda verdict: _TELLING.index(verdict.probe))
+        self.end(Status.REJECTED, f"{told[0].probe}: {told[0].reason}")
+
+    def probes(self) -> str:
+        """What each probe said: ``structure=ok;exact=no``; probes that never asked are left out."""
+        said = {}
+        for probe in gate.PROBES:
+            answers = [verdict.ok for verdict in self.verdicts if verdict.probe == probe]
+            if answers:
+                said[probe] = "ok" if all(answers) else "no"
+        return ";".join(f"{probe}={answer}" for probe, answer in said.items())
+
+    def largest(self, attribute: str) -> float | None:
+        """The largest ``error_over_bound`` or ``absolute_error`` of all verdicts; None if there is none."""
+        found = [value for verdict in self.verdicts if (value := getattr(verdict, attribute)) is not None]
+        return max(found, default=None)
+
+    @contextlib.contextmanager
+    def gating(self, now: Callable[[], float]) -> Iterator[None]:
+        """Count what is done within as time of the gate."""
+        start = now()
+        try:
+            yield
+        finally:
+            self.gate_seconds += now() - start
+
+    def results_folder(self, name: str = "results") -> Path:
+        """Return an empty folder where its worker leaves results for the gate."""
         if self.worker is None:
             raise RuntimeError(f"{self.name} has no worker")
-        return self.worker.directory / "results"
+        return fresh_folder(self.worker.directory / name)
+
+    def kept_folder(self, name: str) -> Path:
+        """A folder that ``results_folder`` made before."""
+        if self.worker is None:
+            raise RuntimeError(f"{self.name} has no worker")
+        return self.worker.directory / name
+
+
+def fresh_folder(folder: Path) -> Path:
+    """Return the folder, emptied or made."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder

@@ -1,28 +1,24 @@
 """A panel: backends that are prepared together, judged together and timed in the same blocks.
 
-The gate comes before the clock and again after it; a backend that fails anywhere leaves the panel, and the others go
-on.
+The gate comes before the clock, looks at results of timed calls, and comes again after; a backend that fails anywhere
+leaves the panel, and the others go on.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import random
-import shutil
 import statistics as python_statistics
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, Final, Protocol
-
-import numpy as np
+from typing import Final
 
 from harness.case import Case
-from harness.correctness import gate
-from harness.entrant import Entrant, Remote
+from harness.correctness import behaviour, gate
+from harness.entrant import Entrant
+from harness.examination import EXERCISES, Examination, Expectations
+from harness.examiners import Examiners
 from harness.machine import threads
-from harness.plan import BASELINE, Plan
+from harness.plan import BASELINE
 from harness.process.supervisor import WorkerError
 from harness.record import Sample, Status
+from harness.sitting import Sitting
 from harness.timing import clock, cost
 
 #: Most blocks of a panel.
@@ -33,105 +29,88 @@ LEAST_BLOCKS: Final = 3
 SLOW_SECONDS: Final = 0.250
 #: Warmup of every backend alike, in seconds of calls (at least one call).
 WARM_UP_SECONDS: Final = 0.2
+#: Blocks of each backend whose results are judged, of those that it takes part in.
+KEPT_BLOCKS: Final = 2
+#: Single calls on inputs of their own, after the blocks: do they take as long as the timed ones?
+FRESH_CALLS: Final = 3
 #: A loop that costs more than this share of a call is worth a flag.
 OVERHEAD_SHARE: Final = 0.05
 
 
-class Workers(Protocol):
-    """A supervisor, as the runner sees it."""
+class NoReference(Exception):  # noqa: N818  # a state of affairs, which no suffix makes clearer
+    """The reference could not be had, so nobody can be judged."""
 
-    cold: bool
-
-    def worker(self, name: str, device: str) -> tuple[Remote, bool]:
-        """Return a contestant's worker, and whether it has just been started with empty compile caches."""
-        ...
-
-    def referee(self) -> Remote:
-        """Return the reference's worker."""
-        ...
-
-    def discard(self, name: str, device: str) -> None:
-        """End a worker."""
-        ...
-
-
-class Observer(Protocol):
-    """Who wants to know how far the run is. Called only while every worker is stopped."""
-
-    def group(self, number: int, total: int, case: Case, device: str) -> None:
-        """A group begins; numbers are from 1."""
-        ...
-
-    def stage(self, text: str) -> None:
-        """What comes next within the group."""
-        ...
+    def __init__(self, status: Status, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
 
 
 class Panel:
     """One case on one device, and the entrants that hold it at the same time.
 
     Args:
-        plan: Limits, budget and thread count.
+        sitting: What the run shares.
         case: The case.
         device: Where.
         entrants: Loaded and asked; the baseline first, if it is among them.
-        workers: The supervisor.
-        observer: Told what comes next.
-        keep_sample: Called with every sample, warmup included, as it comes.
-        shuffle: Draws the order of measuring.
-        now: A monotonic clock, in seconds, for the budget.
+        examiners: Know what the structure probe says of each backend.
+        expectations: The reference's answers.
     """
 
     def __init__(
         self,
-        plan: Plan,
+        sitting: Sitting,
         case: Case,
         device: str,
         entrants: list[Entrant],
-        workers: Workers,
-        observer: Observer,
-        keep_sample: Callable[[Sample], None],
-        shuffle: random.Random,
-        now: Callable[[], float],
+        examiners: Examiners,
+        expectations: Expectations,
     ) -> None:
-        self._plan = plan
+        self._sitting = sitting
+        self._plan = sitting.plan
         self._case = case
         self._device = device
         self._entrants = entrants
-        self._workers = workers
-        self._observer = observer
-        self._keep_sample = keep_sample
-        self._random = shuffle
-        self._now = now
+        self._examiners = examiners
+        self._expectations = expectations
+        self._examination = Examination(case, device, expectations, sitting.plan.time_limit_seconds)
         self.stopped_by = "blocks"
 
     def measure(self, first_block: int) -> int:
         """Gate, time, gate again, let go; return the number of the next block."""
-        self._gate_first()
         block = first_block
-        if self._plan.timing and not self._case.empty:
-            block = self._time(first_block)
-        self._gate_again()
+        try:
+            self._gate_first()
+            if self._plan.timing and not self._case.empty:
+                block = self._time(first_block)
+                self._gate_again()
+        except NoReference as error:
+            for entrant in self._going():
+                entrant.end(error.status, f"no reference to check against: {error.reason}")
         for entrant in self._entrants:
             if entrant.worker is not None and entrant.worker.alive:
                 # Not entrant.ask: what goes wrong now is no longer the measured cell's.
                 try:
                     entrant.worker.request("release", self._plan.time_limit_seconds)
                 except WorkerError:
-                    self._workers.discard(entrant.name, self._device)
+                    self._sitting.workers.discard(entrant.name, self._device)
         return block
 
     def _going(self) -> list[Entrant]:
         return [entrant for entrant in self._entrants if entrant.going]
 
     def _gate_first(self) -> None:
-        """Prepare every entrant and judge its first results; all of them run before the right answer exists."""
+        """Prepare every entrant, then ask all the gate asks; all of them run before the right answer exists."""
         for entrant in self._going():
             entrant.phase = "prepare"
-            self._observer.stage(f"prepare {entrant.name}")
-            said = self._results_of(entrant, "prepare", case=dataclasses.asdict(self._case), input_sets=cost.INPUT_SETS)
+            self._sitting.observer.stage(f"prepare {entrant.name}")
+            with entrant.gating(self._sitting.now):
+                said = self._examination.prepare(entrant, cost.INPUT_SETS)
             if said is None:
                 continue
+            # Preparing and the first call have columns of their own.
+            entrant.gate_seconds -= said["prepare_seconds"] + said["first_call_seconds"]
             entrant.columns |= {
                 "prepare_seconds": said["prepare_seconds"],
                 "first_call_seconds": said["first_call_seconds"],
@@ -142,99 +121,118 @@ class Panel:
             if flag := threads.fault(said["threads"], self._plan.threads):
                 entrant.flags.append(flag)
             entrant.phase = "gate"
-            self._judge_facts(entrant, said["facts"])
-        self._judge(variation=0)
-
-    def _gate_again(self) -> None:
-        """Judge results for inputs that no call has seen before."""
-        variation = self._random.randrange(cost.INPUT_SETS, 2**31)
+            entrant.conclude()
         for entrant in self._going():
-            entrant.phase = "recheck"
-            self._observer.stage(f"check {entrant.name} again")
-            said = self._results_of(entrant, "check", variation=variation)
-            if said is not None:
-                self._judge_facts(entrant, said["facts"])
-        self._judge(variation)
-
-    def _results_of(self, entrant: Entrant, do: str, **fields: Any) -> dict[str, Any] | None:
-        """Ask for results, into a folder that is empty before."""
-        folder = entrant.results_folder()
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        return entrant.ask(do, self._plan.time_limit_seconds, directory=str(folder), **fields)
-
-    def _judge_facts(self, entrant: Entrant, said: Mapping[str, Any]) -> None:
-        facts = {
-            name: gate.Facts(**{**fact, "shape": None if fact["shape"] is None else tuple(fact["shape"])})
-            for name, fact in said.items()
-        }
-        verdict = gate.judge_facts(self._case, self._device, facts)
-        if not verdict.ok:
-            entrant.end(Status.REJECTED, verdict.reason)
-
-    def _judge(self, variation: int) -> None:
-        """Compare the results that lie in the entrants' folders with the reference's."""
-        if not self._going():
-            return
-        self._observer.stage("reference")
-        try:
-            expected, scales = self._expected(variation)
-        except WorkerError as error:
+            self._sitting.observer.stage(f"examine {entrant.name}")
+            self._examiners.answer(entrant, self._case, self._device)
+        self._judge_first()
+        for what, (kind, variation) in EXERCISES.items():
+            self._expect(kind, variation)
             for entrant in self._going():
-                entrant.end(error.status, f"no reference to check against: {error.reason}")
-            return
+                self._sitting.observer.stage(f"gate {entrant.name}")
+                with entrant.gating(self._sitting.now):
+                    self._examination.exercise(entrant, what)
+            if kind == "integers":
+                self._expectations.forget(self._case, kind)
+                for entrant in self._going():
+                    entrant.conclude()
+        for entrant in self._going():
+            with entrant.gating(self._sitting.now):
+                self._examination.finish_exercises(entrant)
+            entrant.conclude()
+
+    def _judge_first(self) -> None:
+        """Judge the first results, and how far their output is from the baseline's."""
+        self._expect("normal", 0)
         baseline_output = None
         for entrant in self._going():
-            self._observer.stage(f"gate {entrant.name}")
-            try:
-                actual = _arrays(entrant.results_folder(), self._case)
-                verdict = gate.judge(self._case, expected, scales, actual)
-            except (OSError, ValueError) as error:
-                entrant.end(Status.FAILED, f"it could not be checked: {error}")
+            self._sitting.observer.stage(f"gate {entrant.name}")
+            with entrant.gating(self._sitting.now):
+                actual = self._examination.judge_first(entrant)
+            if actual is None:
                 continue
-            entrant.verdicts.append(verdict)
-            if not verdict.ok:
-                entrant.end(Status.REJECTED, verdict.reason)
             if entrant.name == BASELINE:
                 baseline_output = actual["output"]
-            elif baseline_output is not None and "mean_absolute_error" not in entrant.columns:
+            elif baseline_output is not None:
                 difference = gate.mean_absolute_difference(actual["output"], baseline_output)
                 entrant.columns["mean_absolute_error"] = difference
 
-    def _expected(self, variation: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the right results and their scales, from the reference's worker."""
-        referee = self._workers.referee()
-        folder = referee.directory / "expected"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        case = dataclasses.asdict(self._case)
-        limit = self._plan.time_limit_seconds
-        referee.request("expect", limit, case=case, variation=variation, directory=str(folder))
-        return _arrays(folder, self._case), _arrays(folder, self._case, ".scale")
+    def _expect(self, kind: str, variation: int) -> None:
+        """Have the reference answer now, so that its time is nobody's."""
+        if not self._going():
+            return
+        self._sitting.observer.stage("reference")
+        try:
+            self._expectations.of(self._case, kind, variation)
+        except WorkerError as error:
+            raise NoReference(error.status, error.reason) from None
+
+    def _gate_again(self) -> None:
+        """Judge results for inputs that no call has seen before."""
+        draw = self._sitting.secret.randrange
+        variations = [draw(cost.INPUT_SETS, 2**31) for _ in range(FRESH_CALLS + 1)]
+        for entrant in self._going():
+            entrant.phase = "recheck"
+            self._sitting.observer.stage(f"check {entrant.name} again")
+            slow = entrant.call_seconds > SLOW_SECONDS
+            with entrant.gating(self._sitting.now):
+                fresh = self._examination.check_again(
+                    entrant, variations[-1:] if slow else variations, clock.SETTLE_SECONDS
+                )
+            if fresh is not None and entrant.seconds:
+                seen = python_statistics.median(entrant.seconds.values())
+                entrant.note(behaviour.judge_memory_of_answers(fresh, seen))
+        self._expect("normal", variations[-1])
+        for entrant in self._going():
+            with entrant.gating(self._sitting.now):
+                self._examination.judge_check(entrant, variations[-1])
+            entrant.conclude()
 
     def _time(self, block: int) -> int:
         """Warm up, then take blocks until all are done or the budget is; return the number of the next block."""
-        start = self._now()
+        now, observer = self._sitting.now, self._sitting.observer
+        start = now()
         for entrant in self._shuffled(self._going()):
             entrant.phase = "timing"
-            self._observer.stage(f"warm up {entrant.name}")
+            observer.stage(f"warm up {entrant.name}")
             self._warm_up(entrant)
+            entrant.kept_blocks = frozenset(
+                self._sitting.secret.sample(range(entrant.joins), min(KEPT_BLOCKS, entrant.joins))
+            )
+        aside = 0.0  # time that was spent on judging
         for number in range(BLOCKS):
             going = [entrant for entrant in self._going() if number < entrant.joins]
             if not going:
                 break
             estimate = sum(entrant.call_seconds * entrant.base_calls for entrant in going)
-            if number >= LEAST_BLOCKS and self._now() - start + estimate > self._plan.budget_seconds:
+            if number >= LEAST_BLOCKS and now() - start - aside + estimate > self._plan.budget_seconds:
                 self.stopped_by = "budget"
                 break
-            self._observer.stage(f"block {number + 1} of {BLOCKS}")
+            observer.stage(f"block {number + 1} of {BLOCKS}")
+            kept: list[tuple[Entrant, int]] = []
             for position, entrant in enumerate(self._shuffled(going)):
-                self._sample(entrant, block, position)
+                keep = number in entrant.kept_blocks
+                if (variation := self._sample(entrant, block, position, keep)) is not None:
+                    kept.append((entrant, variation))
+            judging = now()
+            for entrant, variation in kept:
+                self._judge_kept(entrant, variation)
+            aside += now() - judging
             block += 1
+        for entrant in self._going():
+            entrant.note(behaviour.judge_clock(entrant.unseen_seconds, entrant.measured_seconds))
+            entrant.conclude()
         return block
 
+    def _judge_kept(self, entrant: Entrant, variation: int) -> None:
+        """Judge what came out of a timed sample."""
+        self._expect("normal", variation)
+        with entrant.gating(self._sitting.now):
+            self._examination.judge_kept(entrant, variation)
+        entrant.conclude()
+
     def _shuffled(self, entrants: list[Entrant]) -> list[Entrant]:
-        return self._random.sample(entrants, len(entrants))
+        return self._sitting.order.sample(entrants, len(entrants))
 
     def _warm_up(self, entrant: Entrant) -> None:
         """Run it in, learn how long a call takes, and from that how many make a sample."""
@@ -260,9 +258,11 @@ class Panel:
         if entrant.loaded["overhead_seconds"] > OVERHEAD_SHARE * entrant.call_seconds:
             entrant.flags.append("overhead")
 
-    def _sample(self, entrant: Entrant, block: int, position: int) -> None:
+    def _sample(self, entrant: Entrant, block: int, position: int, keep: bool) -> int | None:
+        """Take a sample; return the input set of the call whose results were kept, if they were to be."""
         # A number of calls that nobody can foresee; a little more than needed, never less.
-        calls = entrant.base_calls + self._random.randrange(entrant.base_calls // 4 + 1)
+        calls = entrant.base_calls + self._sitting.secret.randrange(entrant.base_calls // 4 + 1)
+        kept = self._sitting.secret.randrange(calls) if keep else None
         slow = entrant.call_seconds > SLOW_SECONDS
         stepping = self._case.mode == "forward_backward"
         expected = calls * entrant.call_seconds * (2 if stepping else 1)
@@ -272,21 +272,28 @@ class Panel:
             calls=calls,
             first=block,
             # Against a quarter of a second and more, 10 ms of coming back do not show; a whole call would cost.
-            settle_seconds=0.0 if slow else clock.SETTLE_SECONDS,
+            settle_seconds=(settle := 0.0 if slow else clock.SETTLE_SECONDS),
             forward=stepping,
+            keep=kept,
         )
-        if said is None:
-            return
+        if said is None or entrant.worker is None:
+            return None
         seconds, forward = said["seconds"], said["forward_seconds"]
         if not seconds > 0 or (stepping and not forward > 0):
             entrant.end(Status.FAILED, f"a sample of {calls} calls took {seconds} s: the clock cannot be right")
-            return
+            return None
+        measured = seconds + (forward or 0.0)
+        entrant.measured_seconds.append(measured)
+        # Settling ends with a whole call, which may be longer than what is left of its time.
+        settled = settle + entrant.call_seconds if settle else 0.0
+        entrant.unseen_seconds.append(entrant.worker.elapsed_seconds - measured - settled)
         entrant.calls.append(calls)
         entrant.seconds[block] = seconds / calls
         self._keep(entrant, "call", calls, seconds, block, position)
         if stepping:
             entrant.forward_seconds[block] = forward / calls
             self._keep(entrant, "forward", calls, forward, block, position)
+        return None if kept is None else (block + kept) % cost.INPUT_SETS
 
     def _keep(
         self,
@@ -297,7 +304,7 @@ class Panel:
         block: int | None = None,
         position: int | None = None,
     ) -> None:
-        self._keep_sample(
+        self._sitting.keep_sample(
             Sample(
                 case=self._case.name,
                 mode=self._case.mode,
@@ -310,11 +317,3 @@ class Panel:
                 seconds=seconds,
             )
         )
-
-
-def _arrays(folder: Path, case: Case, suffix: str = "") -> dict[str, Any]:
-    """Map the files of a case's results, by name."""
-    return {
-        name: np.load(folder / f"{name}{suffix}.npy", mmap_mode="r", allow_pickle=False)
-        for name in case.result_shapes()
-    }

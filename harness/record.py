@@ -90,15 +90,25 @@ class Record:
     status: Status = key_column("what became of the cell; see the list of statuses")
     phase: str | None = column("where the status was decided: plan, load, support, prepare, gate, timing, recheck")
     reason: str | None = column("why the cell was not timed; empty exactly when it was")
-    precision_class: str | None = column("arithmetic that the errors show (not measured yet: empty)")
+    probes: str | None = column(
+        "what each probe of the gate said, as in `structure=ok;exact=no`; only those that asked"
+    )
+    precision_class: str | None = column(
+        "arithmetic that the errors show: `float64`, `float32`, `tf32`, `float16` or `bfloat16`; empty if worse than "
+        "all. Rows of different classes are not ranked together"
+    )
     max_error_over_bound: float | None = column(
-        "largest error against the float64 reference, element by element, over that element's tolerance; "
-        "above 1 the gate rejects"
+        "the largest of: an element's error against the float64 reference over its textbook bound; the two figures of "
+        "the precision probe over what the case's class allows; above 1 the gate rejects"
     )
     mean_absolute_error: float | None = column(
         "mean absolute difference of `output` from the baseline's, both in the case's dtype; empty for the baseline"
     )
     max_absolute_error: float | None = column("largest absolute difference of any result from the float64 reference")
+    gate_seconds: float | None = column(
+        "time of the gate for this row: asking and judging, without the reference and without the structure probe, "
+        "which is asked once for each backend, dtype, precision and mode (its time is in `environment.json`)"
+    )
     import_seconds: float | None = column("importing the backend and its framework, once per worker")
     prepare_seconds: float | None = column("`prepare_forward` or `prepare_forward_backward`")
     first_call_seconds: float | None = column("the first call, compiling included")

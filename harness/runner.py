@@ -7,20 +7,20 @@ gate and time those that can; yield one record for every planned cell, whatever 
 from __future__ import annotations
 
 import dataclasses
-import random
 import statistics as python_statistics
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from harness.case import Case
-from harness.correctness import gate
-from harness.entrant import Entrant, Remote
+from harness.entrant import Entrant
+from harness.examination import Expectations
+from harness.examiners import Examiners
 from harness.machine import environment
-from harness.panel import Observer, Panel, Workers
-from harness.plan import BASELINE, Plan, make_record
+from harness.panel import Panel
+from harness.plan import BASELINE, make_record
 from harness.process.supervisor import WorkerError
-from harness.record import Record, Sample, Status
+from harness.record import Record, Status
+from harness.sitting import Remote, Sitting
 from harness.timing import cost, statistics
 
 #: An interval needs this many blocks (2 / 2^8 < 1 %).
@@ -31,34 +31,26 @@ class Runner:
     """Carries out a plan.
 
     Args:
-        plan: What to measure.
-        workers: The supervisor.
-        observer: Told how far it is.
-        keep_sample: Called with every sample, warmup included, as it comes.
-        now: A monotonic clock, in seconds, for the budget.
+        sitting: The plan, the workers and whom to tell.
         free_bytes: Memory that the workers may take together, asked when a group begins, in bytes.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        workers: Workers,
-        observer: Observer,
-        keep_sample: Callable[[Sample], None] = lambda sample: None,
-        now: Callable[[], float] = time.monotonic,
-        free_bytes: Callable[[], int] = environment.available_bytes,
-    ) -> None:
-        self._plan = plan
-        self._workers = workers
-        self._observer = observer
-        self._keep_sample = keep_sample
-        self._now = now
+    def __init__(self, sitting: Sitting, free_bytes: Callable[[], int] = environment.available_bytes) -> None:
+        self._sitting = sitting
+        self._plan = sitting.plan
+        self._workers = sitting.workers
         self._free_bytes = free_bytes
-        self._random = random.Random(plan.seed)  # noqa: S311  # an order of measuring, recorded and repeatable
+        self._expectations = Expectations(sitting.workers, sitting.plan.time_limit_seconds)
+        self._examiners = Examiners(sitting, self._expectations)
         #: What each load answered: kept while its worker lives, or for good if the backend cannot be had.
         self._loaded: dict[tuple[str, str], tuple[Remote | None, dict[str, Any] | WorkerError]] = {}
         #: Versions, clock and thread pools of each worker, in its own words, for ``environment.json``.
         self.workers_said: dict[str, dict[str, Any]] = {}
+
+    @property
+    def examined_seconds(self) -> dict[str, float]:
+        """What the structure probe took, by backend and device, loading included."""
+        return self._examiners.seconds
 
     def run(self, skip: frozenset[tuple[str, str, str]] = frozenset()) -> Iterator[Record]:
         """Yield the records of every group but those in ``skip`` (case, mode, device)."""
@@ -66,7 +58,7 @@ class Runner:
         for number, (case, device) in enumerate(groups, start=1):
             if (case.name, case.mode, device) in skip:
                 continue
-            self._observer.group(number, len(groups), case, device)
+            self._sitting.observer.group(number, len(groups), case, device)
             yield from self._group(case, device)
 
     def _group(self, case: Case, device: str) -> Iterator[Record]:
@@ -84,20 +76,11 @@ class Runner:
                     self._ask(entrant, case, device, free)
             for members in panels(entrants, free):
                 baselines += [entrant for entrant in members if entrant.name == BASELINE]
-                panel = Panel(
-                    self._plan,
-                    case,
-                    device,
-                    members,
-                    self._workers,
-                    self._observer,
-                    self._keep_sample,
-                    self._random,
-                    self._now,
-                )
+                panel = Panel(self._sitting, case, device, members, self._examiners, self._expectations)
                 block = panel.measure(block)
                 stopped_by = panel.stopped_by
         finally:
+            self._expectations.forget(case)
             for entrant in entrants:
                 if entrant.loaded:
                     self.workers_said[f"{entrant.name} on {device}"] = entrant.loaded
@@ -140,7 +123,7 @@ class Runner:
         if not installed.ok:
             answer = {"available": False, "reason": installed.reason, "offered": True}
         else:
-            self._observer.stage(f"start {name}")
+            self._sitting.observer.stage(f"start {name}")
             try:
                 worker, cold = self._workers.worker(name, device)
                 limit, base = self._plan.time_limit_seconds, name.partition("#")[0]
@@ -160,13 +143,16 @@ class Runner:
     ) -> Iterator[Record]:
         baseline = {block: time for entrant in baselines if entrant.going for block, time in entrant.seconds.items()}
         timed = {entrant.name: entrant.seconds for entrant in entrants if entrant.going and entrant.seconds}
-        ranks = statistics.ranks(timed)
+        ranks = _ranks(entrants, timed)
+        classes = {entrant.name.partition("#")[0]: entrant.precision_class for entrant in baselines}
         for entrant in entrants:
-            verdict = gate.combine(*entrant.verdicts)
             columns: dict[str, Any] = entrant.columns | {
                 "phase": entrant.phase,
-                "max_error_over_bound": verdict.error_over_bound,
-                "max_absolute_error": verdict.absolute_error,
+                "probes": entrant.probes() or None,
+                "precision_class": entrant.precision_class,
+                "max_error_over_bound": entrant.largest("error_over_bound"),
+                "max_absolute_error": entrant.largest("absolute_error"),
+                "gate_seconds": entrant.gate_seconds or None,
                 "gflop": cost.flop(case) / 1e9,
             }
             flags = list(entrant.flags)
@@ -175,11 +161,21 @@ class Runner:
                 status = Status.TIMED
                 columns |= _times(entrant, baseline, case) | {"rank": ranks[entrant.name], "stopped_by": stopped_by}
                 flags += ["few_blocks"] if len(entrant.seconds) < INTERVAL_BLOCKS else []
+                flags += ["class_differs"] if classes.get(BASELINE) not in (None, entrant.precision_class) else []
             elif status is None:
                 why = "there is nothing to compute" if case.empty else "only the gate was asked for"
                 status, reason = Status.CHECKED, f"passed the gate; not timed, because {why}"
             columns["flags"] = ";".join(flags) or None
             yield make_record(self._plan, case, device, entrant.name, status, reason, **columns)
+
+
+def _ranks(entrants: list[Entrant], timed: Mapping[str, Mapping[int, float]]) -> dict[str, int]:
+    """Rank the timed ones, those of each precision class among themselves."""
+    ranks: dict[str, int] = {}
+    for precision_class in {entrant.precision_class for entrant in entrants if entrant.name in timed}:
+        alike = [entrant.name for entrant in entrants if entrant.precision_class == precision_class]
+        ranks |= statistics.ranks({name: timed[name] for name in alike if name in timed})
+    return ranks
 
 
 def panels(entrants: list[Entrant], free: int) -> list[list[Entrant]]:

@@ -1,33 +1,26 @@
 """Decide whether results are right: expected and actual arrays in, a verdict out.
 
-The gate is closed at first: a verdict says no until every check has said yes. In order: the native result's dtype,
-shape and device as the worker saw them, before anything could cast or broadcast; finiteness; then each element of each
-result on the scale of that element.
+The gate is closed at first: a verdict says no until every check has said yes. What is asked of each result, in order:
+the native result's type, dtype, shape and device as the worker saw them, before anything could cast or broadcast;
+finiteness; then its elements, by one of the probes:
 
-**The tolerance.** For an element with reference value r and scale S (its sum with every term made positive)::
+* ``exact.py``: small integers, tolerance zero;
+* ``bound.py``: every element within the textbook bound;
+* ``precision.py``: errors as small as the arithmetic that the case asks for.
 
-    tolerance = 16 u S  +  r_in S  +  u_out |r|  +  tiny
-
-* ``u`` is the unit roundoff of the accumulation: 2^-24 in float32 (and for half-precision cases, which accumulate in
-  float32), 2^-53 in float64. The textbook bound has gamma_n, about n u, in place of 16 u (Higham, Accuracy and
-  Stability of Numerical Algorithms, 2nd ed., section 3.1; n = in1 in2 + 1 terms); at 512 x 512 that would let an
-  output of 0 pass. On the zero-mean inputs used here rounding errors mostly cancel: honest float32 techniques, down
-  to one sequential sum over all of i and j, were measured at 0.04 to 2.7 u S from 32 x 32 to 512 x 512, while tf32
-  operands gave 50 u S and more.
-* ``r_in`` is what the case allows the operands or the stored intermediate to be rounded to: two operands of 2^-11 for
-  tf32; for float16 and bfloat16 two unit roundoffs of the dtype, one for the intermediate that an unfused technique
-  stores and one for partial sums stored in the dtype (nn.Bilinear adds the pages of a gradient up so: 1.3 was seen).
-* ``u_out |r|`` is the rounding of the result to its dtype, ``tiny`` the smallest normal number of that dtype.
+``structure.py`` says on which odd sizes and inputs, ``behaviour.py`` what a kernel may not do besides.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+
+from harness.correctness import bound, exact, precision
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -36,11 +29,8 @@ if TYPE_CHECKING:
 
     Arrays = Mapping[str, npt.NDArray[np.floating]]
 
-#: Multiple of u S that an honest technique never reaches; see the module's docstring.
-ACCUMULATION_FACTOR: Final = 16
-UNIT_ROUNDOFF: Final = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
-TF32_ROUNDOFF: Final = 2.0**-11
-TINY: Final = {"float64": 2.0**-1022, "float32": 2.0**-126, "float16": 2.0**-14, "bfloat16": 2.0**-126}
+#: What a row is asked, in the order of the table that ``check`` prints.
+PROBES: Final = ("structure", "exact", "bound", "precision", "behaviour")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,112 +44,179 @@ class Facts:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Expected:
+    """What the reference says of one question.
+
+    Attributes:
+        values: The right results, float64.
+        scales: S of each element: the same sum with every term positive. Empty for questions with the tolerance zero.
+        quadratics: For each result the root of the mean over its elements of Q squared, the sum of squared terms.
+        samples: For float64 cases: positions of some elements of each result, and a wider reference for them.
+    """
+
+    values: Arrays
+    scales: Arrays = dataclasses.field(default_factory=dict)
+    quadratics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    samples: Mapping[str, tuple[npt.NDArray[np.integer], npt.NDArray[np.floating]]] = dataclasses.field(
+        default_factory=dict
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Verdict:
-    """The gate's answer.
+    """The gate's answer to one question.
 
     Attributes:
         ok: Whether every check passed.
         reason: The first check that did not, in words; empty when all did.
-        error_over_bound: Largest error over its element's tolerance, over all results; None before elements were seen.
-        absolute_error: Largest absolute error over all results; None before elements were seen.
+        probe: Which of ``PROBES`` asked.
+        error_over_bound: The largest of: an element's error over its bound; the two figures of ``precision.py`` over
+            the limits of the class asked for. None where no rounding was judged.
+        absolute_error: Largest absolute error over all results; None where no rounding was judged.
+        errors: The figures of ``precision.py`` by result.
+        remark: What is worth a flag and no reason to refuse.
     """
 
     ok: bool = False
     reason: str = "nothing was checked"
+    probe: str = ""
     error_over_bound: float | None = None
     absolute_error: float | None = None
+    errors: Mapping[str, precision.Errors] = dataclasses.field(default_factory=dict)
+    remark: str = ""
 
 
-def judge_facts(case: Case, device: str, facts: Mapping[str, Facts]) -> Verdict:
-    """Judge what the results say of themselves: names, dtypes, shapes, devices."""
+def passed(probe: str, remark: str = "") -> Verdict:
+    """A yes."""
+    return Verdict(ok=True, reason="", probe=probe, remark=remark)
+
+
+def refused(probe: str, reason: str) -> Verdict:
+    """A no, with its reason."""
+    return Verdict(reason=reason, probe=probe)
+
+
+def judge_facts(case: Case, device: str, native_type: str, facts: Mapping[str, Facts], probe: str) -> Verdict:
+    """Judge what the results say of themselves: names, types, dtypes, shapes, devices.
+
+    Args:
+        case: Gives names, dtype and shapes.
+        device: Where they should be.
+        native_type: The exact type of an array of the backend, as its inputs have it.
+        facts: By the result's name.
+        probe: Who asks.
+    """
     shapes = case.result_shapes()
     if set(facts) != set(shapes):
-        return Verdict(reason=f"returned {_listing(facts)}, expected {_listing(shapes)}")
+        return refused(probe, f"returned {_listing(facts)}, expected {_listing(shapes)}")
     for name, shape in shapes.items():
         fact = facts[name]
         if fact.dtype is None or fact.shape is None:
-            return Verdict(reason=f"{name} is a {fact.type}, expected an array")
+            return refused(probe, f"{name} is a {fact.type}, expected an array")
+        if fact.type != native_type:
+            return refused(probe, f"{name} is a {fact.type}, expected a {native_type}, as the inputs are")
         if fact.dtype != case.dtype:
-            return Verdict(reason=f"{name} has dtype {fact.dtype}, expected {case.dtype}")
+            return refused(probe, f"{name} has dtype {fact.dtype}, expected {case.dtype}")
         if fact.shape != shape:
-            return Verdict(reason=f"{name} has shape {_shape(fact.shape)}, expected {_shape(shape)}")
+            return refused(probe, f"{name} has shape {_shape(fact.shape)}, expected {_shape(shape)}")
         if fact.device != device:
-            return Verdict(reason=f"{name} is on {fact.device}, expected {device}")
-    return Verdict(ok=True, reason="")
+            return refused(probe, f"{name} is on {fact.device}, expected {device}")
+    return passed(probe)
 
 
-def judge(case: Case, expected: Arrays, scales: Arrays, actual: Arrays) -> Verdict:
-    """Judge values, each result on its own and every element of it.
+def judge_exactly(case: Case, expected: Expected, actual: Arrays, probe: str = "exact") -> Verdict:
+    """Judge with the tolerance zero, each result on its own.
+
+    Args:
+        case: Gives the names and shapes of the results.
+        expected: The reference's results.
+        actual: The contestant's, already judged by ``judge_facts``.
+        probe: Who asks.
+    """
+    reasons = []
+    for name, shape in case.result_shapes().items():
+        if (fault := _form(name, shape, expected.values[name], actual[name])) is not None:
+            return refused(probe, fault)
+        if (found := exact.first_difference(expected.values[name], actual[name])) is not None:
+            first, wrong = found
+            reasons.append(
+                f"{name}[{_index(first, shape)}] is {actual[name].flat[first]:.9g}, expected exactly "
+                f"{expected.values[name].flat[first]:.9g}; {wrong} of {actual[name].size} elements are wrong "
+                f"(seed {case.seed})"
+            )
+    return refused(probe, "; ".join(reasons)) if reasons else passed(probe)
+
+
+def judge(case: Case, expected: Expected, actual: Arrays, probe: str = "bound") -> Verdict:
+    """Judge rounding: every element of every result against its bound, and each result's two figures of precision.
+
+    Whether the figures are good enough is for ``judge_precision``, which sees those of several inputs together.
 
     Args:
         case: Gives dtype, precision and the names and shapes of the results.
-        expected: The reference's results, float64.
-        scales: Their scales S, float64.
+        expected: The reference's results, with scales and quadratics.
         actual: The contestant's results as float32 or float64, already judged by ``judge_facts``.
+        probe: Who asks.
 
     Raises:
         ValueError: The reference itself is not finite, so it could not tell right from wrong.
     """
     worst, largest = 0.0, 0.0
     reasons: list[str] = []
+    errors: dict[str, precision.Errors] = {}
     for name, shape in case.result_shapes().items():
-        reference, scale, result = expected[name], scales[name], actual[name]
-        if not (np.isfinite(reference).all() and np.isfinite(scale).all()):
+        reference, scale, result = expected.values[name], expected.scales[name], actual[name]
+        if not np.isfinite(scale).all():
             raise ValueError(f"the reference for {name} is not finite")
-        if result.shape != shape:
-            return Verdict(reason=f"{name} came back with shape {_shape(result.shape)}, expected {_shape(shape)}")
+        if (fault := _form(name, shape, reference, result)) is not None:
+            return refused(probe, fault)
         if result.size == 0:
             continue
-        finite = np.isfinite(result)
-        if not finite.all():
-            index = _index(np.argmin(finite), shape)
-            return Verdict(reason=f"{name}[{index}] is {result.flat[np.argmin(finite)]}, expected a finite number")
         error = np.abs(result - reference)
         with np.errstate(over="ignore"):  # a result of 1e300 is over any bound, and infinity says so
-            ratio = error / tolerance(case, reference, scale)
-        first = int(np.argmax(ratio > 1))
+            ratio = error / bound.tolerance(case, name, reference, scale)
         peak = float(ratio.max())
         worst, largest = max(worst, peak), max(largest, float(error.max()))
         if peak > 1:
-            wrong = int(np.count_nonzero(ratio > 1))
+            first, wrong = int(np.argmax(ratio > 1)), int(np.count_nonzero(ratio > 1))
             reasons.append(
                 f"{name}[{_index(first, shape)}] is {result.flat[first]:.9g}, expected {reference.flat[first]:.9g}: "
-                f"{ratio.flat[first]:.3g} times the tolerance; {wrong} of {result.size} elements are wrong (seed "
+                f"{ratio.flat[first]:.3g} times the bound; {wrong} of {result.size} elements are wrong (seed "
                 f"{case.seed})"
             )
-    return Verdict(not reasons, "; ".join(reasons), worst, largest)
+        errors[name] = _figures(case, name, expected, result)
+    asked = precision.asked_class(case)
+    worst = max([worst, *(precision.excess(case, name, figures, asked) for name, figures in errors.items())])
+    return Verdict(not reasons, "; ".join(reasons), probe, worst, largest, errors)
 
 
-def tolerance(
-    case: Case, reference: npt.NDArray[np.floating], scale: npt.NDArray[np.floating]
-) -> npt.NDArray[np.floating]:
-    """Return the largest error allowed for each element; the module's docstring derives it."""
-    half = case.dtype in ("float16", "bfloat16")
-    accumulation = UNIT_ROUNDOFF["float64" if case.dtype == "float64" else "float32"]
-    rounding = 2 * UNIT_ROUNDOFF[case.dtype] if half else 0.0
-    if case.precision == "tf32":
-        rounding += 2 * TF32_ROUNDOFF
-    allowed: npt.NDArray[np.floating] = (
-        (ACCUMULATION_FACTOR * accumulation + rounding) * scale
-        + UNIT_ROUNDOFF[case.dtype] * np.abs(reference)
-        + TINY[case.dtype]
+def judge_precision(case: Case, verdicts: Iterable[Verdict], wide_range: bool = True) -> tuple[str | None, Verdict]:
+    """Place all that was seen in a precision class, and judge whether it is what the case asks for.
+
+    Args:
+        case: Asks for a class.
+        verdicts: Of ``judge``.
+        wide_range: Whether numbers beyond float16's range came out right.
+    """
+    worst: dict[str, precision.Errors] = {}
+    for verdict in verdicts:
+        for name, figures in verdict.errors.items():
+            seen = worst.get(name, figures)
+            worst[name] = precision.Errors(max(seen.peak, figures.peak), max(seen.typical, figures.typical))
+    found, asked = precision.place(case, worst, wide_range), precision.asked_class(case)
+    if precision.good_enough(case, found):
+        return found, passed("precision")
+    name = max(worst, key=lambda result: precision.excess(case, result, worst[result], asked), default="")
+    figures, allowed = worst[name], precision.limits(case, name, asked)
+    unit = bound.UNIT_ROUNDOFF[asked]
+    reason = (
+        f"{name} was computed in {found or 'less than bfloat16'}, expected {asked}: typical error "
+        f"{figures.typical / unit:.3g} u, allowed {allowed.typical / unit:.3g} u; largest {figures.peak / unit:.3g} u "
+        f"of S, allowed {allowed.peak / unit:.3g} u (u = {unit:.2g}; seed {case.seed})"
     )
-    return allowed
-
-
-def combine(*verdicts: Verdict) -> Verdict:
-    """The verdict of several inputs: the first no, with the largest errors of all."""
-    if not verdicts:
-        return Verdict()
-    bounds = [verdict.error_over_bound for verdict in verdicts if verdict.error_over_bound is not None]
-    errors = [verdict.absolute_error for verdict in verdicts if verdict.absolute_error is not None]
-    refused = next((verdict for verdict in verdicts if not verdict.ok), None)
-    return Verdict(
-        ok=refused is None,
-        reason=refused.reason if refused else "",
-        error_over_bound=max(bounds, default=None),
-        absolute_error=max(errors, default=None),
-    )
+    if not wide_range:
+        reason += "; numbers beyond float16's range came out wrong"
+    return found, refused("precision", reason)
 
 
 def mean_absolute_difference(one: npt.NDArray[np.floating], other: npt.NDArray[np.floating]) -> float | None:
@@ -168,6 +225,30 @@ def mean_absolute_difference(one: npt.NDArray[np.floating], other: npt.NDArray[n
         return None
     mean = float(np.abs(one.astype(np.float64) - other.astype(np.float64)).mean())
     return mean if math.isfinite(mean) else None
+
+
+def _figures(case: Case, name: str, expected: Expected, result: npt.NDArray[np.floating]) -> precision.Errors:
+    """The figures of one result; where there is a wider reference, of the elements that it knows."""
+    values, scale = expected.values[name], expected.scales[name]
+    if name in expected.samples:
+        positions, wide = expected.samples[name]
+        result, values, scale = result.reshape(-1)[positions].astype(wide.dtype), wide, scale.reshape(-1)[positions]
+    return precision.measure(case, values, scale, expected.quadratics[name], result)
+
+
+def _form(
+    name: str, shape: tuple[int, ...], reference: npt.NDArray[np.floating], result: npt.NDArray[np.floating]
+) -> str | None:
+    """Say what is wrong with a result before its values count: its shape, or that it is not finite."""
+    if not np.isfinite(reference).all():
+        raise ValueError(f"the reference for {name} is not finite")
+    if result.shape != shape:
+        return f"{name} came back with shape {_shape(result.shape)}, expected {_shape(shape)}"
+    finite = np.isfinite(result)
+    if not finite.all():
+        first = np.argmin(finite)
+        return f"{name}[{_index(first, shape)}] is {result.flat[first]}, expected a finite number"
+    return None
 
 
 def _index(position: int | np.intp, shape: tuple[int, ...]) -> str:

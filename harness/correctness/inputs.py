@@ -2,44 +2,66 @@
 
 Every worker makes its own arrays from the seed, so nothing large travels, and all of them see the same bits. NumPy has
 no bfloat16, so outside a backend a half-precision array is float32 that holds only values its dtype has.
+
+What the arrays are filled with is their *kind*; each kind asks another question of a kernel:
+
+========================  ==============================================================================================
+``normal``                zero-mean random numbers: how large are the rounding errors? What is timed runs on these.
+``integers``              small integers whose every partial sum is exact (``exact.py``): is it the right sum?
+``other integers``        the same with another weight: does each kernel answer for its own weight?
+``exchanged input1``      ``integers``, with the input1 of the next variation
+``added input1``          ``integers``, with the sum of both: is it linear?
+``permuted rows``         ``integers``, with the rows of the batch in another order
+``zero input1``           ``integers`` with an input1 of zeros: what is left is the bias
+``one-hot``               row (i, j) of the batch picks weight[:, i, j]; all weights differ, as far as the dtype allows
+``large``                 ``normal`` with input1 so large that the results come near the dtype's largest number
+``subnormal``             ``normal`` with an input1 below the dtype's smallest normal number
+``nonfinite``             ``normal`` with one NaN in input1 and one infinity in input2, in different rows
+========================  ==============================================================================================
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
+
+from harness.correctness import exact
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from harness.case import Case
 
+    Arrays = dict[str, npt.NDArray[np.floating]]
 
-def make_inputs(case: Case, variation: int = 0) -> dict[str, npt.NDArray[np.floating]]:
+#: Exponent of the largest number of each dtype, and of its smallest normal one: 2^127 and 2^-126 in float32.
+EXPONENTS: Final = {"float64": (1023, -1022), "float32": (127, -126), "float16": (15, -14), "bfloat16": (127, -126)}
+#: ``large`` stays this many powers of two below the largest exponent: room for the sums of the cases it is used with.
+LARGE_ROOM: Final = 10
+#: Rows that ``nonfinite`` spoils.
+NAN_ROW, INFINITE_ROW = 1, 3
+
+
+def make_inputs(case: Case, variation: int = 0, kind: str = "normal") -> Arrays:
     """Return seeded arrays by the operator's own names, with the shapes of ``case.shapes()``.
-
-    Inputs and ``grad_output`` are standard normal. Weight and bias are uniform in ±1/sqrt(in1_features), as nn.Bilinear
-    initialises both (``Bilinear.reset_parameters``), so that magnitudes are those of a real layer.
 
     Args:
         case: Gives shapes, dtype and seed.
         variation: Tells the input sets of one case apart. Weight and bias are the same in all of them.
+        kind: What to fill them with; see the module's docstring.
+
+    Raises:
+        KeyError: There is no such kind.
     """
-    made: dict[str, npt.NDArray[np.floating]] = {}
-    bound = 1 / math.sqrt(case.in1_features)
-    for number, (name, shape) in enumerate(case.shapes().items()):
-        parameter = name in ("weight", "bias")
-        # A stream of its own for each array: adding a bias, say, does not change the weight.
-        generator = np.random.default_rng([case.seed, number, len(name), 0 if parameter else variation])
-        kind: type[np.float32] | type[np.float64] = np.float64 if case.dtype == "float64" else np.float32
-        if parameter:
-            values = (2 * generator.random(shape, dtype=kind) - 1) * kind(bound)
-        else:
-            values = generator.standard_normal(shape, dtype=kind)
-        made[name] = round_to(values, case.dtype)
-    return made
+    made = _KINDS[kind](case, variation)
+    return {name: round_to(values, case.dtype) for name, values in made.items()}
+
+
+def permutation(case: Case, variation: int) -> npt.NDArray[np.intp]:
+    """The order of rows, (b,), that ``permuted rows`` brings the rows of ``integers`` into."""
+    return np.random.default_rng([case.seed, 99, variation]).permutation(case.batch)
 
 
 def round_to(values: npt.NDArray[np.floating], dtype: str) -> npt.NDArray[np.floating]:
@@ -52,3 +74,107 @@ def round_to(values: npt.NDArray[np.floating], dtype: str) -> npt.NDArray[np.flo
         rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)
         return rounded.view(np.float32)
     return values
+
+
+def _normal(case: Case, variation: int) -> Arrays:
+    """Inputs and ``grad_output`` are standard normal. Weight and bias are uniform in ±1/sqrt(in1_features).
+
+    nn.Bilinear initialises both so (``Bilinear.reset_parameters``): magnitudes are those of a real layer.
+    """
+    made: Arrays = {}
+    bound = 1 / math.sqrt(case.in1_features)
+    kind = _kind(case)
+    for number, (name, shape) in enumerate(case.shapes().items()):
+        parameter = name in ("weight", "bias")
+        # A stream of its own for each array: adding a bias, say, does not change the weight.
+        generator = np.random.default_rng([case.seed, number, len(name), 0 if parameter else variation])
+        if parameter:
+            made[name] = (2 * generator.random(shape, dtype=kind) - 1) * kind(bound)
+        else:
+            made[name] = generator.standard_normal(shape, dtype=kind)
+    return made
+
+
+def _integers(case: Case, variation: int, weights: int = 0) -> Arrays:
+    density = exact.plan(case)
+    made: Arrays = {}
+    for number, (name, shape) in enumerate(case.shapes().items()):
+        parameter = name in ("weight", "bias")
+        generator = np.random.default_rng([case.seed, number, len(name), weights if parameter else variation, 7])
+        made[name] = exact.integers(generator, name, shape, density).astype(_kind(case))
+    return made
+
+
+def _other_integers(case: Case, variation: int) -> Arrays:
+    return _integers(case, variation, weights=1)
+
+
+def _exchanged_input1(case: Case, variation: int) -> Arrays:
+    return _integers(case, variation) | {"input1": _integers(case, variation + 1)["input1"]}
+
+
+def _added_input1(case: Case, variation: int) -> Arrays:
+    made = _integers(case, variation)
+    return made | {"input1": made["input1"] + _integers(case, variation + 1)["input1"]}
+
+
+def _permuted_rows(case: Case, variation: int) -> Arrays:
+    made, order = _integers(case, variation), permutation(case, variation)
+    rows = [name for name in ("input1", "input2", "grad_output") if name in made]
+    return made | {name: np.ascontiguousarray(made[name][order]) for name in rows}
+
+
+def _zero_input1(case: Case, variation: int) -> Arrays:
+    made = _integers(case, variation)
+    return made | {"input1": np.zeros_like(made["input1"])}
+
+
+def _one_hot(case: Case, variation: int) -> Arrays:
+    """Needs a batch of in1 x in2 rows and no bias; the weights are distinct integers about zero."""
+    in1, in2, out = case.in1_features, case.in2_features, case.out_features
+    kind = _kind(case)
+    rows = np.arange(case.batch)
+    made: Arrays = {
+        "input1": np.eye(in1)[rows // in2 % in1].astype(kind),
+        "input2": np.eye(in2)[rows % in2].astype(kind),
+        "weight": (np.arange(out * in1 * in2) - out * in1 * in2 // 2).reshape(out, in1, in2).astype(kind),
+    }
+    if case.mode == "forward_backward":
+        made["grad_output"] = np.eye(out)[rows % out].astype(kind)
+    return made
+
+
+def _large(case: Case, variation: int) -> Arrays:
+    made = _normal(case, variation)
+    return made | {"input1": np.ldexp(made["input1"], EXPONENTS[case.dtype][0] - LARGE_ROOM)}
+
+
+def _subnormal(case: Case, variation: int) -> Arrays:
+    made = _normal(case, variation)
+    return made | {"input1": np.ldexp(made["input1"], EXPONENTS[case.dtype][1] - 3)}
+
+
+def _nonfinite(case: Case, variation: int) -> Arrays:
+    made = _normal(case, variation)
+    made["input1"][NAN_ROW, -1] = np.nan
+    made["input2"][INFINITE_ROW, 0] = np.inf
+    return made
+
+
+def _kind(case: Case) -> type[np.float32] | type[np.float64]:
+    return np.float64 if case.dtype == "float64" else np.float32
+
+
+_KINDS: Final = {
+    "normal": _normal,
+    "integers": _integers,
+    "other integers": _other_integers,
+    "exchanged input1": _exchanged_input1,
+    "added input1": _added_input1,
+    "permuted rows": _permuted_rows,
+    "zero input1": _zero_input1,
+    "one-hot": _one_hot,
+    "large": _large,
+    "subnormal": _subnormal,
+    "nonfinite": _nonfinite,
+}

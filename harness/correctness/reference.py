@@ -10,48 +10,119 @@ matrix products, which a test holds against autograd.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     from harness.case import Case
+
+    Arrays = dict[str, npt.NDArray[np.floating]]
 
 #: Largest (b, i, j) float64 temporary, times out_features, that autograd is asked to move, in bytes.
 AUTOGRAD_BYTES: Final = 256 * 2**20
 #: Rows of the batch that a contraction takes at a time hold at most this many float64 elements in its intermediate.
 BLOCK_ELEMENTS: Final = 16 * 2**20
+#: Elements of each result that a float64 case is judged by in a wider format.
+SAMPLE_ELEMENTS: Final = 64
 
 Tensors = dict[str, torch.Tensor]
 
 
-def expected(case: Case, inputs: dict[str, npt.NDArray[np.floating]]) -> tuple[Tensors, Tensors]:
-    """Return the results of the case in float64, and the scale of each of their elements.
-
-    The scale S of an element is the same sum with every term replaced by its absolute value: rounding errors of any
-    order of summation are bounded by a small multiple of S, and by nothing smaller in general (Higham, Accuracy and
-    Stability of Numerical Algorithms, 2nd ed., section 3.1).
+def expected(case: Case, inputs: Arrays) -> Tensors:
+    """Return the results of the case in float64, with the keys of ``case.result_shapes()``.
 
     Args:
         case: Decides mode and shapes.
         inputs: What ``correctness.inputs.make_inputs`` gave.
-
-    Returns:
-        Two mappings with the keys of ``case.result_shapes()``.
     """
-    exact = {name: torch.from_numpy(array).double() for name, array in inputs.items()}
-    absolute = {name: tensor.abs() for name, tensor in exact.items()}
+    exact = _double(inputs)
     values = {"output": _module(case, exact)}
-    scales = {"output": contract_output(absolute)}
     if case.mode == "forward_backward":
         temporary = case.batch * case.in1_features * case.in2_features * 8
         small = temporary * max(case.out_features, 1) <= AUTOGRAD_BYTES
         values |= autograd_gradients(case, exact) if small else contract_gradients(exact)
-        scales |= contract_gradients(absolute)
-    return values, scales
+    return values
+
+
+def scales(case: Case, inputs: Arrays) -> Tensors:
+    """Return the scale S of each element: the same sum with every term replaced by its absolute value.
+
+    Rounding errors of any order of summation are bounded by a multiple of S, and by nothing smaller in general (Higham,
+    Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1).
+    """
+    absolute = {name: tensor.abs() for name, tensor in _double(inputs).items()}
+    found = {"output": contract_output(absolute)}
+    return found | contract_gradients(absolute) if case.mode == "forward_backward" else found
+
+
+def quadratics(case: Case, inputs: Arrays) -> dict[str, float]:
+    """Return for each result the root of the mean, over its elements, of Q squared: the sum of its squared terms.
+
+    The mean needs no element on its own, so the sums over the free axes are taken first, and all of it costs no more
+    than one page of the forward.
+    """
+    squared = {name: tensor.square() for name, tensor in _double(inputs).items()}
+    input1, input2, weight = squared["input1"], squared["input2"], squared["weight"]
+    batch, pages = input1.shape[0], weight.shape[0]
+    totals = {"output": ((input1 @ weight.sum(0)) * input2).sum()}  # sum over b, o, i, j
+    if "bias" in squared:
+        totals["output"] += batch * squared["bias"].sum()
+    sizes = {"output": batch * pages}
+    if case.mode == "forward_backward":
+        grad_output = squared["grad_output"]
+        totals |= {
+            "grad_input1": ((grad_output @ weight.sum(1)) * input2).sum(),  # (b, o) @ (o, j), then with (b, j)
+            "grad_input2": ((grad_output @ weight.sum(2)) * input1).sum(),  # (b, o) @ (o, i), then with (b, i)
+            "grad_weight": (grad_output.sum(1) * input1.sum(1) * input2.sum(1)).sum(),
+        }
+        sizes |= {"grad_input1": input1.numel(), "grad_input2": input2.numel(), "grad_weight": weight.numel()}
+        if "bias" in squared:
+            totals["grad_bias"], sizes["grad_bias"] = grad_output.sum(), pages
+    return {name: float((total / max(sizes[name], 1)).sqrt()) for name, total in totals.items()}
+
+
+def wide_samples(case: Case, inputs: Arrays) -> dict[str, tuple[npt.NDArray[np.integer], npt.NDArray[np.floating]]]:
+    """Return, for each result, positions of some of its elements and their values in the C compiler's long double.
+
+    For float64 cases: nn.Bilinear in float64 rounds as much as the contestant does. On x86 a long double has 64 bits of
+    precision, on ARM under Linux 113.
+
+    Raises:
+        RuntimeError: This platform's long double is no wider than float64.
+    """
+    if np.finfo(np.longdouble).nmant <= np.finfo(np.float64).nmant:
+        raise RuntimeError("long double is no wider than float64 here: nothing can judge a float64 case")
+    x1, x2, weight = (inputs[name].astype(np.longdouble) for name in ("input1", "input2", "weight"))
+    g = inputs["grad_output"].astype(np.longdouble) if "grad_output" in inputs else np.empty((0, 0), np.longdouble)
+    bias = inputs["bias"].astype(np.longdouble) if "bias" in inputs else np.zeros(weight.shape[0], np.longdouble)
+    # Each takes the indices of one element and sums over the others.
+    formulas: dict[str, Callable[..., Any]] = {
+        "output": lambda b, o: ((x1[b] @ weight[o]) * x2[b]).sum() + bias[o],
+        "grad_input1": lambda b, i: ((g[b] @ weight[:, i, :]) * x2[b]).sum(),
+        "grad_input2": lambda b, j: ((g[b] @ weight[:, :, j]) * x1[b]).sum(),
+        "grad_weight": lambda o, i, j: (g[:, o] * x1[:, i] * x2[:, j]).sum(),
+        "grad_bias": lambda o: g[:, o].sum(),
+    }
+    samples = {}
+    for name, shape in case.result_shapes().items():
+        size = math.prod(shape)
+        if size:
+            generator = np.random.default_rng([case.seed, len(name)])
+            positions = np.unique(np.append(generator.integers(0, size, SAMPLE_ELEMENTS - 1), size - 1))
+            indices = zip(*np.unravel_index(positions, shape), strict=True)
+            values = np.array([formulas[name](*index) for index in indices], np.longdouble)
+            samples[name] = positions, values
+    return samples
+
+
+def _double(inputs: Arrays) -> Tensors:
+    return {name: torch.from_numpy(array).double() for name, array in inputs.items()}
 
 
 def _module(case: Case, inputs: Tensors) -> torch.Tensor:

@@ -1,6 +1,7 @@
-"""What a backend's worker can be asked: load, support, prepare, warm up, sample, check, release.
+"""What a backend's worker can be asked: load, support, examine; prepare, exercise, warm up, sample, check, release.
 
-Nothing of the expected values is ever here: results leave as files, and the parent decides.
+Nothing of the expected values is ever here: results leave as files, what was observed leaves as numbers, and the
+parent decides.
 """
 
 from __future__ import annotations
@@ -9,17 +10,21 @@ import ctypes
 import dataclasses
 import functools
 import gc
+import itertools
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from harness.case import Case
-from harness.correctness.gate import Facts, judge_facts
+from harness.correctness.behaviour import same_bits
+from harness.correctness.gate import judge_facts
 from harness.correctness.inputs import make_inputs
 from harness.machine import threads
+from harness.process import observation
 from harness.registry import Entry
 from harness.timing.clock import Call, Clock
 
@@ -28,6 +33,13 @@ if TYPE_CHECKING:
 
     Results = dict[str, NativeArray]
 
+INPUTS: Final[tuple[str, ...]] = ("input1", "input2")
+PARAMETERS: Final[tuple[str, ...]] = ("weight", "bias")
+#: mallopt(3): fill what malloc returns with the complement of this byte, and what is freed with the byte itself.
+_M_PERTURB: Final = -6
+#: 0x7f7f7f7f is 3.4e38 in float32 and NaN in float16: nobody mistakes it for an answer.
+POISON: Final = 0x80
+
 
 @dataclasses.dataclass
 class _Prepared:
@@ -35,17 +47,28 @@ class _Prepared:
 
     Attributes:
         case: Its sizes, dtype and mode.
-        calls: One for each input set; the kernel, or the whole step.
-        forwards: The step's forward alone, one for each input set; empty in mode ``forward``.
         kernel: What the backend prepared: a kernel, or a step.
         parameters: Weight and bias on the device.
+        sets: The inputs in rotation, by variation from 0.
+        first: The first call's results, kept as the backend returned them.
+        calls: One for each input set; the kernel, or the whole step.
+        forwards: The step's forward alone, one for each input set; empty in mode ``forward``.
+        kept: Results of one of the calls of the last sample.
     """
 
     case: Case
-    calls: list[Call]
-    forwards: list[Call]
     kernel: Any
     parameters: Results
+    sets: list[Results]
+    first: Results
+    calls: list[Call] = dataclasses.field(default_factory=list)
+    forwards: list[Call] = dataclasses.field(default_factory=list)
+    kept: Any = None
+
+    def __post_init__(self) -> None:
+        self.calls = [_timed_call(self.case, self.kernel, self.parameters, inputs) for inputs in self.sets]
+        if self.case.mode != "forward":
+            self.forwards = [_timed_forward(self.kernel, self.parameters, inputs) for inputs in self.sets]
 
 
 class Contestant:
@@ -55,11 +78,22 @@ class Contestant:
         self.answers = {
             "load": self.load,
             "support": self.support,
+            "examine": self.examine,
+            "gradcheck": self.gradcheck,
             "prepare": self.prepare,
+            "exercise": self.exercise,
+            "changed": self.changed,
             "warm_up": self.warm_up,
             "sample": self.sample,
+            "kept": self.kept,
             "check": self.check,
             "release": self.release,
+        }
+        self._exercises: dict[str, Callable[[_Prepared], Results]] = {
+            "again": self._again,
+            "new values in the same buffers": self._new_values,
+            "the same values in new buffers": self._new_buffers,
+            "another kernel": self._another_kernel,
         }
         self._clock = Clock()
         self._backend: Backend | None = None
@@ -110,57 +144,131 @@ class Contestant:
             return {"supported": False, "reason": support.reason}
         return {"supported": True, "workspace_bytes": int(self.backend.workspace_bytes(asked))}
 
+    def examine(self, trials: list[dict[str, Any]], directory: str) -> dict[str, Any]:
+        """Answer the structure probe's trials, each into a folder of its name; fresh memory is poisoned meanwhile.
+
+        An exception is an answer, too: the other trials go on.
+        """
+        answers: dict[str, dict[str, Any]] = {}
+        operators: set[str] = set()
+        with _Poisoned():
+            for case, group in itertools.groupby(trials, key=lambda trial: Case(**trial["case"])):
+                members = list(group)
+                kernels: dict[str, tuple[Any, Results] | str] = {}
+                for trial in members:  # all of a case are prepared before one is called
+                    if trial["kernel"] not in kernels:
+                        kernels[trial["kernel"]] = _attempt(self._kernel, case, trial["kind"])
+                for trial in members:
+                    kernel = kernels[trial["kernel"]]
+                    answer = kernel if isinstance(kernel, str) else _attempt(self._try, case, trial, kernel, directory)
+                    answers[trial["name"]] = {"error": answer} if isinstance(answer, str) else answer
+                if not operators and not isinstance(kernels[members[0]["kernel"]], str):
+                    operators.update(self._operators(case, members[0], kernels[members[0]["kernel"]]))
+        return {"answers": answers, "operators": sorted(operators)}
+
+    def gradcheck(self, case: dict[str, Any]) -> dict[str, Any]:
+        """Hold the step's backward against finite differences of its forward, if its arrays are PyTorch's."""
+        asked = Case(**case)
+        inputs = self._on_device(asked, 0)
+        step = self.backend.prepare_forward_backward(asked)
+        reason = observation.gradcheck(step, [inputs[name] for name in (*INPUTS, *PARAMETERS) if name in inputs])
+        return {"applies": reason is not None, "reason": reason or ""}
+
     def prepare(self, case: dict[str, Any], input_sets: int, directory: str) -> dict[str, Any]:
-        """Make the inputs, prepare, call once; leave the first call's results in ``directory``."""
+        """Prepare, make the inputs, call once; leave the first call's results in ``directory``."""
         self._prepared = None
         asked = Case(**case)
-        sets = [self._on_device(asked, variation) for variation in range(input_sets)]
-        parameters: Results = {name: sets[0][name] for name in ("weight", "bias") if name in sets[0]}
+        made = [make_inputs(asked, variation) for variation in range(input_sets)]
+        parameters = {name: self._to_device(made[0][name], asked) for name in PARAMETERS if name in made[0]}
         start = time.perf_counter()
-        if asked.mode == "forward":
-            kernel: Any = self.backend.prepare_forward(asked, parameters["weight"], parameters.get("bias"))
-        else:
-            kernel = self.backend.prepare_forward_backward(asked)
+        kernel = self._prepare(asked, parameters)
         prepare_seconds = time.perf_counter() - start
+        # Only now: while it prepares, there shall be no inputs that it could find and work ahead on.
+        sets = [
+            {name: self._to_device(array, asked) for name, array in arrays.items() if name not in PARAMETERS}
+            for arrays in made
+        ]
+        del made
 
         start = time.perf_counter()
         results = call(asked, kernel, parameters, sets[0])
         self.backend.synchronize(tuple(results.values()))
         first_call_seconds = time.perf_counter() - start
 
-        self._prepared = _Prepared(
-            asked,
-            [_timed_call(asked, kernel, parameters, inputs) for inputs in sets],
-            [_timed_forward(kernel, parameters, inputs) for inputs in sets] if asked.mode != "forward" else [],
-            kernel,
-            parameters,
-        )
+        self._prepared = _Prepared(asked, kernel, parameters, sets, results)
         return {
             "prepare_seconds": prepare_seconds,
             "first_call_seconds": first_call_seconds,
-            "facts": self._hand_over(asked, results, Path(directory)),
             "threads": threads.read_back(),
+            "backend_module": type(self.backend).__module__,
+            **self._hand_over(asked, results, sets[0] | parameters, Path(directory)),
         }
+
+    def exercise(self, what: str, directory: str) -> dict[str, Any]:
+        """Call once more in a telling way; leave the results in ``directory``."""
+        prepared = self.prepared
+        results = self._exercises[what](prepared)
+        self.backend.synchronize(tuple(results.values()))
+        inputs = prepared.sets[0] | prepared.parameters
+        return self._hand_over(prepared.case, results, inputs, Path(directory), prepared.first)
+
+    def changed(self, directory: str) -> dict[str, Any]:
+        """Say which inputs are no longer what they were made as; leave the first results, as they are now."""
+        prepared = self.prepared
+        found = []
+        for variation, inputs in enumerate(prepared.sets):
+            made = make_inputs(prepared.case, variation)
+            given = inputs | (prepared.parameters if variation == 0 else {})
+            found += [
+                name if variation == 0 else f"{name} of input set {variation}"
+                for name, array in given.items()
+                if not same_bits(self.backend.to_numpy(array), made[name])
+            ]
+        self._save(prepared.first, Path(directory))
+        return {"changed": found, "replaced": observation.replaced()}
 
     def warm_up(self, seconds: float, at_least: int) -> dict[str, Any]:
         """Run the kernel for a while; the times come back to be kept apart."""
+        self.prepared.first = {}
         return {"stretches": self._clock.warm_up(self.prepared.calls, self.backend.synchronize, seconds, at_least)}
 
-    def sample(self, calls: int, first: int, settle_seconds: float, forward: bool) -> dict[str, Any]:
-        """Take one sample, and one of the forward alone where that is asked for."""
+    def sample(
+        self, calls: int, first: int, settle_seconds: float, forward: bool, keep: int | None = None
+    ) -> dict[str, Any]:
+        """Take one sample, and one of the forward alone where that is asked for; keep the results of call ``keep``."""
         prepared, synchronize = self.prepared, self.backend.synchronize
+        prepared.kept = None
         self._clock.settle(prepared.calls, synchronize, settle_seconds)
-        seconds = self._clock.sample(prepared.calls, synchronize, calls, first)
-        alone = self._clock.sample(prepared.forwards, synchronize, calls, first) if forward else None
+        seconds, prepared.kept = self._clock.sample(prepared.calls, synchronize, calls, first, keep)
+        alone = self._clock.sample(prepared.forwards, synchronize, calls, first)[0] if forward else None
         return {"seconds": seconds, "forward_seconds": alone}
 
-    def check(self, variation: int, directory: str) -> dict[str, Any]:
-        """Call the prepared kernel on inputs it has not seen; leave the results in ``directory``."""
+    def kept(self, directory: str) -> dict[str, Any]:
+        """Leave the results that the last sample kept in ``directory``."""
         prepared = self.prepared
-        inputs = self._on_device(prepared.case, variation)
-        results = call(prepared.case, prepared.kernel, prepared.parameters, inputs)
-        self.backend.synchronize(tuple(results.values()))
-        return {"facts": self._hand_over(prepared.case, results, Path(directory))}
+        raw, prepared.kept = prepared.kept, None
+        results = _named(raw) if prepared.case.mode == "forward_backward" else {"output": raw}
+        return self._hand_over(prepared.case, results, prepared.sets[0] | prepared.parameters, Path(directory))
+
+    def check(self, variations: list[int], settle_seconds: float, directory: str) -> dict[str, Any]:
+        """Call on inputs that no call has seen: all but the last timed one by one, the last in poisoned memory.
+
+        The last one's results are left in ``directory``.
+        """
+        prepared, synchronize = self.prepared, self.backend.synchronize
+        seconds = []
+        for variation in variations[:-1]:
+            inputs = self._inputs(prepared.case, variation)
+            synchronize(tuple(inputs.values()))
+            self._clock.settle(prepared.calls, synchronize, settle_seconds)
+            fresh = _timed_call(prepared.case, prepared.kernel, prepared.parameters, inputs)
+            seconds.append(self._clock.sample([fresh], synchronize, 1)[0])
+        inputs = self._inputs(prepared.case, variations[-1])
+        with _Poisoned():
+            results = call(prepared.case, prepared.kernel, prepared.parameters, inputs)
+            synchronize(tuple(results.values()))
+        inputs |= prepared.parameters
+        return {"seconds": seconds, **self._hand_over(prepared.case, results, inputs, Path(directory))}
 
     def release(self) -> dict[str, Any]:
         """Let the case go, and its memory."""
@@ -171,33 +279,113 @@ class Contestant:
             ctypes.CDLL(None).malloc_trim(0)
         return {}
 
+    def _again(self, prepared: _Prepared) -> Results:
+        """The same inputs once more."""
+        return call(prepared.case, prepared.kernel, prepared.parameters, prepared.sets[0])
+
+    def _new_values(self, prepared: _Prepared) -> Results:
+        """The values of input set 1 in the memory of set 0, which then gets its own values back."""
+        inputs, other = prepared.sets[0], prepared.sets[1]
+        refilled = {name: observation.refill(array, other[name]) for name, array in inputs.items()}
+        results = call(prepared.case, prepared.kernel, prepared.parameters, refilled)
+        self.backend.synchronize(tuple(results.values()))
+        for name, array in self._inputs(prepared.case, 0).items():
+            observation.refill(inputs[name], array)
+        return results
+
+    def _new_buffers(self, prepared: _Prepared) -> Results:
+        """The values of input set 0 in new memory."""
+        return call(prepared.case, prepared.kernel, prepared.parameters, self._inputs(prepared.case, 0))
+
+    def _another_kernel(self, prepared: _Prepared) -> Results:
+        """A second kernel, with a weight of integers, in turn with the first; its results are for the exact probe.
+
+        For steps the two overlap: both forwards, then both backwards, as with two layers of one model.
+        """
+        case = prepared.case
+        made = make_inputs(case, 0, "integers")
+        parameters = {name: self._to_device(made[name], case) for name in PARAMETERS if name in made}
+        kernel = self._prepare(case, parameters)
+        inputs = {name: self._to_device(array, case) for name, array in made.items() if name not in PARAMETERS}
+        if case.mode == "forward":
+            results = call(case, kernel, parameters, inputs)
+            self.backend.synchronize(tuple(results.values()))
+            return results
+        output = _timed_forward(kernel, parameters, inputs)()
+        call(case, prepared.kernel, prepared.parameters, prepared.sets[0])
+        return _named((output, *kernel.backward(inputs["grad_output"])))
+
+    def _prepare(self, case: Case, parameters: Results) -> Any:
+        if case.mode == "forward":
+            return self.backend.prepare_forward(case, parameters["weight"], parameters.get("bias"))
+        return self.backend.prepare_forward_backward(case)
+
+    def _kernel(self, case: Case, kind: str) -> tuple[Any, Results]:
+        """A kernel for a trial, with the parameters that go with its kind of inputs."""
+        made = make_inputs(case, 0, kind)
+        parameters = {name: self._to_device(made[name], case) for name in PARAMETERS if name in made}
+        return self._prepare(case, parameters), parameters
+
+    def _try(self, case: Case, trial: dict[str, Any], kernel: tuple[Any, Results], directory: str) -> dict[str, Any]:
+        """Answer one trial."""
+        inputs = self._inputs(case, trial["variation"], trial["kind"])
+        results = call(case, kernel[0], kernel[1], inputs)
+        self.backend.synchronize(tuple(results.values()))
+        folder = Path(directory) / trial["name"]
+        folder.mkdir()
+        return self._hand_over(case, results, inputs | kernel[1], folder)
+
+    def _operators(self, case: Case, trial: dict[str, Any], kernel: Any) -> list[str]:
+        inputs = self._inputs(case, trial["variation"], trial["kind"])
+        return observation.operators(lambda: call(case, kernel[0], kernel[1], inputs))
+
     def _on_device(self, case: Case, variation: int) -> Results:
-        return {name: self.backend.to_device(array, case.dtype) for name, array in make_inputs(case, variation).items()}
+        return {name: self._to_device(array, case) for name, array in make_inputs(case, variation).items()}
 
-    def _hand_over(self, case: Case, results: Results, directory: Path) -> dict[str, Any]:
+    def _inputs(self, case: Case, variation: int, kind: str = "normal") -> Results:
+        """The inputs on the device, without the parameters."""
+        made = make_inputs(case, variation, kind)
+        return {name: self._to_device(array, case) for name, array in made.items() if name not in PARAMETERS}
+
+    def _to_device(self, array: Any, case: Case) -> NativeArray:
+        return self.backend.to_device(array, case.dtype)
+
+    def _hand_over(
+        self, case: Case, results: Results, inputs: Results, directory: Path, earlier: Results | None = None
+    ) -> dict[str, Any]:
         """Describe the native results; convert and write them only if they are what they should be."""
-        facts = {name: describe(result) for name, result in results.items()}
-        if judge_facts(case, self.backend.device, facts).ok:
-            for name, result in results.items():
-                np.save(directory / f"{name}.npy", self.backend.to_numpy(result), allow_pickle=False)
-        return {name: dataclasses.asdict(fact) for name, fact in facts.items()}
+        native_type = observation.type_name(inputs["input1"])
+        facts = {name: observation.describe(result) for name, result in results.items()}
+        if judge_facts(case, self.backend.device, native_type, facts, "").ok:
+            self._save(results, directory)
+        return {
+            "native_type": native_type,
+            "facts": observation.facts_as_json(results),
+            "storages": {
+                "results": observation.storages_as_json(results),
+                "inputs": observation.storages_as_json(inputs),
+                "earlier": observation.storages_as_json(earlier or {}),
+            },
+        }
+
+    def _save(self, results: Results, directory: Path) -> None:
+        for name, result in results.items():
+            np.save(directory / f"{name}.npy", self.backend.to_numpy(result), allow_pickle=False)
 
 
-def describe(result: NativeArray) -> Facts:
-    """Say what a native result is, without converting it."""
-    dtype, shape, device = (getattr(result, name, None) for name in ("dtype", "shape", "device"))
-    return Facts(
-        type=type(result).__name__,
-        dtype=None if dtype is None else str(dtype).rpartition(".")[2],  # torch says torch.float32
-        shape=None if shape is None else tuple(int(size) for size in shape),
-        device=None if device is None and not isinstance(result, np.ndarray) else _device_name(device),
-    )
+class _Poisoned:
+    """While entered, fresh memory holds a pattern instead of zeros or what was there before; with glibc only."""
 
+    def __enter__(self) -> None:
+        self._set(POISON)
 
-def _device_name(device: object) -> str:
-    """``cpu`` or ``cuda``: torch devices have a type, JAX devices a platform, NumPy arrays (before 2.0) nothing."""
-    name = getattr(device, "type", None) or getattr(device, "platform", None) or device or "cpu"
-    return {"gpu": "cuda"}.get(str(name), str(name))
+    def __exit__(self, *_: object) -> None:
+        self._set(0)
+
+    @staticmethod
+    def _set(byte: int) -> None:
+        if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
+            library.mallopt(_M_PERTURB, byte)
 
 
 def call(case: Case, kernel: Any, parameters: Results, inputs: Results) -> Results:
@@ -206,11 +394,23 @@ def call(case: Case, kernel: Any, parameters: Results, inputs: Results) -> Resul
         return {"output": kernel(inputs["input1"], inputs["input2"])}
     output = kernel.forward(inputs["input1"], inputs["input2"], parameters["weight"], parameters.get("bias"))
     gradients = kernel.backward(inputs["grad_output"])
-    names = ("grad_input1", "grad_input2", "grad_weight", "grad_bias")
-    if not isinstance(gradients, tuple) or len(gradients) != len(names):
-        raise TypeError(f"backward returned {type(gradients).__name__}, expected a tuple of {len(names)} gradients")
-    named = {"output": output, **dict(zip(names, gradients, strict=True))}
-    return {name: result for name, result in named.items() if result is not None}
+    if not isinstance(gradients, tuple) or len(gradients) != 4:
+        raise TypeError(f"backward returned {type(gradients).__name__}, expected a tuple of 4 gradients")
+    return _named((output, *gradients))
+
+
+def _named(results: tuple[Any, ...]) -> Results:
+    """Results of a step by name, without what is None."""
+    names = ("output", "grad_input1", "grad_input2", "grad_weight", "grad_bias")
+    return {name: result for name, result in zip(names, results, strict=True) if result is not None}
+
+
+def _attempt(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call; an exception becomes its text."""
+    try:
+        return function(*arguments)
+    except Exception as error:
+        return f"raised {type(error).__name__}: {error}"
 
 
 def _timed_call(case: Case, kernel: Any, parameters: Results, inputs: Results) -> Call:

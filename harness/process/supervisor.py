@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import selectors
 import shutil
 import signal
@@ -41,14 +42,21 @@ STOP_SECONDS: Final = 5.0
 #: a forked grandchild holds the pipe.
 LOOK_SECONDS: Final = 1.0
 
+_RESULT_KEYS: Final = {"native_type", "facts", "storages"}
 #: What each answer must hold; a worker that leaves something out broke the protocol.
 ANSWER_KEYS: Final = {
     "load": {"available"},
     "support": {"supported"},
-    "prepare": {"prepare_seconds", "first_call_seconds", "facts", "threads"},
+    "examine": {"answers", "operators"},
+    "gradcheck": {"applies", "reason"},
+    "prepare": {"prepare_seconds", "first_call_seconds", "threads", "backend_module", *_RESULT_KEYS},
+    "exercise": _RESULT_KEYS,
+    "changed": {"changed", "replaced"},
     "warm_up": {"stretches"},
     "sample": {"seconds", "forward_seconds"},
-    "check": {"facts"},
+    "kept": _RESULT_KEYS,
+    "check": {"seconds", *_RESULT_KEYS},
+    "expect": {"quadratics"},
 }
 #: Compile caches, by the variable that moves each one.
 CACHE_VARIABLES: Final = {
@@ -99,14 +107,17 @@ class Worker:
         self.directory = directory
         directory.mkdir(mode=0o700)
         self._freeze = freeze
-        self._requests = 0
+        #: Time between the last request and its answer, by this process's clock.
+        self.elapsed_seconds = 0.0
         self._output = b""
         self._pending = b""
         self._oom_kills = environment.oom_kills()
         request_read, request_write = os.pipe()
         reply_read, reply_write = os.pipe()
+        nonce = secrets.token_hex(8)
         configuration = {
             "role": role,
+            "nonce": nonce,
             "parent": os.getpid(),
             "cpus": threads.cpus(thread_budget),
             "requests": request_read,
@@ -131,7 +142,7 @@ class Worker:
         self._output_pipe = self._process.stdout.fileno()
         os.set_blocking(self._output_pipe, False)
         os.set_blocking(self._reply_pipe, False)
-        self._answered("start", 0, start_seconds)
+        self._answered("start", nonce, start_seconds)
 
     @property
     def pid(self) -> int:
@@ -152,14 +163,15 @@ class Worker:
         if not self.alive:
             # Its pipes are closed, and their numbers may be another file's by now.
             raise WorkerError(Status.FAILED, "its process had ended before this request")
-        self._requests += 1
-        line = json.dumps({"id": self._requests, "do": do, **fields}).encode() + b"\n"
+        # An answer carries its request's number, which nobody can foresee: what was written ahead is no answer.
+        nonce = secrets.token_hex(8)
+        line = json.dumps({"id": nonce, "do": do, **fields}).encode() + b"\n"
         self._signal(signal.SIGCONT)
         try:
             os.write(self._request_pipe, line)
         except BrokenPipeError:
             raise self._end(Status.FAILED, self._obituary()) from None
-        return self._answered(do, self._requests, time_limit_seconds)
+        return self._answered(do, nonce, time_limit_seconds)
 
     def kill(self) -> None:
         """End the process, its group and whatever else descends from it, stopped or not."""
@@ -176,12 +188,14 @@ class Worker:
             os.close(self._reply_pipe)
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def _answered(self, do: str, number: int, limit_seconds: float) -> dict[str, Any]:
+    def _answered(self, do: str, nonce: str, limit_seconds: float) -> dict[str, Any]:
         """Wait for the reply with this number, then stop the worker."""
+        start = time.monotonic()
         line = self._line(limit_seconds)
+        self.elapsed_seconds = time.monotonic() - start
         try:
             reply = json.loads(line)
-            if not isinstance(reply, dict) or reply.pop("id", None) != number:
+            if not isinstance(reply, dict) or reply.pop("id", None) != nonce:
                 raise ValueError(line[:80])
             ok = bool(reply.pop("ok"))
             if ok and not ANSWER_KEYS.get(do, set()) <= set(reply):
@@ -335,7 +349,21 @@ class Supervisor:
         Raises:
             WorkerError: It did not start.
         """
-        key = (name, device)
+        return self._contestant((name, device), device)
+
+    def examiner(self, name: str, device: str) -> Worker:
+        """Return a worker for the same backend that is never timed; `discard_examiner` ends it.
+
+        Raises:
+            WorkerError: It did not start.
+        """
+        return self._contestant((f"examiner of {name}", device), device)[0]
+
+    def discard_examiner(self, name: str, device: str) -> None:
+        """Kill a backend's examiner, if there is one."""
+        self.discard(f"examiner of {name}", device)
+
+    def _contestant(self, key: tuple[str, str], device: str) -> tuple[Worker, bool]:
         if key in self._workers and self._workers[key].alive:
             return self._workers[key], False
         cache = self._root / f"cache{self._spawned}" if self.cold else self._cache

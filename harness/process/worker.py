@@ -43,9 +43,10 @@ def main() -> None:
     with os.fdopen(configuration["requests"], "rb") as requests, os.fdopen(configuration["replies"], "wb") as replies:
         module, name = ROLES[configuration["role"]]
         role = getattr(importlib.import_module(module), name)()
-        _send(replies, {"id": 0, "ok": True, "affinity": configuration["cpus"]})
+        _send(replies, {"id": configuration["nonce"], "ok": True, "affinity": configuration["cpus"]})
         for request in _receive(requests):
-            _send(replies, {"id": request.pop("id"), **answer(role.answers, request)})
+            nonce = request.pop("id")
+            _send(replies, {"id": nonce, **answer(role.answers, request)})
 
 
 def answer(answers: Mapping[str, Answer], request: dict[str, Any]) -> dict[str, Any]:

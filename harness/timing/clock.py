@@ -47,29 +47,40 @@ class Clock:
             steps.append(end - start)
         return min(steps)
 
-    def sample(self, calls: Sequence[Call], synchronize: Synchronize, count: int, first: int = 0) -> float:
-        """Return the seconds that ``count`` calls take, each with its synchronisation.
+    def sample(
+        self, calls: Sequence[Call], synchronize: Synchronize, count: int, first: int = 0, keep: int | None = None
+    ) -> tuple[float, Any]:
+        """Return the seconds that ``count`` calls take, each with its synchronisation; and the results of one of them.
 
         Args:
             calls: One for each input set; taken in turn.
             synchronize: Returns when a result exists.
             count: How many calls.
             first: Which input set begins.
+            keep: Which call's results to return, from 0; None for none.
         """
         turn = [calls[(first + index) % len(calls)] for index in range(count)]
+        # Two loops, so that keeping costs one assignment, and no question at every call.
+        cut = 0 if keep is None else keep + 1
+        before, after = turn[:cut], turn[cut:]
+        result = None
         now = self._now
         collecting = gc.isenabled()
         gc.disable()
         try:
             start = now()
-            for call in turn:
+            for call in before:
+                result = call()
+                synchronize(result)
+            kept = result
+            for call in after:
                 result = call()
                 synchronize(result)
             end = now()
         finally:
             if collecting:
                 gc.enable()
-        return end - start
+        return end - start, kept
 
     def settle(self, calls: Sequence[Call], synchronize: Synchronize, seconds: float) -> None:
         """Call, unrecorded, until ``seconds`` have passed; at least once, unless ``seconds`` is 0."""
@@ -90,7 +101,7 @@ class Clock:
         stretches: list[tuple[int, float]] = []
         done, count = 0, 1
         while done < at_least or self._now() < end:
-            taken = self.sample(calls, synchronize, count, first=done)
+            taken, _ = self.sample(calls, synchronize, count, first=done)
             stretches.append((count, taken))
             done += count
             if taken < SAMPLE_SECONDS / 2:
@@ -103,7 +114,7 @@ class Clock:
         def nothing(*_: object) -> None:
             return None
 
-        return min(self.sample([nothing, nothing], nothing, count) for _ in range(5)) / count
+        return min(self.sample([nothing, nothing], nothing, count)[0] for _ in range(5)) / count
 
 
 def calls_per_sample(call_seconds: float, tick_seconds: float) -> int:

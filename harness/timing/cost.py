@@ -33,12 +33,12 @@ def array_bytes(case: Case) -> int:
 def contestant_bytes(case: Case, workspace_bytes: int) -> int:
     """Predicted memory of one worker while it holds the case, in bytes.
 
-    The device's arrays, with ``INPUT_SETS`` input sets and one set of results more than is returned (the clock holds
-    the last result while the next is made); the float32 host copies they are made from and compared through; the
-    technique's workspace; the process.
+    The device's arrays, with ``INPUT_SETS`` input sets and two sets of results more than is returned (the clock holds
+    the last result while the next is made, and one for the gate; the gate holds a second weight before); the float32
+    host copies they are made from and compared through; the technique's workspace; the process.
     """
     host = array_bytes(case) // case.itemsize * (8 if case.dtype == "float64" else 4)
-    return PROCESS_BYTES + (INPUT_SETS + 1) * array_bytes(case) + host + workspace_bytes
+    return PROCESS_BYTES + (INPUT_SETS + 2) * array_bytes(case) + host + workspace_bytes
 
 
 def reference_bytes(case: Case) -> int:

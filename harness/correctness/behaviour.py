@@ -1,0 +1,139 @@
+"""The behaviour probe: what a right kernel does besides returning the right numbers.
+
+The worker reports what it saw around the calls: which inputs changed, where results lie in memory, which operators of
+PyTorch ran. Whether that is as it should be is decided here. Every rule is a promise of ``harness.backend.Backend``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from harness.correctness.gate import Verdict, passed, refused
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Arrays = Mapping[str, npt.NDArray[np.floating]]
+
+PROBE: Final = "behaviour"
+#: What PyTorch calls nn.Bilinear's work, in the order of its layers.
+BASELINE_OPERATORS: Final = ("aten::bilinear", "aten::_trilinear")
+
+#: Calls on inputs never seen may take this many times longer than calls on inputs seen before, ...
+FRESH_RATIO: Final = 5.0
+#: ... or this much longer, in seconds, before it is called remembering: a cold cache is slower, too.
+FRESH_SECONDS: Final = 100e-6
+#: The parent sees more time pass around a sample than the worker measured: pipes, thawing. In the median over the
+#: blocks it may be this much, in seconds, or as much again as was measured.
+UNSEEN_SECONDS: Final = 0.050
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Storage:
+    """Where an array lies in memory; of no size if that cannot be known."""
+
+    start: int
+    size: int
+
+    def overlaps(self, other: Storage) -> bool:
+        """Whether the two share a byte."""
+        return self.start < other.start + other.size and other.start < self.start + self.size
+
+
+def judge_unchanged(changed: Sequence[str]) -> Verdict:
+    """A kernel changes none of its inputs, bit for bit."""
+    if changed:
+        return refused(PROBE, f"changed its input: {', '.join(changed)}")
+    return passed(PROBE)
+
+
+def judge_storage(
+    results: Mapping[str, Storage], inputs: Mapping[str, Storage], earlier: Mapping[str, Storage]
+) -> Verdict:
+    """A result lies in memory of its own: not in an input, not in an earlier result, not in its sibling."""
+    for name, storage in results.items():
+        for what, others in (("the input", inputs), ("an earlier", earlier)):
+            for other, place in others.items():
+                if storage.overlaps(place):
+                    return refused(PROBE, f"{name} lies in the memory of {what} {other}")
+        for other, place in results.items():
+            if other != name and storage.overlaps(place):
+                return refused(PROBE, f"{name} and {other} lie in the same memory")
+    return passed(PROBE)
+
+
+def judge_intact(then: Arrays, now: Arrays) -> Verdict:
+    """What was returned stays as it was when it was returned: complete then, and untouched by later calls."""
+    for name, result in then.items():
+        if not same_bits(result, now[name]):
+            return refused(PROBE, f"{name} changed after it had been returned")
+    return passed(PROBE)
+
+
+def judge_repeated(first: Arrays, again: Arrays) -> Verdict:
+    """The same input twice gives the same bits, or the row says so; both were judged right or wrong elsewhere."""
+    if all(same_bits(result, again[name]) for name, result in first.items()):
+        return passed(PROBE)
+    return passed(PROBE, "nondeterministic")
+
+
+def judge_operators(called: Sequence[str], baseline: bool, native_type: str) -> Verdict:
+    """Nobody computes by calling nn.Bilinear but nn.Bilinear; inside PyTorch it is remarked, from outside refused."""
+    found = [name for name in called if name in BASELINE_OPERATORS]
+    if not found or baseline:
+        return passed(PROBE)
+    if native_type.startswith("torch."):
+        return passed(PROBE, "calls_nn_bilinear")
+    return refused(PROBE, f"computes by calling nn.Bilinear ({found[0]}), though its arrays are {native_type}")
+
+
+def judge_tampering(replaced: Sequence[str]) -> Verdict:
+    """A backend leaves the harness and the clock alone."""
+    if replaced:
+        return refused(PROBE, f"replaced {', '.join(replaced)}")
+    return passed(PROBE)
+
+
+def judge_memory_of_answers(fresh_seconds: Sequence[float], seen_seconds: float) -> Verdict:
+    """Inputs never seen take about as long as inputs seen before; else answers are remembered, and were timed.
+
+    Args:
+        fresh_seconds: Single calls, each on inputs of its own; the fastest counts.
+        seen_seconds: Of a call in the timed samples.
+    """
+    if not fresh_seconds:
+        return passed(PROBE)
+    least = min(fresh_seconds)
+    if least > FRESH_RATIO * seen_seconds and least - seen_seconds > FRESH_SECONDS:
+        return refused(
+            PROBE,
+            f"remembers answers: new inputs take {least:.3g} s a call, inputs seen before {seen_seconds:.3g} s",
+        )
+    return passed(PROBE)
+
+
+def judge_clock(unseen_seconds: Sequence[float], measured_seconds: Sequence[float]) -> Verdict:
+    """The time that the worker measured is the time that passed, by the parent's own clock.
+
+    Args:
+        unseen_seconds: By block: time that passed in the parent and that the worker did not account for.
+        measured_seconds: By block: what the worker measured.
+    """
+    if not unseen_seconds:
+        return passed(PROBE)
+    unseen, measured = float(np.median(unseen_seconds)), float(np.median(measured_seconds))
+    if unseen > max(UNSEEN_SECONDS, measured):
+        return refused(PROBE, f"its samples say {measured:.3g} s where {measured + unseen:.3g} s passed")
+    return passed(PROBE)
+
+
+def same_bits(one: npt.NDArray[np.floating], other: npt.NDArray[np.floating]) -> bool:
+    """Whether two arrays are equal bit for bit: NaN equals itself, and zero not minus zero."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    kind = np.uint64 if one.dtype == np.float64 else np.uint32
+    return bool(np.array_equal(np.ascontiguousarray(one).view(kind), np.ascontiguousarray(other).view(kind)))

@@ -1,0 +1,94 @@
+"""The exact probe: small integers, whose sum is the same in any order, so that the tolerance is zero.
+
+An integer of at most p bits is exact in a format with p bits of precision, and so is a sum of such integers as long as
+no partial sum leaves that range (Goldberg, What Every Computer Scientist Should Know About Floating-Point Arithmetic,
+1991). A technique may sum in any order and store any intermediate in the case's own format, so the inputs are chosen
+such that even the sum of absolute values of all terms of any result, S, stays below 2^p::
+
+    float64, float32    p = 24        dense: -2 to 2 everywhere (8 for each term)
+    tf32, float16       p = 11        sparse where in1 x in2 is large: -1, 0, 1 times weights of -2 to 2
+    bfloat16            p = 8         the same
+
+What the rounding probes cannot see, this one does: a term left out, taken twice or from elsewhere changes the sum by
+at least one, and one is too much. What it cannot see is precision as such: products of small integers are exact in
+every format.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from harness.case import Case
+
+#: Integers up to this are exact in what a technique may store, by dtype or, for float32, by precision.
+LIMITS: Final = {"float64": 2**24, "float32": 2**24, "tf32": 2**11, "float16": 2**11, "bfloat16": 2**8}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Density:
+    """How many numbers differ from zero, so that every sum stays exact.
+
+    Attributes:
+        dense: Whether values of -2 to 2 may stand everywhere; else inputs are -1, 0 or 1.
+        in_row: For ``input1``, ``input2`` and ``grad_output``: how many in each row of the batch.
+        in_column: How many rows of ``grad_output`` have one, in each of its columns.
+    """
+
+    dense: bool
+    in_row: Mapping[str, int]
+    in_column: int
+
+
+def plan(case: Case) -> Density:
+    """Choose the density: as many numbers as the case's format allows.
+
+    Half of the limit is used, so that the sum of two such inputs (for linearity) is exact, too.
+    """
+    limit = LIMITS["tf32" if case.precision == "tf32" else case.dtype] // 2
+    dense = limit > 2**11
+    # A term is at most 2 * 2 * 2 or 1 * 2 * 1, and there is a bias of at most 2.
+    terms = (limit - 2) // (8 if dense else 2)
+    in_row = {"input1": case.in1_features, "input2": case.in2_features, "grad_output": case.out_features}
+    summed = [("input1", "input2")]
+    if case.mode == "forward_backward":
+        summed += [("grad_output", "input1"), ("grad_output", "input2")]
+    for pair in summed:
+        while in_row[pair[0]] * in_row[pair[1]] > terms:
+            larger = max(pair, key=lambda name: in_row[name])
+            in_row[larger] = -(-in_row[larger] // 2)
+    full = in_row == {"input1": case.in1_features, "input2": case.in2_features, "grad_output": case.out_features}
+    return Density(dense and full, in_row, terms)
+
+
+def integers(
+    generator: np.random.Generator, name: str, shape: tuple[int, ...], density: Density
+) -> npt.NDArray[np.integer]:
+    """Return the array ``name`` of ``shape``, integers of at most 2."""
+    if name in ("weight", "bias") or density.dense:
+        values = generator.integers(-2, 3, shape, dtype=np.int8)
+    else:
+        values = 2 * generator.integers(0, 2, shape, dtype=np.int8) - 1
+    if name in density.in_row and density.in_row[name] < shape[1]:
+        values[_beyond(generator.random(shape, dtype=np.float32), density.in_row[name], axis=1)] = 0
+    if name == "grad_output" and density.in_column < shape[0]:
+        values[_beyond(generator.random(shape, dtype=np.float32), density.in_column, axis=0)] = 0
+    return values
+
+
+def first_difference(expected: npt.NDArray[np.floating], actual: npt.NDArray[np.floating]) -> tuple[int, int] | None:
+    """Return the position of the first element that differs and how many do; None if none does. NaN differs."""
+    differ = ~(expected == actual)
+    count = int(np.count_nonzero(differ))
+    return (int(np.argmax(differ)), count) if count else None
+
+
+def _beyond(keys: npt.NDArray[np.floating], kept: int, axis: int) -> npt.NDArray[np.bool_]:
+    """Mark all but the ``kept`` elements with the smallest keys along an axis."""
+    return keys.argsort(axis=axis).argsort(axis=axis) >= kept

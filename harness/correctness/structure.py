@@ -1,0 +1,172 @@
+"""The structure probe: odd sizes and telling inputs, in a worker that is never timed, its fresh memory poisoned.
+
+A kernel that is right on one shape may transpose where all sizes are equal, forget a tail, share a packed weight with
+its sibling, or rely on fresh memory being zero. Each trial asks for one such thing, on sizes small enough to ask all of
+them; what a backend answers here holds for its dtype, precision and mode, whatever the case.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from harness.case import Case
+from harness.correctness.bound import TINY, tolerance
+from harness.correctness.gate import Expected, Verdict, judge_exactly, passed, refused
+from harness.correctness.inputs import permutation
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Arrays = Mapping[str, npt.NDArray[np.floating]]
+
+PROBE: Final = "structure"
+#: Share of S within which a result must lie where only its range is asked: far beyond any rounding.
+RANGE_SHARE: Final = 2.0**-4
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Trial:
+    """One question to a kernel.
+
+    Attributes:
+        name: Names the folder of its answer.
+        sentence: What a right kernel does.
+        case: Sizes and the rest.
+        kind: Of the inputs; see ``inputs.py``.
+        kernel: Trials of one case with the same text share a prepared kernel; those with another text have one of
+            their own, prepared before any of the case is called.
+        variation: Of the inputs.
+    """
+
+    name: str
+    sentence: str
+    case: Case
+    kind: str
+    kernel: str = "first"
+    variation: int = 0
+
+
+def trials(asked: Case) -> tuple[Trial, ...]:
+    """Return the trials for the dtype, precision and mode of a case; its sizes do not matter."""
+
+    def sized(batch: int, in1: int, in2: int, out: int, bias: bool = True) -> Case:
+        return dataclasses.replace(asked, batch=batch, in1_features=in1, in2_features=in2, out_features=out, bias=bias)
+
+    primes = sized(7, 5, 3, 11)
+    tall, wide = sized(131, 67, 37, 19), sized(5, 3, 131, 2, bias=False)
+    return (
+        Trial("primes", "no axis is taken for another, on four sizes that are different primes", primes, "integers"),
+        Trial(
+            "other-weight",
+            "two kernels prepared with two weights and called in turn each answer for their own",
+            primes,
+            "other integers",
+            kernel="second",
+        ),
+        Trial("primes-again", "the first kernel still does after the second was called", primes, "integers"),
+        Trial("exchanged", "other inputs give other results", primes, "exchanged input1"),
+        Trial("added", "the result is linear in input1", primes, "added input1"),
+        Trial("permuted", "permuting the rows of the batch permutes the results", primes, "permuted rows"),
+        Trial("zero", "a zero input1 leaves the bias", primes, "zero input1"),
+        Trial("large", "values near overflow come out right", primes, "large", kernel="random"),
+        Trial("subnormal", "subnormal values do no harm", primes, "subnormal", kernel="random"),
+        Trial("nonfinite", "NaN and infinity stay in their rows", primes, "nonfinite", kernel="random"),
+        Trial("one-hot", "one-hot inputs read single weights back", sized(15, 5, 3, 11, bias=False), "one-hot"),
+        Trial("tall", "no tail of a tile is left out, on larger primes", tall, "integers"),
+        Trial("wide", "there need not be a bias, and in1 may be far below in2", wide, "integers"),
+        Trial("ones", "batch, in1_features and out_features may be 1", sized(1, 1, 3, 1), "integers"),
+        Trial("column", "in2_features may be 1", sized(3, 5, 1, 2), "integers"),
+        Trial("empty", "a batch of zero rows gives zero rows", sized(0, 5, 3, 11), "integers"),
+    )
+
+
+def judge_trial(trial: Trial, expected: Expected, answers: Mapping[str, Arrays]) -> Verdict:
+    """Judge one trial.
+
+    Args:
+        trial: The question.
+        expected: The reference's answer.
+        answers: The contestant's, by the trial's name: some trials are judged beside another one.
+    """
+    judged = _JUDGES.get(trial.name, _exact)(trial, expected, answers)
+    return judged if judged.ok else dataclasses.replace(judged, reason=f"not so: {trial.sentence}: {judged.reason}")
+
+
+def _exact(trial: Trial, expected: Expected, answers: Mapping[str, Arrays]) -> Verdict:
+    return judge_exactly(trial.case, expected, answers[trial.name], PROBE)
+
+
+def _linear(trial: Trial, expected: Expected, answers: Mapping[str, Arrays]) -> Verdict:
+    """Besides the right values: f(x + x') + f(0) = f(x) + f(x'), of the kernel's own answers."""
+    one, other, both, zero = (answers[name]["output"] for name in ("primes", "exchanged", "added", "zero"))
+    if not np.array_equal(both + zero, one + other):
+        return refused(PROBE, f"output differs by up to {np.abs(both + zero - one - other).max():.9g}")
+    return _exact(trial, expected, answers)
+
+
+def _permuted(trial: Trial, expected: Expected, answers: Mapping[str, Arrays]) -> Verdict:
+    """Besides the right values: row by row the kernel's own answer to the rows as they were."""
+    order = permutation(trial.case, trial.variation)
+    if not np.array_equal(answers[trial.name]["output"], answers["primes"]["output"][order]):
+        return refused(PROBE, "rows of output are not those of the answer to the rows in order")
+    return _exact(trial, expected, answers)
+
+
+def _large(trial: Trial, expected: Expected, answers: Mapping[str, Arrays]) -> Verdict:
+    """Only the range is asked: how exact the answer is, other probes ask."""
+    return _loosely(trial, expected, answers, RANGE_SHARE)
+
+
+def _subnormal(trial: Trial, expected: Expected, answers: Mapping[str, Arrays]) -> Verdict:
+    """Results may be flushed to zero, as some frameworks do; that is remarked, not refused."""
+    judged = _loosely(trial, expected, answers, 1.0)
+    flushed = any(
+        bool((np.abs(result - expected.values[name]) > tolerance(trial.case, name, expected.values[name], scale)).any())
+        or bool(((result == 0) & (np.abs(expected.values[name]) > _least(trial.case))).any())
+        for name, result in answers[trial.name].items()
+        if (scale := expected.scales[name]).size
+    )
+    return dataclasses.replace(judged, remark="flushes_subnormals") if judged.ok and flushed else judged
+
+
+def _least(case: Case) -> float:
+    """Twice the smallest subnormal number: below that a right result may be zero."""
+    bits = {"float64": 52, "float32": 23, "float16": 10, "bfloat16": 7}[case.dtype]
+    return TINY[case.dtype] * 2.0 ** (1 - bits)
+
+
+def _loosely(trial: Trial, expected: Expected, answers: Mapping[str, Arrays], share: float) -> Verdict:
+    for name, result in answers[trial.name].items():
+        error = np.abs(result - expected.values[name])
+        allowed = share * expected.scales[name] + 2 * TINY[trial.case.dtype]
+        wrong = ~(error <= allowed)  # NaN is wrong
+        if wrong.any():
+            index = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
+            return refused(
+                PROBE,
+                f"{name}[{', '.join(str(int(axis)) for axis in index)}] is {result[index]:.9g}, "
+                f"expected {expected.values[name][index]:.9g} (seed {trial.case.seed})",
+            )
+    return passed(PROBE)
+
+
+def _nonfinite(trial: Trial, expected: Expected, answers: Mapping[str, Arrays]) -> Verdict:
+    """Where nn.Bilinear gives NaN or infinity, so should others; reported, never refused."""
+    same = all(
+        np.array_equal(np.isfinite(answers[trial.name][name]), np.isfinite(value))
+        for name, value in expected.values.items()
+    )
+    return passed(PROBE, "" if same else "nonfinite_differs")
+
+
+_JUDGES: Final[dict[str, Callable[[Trial, Expected, Mapping[str, Arrays]], Verdict]]] = {
+    "added": _linear,
+    "permuted": _permuted,
+    "large": _large,
+    "subnormal": _subnormal,
+    "nonfinite": _nonfinite,
+}

@@ -1,0 +1,354 @@
+"""The examination: put the gate's questions to a worker, and have its answers judged.
+
+The same questions, in the same order, whether a run asks them or a test of a third party (``conformance.py``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from harness.case import Case
+from harness.correctness import behaviour, gate, structure
+from harness.correctness.behaviour import Storage
+from harness.correctness.gate import Expected, Facts, Verdict
+from harness.entrant import Entrant, fresh_folder
+from harness.plan import BASELINE
+from harness.record import Status
+from harness.sitting import Remote, Workers
+
+#: What ``exercise`` asks, in order: the kind and the variation of the inputs that the answer is for.
+EXERCISES: Final = {
+    "another kernel": ("integers", 0),
+    "again": ("normal", 0),
+    "new values in the same buffers": ("normal", 1),
+    "the same values in new buffers": ("normal", 0),
+}
+#: Where an entrant's first results stay until they have been compared with what they are at the end.
+FIRST: Final = "first"
+#: Gradients are held against finite differences on sizes this small: that takes two calls for each number that goes in.
+GRADCHECK_SIZES: Final = (3, 2, 4, 2)
+
+Arrays = dict[str, Any]
+
+
+class Expectations:
+    """The reference's answers, each asked for once.
+
+    They are read into this process's memory map and their files deleted at once: while a contestant runs, no right
+    answer is in any folder.
+
+    Args:
+        workers: Has the reference.
+        limit_seconds: Longest time for one answer.
+    """
+
+    def __init__(self, workers: Workers, limit_seconds: float) -> None:
+        self._workers = workers
+        self._limit_seconds = limit_seconds
+        self._known: dict[tuple[Case, str, int], Expected] = {}
+
+    def of(self, case: Case, kind: str, variation: int) -> Expected:
+        """Return what is expected.
+
+        Raises:
+            WorkerError: The reference could not be had.
+        """
+        key = (case, kind, variation)
+        if key not in self._known:
+            referee = self._workers.referee()
+            folder = fresh_folder(referee.directory / "expected")
+            said = referee.request(
+                "expect",
+                self._limit_seconds,
+                case=dataclasses.asdict(case),
+                kind=kind,
+                variation=variation,
+                directory=str(folder),
+            )
+            self._known[key] = Expected(
+                arrays(folder, case),
+                arrays(folder, case, ".scale"),
+                said["quadratics"],
+                {
+                    name: (positions, values)
+                    for name, positions in arrays(folder, case, ".positions").items()
+                    for values in (np.load(folder / f"{name}.wide.npy", allow_pickle=False),)
+                },
+            )
+            shutil.rmtree(folder, ignore_errors=True)
+        return self._known[key]
+
+    def forget(self, case: Case, kind: str | None = None) -> None:
+        """Let the answers about a case go; all of them, or those of one kind."""
+        for key in [key for key in self._known if key[0] == case and kind in (None, key[1])]:
+            del self._known[key]
+
+
+class Examination:
+    """The questions about one case on one device.
+
+    Args:
+        case: The case.
+        device: Where.
+        expectations: The reference's answers.
+        limit_seconds: Longest time for one answer of a contestant.
+    """
+
+    def __init__(self, case: Case, device: str, expectations: Expectations, limit_seconds: float) -> None:
+        self._case = case
+        self._device = device
+        self._expectations = expectations
+        self._limit_seconds = limit_seconds
+
+    def prepare(self, entrant: Entrant, input_sets: int) -> dict[str, Any] | None:
+        """Have the case prepared and called once; judge all but the values, for which there is no reference yet."""
+        said = self._ask(entrant, FIRST, "prepare", case=dataclasses.asdict(self._case), input_sets=input_sets)
+        if said is not None:
+            entrant.note(judge_type(said["native_type"], said["backend_module"]))
+            self._judge_form(entrant, said, "bound")
+        return said
+
+    def judge_first(self, entrant: Entrant) -> Arrays | None:
+        """Judge the values of the first results; return them, or None if they could not be read."""
+        expected = self._expectations.of(self._case, "normal", 0)
+        actual = self._read(entrant, FIRST)
+        if actual is not None:
+            verdict = gate.judge(self._case, expected, actual)
+            entrant.note(verdict)
+            self._place(entrant)
+        return actual
+
+    def exercise(self, entrant: Entrant, what: str) -> None:
+        """Have one exercise done, and judge its results."""
+        kind, variation = EXERCISES[what]
+        expected = self._expectations.of(self._case, kind, variation)
+        probe = "exact" if kind == "integers" else "behaviour"
+        said = self._ask(entrant, "exercise", "exercise", what=what)
+        if said is None or not self._judge_form(entrant, said, probe):
+            return
+        actual = self._read(entrant, "exercise")
+        if actual is None:
+            return
+        if kind == "integers":
+            entrant.note(gate.judge_exactly(self._case, expected, actual))
+            return
+        if variation == 0:
+            first = self._read(entrant, FIRST)
+            if first is None:
+                return
+            repeated = behaviour.judge_repeated(first, actual)
+            entrant.note(repeated)
+            if not repeated.remark:
+                return  # bit for bit what was judged before
+        judged = gate.judge(self._case, expected, actual, probe)
+        told = judged.reason and f"{what}: {judged.reason}"
+        entrant.note(dataclasses.replace(judged, reason=told))
+        self._place(entrant)
+
+    def finish_exercises(self, entrant: Entrant) -> None:
+        """See that inputs and first results are as they were."""
+        said = self._ask(entrant, "exercise", "changed")
+        if said is None:
+            return
+        entrant.note(behaviour.judge_unchanged(said["changed"]), behaviour.judge_tampering(said["replaced"]))
+        first, now = self._read(entrant, FIRST), self._read(entrant, "exercise")
+        if first is not None and now is not None:
+            entrant.note(behaviour.judge_intact(first, now))
+        shutil.rmtree(entrant.kept_folder(FIRST), ignore_errors=True)
+
+    def judge_kept(self, entrant: Entrant, variation: int) -> None:
+        """Judge results from inside a timed sample, on the input set ``variation``."""
+        expected = self._expectations.of(self._case, "normal", variation)
+        said = self._ask(entrant, "kept", "kept")
+        if said is None or not self._judge_form(entrant, said, "bound"):
+            return
+        actual = self._read(entrant, "kept")
+        if actual is not None:
+            judged = gate.judge(self._case, expected, actual)
+            told = judged.reason and f"in a timed sample: {judged.reason}"
+            entrant.note(dataclasses.replace(judged, reason=told))
+            self._place(entrant)
+
+    def check_again(self, entrant: Entrant, variations: list[int], settle_seconds: float) -> list[float] | None:
+        """Have it called on inputs that it has not seen; return the times of all but the last of these calls."""
+        said = self._ask(entrant, "check", "check", variations=variations, settle_seconds=settle_seconds)
+        if said is None:
+            return None
+        self._judge_form(entrant, said, "bound")
+        changed = entrant.ask("changed", self._limit_seconds, directory=str(entrant.results_folder("changed")))
+        if changed is not None:
+            entrant.note(behaviour.judge_unchanged(changed["changed"]), behaviour.judge_tampering(changed["replaced"]))
+        return list(said["seconds"])
+
+    def judge_check(self, entrant: Entrant, variation: int) -> None:
+        """Judge the values that ``check_again`` left: they are for the last of its variations."""
+        expected = self._expectations.of(self._case, "normal", variation)
+        actual = self._read(entrant, "check")
+        if actual is not None:
+            entrant.note(gate.judge(self._case, expected, actual))
+            self._place(entrant)
+
+    def _place(self, entrant: Entrant) -> None:
+        """Place the cell by all errors seen so far."""
+        judged = [verdict for verdict in entrant.verdicts if verdict.errors]
+        if not judged:
+            entrant.note(gate.passed("precision"))
+            entrant.precision_class = None
+            return
+        wide_range = entrant.wide_range is not False
+        entrant.precision_class, verdict = gate.judge_precision(self._case, judged, wide_range)
+        entrant.note(verdict)
+
+    def _ask(self, entrant: Entrant, folder: str, do: str, **fields: Any) -> dict[str, Any] | None:
+        directory = str(entrant.results_folder(folder))
+        return entrant.ask(do, self._limit_seconds, directory=directory, **fields)
+
+    def _judge_form(self, entrant: Entrant, said: Mapping[str, Any], probe: str) -> bool:
+        """Judge what results say of themselves, and where they lie."""
+        form = gate.judge_facts(self._case, self._device, said["native_type"], facts(said), probe)
+        entrant.note(form)
+        if form.ok:
+            results, inputs, earlier = (storages(said, key) for key in ("results", "inputs", "earlier"))
+            entrant.note(behaviour.judge_storage(results, inputs, earlier))
+        return form.ok
+
+    def _read(self, entrant: Entrant, folder: str) -> Arrays | None:
+        """Read results; what cannot be read ends the cell. None also if they were refused before they were written."""
+        place = entrant.kept_folder(folder)
+        if any(verdict for verdict in entrant.verdicts if not verdict.ok) and not any(place.iterdir()):
+            return None
+        try:
+            found = arrays(place, self._case)
+            if set(found) != set(self._case.result_shapes()):
+                raise ValueError(f"it left {', '.join(found) or 'nothing'}")
+        except (OSError, ValueError) as error:
+            entrant.end(Status.FAILED, f"it could not be checked: {error}")
+            return None
+        return found
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Structure:
+    """What the structure probe found out about a backend.
+
+    Attributes:
+        verdicts: By the trial's name; besides, ``operators`` and ``gradcheck``.
+        wide_range: Whether numbers beyond float16's range came out right.
+    """
+
+    verdicts: Mapping[str, Verdict]
+    wide_range: bool
+
+
+def examine(
+    asked: Case, name: str, device: str, remote: Remote, expectations: Expectations, limit_seconds: float
+) -> Structure:
+    """Put the structure probe's trials to a loaded worker.
+
+    Args:
+        asked: Gives dtype, precision, mode and seed; sizes do not matter.
+        name: The backend's own name.
+        device: Where.
+        remote: A worker that is not timed.
+        expectations: The reference's answers.
+        limit_seconds: Longest time for the answer.
+
+    Raises:
+        WorkerError: The worker, or the reference, did not answer.
+    """
+    trials = structure.trials(asked)
+    able = {
+        case: remote.request("support", limit_seconds, case=dataclasses.asdict(case))["supported"]
+        for case in dict.fromkeys(trial.case for trial in trials)
+    }
+    trials = tuple(trial for trial in trials if able[trial.case])
+    folder = fresh_folder(remote.directory / "trials")
+    said = remote.request(
+        "examine",
+        limit_seconds,
+        trials=[
+            {**{key: getattr(trial, key) for key in ("name", "kind", "kernel", "variation")}, "case": case}
+            for trial in trials
+            for case in (dataclasses.asdict(trial.case),)
+        ],
+        directory=str(folder),
+    )
+    verdicts: dict[str, Verdict] = {}
+    answers: dict[str, Arrays] = {}
+    native_type = ""
+    for trial in trials:
+        answer = said["answers"].get(trial.name, {"error": "gave no answer"})
+        if "error" in answer:
+            verdicts[trial.name] = gate.refused(structure.PROBE, f"not so: {trial.sentence}: {answer['error']}")
+            continue
+        native_type = answer["native_type"]
+        form = gate.judge_facts(trial.case, device, native_type, facts(answer), structure.PROBE)
+        results, inputs = storages(answer, "results"), storages(answer, "inputs")
+        placed = behaviour.judge_storage(results, inputs, {})
+        if form.ok and placed.ok:
+            answers[trial.name] = arrays(folder / trial.name, trial.case)
+        else:
+            refusal = form if not form.ok else placed
+            verdicts[trial.name] = gate.refused(structure.PROBE, f"not so: {trial.sentence}: {refusal.reason}")
+    for trial in trials:
+        if trial.name in answers:
+            expected = expectations.of(trial.case, trial.kind, trial.variation)
+            try:
+                verdicts[trial.name] = structure.judge_trial(trial, expected, answers)
+            except KeyError:  # judged beside another trial, which was refused
+                verdicts[trial.name] = gate.refused(
+                    structure.PROBE, f"not so: {trial.sentence}: nothing to compare with"
+                )
+    verdicts["operators"] = behaviour.judge_operators(said["operators"], name == BASELINE, native_type)
+    if asked.mode == "forward_backward":
+        verdicts["gradcheck"] = gradcheck(asked, remote, limit_seconds)
+    shutil.rmtree(folder, ignore_errors=True)
+    ordered = {trial.name: verdicts.pop(trial.name) for trial in trials}
+    return Structure(ordered | verdicts, "large" not in ordered or ordered["large"].ok)
+
+
+def gradcheck(asked: Case, remote: Remote, limit_seconds: float) -> Verdict:
+    """Have PyTorch's gradcheck done, where the arrays are PyTorch's; in float64, as finite differences need it."""
+    batch, in1, in2, out = GRADCHECK_SIZES
+    case = Case(batch, in1, in2, out, dtype="float64", mode="forward_backward", seed=asked.seed)
+    if not remote.request("support", limit_seconds, case=dataclasses.asdict(case))["supported"]:
+        return gate.passed(structure.PROBE)
+    said = remote.request("gradcheck", limit_seconds, case=dataclasses.asdict(case))
+    if said["reason"]:
+        return gate.refused(structure.PROBE, f"not so: the gradients are those of the output: {said['reason']}")
+    return gate.passed(structure.PROBE)
+
+
+def judge_type(native_type: str, backend_module: str) -> Verdict:
+    """Arrays are a framework's: one of the backend's own could put off its work until the clock has stopped."""
+    if native_type.startswith(f"{backend_module}."):
+        return gate.refused("behaviour", f"its arrays are {native_type}, a type of its own, expected a framework's")
+    return gate.passed("behaviour")
+
+
+def facts(said: Mapping[str, Any]) -> dict[str, Facts]:
+    """Facts as they travelled."""
+    return {
+        name: Facts(**{**fact, "shape": None if fact["shape"] is None else tuple(fact["shape"])})
+        for name, fact in said["facts"].items()
+    }
+
+
+def storages(said: Mapping[str, Any], of: str) -> dict[str, Storage]:
+    """Storages as they travelled."""
+    return {name: Storage(*place) for name, place in said["storages"][of].items()}
+
+
+def arrays(folder: Path, case: Case, suffix: str = "") -> Arrays:
+    """Map the files of a case's results that are there, by name."""
+    return {
+        name: np.load(path, mmap_mode="r", allow_pickle=False)
+        for name in case.result_shapes()
+        if (path := folder / f"{name}{suffix}.npy").is_file()
+    }

@@ -1,0 +1,158 @@
+"""What a worker sees of a backend's arrays and calls, without trusting or converting them.
+
+Frameworks have no common word for most of it, so each question is asked in the few dialects there are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from harness.correctness.behaviour import Storage
+from harness.correctness.gate import Facts
+from harness.timing.clock import Clock
+
+if TYPE_CHECKING:
+    from harness.backend import NativeArray, Step
+
+    Results = dict[str, NativeArray]
+
+#: What a backend has no business replacing: the clocks, and what carries its answers. Looked up before it is loaded.
+_WATCHED: Final[tuple[tuple[Any, str], ...]] = (
+    (time, "perf_counter"),
+    (time, "perf_counter_ns"),
+    (time, "monotonic"),
+    (time, "time"),
+    (Clock, "sample"),
+    (Clock, "settle"),
+    (Clock, "warm_up"),
+    (np, "save"),
+    (np, "array_equal"),
+    (json, "dumps"),
+    (os, "write"),
+)
+_ORIGINALS: Final = tuple(getattr(owner, name) for owner, name in _WATCHED)
+
+
+def replaced() -> list[str]:
+    """Name what is no longer what it was when this module was imported."""
+    return [
+        f"{owner.__name__}.{name}"
+        for (owner, name), original in zip(_WATCHED, _ORIGINALS, strict=True)
+        if getattr(owner, name) is not original
+    ]
+
+
+def describe(result: NativeArray) -> Facts:
+    """Say what a native result is, without converting it."""
+    dtype, shape, device = (getattr(result, name, None) for name in ("dtype", "shape", "device"))
+    return Facts(
+        type=type_name(result),
+        dtype=None if dtype is None else str(dtype).rpartition(".")[2],  # torch says torch.float32
+        shape=None if shape is None else tuple(int(size) for size in shape),
+        device=None if device is None and not isinstance(result, np.ndarray) else _device_name(device),
+    )
+
+
+def type_name(result: object) -> str:
+    """The exact type, with its module: a subclass is another type."""
+    return f"{type(result).__module__}.{type(result).__qualname__}"
+
+
+def storage(array: NativeArray) -> Storage:
+    """Where an array lies in memory; the whole of what it is a view of, where the framework tells."""
+    if isinstance(array, np.ndarray):
+        while isinstance(array.base, np.ndarray):
+            array = array.base
+        start = int(array.__array_interface__["data"][0])
+        return Storage(start, array.nbytes)
+    if hasattr(array, "untyped_storage"):  # torch
+        place = array.untyped_storage()
+        return Storage(int(place.data_ptr()), int(place.nbytes()))
+    if hasattr(array, "unsafe_buffer_pointer"):  # JAX
+        return Storage(int(array.unsafe_buffer_pointer()), int(array.nbytes))
+    interface = getattr(array, "__cuda_array_interface__", None)  # CuPy, Numba, ...
+    if interface is not None:
+        return Storage(int(interface["data"][0]), int(array.nbytes))
+    return Storage(0, 0)
+
+
+def refill(target: NativeArray, values: NativeArray) -> NativeArray:
+    """Write new values into an array's own memory; where arrays cannot be written (JAX), return the new array."""
+    try:
+        target[...] = values
+    except TypeError:
+        return values
+    return target
+
+
+def operators(call: Callable[[], object]) -> list[str]:
+    """Call, and name the operators of PyTorch that ran, if PyTorch is in this process at all."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None:
+        call()
+        torch = sys.modules.get("torch")  # imported by that call, perhaps
+        if torch is None:
+            return []
+    with torch.autograd.profiler.profile() as profile:
+        call()
+    return sorted({str(event.name) for event in profile.function_events if str(event.name).startswith("aten::")})
+
+
+def gradcheck(step: Step, given: list[NativeArray]) -> str | None:
+    """Hold a step's backward against finite differences of its forward; None where arrays are not PyTorch's.
+
+    Returns what PyTorch's gradcheck objects to; empty if nothing.
+
+    Args:
+        step: Prepared for float64.
+        given: input1, input2, weight, and bias if there is one.
+    """
+    torch: Any = sys.modules.get("torch")
+    if torch is None or not isinstance(given[0], torch.Tensor):
+        return None
+    absent = [None] * (4 - len(given))
+
+    def forward(context: Any, *arrays: Any) -> Any:
+        context.save_for_backward(*arrays)
+        with torch.enable_grad():  # a custom function's body is outside autograd, a step may use it
+            return step.forward(*arrays, *absent)
+
+    def backward(context: Any, grad_output: Any) -> Any:
+        # gradcheck asks for several gradients after one forward; a step answers once, so it goes forward again.
+        arrays = context.saved_tensors
+        with torch.enable_grad():
+            step.forward(*arrays, *absent)
+            return step.backward(grad_output.contiguous())[: len(arrays)]
+
+    bodies = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    function: Any = type("StepFunction", (torch.autograd.Function,), bodies)
+    leaves = tuple(array.clone().requires_grad_() for array in given)
+    try:
+        torch.autograd.gradcheck(function.apply, leaves, check_undefined_grad=False)
+    except torch.autograd.gradcheck.GradcheckError as error:
+        return " ".join(str(error).split())[:400]
+    return ""
+
+
+def facts_as_json(results: Results) -> dict[str, Any]:
+    """The facts of some results, as they travel."""
+    return {name: dataclasses.asdict(describe(result)) for name, result in results.items()}
+
+
+def storages_as_json(results: Results) -> dict[str, list[int]]:
+    """The storages of some results, as they travel."""
+    return {name: list(dataclasses.astuple(storage(result))) for name, result in results.items()}
+
+
+def _device_name(device: object) -> str:
+    """``cpu`` or ``cuda``: torch devices have a type, JAX devices a platform, NumPy arrays (before 2.0) nothing."""
+    name = getattr(device, "type", None) or getattr(device, "platform", None) or device or "cpu"
+    return {"gpu": "cuda"}.get(str(name), str(name))

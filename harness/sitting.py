@@ -1,0 +1,105 @@
+"""A sitting: what everything in one run shares, and whom it talks to."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.case import Case
+from harness.plan import Plan
+from harness.record import Sample
+
+
+class Remote(Protocol):
+    """A worker, as the runner sees it."""
+
+    directory: Path
+    #: Time between the last request and its answer, by the clock of this process.
+    elapsed_seconds: float
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still be asked."""
+        ...
+
+    def request(self, do: str, time_limit_seconds: float, **fields: Any) -> dict[str, Any]:
+        """Ask; raises WorkerError."""
+        ...
+
+
+class Workers(Protocol):
+    """A supervisor, as the runner sees it."""
+
+    cold: bool
+
+    def worker(self, name: str, device: str) -> tuple[Remote, bool]:
+        """Return a contestant's worker, and whether it has just been started with empty compile caches."""
+        ...
+
+    def examiner(self, name: str, device: str) -> Remote:
+        """Return a worker for the same backend that is never timed."""
+        ...
+
+    def referee(self) -> Remote:
+        """Return the reference's worker."""
+        ...
+
+    def discard(self, name: str, device: str) -> None:
+        """End a worker."""
+        ...
+
+    def discard_examiner(self, name: str, device: str) -> None:
+        """End an examiner."""
+        ...
+
+
+class Observer(Protocol):
+    """Who wants to know how far the run is. Called only while every worker is stopped."""
+
+    def group(self, number: int, total: int, case: Case, device: str) -> None:
+        """A group begins; numbers are from 1."""
+        ...
+
+    def stage(self, text: str) -> None:
+        """What comes next within the group."""
+        ...
+
+
+class Silent:
+    """An observer that does not look."""
+
+    def group(self, number: int, total: int, case: Case, device: str) -> None:
+        """Do nothing."""
+
+    def stage(self, text: str) -> None:
+        """Do nothing."""
+
+
+@dataclasses.dataclass
+class Sitting:
+    """What a run shares.
+
+    Attributes:
+        plan: What to measure, with limits, budget and thread count.
+        workers: The supervisor.
+        observer: Told what comes next.
+        keep_sample: Called with every sample, warmup included, as it comes.
+        now: A monotonic clock, in seconds, for budgets.
+        order: Draws the order of measuring; seeded by the plan.
+        secret: Draws what no backend shall foresee: which results are looked at, which inputs come after timing.
+    """
+
+    plan: Plan
+    workers: Workers
+    observer: Observer = dataclasses.field(default_factory=Silent)
+    keep_sample: Callable[[Sample], None] = lambda sample: None
+    now: Callable[[], float] = time.monotonic
+    order: random.Random = dataclasses.field(default_factory=random.Random)
+    secret: random.Random = dataclasses.field(default_factory=random.SystemRandom)
+
+    def __post_init__(self) -> None:
+        self.order.seed(self.plan.seed)
