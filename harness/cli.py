@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
+import secrets
 import signal
 import sys
 import time
@@ -72,7 +73,10 @@ BackendOption = Annotated[
 DeviceOption = Annotated[list[Device] | None, typer.Option("--device", help="Repeatable. Default: all that are found.")]
 ModesOption = Annotated[list[ModeOption] | None, typer.Option("--mode", help="Repeatable. Default: both.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPUs of every worker. Default: all.")]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the inputs and of the order of measuring.")]
+SeedOption = Annotated[
+    int | None,
+    typer.Option("--seed", min=0, help="Of the inputs and the order of measuring. Default: drawn, and in every row."),
+]
 LimitOption = Annotated[
     float,
     typer.Option(
@@ -129,10 +133,14 @@ def check(
     device: DeviceOption = None,
     mode: ModesOption = None,
     threads: ThreadsOption = None,
-    seed: SeedOption = 0,
+    seed: SeedOption = None,
     time_limit: LimitOption = 120.0,
 ) -> None:
-    """Only check every backend against nn.Bilinear; time nothing, write nothing."""
+    """Only check every backend against nn.Bilinear; time nothing, write nothing.
+
+    The table says what each probe of the gate answered; below it stands, for each refusal, the first wrong element with
+    both values and the seed that brings it back (--seed).
+    """
     plan = dataclasses.replace(
         _plan("check", suite, case, backend, device, mode, threads, seed), timing=False, time_limit_seconds=time_limit
     )
@@ -145,9 +153,17 @@ def check(
         records.extend(Runner(Sitting(plan, workers, observer)).run())
     console = _console()
     frame = _frame(records)
-    console.print(report.checks(frame))
+    for table in report.checks(frame, _labels()):
+        console.print(table)
+    for lines in (report.trouble(frame), report.unasked(frame)):
+        if lines is not None:
+            console.print(lines)
+            console.print()
     passed = int((frame["status"] == "checked").sum())
-    console.print(f"\n{passed} of {len(frame)} passed the gate, {_bad(frame)} did not, the others could not be asked.")
+    console.print(
+        f"{passed} of {len(frame)} passed the gate, {_bad(frame)} did not, the others could not be asked. "
+        f"Seed: {plan.seed}."
+    )
     sys.exit(BAD_ROWS if _bad(frame) else 0)
 
 
@@ -171,7 +187,7 @@ def run(
     cold: Annotated[
         bool, typer.Option("--cold", help="Empty compile caches and a fresh worker for every cell.")
     ] = False,
-    seed: SeedOption = 0,
+    seed: SeedOption = None,
     freeze: Annotated[
         bool, typer.Option("--freeze/--no-freeze", help="Stop idle workers while another one runs.")
     ] = True,
@@ -263,9 +279,11 @@ def _plan(
     devices: list[Device] | None,
     modes: list[ModeOption] | None,
     threads: int | None,
-    seed: int,
+    seed: int | None,
 ) -> Plan:
     """Turn options into a plan; everything that can be wrong with them is found here, before anything is measured."""
+    # Nobody knows a drawn seed beforehand, so no backend can bring the answers along; every row holds it.
+    seed = secrets.randbelow(2**31) if seed is None else seed
     from harness.machine import environment
     from harness.machine.threads import budget
     from harness.plan import BASELINE, Plan
@@ -353,7 +371,7 @@ def _show(folder: Path) -> None:
     from harness.output import report, store
 
     records = store.read(folder / store.RECORDS)
-    labels = {entry.case.name: entry.label for listed in SUITES.values() for entry in listed.entries}
+    labels = _labels()
     console = _console()
     if records.empty:
         console.print(f"No row in {folder} yet.")
@@ -374,6 +392,11 @@ def _show(folder: Path) -> None:
     )
     for table in report.tables(records, labels):
         console.print(table)
+
+
+def _labels() -> dict[str, str]:
+    """What people call the cases of the suites."""
+    return {entry.case.name: entry.label for listed in SUITES.values() for entry in listed.entries}
 
 
 def _short(folder: Path) -> Path:

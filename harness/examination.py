@@ -20,7 +20,7 @@ from harness.correctness.gate import Expected, Facts, Verdict
 from harness.entrant import Entrant, fresh_folder
 from harness.plan import BASELINE
 from harness.record import Status
-from harness.sitting import Remote, Workers
+from harness.sitting import HasReferee, Remote
 
 #: What ``exercise`` asks, in order: the kind and the variation of the inputs that the answer is for.
 EXERCISES: Final = {
@@ -48,7 +48,7 @@ class Expectations:
         limit_seconds: Longest time for one answer.
     """
 
-    def __init__(self, workers: Workers, limit_seconds: float) -> None:
+    def __init__(self, workers: HasReferee, limit_seconds: float) -> None:
         self._workers = workers
         self._limit_seconds = limit_seconds
         self._known: dict[tuple[Case, str, int], Expected] = {}

@@ -31,7 +31,15 @@ class Remote(Protocol):
         ...
 
 
-class Workers(Protocol):
+class HasReferee(Protocol):
+    """Whoever has the reference."""
+
+    def referee(self) -> Remote:
+        """Return the reference's worker."""
+        ...
+
+
+class Workers(HasReferee, Protocol):
     """A supervisor, as the runner sees it."""
 
     cold: bool
@@ -42,10 +50,6 @@ class Workers(Protocol):
 
     def examiner(self, name: str, device: str) -> Remote:
         """Return a worker for the same backend that is never timed."""
-        ...
-
-    def referee(self) -> Remote:
-        """Return the reference's worker."""
         ...
 
     def discard(self, name: str, device: str) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: What identifies a table of the report.
 GROUP: Final = ["device", "case", "mode"]
+#: The gate's probes, in the order in which they are shown.
+PROBES: Final = ("structure", "exact", "bound", "precision", "behaviour")
 MODES: Final = {"forward": "forward", "forward_backward": "forward + backward"}
 
 
@@ -37,7 +39,7 @@ def answer(records: pd.DataFrame, labels: Mapping[str, str]) -> RenderableType:
             winners, time, ratio = Text("none was timed", style="red"), "", ""
         else:
             best = timed[timed["rank"] == 1]
-            winners = Text(" = ".join(best["backend"]) or "its row is missing", style="bold")
+            winners = Text(_winners(best) or "its row is missing", style="bold")
             time = seconds(best["median_seconds"].min())
             ratio = "" if best.empty else times(best["speedup"].iloc[0])
         table.add_row(labels.get(case, ""), case, MODES[mode], device, winners, time, ratio)
@@ -65,8 +67,7 @@ def trouble(records: pd.DataFrame) -> RenderableType | None:
 def tables(records: pd.DataFrame, labels: Mapping[str, str]) -> Iterator[RenderableType]:
     """A table for every case, mode and device, sorted by speed, with a line for every row that was not timed."""
     for (device, case, mode), rows in groups(records):
-        label = labels.get(case)
-        title = Text(f"{label + ': ' if label else ''}{case}, {MODES[mode]}, {device}", style="bold")
+        title = _title(labels, case, mode, device)
         table = Table(title=title, title_justify="left", box=None, pad_edge=False)
         table.add_column("rank", justify="right")
         table.add_column("backend")
@@ -74,6 +75,7 @@ def tables(records: pd.DataFrame, labels: Mapping[str, str]) -> Iterator[Rendera
             table.add_column(heading, justify="right")
         table.add_column("mean abs. error", justify="right")
         table.add_column("error/bound", justify="right")
+        table.add_column("class")
         table.add_column("flags")
         for _, row in _timed(rows).iterrows():
             table.add_row(
@@ -86,6 +88,7 @@ def tables(records: pd.DataFrame, labels: Mapping[str, str]) -> Iterator[Rendera
                 number(row["gflop_per_second"]),
                 number(row["mean_absolute_error"], ".1e"),
                 number(row["max_error_over_bound"], ".2g"),
+                _or(row["precision_class"]),
                 Text("" if pd.isna(row["flags"]) else plain(row["flags"])),
             )
         parts: list[RenderableType] = [table] if table.row_count else [title]
@@ -93,28 +96,37 @@ def tables(records: pd.DataFrame, labels: Mapping[str, str]) -> Iterator[Rendera
         yield Group(*parts, Text())
 
 
-def checks(records: pd.DataFrame) -> RenderableType:
-    """The gate's answers, one line for each cell."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("case", "mode", "device", "backend", "verdict"):
-        table.add_column(heading)
-    table.add_column("error/bound", justify="right")
-    table.add_column("mean abs. error", justify="right")
-    table.add_column("reason")
+def checks(records: pd.DataFrame, labels: Mapping[str, str]) -> Iterator[RenderableType]:
+    """The gate's answers: a table for every case, mode and device, with a line for each backend, a column for each probe."""
     styles = {Status.CHECKED.value: "green"} | {status.value: "red" for status in BAD}
-    for _, row in records.iterrows():
-        passed = row["status"] == Status.CHECKED.value
-        table.add_row(
-            row["case"],
-            row["mode"],
-            row["device"],
-            row["backend"],
-            Text("right" if passed else row["status"], style=styles.get(row["status"], "dim")),
-            number(row["max_error_over_bound"], ".2g"),
-            number(row["mean_absolute_error"], ".1e"),
-            Text("" if passed else plain(row["reason"])),
-        )
-    return table
+    for (device, case, mode), rows in groups(records):
+        table = Table(title=_title(labels, case, mode, device), title_justify="left", box=None, pad_edge=False)
+        for heading in ("backend", "verdict", *PROBES):
+            table.add_column(heading)
+        table.add_column("error/bound", justify="right")
+        table.add_column("class")
+        table.add_column("mean abs. error", justify="right")
+        table.add_column("flags")
+        for _, row in rows.iterrows():
+            said = dict(part.split("=", 1) for part in _or(row["probes"]).split(";") if part)
+            passed = row["status"] == Status.CHECKED.value
+            table.add_row(
+                row["backend"],
+                Text("right" if passed else row["status"], style=styles.get(row["status"], "dim")),
+                *(Text(said.get(probe, "-"), style="red" if said.get(probe) == "no" else "") for probe in PROBES),
+                number(row["max_error_over_bound"], ".2g"),
+                _or(row["precision_class"]),
+                number(row["mean_absolute_error"], ".1e"),
+                Text(plain(_or(row["flags"]))),
+            )
+        yield Group(table, Text())
+
+
+def unasked(records: pd.DataFrame) -> RenderableType | None:
+    """One line for every backend and reason for which a cell could not be checked; None where there is none."""
+    rows = records[records["status"].isin([Status.UNAVAILABLE.value, Status.UNSUPPORTED.value])]
+    lines = dict.fromkeys(f"{row['backend']}: {row['status']}, {plain(row['reason'])}" for _, row in rows.iterrows())
+    return Group(*(Text(line, style="dim") for line in lines)) if lines else None
 
 
 def groups(records: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:
@@ -149,6 +161,19 @@ def number(value: float | None, form: str = "") -> str:
 def plain(value: Any) -> str:
     """Text that cannot move the cursor or colour the terminal."""
     return "".join(sign if sign.isprintable() else " " for sign in str(value))
+
+
+def _title(labels: Mapping[str, str], case: str, mode: str, device: str) -> Text:
+    label = labels.get(case)
+    return Text(f"{label + ': ' if label else ''}{case}, {MODES[mode]}, {device}", style="bold")
+
+
+def _winners(best: pd.DataFrame) -> str:
+    """Who is first; where rows are of several precision classes, in each of them."""
+    if best["precision_class"].nunique(dropna=False) <= 1:
+        return " = ".join(best["backend"])
+    groups = best.groupby("precision_class", sort=False, dropna=False)
+    return "; ".join(f"{' = '.join(rows['backend'])} ({_or(name) or 'no class'})" for name, rows in groups)
 
 
 def _timed(rows: pd.DataFrame) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ class Referee:
     """The reference, in a process that no contestant shares."""
 
     def __init__(self) -> None:
-        self.answers = {"expect": self.expect}
+        self.answers: dict[str, Callable[..., dict[str, Any]]] = {"expect": self.expect}
 
     def expect(self, case: dict[str, Any], variation: int, kind: str, directory: str) -> dict[str, Any]:
         """Leave the right results in ``directory`` as NAME.npy, and what judging their rounding takes.

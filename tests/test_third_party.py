@@ -1,0 +1,120 @@
+"""An outside package from its folder to a row in the tables, as its author would go about it."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import site
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import ROOT
+
+OUTSIDE = ROOT / "tests" / "third_party"
+CASE = ("--case", "33x20x30x7", "--backend", "outside-matmul", "--threads", "1")
+
+
+class Environment:
+    """A virtual environment that sees the packages of this one, and pip without an index."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.python = folder / "env" / "bin" / "python"
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "env")], check=True)
+        (packages,) = (folder / "env" / "lib").glob("python*/site-packages")
+        places = [*site.getsitepackages(), str(ROOT)]
+        lines = [f"import site; site.addsitedir({place!r})" for place in places]
+        (packages / "what_the_tests_have.pth").write_text("\n".join(lines))
+
+    def install(self, project: Path) -> None:
+        built = shutil.copytree(project, self.folder / f"source-{project.name}")  # a build leaves files behind
+        pip = [
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            str(self.python),
+            "--disable-pip-version-check",
+            "install",
+            "-q",
+        ]
+        offline = ["--no-index", "--no-build-isolation", "--no-deps", "--force-reinstall"]
+        subprocess.run([*pip, *offline, str(built)], check=True)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self.python, "-P", *arguments],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        )
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    environment = Environment(tmp_path_factory.mktemp("outside"))
+    environment.install(OUTSIDE)
+    return environment
+
+
+def test_it_is_listed_after_its_installation(outside):
+    listed = outside.run("-m", "harness", "list")
+    assert "outside-matmul" in listed.stdout, listed.stdout + listed.stderr
+    assert "[bilinear-outside 1.0]" in listed.stdout
+
+
+def test_it_is_checked(outside):
+    checked = outside.run("-m", "harness", "check", *CASE)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    lines = [line for line in checked.stdout.splitlines() if " outside-matmul " in line]
+    assert [" right " in line for line in lines] == [True, True]
+
+
+def test_it_is_timed(outside):
+    ended = outside.run("-m", "harness", "run", *CASE, "--budget", "1", "--out", "run")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    with (outside.folder / "run" / "records.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["backend"] == "outside-matmul"]
+    assert [row["status"] for row in rows] == ["timed", "timed"]
+
+
+def test_its_own_tests_are_the_conformance_checks_each_named_by_a_sentence(outside):
+    tested = outside.run("-m", "pytest", "-v", "-p", "no:cacheprovider", str(OUTSIDE / "test_bilinear_outside.py"))
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    assert "outside-matmul: one-hot inputs read single weights back [forward_backward" in tested.stdout
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("output + bias", "output", "output[0, 0]"),
+        ("(input1[:, None, :] @ gradient)[:, 0, :]", "(input1[:, None, :] @ gradient)[:, 0, :] / 2", "grad_input2"),
+    ],
+    ids=["bias dropped", "half a gradient"],
+)
+def test_a_broken_copy_is_rejected_and_never_timed(tmp_path, right, wrong, said):
+    copy = shutil.copytree(OUTSIDE, tmp_path / "broken")
+    source = (copy / "bilinear_outside.py").read_text()
+    assert right in source
+    (copy / "bilinear_outside.py").write_text(source.replace(right, wrong))
+    broken = Environment(tmp_path)
+    broken.install(copy)
+    ended = broken.run("-m", "harness", "run", *CASE, "--budget", "1", "--out", "run")
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    with (tmp_path / "run" / "records.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["backend"] == "outside-matmul"]
+    refused = [row for row in rows if row["status"] == "rejected"]
+    assert refused
+    assert all(said in row["reason"] and not row["median_seconds"] for row in refused)
+
+
+def test_the_readme_shows_this_very_package():
+    readme = (ROOT / "README.md").read_text()
+    for name in ("bilinear_outside.py", "pyproject.toml", "test_bilinear_outside.py"):
+        assert (OUTSIDE / name).read_text().strip() in readme, name
