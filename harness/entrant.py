@@ -14,8 +14,9 @@ from harness.process.supervisor import WorkerError
 from harness.record import Status
 from harness.sitting import Remote
 
-#: Whose refusal becomes the reason, where several refuse: first what says most about the fault.
-_TELLING: Final = ("structure", "exact", "bound", "precision", "behaviour")
+#: Whose refusal becomes the reason, where several refuse: first what says most about the fault. An arithmetic that could
+#: be named says more than the element that it spoilt most; one that could not says less.
+_TELLING: Final = ("structure", "exact", "named precision", "bound", "precision", "behaviour")
 
 
 @dataclasses.dataclass
@@ -110,10 +111,13 @@ class Entrant:
         refusals = [verdict for verdict in self.verdicts if not verdict.ok]
         if not self.going or not refusals:
             return
-        # An arithmetic that could be named says more than the element that it spoilt most.
-        named = [verdict for verdict in refusals if verdict.probe == "precision" and self.precision_class]
-        told = named or sorted(refusals, key=lambda verdict: _TELLING.index(verdict.probe))
-        self.end(Status.REJECTED, f"{told[0].probe}: {told[0].reason}")
+
+        def place(verdict: gate.Verdict) -> int:
+            named = verdict.probe == "precision" and self.precision_class is not None
+            return _TELLING.index("named precision" if named else verdict.probe)
+
+        told = min(refusals, key=place)
+        self.end(Status.REJECTED, f"{told.probe}: {told.reason}")
 
     def probes(self) -> str:
         """What each probe said: ``structure=ok;exact=no``; probes that never asked are left out."""

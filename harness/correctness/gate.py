@@ -209,10 +209,12 @@ def judge_precision(case: Case, verdicts: Iterable[Verdict], wide_range: bool = 
     name = max(worst, key=lambda result: precision.excess(case, result, worst[result], asked), default="")
     figures, allowed = worst[name], precision.limits(case, name, asked)
     unit = bound.UNIT_ROUNDOFF[asked]
+    what = f"was computed in {found or 'less than bfloat16'}, expected {asked}"
+    if figures.typical <= allowed.typical:
+        what = f"is as exact as {asked} as a whole, but not in some element"
     reason = (
-        f"{name} was computed in {found or 'less than bfloat16'}, expected {asked}: typical error "
-        f"{figures.typical / unit:.3g} u, allowed {allowed.typical / unit:.3g} u; largest {figures.peak / unit:.3g} u "
-        f"of S, allowed {allowed.peak / unit:.3g} u (u = {unit:.2g}; seed {case.seed})"
+        f"{name} {what}: typical error {figures.typical / unit:.3g} u, allowed {allowed.typical / unit:.3g} u; largest "
+        f"{figures.peak / unit:.3g} u of S, allowed {allowed.peak / unit:.3g} u (u = {unit:.2g}; seed {case.seed})"
     )
     if not wide_range:
         reason += "; numbers beyond float16's range came out wrong"

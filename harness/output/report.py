@@ -97,7 +97,7 @@ def tables(records: pd.DataFrame, labels: Mapping[str, str]) -> Iterator[Rendera
 
 
 def checks(records: pd.DataFrame, labels: Mapping[str, str]) -> Iterator[RenderableType]:
-    """The gate's answers: a table for every case, mode and device, with a line for each backend, a column for each probe."""
+    """The gate's answers: a table for every case, mode and device; a line for each backend, a column for each probe."""
     styles = {Status.CHECKED.value: "green"} | {status.value: "red" for status in BAD}
     for (device, case, mode), rows in groups(records):
         table = Table(title=_title(labels, case, mode, device), title_justify="left", box=None, pad_edge=False)
