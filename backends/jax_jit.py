@@ -84,8 +84,8 @@ class JaxJit(Backend):
         return f"jax {jax.__version__}"
 
     def prepare_forward(self, case: Case, weight: NativeArray, bias: NativeArray | None) -> Kernel:
-        """Return the jitted einsum; it compiles at the first call."""
-        compiled = jax.jit(_formula(case))
+        """Return the jitted einsum; it compiles at the first call with these shapes in this process."""
+        compiled = _compiled(PRECISIONS[case.precision])
 
         def kernel(input1: NativeArray, input2: NativeArray) -> NativeArray:
             return compiled(input1, input2, weight, bias)
@@ -163,8 +163,14 @@ def _position(leaf: NativeArray, inputs: Sequence[NativeArray]) -> int | None:
     return next((position for position, array in enumerate(inputs) if array is leaf), None)
 
 
+@functools.cache
+def _compiled(precision: str) -> Callable[..., NativeArray]:
+    """One function for all weights and shapes: JAX compiles it for each set of shapes and dtypes, once."""
+    return jax.jit(functools.partial(_bilinear, precision))
+
+
 def _formula(case: Case) -> Callable[..., NativeArray]:
-    """A function of its own for each case: JAX then compiles for each, and a first call is a first call."""
+    """The formula in the case's precision."""
     return functools.partial(_bilinear, PRECISIONS[case.precision])
 
 

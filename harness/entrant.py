@@ -14,9 +14,9 @@ from harness.process.supervisor import WorkerError
 from harness.record import Status
 from harness.sitting import Remote
 
-#: Whose refusal becomes the reason, where several refuse: first what says most about the fault. An arithmetic that could
-#: be named says more than the element that it spoilt most; one that could not says less.
-_TELLING: Final = ("structure", "exact", "named precision", "bound", "precision", "behaviour")
+#: Whose refusal becomes the reason, where several refuse: first what says most about the fault. An arithmetic that can
+#: be named says more than the element that it spoilt most; one that cannot says less.
+_TELLING: Final = ("structure", "exact", "named precision", "bound", "behaviour", "precision")
 
 
 @dataclasses.dataclass

@@ -19,6 +19,7 @@ from harness.correctness.behaviour import Storage
 from harness.correctness.gate import Expected, Facts, Verdict
 from harness.entrant import Entrant, fresh_folder
 from harness.plan import BASELINE
+from harness.process.supervisor import WorkerError
 from harness.record import Status
 from harness.sitting import HasReferee, Remote
 
@@ -35,6 +36,15 @@ FIRST: Final = "first"
 GRADCHECK_SIZES: Final = (3, 2, 4, 2)
 
 Arrays = dict[str, Any]
+
+
+class NoReference(Exception):  # noqa: N818  # a state of affairs, which no suffix makes clearer
+    """The reference could not be had, so nobody can be judged."""
+
+    def __init__(self, status: Status, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = f"no reference to check against: {reason}"
 
 
 class Expectations:
@@ -57,20 +67,23 @@ class Expectations:
         """Return what is expected.
 
         Raises:
-            WorkerError: The reference could not be had.
+            NoReference: The reference could not be had.
         """
         key = (case, kind, variation)
         if key not in self._known:
-            referee = self._workers.referee()
-            folder = fresh_folder(referee.directory / "expected")
-            said = referee.request(
-                "expect",
-                self._limit_seconds,
-                case=dataclasses.asdict(case),
-                kind=kind,
-                variation=variation,
-                directory=str(folder),
-            )
+            try:
+                referee = self._workers.referee()
+                folder = fresh_folder(referee.directory / "expected")
+                said = referee.request(
+                    "expect",
+                    self._limit_seconds,
+                    case=dataclasses.asdict(case),
+                    kind=kind,
+                    variation=variation,
+                    directory=str(folder),
+                )
+            except WorkerError as error:
+                raise NoReference(error.status, error.reason) from None
             self._known[key] = Expected(
                 arrays(folder, case),
                 arrays(folder, case, ".scale"),
@@ -196,7 +209,9 @@ class Examination:
 
     def _place(self, entrant: Entrant) -> None:
         """Place the cell by all errors seen so far."""
-        judged = [verdict for verdict in entrant.verdicts if verdict.errors]
+        judged = [
+            verdict for verdict in entrant.verdicts if verdict.errors and (verdict.ok or verdict.probe == "bound")
+        ]
         if not judged:
             entrant.note(gate.passed("precision"))
             entrant.precision_class = None
@@ -260,7 +275,8 @@ def examine(
         limit_seconds: Longest time for the answer.
 
     Raises:
-        WorkerError: The worker, or the reference, did not answer.
+        WorkerError: The worker did not answer.
+        NoReference: The reference did not.
     """
     trials = structure.trials(asked)
     able = {

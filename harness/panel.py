@@ -12,7 +12,7 @@ from typing import Final
 from harness.case import Case
 from harness.correctness import behaviour, gate
 from harness.entrant import Entrant
-from harness.examination import EXERCISES, Examination, Expectations
+from harness.examination import EXERCISES, Examination, Expectations, NoReference
 from harness.examiners import Examiners
 from harness.machine import threads
 from harness.plan import BASELINE
@@ -35,15 +35,6 @@ KEPT_BLOCKS: Final = 2
 FRESH_CALLS: Final = 3
 #: A loop that costs more than this share of a call is worth a flag.
 OVERHEAD_SHARE: Final = 0.05
-
-
-class NoReference(Exception):  # noqa: N818  # a state of affairs, which no suffix makes clearer
-    """The reference could not be had, so nobody can be judged."""
-
-    def __init__(self, status: Status, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
 
 
 class Panel:
@@ -84,10 +75,10 @@ class Panel:
             self._gate_first()
             if self._plan.timing and not self._case.empty:
                 block = self._time(first_block)
-                self._gate_again()
+            self._gate_again()
         except NoReference as error:
             for entrant in self._going():
-                entrant.end(error.status, f"no reference to check against: {error.reason}")
+                entrant.end(error.status, error.reason)
         for entrant in self._entrants:
             if entrant.worker is not None and entrant.worker.alive:
                 # Not entrant.ask: what goes wrong now is no longer the measured cell's.
@@ -162,10 +153,7 @@ class Panel:
         if not self._going():
             return
         self._sitting.observer.stage("reference")
-        try:
-            self._expectations.of(self._case, kind, variation)
-        except WorkerError as error:
-            raise NoReference(error.status, error.reason) from None
+        self._expectations.of(self._case, kind, variation)
 
     def _gate_again(self) -> None:
         """Judge results for inputs that no call has seen before."""
@@ -174,12 +162,12 @@ class Panel:
         for entrant in self._going():
             entrant.phase = "recheck"
             self._sitting.observer.stage(f"check {entrant.name} again")
-            slow = entrant.call_seconds > SLOW_SECONDS
+            timed, slow = bool(entrant.seconds), entrant.call_seconds > SLOW_SECONDS
             with entrant.gating(self._sitting.now):
                 fresh = self._examination.check_again(
-                    entrant, variations[-1:] if slow else variations, clock.SETTLE_SECONDS
+                    entrant, variations if timed and not slow else variations[-1:], clock.SETTLE_SECONDS
                 )
-            if fresh is not None and entrant.seconds:
+            if fresh is not None and timed:
                 seen = python_statistics.median(entrant.seconds.values())
                 entrant.note(behaviour.judge_memory_of_answers(fresh, seen))
         self._expect("normal", variations[-1])

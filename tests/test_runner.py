@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 from pathlib import Path
 
@@ -11,12 +12,16 @@ import pytest
 
 from harness.case import Case
 from harness.correctness.inputs import make_inputs
-from harness.panel import BLOCKS, LEAST_BLOCKS
+from harness.examination import EXERCISES
+from harness.panel import BLOCKS, KEPT_BLOCKS, LEAST_BLOCKS
 from harness.plan import BASELINE, Plan, interrupted
+from harness.process.referee import ROUNDED_KINDS
 from harness.process.supervisor import WorkerError
 from harness.record import Status
 from harness.registry import Entry
 from harness.runner import Runner
+from harness.sitting import Sitting
+from harness.timing import cost
 
 CASE = Case(3, 2, 2, 2)
 GIB = 2**30
@@ -28,7 +33,7 @@ class FakeWorker:
     def __init__(self, name, folder, log, clock, call_seconds=0.01, **spoilt):
         self.name, self.directory, self.log, self.clock = name, folder, log, clock
         self.call_seconds, self.spoilt = call_seconds, spoilt
-        self.alive = True
+        self.alive, self.elapsed_seconds = True, 0.0
         folder.mkdir(parents=True)
 
     def request(self, do, time_limit_seconds, **fields):
@@ -38,7 +43,10 @@ class FakeWorker:
             if isinstance(spoilt, WorkerError):
                 raise spoilt
             return spoilt
-        return getattr(self, do)(**fields)
+        before = self.clock.now
+        answer = getattr(self, do)(**fields)
+        self.elapsed_seconds = self.clock.now - before + self.spoilt.get("unseen_seconds", 0.0)
+        return answer
 
     def load(self, **_):
         clock = {"tick_seconds": 1e-7, "overhead_seconds": 1e-8}
@@ -47,25 +55,64 @@ class FakeWorker:
     def support(self, **_):
         return {"supported": True, "workspace_bytes": self.spoilt.get("workspace_bytes", 0)}
 
+    def examine(self, trials, directory):
+        answers = {}
+        for trial in trials:
+            case, folder = Case(**trial["case"]), Path(directory) / trial["name"]
+            folder.mkdir()
+            answers[trial["name"]] = self.results(case, trial["variation"], folder, trial["kind"])
+        return {"answers": answers | self.spoilt.get("answers", {}), "operators": []}
+
+    def gradcheck(self, case):
+        return {"applies": True, "reason": self.spoilt.get("wrong_gradient", "")}
+
     def prepare(self, case, directory, **_):
         self.case = Case(**case)
         threads = {"affinity": [0], "pools": []}
-        return {"prepare_seconds": 0.1, "first_call_seconds": 0.2, "threads": threads, **self.results(0, directory)}
+        return {
+            "prepare_seconds": 0.1,
+            "first_call_seconds": 0.2,
+            "threads": threads,
+            "backend_module": "its_own",
+            **self.results(self.case, 0, directory),
+        }
 
-    def check(self, variation, directory):
-        return self.results(variation + self.spoilt.get("wrong_later", 0), directory)
+    def exercise(self, what, directory):
+        kind, variation = EXERCISES[what]
+        return self.results(self.case, self.spoilt.get(what, variation), directory, kind)
 
-    def results(self, variation, directory):
-        for name, value in answer(self.case, variation).items():
-            np.save(Path(directory) / f"{name}.npy", value.astype(np.float32))
-        shapes = self.case.result_shapes()
-        fact = {"type": "ndarray", "dtype": "float32", "device": "cpu"}
-        return {"facts": {name: {**fact, "shape": list(shape)} for name, shape in shapes.items()}}
+    def changed(self, directory):
+        self.results(self.case, self.spoilt.get("first_becomes", 0), directory)
+        return {"changed": self.spoilt.get("changes", []), "replaced": self.spoilt.get("replaces", [])}
+
+    def kept(self, directory):
+        return self.results(self.case, self.spoilt.get("keeps", self.kept_set), directory)
+
+    def check(self, variations, settle_seconds, directory):
+        fresh = self.spoilt.get("fresh_seconds", self.call_seconds)
+        answer = self.results(self.case, variations[-1] + self.spoilt.get("wrong_later", 0), directory)
+        return {"seconds": [fresh] * (len(variations) - 1), **answer}
+
+    def results(self, case, variation, directory, kind="normal"):
+        noise = self.spoilt.get("noise", 0.0) if kind == "normal" else 0.0
+        for name, value in answer(case, variation, kind).items():
+            spoilt = value + noise * answer(case, variation, kind, np.abs)[name] if noise else value
+            with np.errstate(over="ignore"):
+                np.save(Path(directory) / f"{name}.npy", spoilt.astype(np.float32))
+        shapes = case.result_shapes()
+        fact = {"type": "numpy.ndarray", "dtype": "float32", "device": "cpu"}
+        return {
+            "native_type": "numpy.ndarray",
+            "facts": {name: {**fact, "shape": list(shape)} for name, shape in shapes.items()},
+            "storages": {"results": {}, "inputs": {}, "earlier": {}},
+        }
 
     def warm_up(self, **_):
         return {"stretches": [[1, self.call_seconds]]}
 
-    def sample(self, calls, forward, **_):
+    def sample(self, calls, first, forward, keep, settle_seconds):
+        self.kept_set = None if keep is None else (first + keep) % cost.INPUT_SETS
+        self.clock.now += settle_seconds
         self.clock.now += calls * self.call_seconds * (1.5 if forward else 1)
         alone = calls * self.call_seconds / 2 if forward else None
         return {"seconds": calls * self.call_seconds, "forward_seconds": alone}
@@ -73,26 +120,31 @@ class FakeWorker:
     def release(self):
         return {}
 
-    def expect(self, case, variation, directory):
-        for name, value in answer(Case(**case), variation).items():
+    def expect(self, case, kind, variation, directory):
+        asked = Case(**case)
+        for name, value in answer(asked, variation, kind).items():
             np.save(Path(directory) / f"{name}.npy", value)
-            np.save(Path(directory) / f"{name}.scale.npy", np.abs(value) + 1)
-        return {"seconds": 0.0}
+            if kind in ROUNDED_KINDS:
+                np.save(Path(directory) / f"{name}.scale.npy", answer(asked, variation, kind, np.abs)[name])
+        squares = answer(asked, variation, kind, np.square) if kind == "normal" else {}
+        return {"quadratics": {name: float(np.sqrt(value.mean())) for name, value in squares.items() if value.size}}
 
 
-def answer(case, variation):
-    """The right results, in float64."""
-    given = {name: array.astype(np.float64) for name, array in make_inputs(case, variation).items()}
+@functools.cache
+def answer(case, variation, kind="normal", form=np.positive):
+    """The right results, in float64; of the inputs' absolute values or squares, if that is asked."""
+    given = {name: form(array.astype(np.float64)) for name, array in make_inputs(case, variation, kind).items()}
     one, two, weight = given["input1"], given["input2"], given["weight"]
-    results = {"output": np.einsum("bi,oij,bj->bo", one, weight, two) + given["bias"]}
+    results = {"output": np.einsum("bi,oij,bj->bo", one, weight, two) + given.get("bias", 0.0)}
     if case.mode == "forward_backward":
         grad = given["grad_output"]
         results |= {
             "grad_input1": np.einsum("bo,oij,bj->bi", grad, weight, two),
             "grad_input2": np.einsum("bo,oij,bi->bj", grad, weight, one),
             "grad_weight": np.einsum("bo,bi,bj->oij", grad, one, two),
-            "grad_bias": grad.sum(0),
         }
+        if case.bias:
+            results["grad_bias"] = grad.sum(0)
     return results
 
 
@@ -108,27 +160,27 @@ class FakeWorkers:
         if name not in self.kept or not self.kept[name].alive:
             self.started += 1
             self.kept[name] = FakeWorker(
-                name, self.folder / f"{name}{self.started}", self.log, self.clock, **self.spoilt.get(name, {})
+                name,
+                self.folder / f"{name}{self.started}",
+                self.log,
+                self.clock,
+                **self.spoilt.get(name, {}),
             )
         return self.kept[name], self.cold
 
+    def examiner(self, name, device):
+        return self.worker(f"examiner of {name}", device)[0]
+
     def referee(self):
         return self.worker("reference", "cpu")[0]
+
+    def discard_examiner(self, name, device):
+        self.discard(f"examiner of {name}", device)
 
     def discard(self, name, device):
         self.discarded.append(name)
         if name in self.kept:
             self.kept.pop(name).alive = False
-
-
-class Silent:
-    """An observer that does not look."""
-
-    def group(self, *_):
-        pass
-
-    def stage(self, *_):
-        pass
 
 
 @pytest.fixture
@@ -137,7 +189,7 @@ def measure(tmp_path):
 
     def run(*cases, free_bytes=64 * GIB, timing=True, budget=1000.0, **spoilt):
         spoilt = {name.replace("_", "-"): faults for name, faults in spoilt.items()}
-        names = [BASELINE, "other", *(name for name in spoilt if name not in (BASELINE, "other", "reference"))]
+        names = [BASELINE, "other", *(name for name in spoilt if name.isalpha() and name not in ("other", "reference"))]
         workers = FakeWorkers(tmp_path, spoilt)
         plan = Plan(
             run_id="run",
@@ -150,7 +202,9 @@ def measure(tmp_path):
             timing=timing,
         )
         samples = []
-        runner = Runner(plan, workers, Silent(), samples.append, lambda: workers.clock.now, lambda: free_bytes)
+        workers.plan = plan
+        sitting = Sitting(plan, workers, keep_sample=samples.append, now=lambda: workers.clock.now)
+        runner = Runner(sitting, lambda: free_bytes)
         records = list(runner.run())
         planned = [cell for case, device in plan.groups() for cell in plan.cells(case, device)]
         assert [record.cell for record in records] == planned, "one row for every planned cell, whatever happens"
@@ -170,18 +224,113 @@ def test_a_right_backend_is_timed_and_compared_with_the_baseline(measure):
     assert {sample.phase for sample in samples} == {"warmup", "call"}
 
 
-def test_the_gate_comes_before_the_clock_and_again_after_it(measure):
+def test_the_gate_comes_before_the_clock_in_it_and_again_after_it(measure):
     _, workers, _ = measure()
     did = [do for name, do, _ in workers.log if name == "other"]
-    assert did[:4] == ["load", "support", "prepare", "warm_up"]
-    assert did[-2:] == ["check", "release"]
-    assert set(did[4:-2]) == {"sample"}
+    before = ["load", "support", "prepare", *["exercise"] * len(EXERCISES), "changed", "warm_up"]
+    assert did[: len(before)] == before
+    assert did[-3:] == ["check", "changed", "release"]
+    within = did[len(before) : -3]
+    assert set(within) == {"sample", "kept"}
+    assert (within.count("sample"), within.count("kept")) == (BLOCKS, KEPT_BLOCKS)
 
 
-def test_every_contestant_runs_before_the_right_answer_exists(measure):
+def test_the_structure_probe_is_asked_in_a_worker_that_is_never_timed_once_for_all_cases(measure):
+    _, workers, _ = measure(CASE, Case(4, 3, 2, 5), CASE.with_mode("forward_backward"))
+    did = [do for name, do, _ in workers.log if name == "examiner of other"]
+    assert [do for do in did if do != "support"] == ["load", "examine", "load", "examine", "gradcheck"]
+    assert workers.discarded.count("examiner of other") == 1
+
+
+def test_a_dead_examiner_costs_the_cells_of_its_mode_and_says_where_it_died(measure):
+    dead = {"examiner of other": {"examine": WorkerError(Status.FAILED, "planted")}}
+    records, _, samples = measure(**dead)
+    row = records[CASE.name, "forward", "other"]
+    assert (row.status, row.phase) == (Status.FAILED, "gate")
+    assert row.reason == "in the structure probe: planted"
+    assert not [sample for sample in samples if sample.backend == "other"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "phase", "reason"),
+    [
+        ({"another kernel": 1}, "gate", "exact: output["),
+        ({"again": 1}, "gate", "behaviour: again: output["),
+        ({"new values in the same buffers": 0}, "gate", "behaviour: new values in the same buffers: output["),
+        ({"the same values in new buffers": 1}, "gate", "behaviour: the same values in new buffers: output["),
+        ({"first_becomes": 1}, "gate", "behaviour: output changed after it had been returned"),
+        ({"changes": ["weight"]}, "gate", "behaviour: changed its input: weight"),
+        ({"replaces": ["time.perf_counter"]}, "gate", "behaviour: replaced time.perf_counter"),
+        ({"noise": 2.0**-9}, "gate", "precision: output was computed in bfloat16, expected float32"),
+        ({"keeps": 5}, "timing", "bound: in a timed sample: output["),
+        ({"unseen_seconds": 0.2}, "timing", "behaviour: its samples say"),
+        ({"fresh_seconds": 0.2}, "recheck", "behaviour: remembers answers: new inputs take 0.2 s"),
+        ({"wrong_later": 1}, "recheck", "bound: output["),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_a_fault_is_caught_where_it_shows_and_costs_no_other_cell(measure, fault, phase, reason):
+    records, _, _ = measure(other=fault, third={})
+    row = records[CASE.name, "forward", "other"]
+    assert (row.status, row.phase, row.median_seconds) == (Status.REJECTED, phase, None), row
+    assert row.reason.startswith(reason)
+    assert records[CASE.name, "forward", "third"].status is Status.TIMED
+
+
+def test_a_refused_trial_of_the_structure_probe_rejects_with_its_sentence(measure):
+    wrong = {"examiner of other": {"answers": {"empty": {"error": "raised ZeroDivisionError: planted"}}}}
+    records, _, _ = measure(**wrong)
+    row = records[CASE.name, "forward", "other"]
+    assert (row.status, row.phase) == (Status.REJECTED, "gate")
+    assert row.reason == "structure: not so: a batch of zero rows gives zero rows: raised ZeroDivisionError: planted"
+    assert row.probes.startswith("structure=no;exact=ok")
+
+
+def test_a_gradient_that_finite_differences_refute_rejects_the_step(measure):
+    wrong = {"examiner of other": {"wrong_gradient": "planted: not the same"}}
+    records, _, _ = measure(CASE, CASE.with_mode("forward_backward"), **wrong)
+    assert records[CASE.name, "forward", "other"].status is Status.TIMED
+    assert "planted: not the same" in records[CASE.name, "forward_backward", "other"].reason
+
+
+def test_bits_that_differ_within_the_bound_are_flagged_and_not_refused(measure):
+    # Kept and fresh results are not compared bit for bit; the exercise "again" is.
+    records, workers, _ = measure()
+    worker = workers.kept["other"]
+    assert records[CASE.name, "forward", "other"].flags is None
+
+    class Jittery(FakeWorker):
+        def exercise(self, what, directory):
+            said = super().exercise(what, directory)
+            if what == "again":
+                path = Path(directory) / "output.npy"
+                np.save(path, np.nextafter(np.load(path), np.float32(9)))
+            return said
+
+    workers.kept["other"].__class__ = Jittery
+    sitting = Sitting(dataclasses.replace(workers.plan, cases=(CASE,)), workers, now=lambda: workers.clock.now)
+    (row,) = [row for row in Runner(sitting, lambda: 64 * GIB).run() if row.backend == "other"]
+    assert worker is workers.kept["other"]
+    assert (row.status, row.flags) == (Status.TIMED, "nondeterministic")
+
+
+def test_rows_of_different_precision_classes_are_never_ranked_together(measure):
+    case = dataclasses.replace(CASE, precision="tf32")
+    records, _, _ = measure(case, other={"noise": 2.0**-12, "call_seconds": 0.001}, third={"call_seconds": 0.002})
+    other, third = (records[case.name, "forward", name] for name in ("other", "third"))
+    assert (other.precision_class, other.rank) == ("tf32", 1)
+    assert (third.precision_class, third.rank) == ("float32", 1)
+    assert records[case.name, "forward", BASELINE].rank == 2
+    assert "class_differs" in other.flags
+    assert third.flags is None
+
+
+def test_every_contestant_runs_before_the_right_answer_exists_and_no_answer_stays_in_a_folder(measure):
     _, workers, _ = measure()
-    did = [(name, do) for name, do, _ in workers.log]
-    assert did.index(("reference", "expect")) > max(did.index((name, "prepare")) for name in (BASELINE, "other"))
+    did = [(name, do, fields.get("case", {}).get("batch")) for name, do, fields in workers.log]
+    first = did.index(("reference", "expect", CASE.batch))
+    assert first > max(did.index((name, "prepare", CASE.batch)) for name in (BASELINE, "other"))
+    assert not list(workers.kept["reference"].directory.iterdir())
 
 
 def test_a_step_has_a_forward_time_of_its_own_and_the_rest_is_backward(measure):
@@ -257,16 +406,12 @@ def test_a_failure_anywhere_costs_its_own_cell_and_no_other(measure, phase, stat
 def test_a_wrong_backend_is_rejected_before_it_could_be_timed(measure):
     facts = {"output": {"type": "ndarray", "dtype": "float64", "shape": [3, 2], "device": "cpu"}}
     said = {"prepare_seconds": 0.1, "first_call_seconds": 0.1, "threads": {"affinity": [0], "pools": []}}
+    said |= {"native_type": "ndarray", "backend_module": "m", "storages": {}}
     records, workers, _ = measure(other={"prepare": {**said, "facts": facts}})
     row = records[CASE.name, "forward", "other"]
+    assert row.reason == "bound: output has dtype float64, expected float32"
     assert (row.status, row.phase) == (Status.REJECTED, "gate")
     assert "sample" not in [do for name, do, _ in workers.log if name == "other"]
-
-
-def test_a_backend_that_turns_wrong_after_timing_has_no_times(measure):
-    records, _, _ = measure(other={"wrong_later": 1})
-    row = records[CASE.name, "forward", "other"]
-    assert (row.status, row.phase, row.median_seconds) == (Status.REJECTED, "recheck", None)
 
 
 def test_without_a_reference_nothing_is_timed(measure):

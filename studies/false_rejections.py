@@ -1,0 +1,123 @@
+"""Does the gate ever refuse an honest backend? Many seeds, every backend, both modes, float32 and float64.
+
+    python studies/false_rejections.py results/reference/MACHINE/false_rejections.csv [SEEDS [FIRST_SEED]]
+
+For each seed, shape, dtype and mode the reference is computed once, and every backend that is available answers two
+questions: small integers, judged with the tolerance zero, and zero-mean random numbers, judged by bound and precision.
+A row of the table is a backend, mode, dtype and shape: how many seeds, how many refused, the first refusal in words,
+and the largest figures seen, in units of the case's roundoff u: the error over S (peak), the typical error over Q.
+
+Everything runs in this process, since nothing is timed.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+from harness.backend import Backend
+from harness.case import MODES, Case
+from harness.correctness import bound, gate, precision, reference
+from harness.correctness.inputs import make_inputs
+from harness.process.contestant import call
+from harness.registry import entries
+
+SHAPES = ((7, 5, 3, 11), (16, 20, 30, 8), (64, 32, 32, 2), (4, 128, 100, 3), (1, 32, 32, 16))
+DTYPES = ("float32", "float64")
+COLUMNS = ("backend", "mode", "dtype", "shape", "seeds", "refused", "error_over_bound", "peak_u", "typical_u", "first")
+
+
+class Subject:
+    """A backend with the step that all seeds of a case share, and what it has shown so far."""
+
+    def __init__(self, backend: Backend, case: Case) -> None:
+        self.backend = backend
+        self.case = case
+        self.step = backend.prepare_forward_backward(case) if case.mode == "forward_backward" else None
+        self.seeds = self.refused = 0
+        self.worst = self.peak = self.typical = 0.0
+        self.first = ""
+
+    def answer(self, case: Case, kind: str) -> dict:
+        made = {n: self.backend.to_device(a, case.dtype) for n, a in make_inputs(case, 0, kind).items()}
+        kernel = self.step or self.backend.prepare_forward(case, made["weight"], made.get("bias"))
+        results = call(case, kernel, made, made)
+        self.backend.synchronize(tuple(results.values()))
+        return {name: self.backend.to_numpy(result) for name, result in results.items()}
+
+    def judge(self, case: Case, integers: gate.Expected, normal: gate.Expected) -> None:
+        exactly = gate.judge_exactly(case, integers, self.answer(case, "integers"))
+        verdict = gate.judge(case, normal, self.answer(case, "normal"))
+        _, placed = gate.judge_precision(case, [verdict])
+        unit = bound.UNIT_ROUNDOFF[precision.asked_class(case)]
+        self.seeds += 1
+        self.worst = max(self.worst, verdict.error_over_bound or 0.0)
+        self.peak = max(self.peak, *(figures.peak / unit for figures in verdict.errors.values()))
+        self.typical = max(self.typical, *(figures.typical / unit for figures in verdict.errors.values()))
+        refusals = [answer.reason for answer in (exactly, verdict, placed) if not answer.ok]
+        if refusals:
+            self.refused += 1
+            self.first = self.first or refusals[0]
+
+    def row(self) -> dict:
+        case = self.case
+        return {
+            "backend": self.backend.name,
+            "mode": case.mode,
+            "dtype": case.dtype,
+            "shape": f"{case.batch}x{case.in1_features}x{case.in2_features}x{case.out_features}",
+            "seeds": self.seeds,
+            "refused": self.refused,
+            "error_over_bound": f"{self.worst:.3g}",
+            "peak_u": f"{self.peak:.3g}",
+            "typical_u": f"{self.typical:.3g}",
+            "first": self.first,
+        }
+
+
+def ask_reference(case: Case) -> tuple[gate.Expected, gate.Expected]:
+    """The right answers to both questions."""
+
+    def arrays(tensors: dict) -> dict:
+        return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+    integers, normal = make_inputs(case, 0, "integers"), make_inputs(case)
+    return gate.Expected(arrays(reference.expected(case, integers))), gate.Expected(
+        arrays(reference.expected(case, normal)),
+        arrays(reference.scales(case, normal)),
+        reference.quadratics(case, normal),
+        reference.wide_samples(case, normal) if case.dtype == "float64" else {},
+    )
+
+
+def main() -> None:
+    target, seeds = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1000
+    first = int(sys.argv[3]) if len(sys.argv) > 3 else 0
+    honest = {name: entry.load()("cpu") for name, entry in entries().items() if entry.distribution.startswith("bilinear")}
+    rows: list[dict] = []
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for shape in SHAPES:
+        for mode in MODES:
+            for dtype in DTYPES:
+                batch, in1, in2, out = shape
+                case = Case(batch, in1, in2, out, dtype=dtype, mode=mode)
+                subjects = [Subject(backend, case) for backend in honest.values() if backend.supports(case).ok]
+                for seed in range(first, first + seeds):
+                    seeded = Case(batch, in1, in2, out, dtype=dtype, mode=mode, seed=seed)
+                    answers = ask_reference(seeded)
+                    for subject in subjects:
+                        subject.judge(seeded, *answers)
+                rows += [subject.row() for subject in subjects]
+                with target.open("w", newline="") as file:
+                    writer = csv.DictWriter(file, COLUMNS)
+                    writer.writeheader()
+                    writer.writerows(rows)
+                print(*(f"{row['backend']} {row['refused']}/{row['seeds']}" for row in rows[-len(subjects) :]), flush=True)
+    refused = sum(row["refused"] for row in rows)
+    print(f"{refused} of {sum(row['seeds'] for row in rows)} answers were refused.")
+    sys.exit(1 if refused else 0)
+
+
+if __name__ == "__main__":
+    main()
