@@ -285,20 +285,15 @@ def examine(
     }
     trials = tuple(trial for trial in trials if able[trial.case])
     folder = fresh_folder(remote.directory / "trials")
-    said = remote.request(
-        "examine",
-        limit_seconds,
-        trials=[
-            {**{key: getattr(trial, key) for key in ("name", "kind", "kernel", "variation")}, "case": case}
-            for trial in trials
-            for case in (dataclasses.asdict(trial.case),)
-        ],
-        directory=str(folder),
-    )
     verdicts: dict[str, Verdict] = {}
     answers: dict[str, Arrays] = {}
+    operators: list[str] = []
     native_type = ""
     for trial in trials:
+        # One trial a request, so that a time limit is one of preparing and a single call.
+        alike = [dataclasses.asdict(other) for other in trials if other.case == trial.case]
+        said = remote.request("examine", limit_seconds, trials=alike, directory=str(folder), only=trial.name)
+        operators += said["operators"]
         answer = said["answers"].get(trial.name, {"error": "gave no answer"})
         if "error" in answer:
             verdicts[trial.name] = gate.refused(structure.PROBE, f"not so: {trial.sentence}: {answer['error']}")
@@ -321,7 +316,7 @@ def examine(
                 verdicts[trial.name] = gate.refused(
                     structure.PROBE, f"not so: {trial.sentence}: nothing to compare with"
                 )
-    verdicts["operators"] = behaviour.judge_operators(said["operators"], name == BASELINE, native_type)
+    verdicts["operators"] = behaviour.judge_operators(operators, name == BASELINE, native_type)
     if asked.mode == "forward_backward":
         verdicts["gradcheck"] = gradcheck(asked, remote, limit_seconds)
     shutil.rmtree(folder, ignore_errors=True)

@@ -40,6 +40,7 @@ class Subject:
         self.first = ""
 
     def answer(self, case: Case, kind: str) -> dict:
+        """Results by name, for inputs of a kind."""
         made = {n: self.backend.to_device(a, case.dtype) for n, a in make_inputs(case, 0, kind).items()}
         kernel = self.step or self.backend.prepare_forward(case, made["weight"], made.get("bias"))
         results = call(case, kernel, made, made)
@@ -47,6 +48,7 @@ class Subject:
         return {name: self.backend.to_numpy(result) for name, result in results.items()}
 
     def judge(self, case: Case, integers: gate.Expected, normal: gate.Expected) -> None:
+        """Have both questions of one seed answered and judged."""
         exactly = gate.judge_exactly(case, integers, self.answer(case, "integers"))
         verdict = gate.judge(case, normal, self.answer(case, "normal"))
         _, placed = gate.judge_precision(case, [verdict])
@@ -61,6 +63,7 @@ class Subject:
             self.first = self.first or refusals[0]
 
     def row(self) -> dict:
+        """A row of the table."""
         case = self.case
         return {
             "backend": self.backend.name,
@@ -92,9 +95,12 @@ def ask_reference(case: Case) -> tuple[gate.Expected, gate.Expected]:
 
 
 def main() -> None:
+    """Go through shapes, modes, dtypes and seeds; write the table as it grows."""
     target, seeds = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1000
     first = int(sys.argv[3]) if len(sys.argv) > 3 else 0
-    honest = {name: entry.load()("cpu") for name, entry in entries().items() if entry.distribution.startswith("bilinear")}
+    honest = {
+        name: entry.load()("cpu") for name, entry in entries().items() if entry.distribution.startswith("bilinear")
+    }
     rows: list[dict] = []
     target.parent.mkdir(parents=True, exist_ok=True)
     for shape in SHAPES:
@@ -113,7 +119,9 @@ def main() -> None:
                     writer = csv.DictWriter(file, COLUMNS)
                     writer.writeheader()
                     writer.writerows(rows)
-                print(*(f"{row['backend']} {row['refused']}/{row['seeds']}" for row in rows[-len(subjects) :]), flush=True)
+                print(
+                    *(f"{row['backend']} {row['refused']}/{row['seeds']}" for row in rows[-len(subjects) :]), flush=True
+                )
     refused = sum(row["refused"] for row in rows)
     print(f"{refused} of {sum(row['seeds'] for row in rows)} answers were refused.")
     sys.exit(1 if refused else 0)

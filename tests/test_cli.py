@@ -232,7 +232,7 @@ def test_kill_9_ends_even_a_worker_that_hangs_and_so_never_sees_its_pipe_close(t
         command(*arguments), cwd=tmp_path, env=environment(TMPDIR=str(tmp_path)), stdout=subprocess.DEVNULL
     )
     # It hangs in its first call: its folder for results is there by then, and it is the one worker that runs.
-    wait_for(lambda: len(list(tmp_path.glob("bilinear-bench-*/worker*/results"))) == 2)
+    wait_for(lambda: len(list(tmp_path.glob("bilinear-bench-*/worker*/first"))) == 2)
     workers = workers_of(process.pid)
     assert len(workers) == 2
     process.kill()

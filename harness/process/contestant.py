@@ -98,6 +98,8 @@ class Contestant:
         self._clock = Clock()
         self._backend: Backend | None = None
         self._prepared: _Prepared | None = None
+        #: The case that was examined last, with its kernels, or what preventing each of them said.
+        self._examined: tuple[Case, dict[str, Any]] | None = None
 
     @property
     def backend(self) -> Backend:
@@ -148,26 +150,34 @@ class Contestant:
             return {"supported": False, "reason": support.reason}
         return {"supported": True, "workspace_bytes": int(self.backend.workspace_bytes(asked))}
 
-    def examine(self, trials: list[dict[str, Any]], directory: str) -> dict[str, Any]:
+    def examine(self, trials: list[dict[str, Any]], directory: str, only: str | None = None) -> dict[str, Any]:
         """Answer the structure probe's trials, each into a folder of its name; fresh memory is poisoned meanwhile.
 
         An exception is an answer, too: the other trials go on.
+
+        Args:
+            trials: Those of one case stand together; all their kernels are prepared before one is called.
+            directory: Where the folders are made.
+            only: The one trial to answer now; kernels are kept for the next request about the same case.
         """
         answers: dict[str, dict[str, Any]] = {}
         operators: list[str] | str = []
         with _Poisoned():
             for case, group in itertools.groupby(trials, key=lambda trial: Case(**trial["case"])):
                 members = list(group)
-                kernels: dict[str, tuple[Any, Results] | str] = {}
-                for trial in members:  # all of a case are prepared before one is called
-                    if trial["kernel"] not in kernels:
-                        kernels[trial["kernel"]] = _attempt(self._kernel, case, trial["kind"])
+                begun = self._examined is None or self._examined[0] != case
+                if self._examined is None or begun:
+                    kinds = {trial["kernel"]: trial["kind"] for trial in reversed(members)}
+                    self._examined = case, {key: _attempt(self._kernel, case, kind) for key, kind in kinds.items()}
+                kernels = self._examined[1]
                 for trial in members:
-                    kernel = kernels[trial["kernel"]]
-                    answer = kernel if isinstance(kernel, str) else _attempt(self._try, case, trial, kernel, directory)
-                    answers[trial["name"]] = {"error": answer} if isinstance(answer, str) else answer
-                if len(answers) == len(members):  # once is enough: the first case
-                    operators = _attempt(self._operators, case, members[0], kernels[members[0]["kernel"]])
+                    if only in (None, trial["name"]):
+                        kernel = kernels[trial["kernel"]]
+                        failed = isinstance(kernel, str)
+                        answer = kernel if failed else _attempt(self._try, case, trial, kernel, directory)
+                        answers[trial["name"]] = {"error": answer} if isinstance(answer, str) else answer
+                if begun and members[0]["name"] in answers:
+                    operators = operators or _attempt(self._operators, case, members[0], kernels[members[0]["kernel"]])
         return {"answers": answers, "operators": [] if isinstance(operators, str) else operators}
 
     def gradcheck(self, case: dict[str, Any]) -> dict[str, Any]:

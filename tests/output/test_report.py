@@ -79,6 +79,12 @@ def test_every_row_that_was_not_timed_appears_with_its_reason(frame):
     assert "1.00 ms" in line_with(text, "fine")
 
 
+def test_winners_of_different_precision_classes_stand_apart_with_their_class(frame):
+    records = frame(timed("quick", 1e-3, 1), timed("exact", 2e-3, 1), timed("like", 2e-3, 1))
+    records["precision_class"] = ["tf32", "float32", "float32"]
+    assert "quick (tf32); exact = like (float32)" in shown(report.answer(records, {}))
+
+
 def test_rows_of_a_table_are_sorted_by_speed_and_each_case_mode_and_device_has_its_own(frame):
     records = frame(
         timed("slow", 4e-3, 2),
@@ -111,23 +117,29 @@ def test_trouble_is_one_line_for_every_bad_row_and_nothing_without_one(frame):
     assert report.trouble(records[records["status"] == "timed"]) is None
 
 
-def test_the_checks_say_right_or_the_status_with_its_reason_word_for_word(frame):
+def test_the_checks_have_a_column_for_each_probe_and_say_each_reason_word_for_word(frame):
     records = frame(
         untimed("good", Status.CHECKED, "only checked", max_error_over_bound=0.123, mean_absolute_error=3.8e-8),
-        untimed("bad", Status.REJECTED, "output[0, 1] is [float32], not [/red]"),
+        untimed("bad", Status.REJECTED, "output[0, 1] is [float32], not [/red]", probes="structure=ok;exact=no"),
+        untimed("absent", Status.UNAVAILABLE, "pip install 'x[/red]'"),
     )
-    text = shown(report.checks(records))
+    records["precision_class"] = ["float32", None, None]
+    text = shown(Group(*report.checks(records, {"3x2x2x2": "small"}), report.trouble(records), report.unasked(records)))
+    assert "small: 3x2x2x2, forward, cpu" in text
     assert "right" in line_with(text, "good")
     assert "0.12" in line_with(text, "good")
     assert "3.8e-08" in line_with(text, "good")
-    assert "output[0, 1] is [float32], not [/red]" in line_with(text, "bad")
-    assert "right" not in line_with(text, "bad")
+    assert "float32" in line_with(text, "good")
+    (bad,) = (line for line in text.splitlines() if line.startswith("bad "))
+    assert bad.split()[:7] == ["bad", "rejected", "ok", "no", "-", "-", "-"]
+    assert "output[0, 1] is [float32], not [/red]" in text
+    assert "absent: unavailable, pip install 'x[/red]'" in text
 
 
 def test_no_escape_sequence_of_a_reason_reaches_the_terminal(frame):
     records = frame(untimed("evil", Status.FAILED, "placeholder"))
     records["reason"] = pd.array(["\x1b]0;title\x07\x1b[2J\x9b31m\rgone\u202e"], dtype="string")
-    for renderable in (Group(*report.tables(records, {})), report.trouble(records), report.checks(records)):
+    for renderable in (Group(*report.tables(records, {})), report.trouble(records)):
         text = shown(renderable)
         assert "gone" in text
         assert not set("\x1b\x07\x9b\r\u202e") & set(text)
