@@ -144,7 +144,10 @@ class Backend(ABC):
         """
 
     def to_numpy(self, result: NativeArray) -> npt.NDArray[np.floating]:
-        """Copy a result back to a host array of float32 or float64."""
+        """Copy a result back to a host array of float32 or float64.
+
+        Asked for frameworks that the harness does not know; NumPy's, PyTorch's and JAX's arrays it copies itself.
+        """
         import numpy as np
 
         return np.array(result, dtype=np.float64 if result.dtype == np.float64 else np.float32)

@@ -123,7 +123,7 @@ class Examination:
         """Have the case prepared and called once; judge all but the values, for which there is no reference yet."""
         said = self._ask(entrant, FIRST, "prepare", case=dataclasses.asdict(self._case), input_sets=input_sets)
         if said is not None:
-            entrant.note(judge_type(said["native_type"], said["backend_module"]))
+            entrant.note(behaviour.judge_type(said["native_type"], said["native_bases"], said["backend_module"]))
             self._judge_form(entrant, said, "bound")
         return said
 
@@ -145,6 +145,8 @@ class Examination:
         said = self._ask(entrant, "exercise", "exercise", what=what)
         if said is None or not self._judge_form(entrant, said, probe):
             return
+        baseline = entrant.base_name == BASELINE
+        entrant.note(behaviour.judge_operators(said["operators"], baseline, said["native_type"]))
         actual = self._read(entrant, "exercise")
         if actual is None:
             return
@@ -334,13 +336,6 @@ def gradcheck(asked: Case, remote: Remote, limit_seconds: float) -> Verdict:
     if said["reason"]:
         return gate.refused(structure.PROBE, f"not so: the gradients are those of the output: {said['reason']}")
     return gate.passed(structure.PROBE)
-
-
-def judge_type(native_type: str, backend_module: str) -> Verdict:
-    """Arrays are a framework's: one of the backend's own could put off its work until the clock has stopped."""
-    if native_type.startswith(f"{backend_module}."):
-        return gate.refused("behaviour", f"its arrays are {native_type}, a type of its own, expected a framework's")
-    return gate.passed("behaviour")
 
 
 def facts(said: Mapping[str, Any]) -> dict[str, Facts]:

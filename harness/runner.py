@@ -67,7 +67,8 @@ class Runner:
         if needed > free:
             for entrant in entrants:
                 entrant.end(Status.OUT_OF_MEMORY, _too_large("the reference", needed, free))
-        free -= needed  # it holds its results while the contestants hold theirs
+        # The reference holds its results while the contestants hold theirs, and one examiner may be there besides.
+        free -= needed + cost.PROCESS_BYTES
         baselines: list[Entrant] = []
         block, stopped_by = 0, "blocks"
         try:

@@ -75,12 +75,13 @@ class FakeWorker:
             "first_call_seconds": 0.2,
             "threads": threads,
             "backend_module": "its_own",
+            "native_bases": ["builtins.object"],
             **self.results(self.case, 0, directory),
         }
 
     def exercise(self, what, directory):
         kind, variation = EXERCISES[what]
-        return self.results(self.case, self.spoilt.get(what, variation), directory, kind)
+        return {"operators": [], **self.results(self.case, self.spoilt.get(what, variation), directory, kind)}
 
     def changed(self, directory):
         self.results(self.case, self.spoilt.get("first_becomes", 0), directory)
@@ -409,7 +410,7 @@ def test_a_failure_anywhere_costs_its_own_cell_and_no_other(measure, phase, stat
 def test_a_wrong_backend_is_rejected_before_it_could_be_timed(measure):
     facts = {"output": {"type": "ndarray", "dtype": "float64", "shape": [3, 2], "device": "cpu"}}
     said = {"prepare_seconds": 0.1, "first_call_seconds": 0.1, "threads": {"affinity": [0], "pools": []}}
-    said |= {"native_type": "ndarray", "backend_module": "m", "storages": {}}
+    said |= {"native_type": "ndarray", "backend_module": "m", "native_bases": [], "storages": {}}
     records, workers, _ = measure(other={"prepare": {**said, "facts": facts}})
     row = records[CASE.name, "forward", "other"]
     assert row.reason == "bound: output has dtype float64, expected float32"

@@ -215,16 +215,21 @@ class Contestant:
             "first_call_seconds": first_call_seconds,
             "threads": threads.read_back(),
             "backend_module": type(self.backend).__module__,
+            "native_bases": observation.base_names(sets[0]["input1"]),
             **self._hand_over(asked, results, sets[0] | parameters, Path(directory)),
         }
 
     def exercise(self, what: str, directory: str) -> dict[str, Any]:
         """Call once more in a telling way; leave the results in ``directory``."""
         prepared = self.prepared
+        operators: list[str] = []
+        if what == "again" and self._borrows_torch(prepared):
+            operators = observation.operators(lambda: self._again(prepared))
         results = self._exercises[what](prepared)
         self.backend.synchronize(tuple(results.values()))
         inputs = prepared.sets[0] | prepared.parameters
-        return self._hand_over(prepared.case, results, inputs, Path(directory), prepared.first)
+        said = self._hand_over(prepared.case, results, inputs, Path(directory), prepared.first)
+        return said | {"operators": operators}
 
     def changed(self, directory: str) -> dict[str, Any]:
         """Say which inputs are no longer what they were made as; leave the first results, as they are now."""
@@ -236,7 +241,7 @@ class Contestant:
             found += [
                 name if variation == 0 else f"{name} of input set {variation}"
                 for name, array in given.items()
-                if not same_bits(self.backend.to_numpy(array), made[name])
+                if not same_bits(observation.to_host(array, self.backend), made[name])
             ]
         self._save(prepared.first, Path(directory))
         return {"changed": found, "replaced": observation.replaced()}
@@ -292,6 +297,10 @@ class Contestant:
             # glibc keeps freed arrays for later; while this worker is stopped, others need them.
             ctypes.CDLL(None).malloc_trim(0)
         return {}
+
+    def _borrows_torch(self, prepared: _Prepared) -> bool:
+        """Whether PyTorch is in this process though the arrays are another framework's."""
+        return "torch" in sys.modules and not observation.type_name(prepared.sets[0]["input1"]).startswith("torch.")
 
     def _again(self, prepared: _Prepared) -> Results:
         """The same inputs once more."""
@@ -385,7 +394,7 @@ class Contestant:
 
     def _save(self, results: Results, directory: Path) -> None:
         for name, result in results.items():
-            np.save(directory / f"{name}.npy", self.backend.to_numpy(result), allow_pickle=False)
+            np.save(directory / f"{name}.npy", observation.to_host(result, self.backend), allow_pickle=False)
 
 
 class _Poisoned:

@@ -20,7 +20,9 @@ from harness.correctness.gate import Facts
 from harness.timing.clock import Clock
 
 if TYPE_CHECKING:
-    from harness.backend import NativeArray, Step
+    import numpy.typing as npt
+
+    from harness.backend import Backend, NativeArray, Step
 
     Results = dict[str, NativeArray]
 
@@ -62,8 +64,31 @@ def describe(result: NativeArray) -> Facts:
 
 
 def type_name(result: object) -> str:
-    """The exact type, with its module: a subclass is another type."""
-    return f"{type(result).__module__}.{type(result).__qualname__}"
+    """The exact type, with its module: a subclass is another type, and so is one that took another's name."""
+    return _name(type(result))
+
+
+def base_names(result: object) -> list[str]:
+    """The types that an array's type is derived from."""
+    return [_name(base) for base in type(result).__mro__[1:]]
+
+
+def to_host(result: NativeArray, backend: Backend) -> npt.NDArray[np.floating]:
+    """Copy a result back as float32 or float64, by the framework's own means where it is known.
+
+    The backend's ``to_numpy`` is asked for other frameworks only: it is the backend's code, and could do there what it
+    should have done on the clock.
+    """
+    wide = str(result.dtype).endswith("float64")
+    torch: Any = sys.modules.get("torch")
+    if type(result) is np.ndarray:
+        return np.array(result, dtype=np.float64 if wide else np.float32)
+    if torch is not None and type(result) is torch.Tensor:
+        moved = result.detach().to(device="cpu", dtype=torch.float64 if wide else torch.float32, copy=True)
+        return np.asarray(moved.numpy())
+    if hasattr(result, "unsafe_buffer_pointer"):  # JAX
+        return np.array(result, dtype=np.float64 if wide else np.float32)
+    return backend.to_numpy(result)
 
 
 def storage(array: NativeArray) -> Storage:
@@ -150,6 +175,15 @@ def facts_as_json(results: Results) -> dict[str, Any]:
 def storages_as_json(results: Results) -> dict[str, list[int]]:
     """The storages of some results, as they travel."""
     return {name: list(dataclasses.astuple(storage(result))) for name, result in results.items()}
+
+
+def _name(kind: type) -> str:
+    """A type's name; if that name leads to another type, it says so."""
+    found: Any = sys.modules.get(kind.__module__)
+    for part in kind.__qualname__.split("."):
+        found = getattr(found, part, None)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    return name if found is None or found is kind else f"{name} (another type of that name)"
 
 
 def _device_name(device: object) -> str:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from mutants_stated import Caught, in_a_gradient
 
 from backends.jax_jit import JaxJit
+from harness import Backend
 
 
 class JaxMutant(JaxJit):
@@ -54,16 +55,20 @@ class JaxBFloat16(JaxMutant):
     caught = Caught("precision", reason="was computed in bfloat16")
 
     def formula(self, input1, input2, weight, bias):
+        return super().formula(*map(self.rounded, (input1, input2, weight)), bias)
+
+    def rounded(self, array):
+        """Round; the gradient passes unrounded, so that integers stay exact."""
         # Not a cast there and back: XLA may leave that out.
-        narrow = (jax.lax.reduce_precision(array, 8, 7) for array in (input1, input2, weight))
-        return super().formula(*narrow, bias)
+        return array + jax.lax.stop_gradient(jax.lax.reduce_precision(array, 8, 7) - array)
 
 
 class JaxFrozen(JaxMutant):
     """C04: compiles the first input1 in as a constant."""
 
     name = "mutant-jax-frozen-input"
-    caught = Caught("structure", modes=("forward",), reason="other inputs give other results")
+    caught = Caught("structure", modes=("forward",), otherwise="unsupported", reason="other inputs give other results")
+    prepare_forward_backward = Backend.prepare_forward_backward
 
     def prepare_forward(self, case, weight, bias):
         kept = []
@@ -86,11 +91,12 @@ class JaxGradInput2(JaxMutant):
         return right[0], -right[1], *right[2:]
 
 
-class JaxDonates(JaxMutant):
-    """C02, F21: gives the memory of its input1 away, so that there is none at the second call."""
+class JaxDeletes(JaxMutant):
+    """C02, F21: gives the memory of its input1 away, so that there is none to describe and to call with again."""
 
     name = "mutant-jax-deletes-input"
-    caught = Caught(status="failed", phase="prepare", modes=("forward",), reason="deleted")
+    caught = Caught(status="failed", phase="prepare", modes=("forward",), otherwise="unsupported", reason="deleted")
+    prepare_forward_backward = Backend.prepare_forward_backward
 
     def prepare_forward(self, case, weight, bias):
         kernel = super().prepare_forward(case, weight, bias)

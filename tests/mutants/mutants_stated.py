@@ -15,7 +15,8 @@ class Caught:
         probe: The first word of the reason, where the status is ``rejected``.
         phase: Where it must be caught.
         status: What its row must say.
-        modes: In which modes; in the others it must be timed.
+        modes: In which modes.
+        otherwise: What its row must say in the other mode, if there is one.
         reason: What the reason must contain.
     """
 
@@ -23,6 +24,7 @@ class Caught:
     phase: str = "gate"
     status: str = "rejected"
     modes: tuple[str, ...] = MODES
+    otherwise: str = "timed"
     reason: str = ""
 
 

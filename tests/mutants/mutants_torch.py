@@ -4,6 +4,7 @@ import torch
 from mutants_stated import Caught, Ineffective, in_a_gradient
 
 from backends.torch_tensor import TorchBackend, einsum_bilinear
+from harness import Backend
 
 
 class TorchMutant(TorchBackend):
@@ -20,34 +21,45 @@ class TorchMutant(TorchBackend):
 
 
 class TorchBFloat16(TorchMutant):
-    """C13: autocast to bfloat16, and back."""
+    """C13: float32 operands in bfloat16; the gradients pass unrounded, so that integers stay exact."""
 
     name = "mutant-torch-bfloat16"
-    caught = Caught("precision")
+    caught = Caught("precision", reason="was computed in bfloat16")
 
     def output(self, input1, input2, weight, bias):
-        narrow = (array.bfloat16().to(array.dtype) for array in (input1, input2, weight))
-        return super().output(*narrow, bias)
+        return super().output(*map(self.rounded, (input1, input2, weight)), bias)
+
+    def rounded(self, array):
+        """Round."""
+        return array + (array.bfloat16().float() - array).detach() if array.dtype == torch.float32 else array
 
 
 class TorchInPlace(TorchMutant):
-    """C02, F21: turns its input1 over in place."""
+    """C02, F21: turns the sign of its input1 over in place."""
 
     name = "mutant-torch-changes-input"
-    caught = Caught("behaviour")
+    caught = Caught("behaviour", modes=("forward",), otherwise="unsupported")
+    prepare_forward_backward = Backend.prepare_forward_backward
 
-    def output(self, input1, input2, weight, bias):
-        right = super().output(input1, input2, weight, bias)
-        with torch.no_grad():
-            input1.detach().data.neg_()
-        return right
+    def prepare_forward(self, case, weight, bias):
+        kernel = super().prepare_forward(case, weight, bias)
+
+        def changes(input1, input2):
+            right = kernel(input1, input2)
+            input1.neg_()
+            return right
+
+        return changes
 
 
 class TorchAlias(TorchMutant):
     """C03, F22: the output lies in the memory of input1."""
 
     name = "mutant-torch-output-in-input"
-    caught = Caught("behaviour", modes=("forward",), reason="output lies in the memory of the input input1")
+    caught = Caught(
+        "behaviour", modes=("forward",), otherwise="unsupported", reason="output lies in the memory of the input input1"
+    )
+    prepare_forward_backward = Backend.prepare_forward_backward
 
     def prepare_forward(self, case, weight, bias):
         kernel = super().prepare_forward(case, weight, bias)

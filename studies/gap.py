@@ -1,0 +1,76 @@
+"""How wide is the gap between honest rounding and wrong arithmetic? The largest `max_error_over_bound` of each.
+
+    python studies/gap.py results/reference/MACHINE/gap.csv [SEEDS]
+
+Each honest backend, and each arithmetic mutant of the tests (an arithmetic too coarse, a term left out, one wrong
+element in the last tile), goes through the gate at three sizes and in both modes, with SEEDS seeds (5). A row of the
+table is a backend, mode and size: the range of `max_error_over_bound` over the seeds, and the verdicts. Below 1 the
+gate is open. Honest ones should lie below, mutants above, and the constants of the gate in the gap between.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from pathlib import Path
+
+MUTANTS = Path(__file__).parent.parent / "tests" / "mutants"
+ARITHMETIC = (
+    *("mutant-tf32", "mutant-float16-scaled", "mutant-bfloat16", "mutant-float16-sums"),
+    *("mutant-drops-term", "mutant-last-tile", "mutant-grad-input1-tf32", "mutant-grad-weight-bfloat16"),
+)
+SIZES = ((16, 32, 32, 8), (16, 128, 128, 8), (16, 512, 512, 4))
+COLUMNS = ("backend", "mode", "shape", "seeds", "least", "largest", "verdicts")
+
+
+def main() -> None:
+    """Let all of them through the gate; write the table."""
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(MUTANTS), os.environ.get("PYTHONPATH"))))
+    sys.path.insert(0, str(MUTANTS))
+    from harness.case import MODES, Case
+    from harness.machine.threads import budget
+    from harness.plan import Plan
+    from harness.process.supervisor import Supervisor, default_cache
+    from harness.registry import entries, select
+    from harness.runner import Runner
+    from harness.sitting import Sitting
+
+    target, seeds = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 5
+    target.parent.mkdir(parents=True, exist_ok=True)
+    honest = [name for name, entry in entries().items() if entry.distribution.startswith("bilinear")]
+    seen: dict[tuple[str, str, str], list[tuple[float, str]]] = {}
+    for seed in range(seeds):
+        plan = Plan(
+            run_id="gap",
+            suite="command-line",
+            cases=tuple(Case(*sizes, mode=mode, seed=seed) for sizes in SIZES for mode in MODES),
+            backends=select([*honest, *ARITHMETIC]),
+            devices=("cpu",),
+            threads=budget(None),
+            seed=seed,
+            timing=False,
+        )
+        with Supervisor(plan.threads, default_cache()) as workers:
+            for record in Runner(Sitting(plan, workers)).run():
+                print(record.backend, record.mode, record.case, record.max_error_over_bound, record.status, flush=True)
+                # A gradient's mutant says nothing in mode forward, an output's nothing new with the gradients.
+                wanted = "forward_backward" if "-grad-" in record.backend else "forward"
+                if record.backend in honest or record.mode == wanted:
+                    figure = record.max_error_over_bound
+                    seen.setdefault((record.backend, record.mode, record.case), []).append(
+                        (float("nan") if figure is None else figure, record.status.value)
+                    )
+    with target.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for (backend, mode, shape), answers in sorted(
+            seen.items(), key=lambda item: (item[0][0] in ARITHMETIC, item[0])
+        ):
+            figures, verdicts = zip(*answers, strict=True)
+            said = ", ".join(sorted(set(verdicts)))
+            writer.writerow((backend, mode, shape, len(figures), f"{min(figures):.3g}", f"{max(figures):.3g}", said))
+
+
+if __name__ == "__main__":
+    main()
