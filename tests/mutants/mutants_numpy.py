@@ -260,7 +260,7 @@ class BatchOne(Spoils):
 
     def spoil(self, right):
         if len(right) == 1:
-            right *= 2
+            right += 1
 
 
 class BatchZero(Spoils):
@@ -1029,17 +1029,30 @@ class ByContent(Remembers):
         return tuple(result if result is None else result.copy() for result in self.answers[key][0])
 
 
-class ByContentSlowStart(ByContent):
-    """C04, C18: the same, and sleeps in the first timed call to be taken for slow and looked at less."""
+class StartsSlowly(Mutant):
+    """Sleeps in the first timed call of a kernel; timed calls run with the garbage collector off."""
 
-    name = "mutant-remembers-and-starts-slowly"
     asleep = False
+
+    def prepare_forward(self, case, weight, bias):
+        self.asleep = False
+        return super().prepare_forward(case, weight, bias)
+
+    def prepare_forward_backward(self, case):
+        self.asleep = False
+        return super().prepare_forward_backward(case)
 
     def output(self, input1, input2, weight, bias):
         if not gc.isenabled() and not self.asleep:
             self.asleep = True
             time.sleep(0.3)
         return super().output(input1, input2, weight, bias)
+
+
+class ByContentSlowStart(StartsSlowly, ByContent):
+    """C04, C18: the same, and sleeps in the first timed call to be taken for slow and looked at less."""
+
+    name = "mutant-remembers-and-starts-slowly"
 
 
 class Prepared(Mutant):
@@ -1248,7 +1261,7 @@ class WorksInToNumpy(Mutant):
     """C07: returns a plain array with nothing in it, and computes when it is converted, after the clock."""
 
     name = "mutant-works-in-to-numpy"
-    caught = Caught("behaviour")
+    caught = Caught("structure")
 
     def output(self, input1, input2, weight, bias):
         shape = len(input1), len(weight)
@@ -1514,15 +1527,8 @@ class Flushes(Mutant):
         return np.where(abs(array) < 2.0**-126, 0, array).astype(array.dtype)
 
 
-class SlowStart(Mutant):
+class SlowStart(StartsSlowly):
     """C18: sleeps in its first timed call to get fewer samples: it gets fewer, none is shorter, and the row says so."""
 
     name = "mutant-slow-start"
     ineffective = Ineffective("few_blocks")
-    asleep = False
-
-    def output(self, input1, input2, weight, bias):
-        if not gc.isenabled() and not self.asleep:
-            self.asleep = True
-            time.sleep(0.3)
-        return super().output(input1, input2, weight, bias)
