@@ -180,15 +180,19 @@ class Examination:
     def judge_kept(self, entrant: Entrant, variation: int) -> None:
         """Judge results from inside a timed sample, on the input set ``variation``."""
         expected = self._expectations.of(self._case, "normal", variation)
-        said = self._ask(entrant, "kept", "kept")
-        if said is None or not self._judge_form(entrant, said, "bound"):
-            return
-        actual = self._read(entrant, "kept")
-        if actual is not None:
-            judged = gate.judge(self._case, expected, actual)
-            told = judged.reason and f"in a timed sample: {judged.reason}"
-            entrant.note(dataclasses.replace(judged, reason=told))
-            self._place(entrant)
+        stepping = self._case.mode == "forward_backward"
+        for case, what in (
+            (self._case, "in a timed sample"),
+            *([(self._case.with_mode("forward"), "in a timed forward")] if stepping else []),
+        ):
+            said = self._ask(entrant, "kept", "kept", forward=case is not self._case)
+            if said is None or not self._judge_form(entrant, said, "bound", case):
+                return
+            actual = self._read(entrant, "kept", case)
+            if actual is not None:
+                judged = gate.judge(case, expected, actual)
+                entrant.note(dataclasses.replace(judged, reason=judged.reason and f"{what}: {judged.reason}"))
+        self._place(entrant)
 
     def check_again(self, entrant: Entrant, variations: list[int], settle_seconds: float) -> list[float] | None:
         """Have it called on inputs that it has not seen; return the times of all but the last of these calls."""
@@ -226,23 +230,23 @@ class Examination:
         directory = str(entrant.results_folder(folder))
         return entrant.ask(do, self._limit_seconds, directory=directory, **fields)
 
-    def _judge_form(self, entrant: Entrant, said: Mapping[str, Any], probe: str) -> bool:
+    def _judge_form(self, entrant: Entrant, said: Mapping[str, Any], probe: str, case: Case | None = None) -> bool:
         """Judge what results say of themselves, and where they lie."""
-        form = gate.judge_facts(self._case, self._device, said["native_type"], facts(said), probe)
+        form = gate.judge_facts(case or self._case, self._device, said["native_type"], facts(said), probe)
         entrant.note(form)
         if form.ok:
             results, inputs, earlier = (storages(said, key) for key in ("results", "inputs", "earlier"))
             entrant.note(behaviour.judge_storage(results, inputs, earlier))
         return form.ok
 
-    def _read(self, entrant: Entrant, folder: str) -> Arrays | None:
+    def _read(self, entrant: Entrant, folder: str, case: Case | None = None) -> Arrays | None:
         """Read results; what cannot be read ends the cell. None also if they were refused before they were written."""
         place = entrant.kept_folder(folder)
         if any(verdict for verdict in entrant.verdicts if not verdict.ok) and not any(place.iterdir()):
             return None
         try:
-            found = arrays(place, self._case)
-            if set(found) != set(self._case.result_shapes()):
+            found = arrays(place, case or self._case)
+            if set(found) != set((case or self._case).result_shapes()):
                 raise ValueError(f"it left {', '.join(found) or 'nothing'}")
         except (OSError, ValueError) as error:
             entrant.end(Status.FAILED, f"it could not be checked: {error}")

@@ -30,7 +30,7 @@ SLOW_SECONDS: Final = 0.250
 #: Warmup of every backend alike, in seconds of calls (at least one call).
 WARM_UP_SECONDS: Final = 0.2
 #: Blocks of each backend whose results are judged, of those that it takes part in.
-KEPT_BLOCKS: Final = 2
+KEPT_BLOCKS: Final = 3
 #: Single calls on inputs of their own, after the blocks: do they take as long as the timed ones?
 FRESH_CALLS: Final = 3
 #: A loop that costs more than this share of a call is worth a flag.
@@ -162,13 +162,13 @@ class Panel:
         for entrant in self._going():
             entrant.phase = "recheck"
             self._sitting.observer.stage(f"check {entrant.name} again")
-            timed, slow = bool(entrant.seconds), entrant.call_seconds > SLOW_SECONDS
+            seen = python_statistics.median(entrant.seconds.values()) if entrant.seconds else None
+            alone = seen is not None and seen < SLOW_SECONDS
             with entrant.gating(self._sitting.now):
                 fresh = self._examination.check_again(
-                    entrant, variations if timed and not slow else variations[-1:], clock.SETTLE_SECONDS
+                    entrant, variations if alone else variations[-1:], clock.SETTLE_SECONDS
                 )
-            if fresh is not None and timed:
-                seen = python_statistics.median(entrant.seconds.values())
+            if fresh is not None and seen is not None:
                 entrant.note(behaviour.judge_memory_of_answers(fresh, seen))
         self._expect("normal", variations[-1])
         for entrant in self._going():
@@ -184,9 +184,7 @@ class Panel:
             entrant.phase = "timing"
             observer.stage(f"warm up {entrant.name}")
             self._warm_up(entrant)
-            entrant.kept_blocks = frozenset(
-                self._sitting.secret.sample(range(entrant.joins), min(KEPT_BLOCKS, entrant.joins))
-            )
+            entrant.kept_blocks = self._draw_blocks(entrant.joins)
         aside = 0.0  # time that was spent on judging
         for number in range(BLOCKS):
             going = [entrant for entrant in self._going() if number < entrant.joins]
@@ -211,6 +209,12 @@ class Panel:
             entrant.note(behaviour.judge_clock(entrant.unseen_seconds, entrant.measured_seconds))
             entrant.conclude()
         return block
+
+    def _draw_blocks(self, joins: int) -> frozenset[int]:
+        """Draw the blocks whose results are judged: one that is reached in any case, the others from the rest."""
+        sure = self._sitting.secret.randrange(min(LEAST_BLOCKS, joins)) if joins else 0
+        others = [block for block in range(joins) if block != sure]
+        return frozenset([sure, *self._sitting.secret.sample(others, min(KEPT_BLOCKS - 1, len(others)))])
 
     def _judge_kept(self, entrant: Entrant, variation: int) -> None:
         """Judge what came out of a timed sample."""
@@ -275,6 +279,7 @@ class Panel:
         # Settling ends with a whole call, which may be longer than what is left of its time.
         settled = settle + entrant.call_seconds if settle else 0.0
         entrant.unseen_seconds.append(entrant.worker.elapsed_seconds - measured - settled)
+        self._correct(entrant, seconds / calls)
         entrant.calls.append(calls)
         entrant.seconds[block] = seconds / calls
         self._keep(entrant, "call", calls, seconds, block, position)
@@ -282,6 +287,13 @@ class Panel:
             entrant.forward_seconds[block] = forward / calls
             self._keep(entrant, "forward", calls, forward, block, position)
         return None if kept is None else (block + kept) % cost.INPUT_SETS
+
+    def _correct(self, entrant: Entrant, call_seconds: float) -> None:
+        """Plan anew for one that is far faster than it was when it was run in: it gets as many blocks as others."""
+        if call_seconds < entrant.call_seconds / 4:
+            entrant.call_seconds = call_seconds
+            entrant.base_calls = clock.calls_per_sample(call_seconds, entrant.loaded["tick_seconds"])
+            entrant.joins = BLOCKS if call_seconds <= SLOW_SECONDS else entrant.joins
 
     def _keep(
         self,

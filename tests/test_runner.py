@@ -87,8 +87,9 @@ class FakeWorker:
         self.results(self.case, self.spoilt.get("first_becomes", 0), directory)
         return {"changed": self.spoilt.get("changes", []), "replaced": self.spoilt.get("replaces", [])}
 
-    def kept(self, directory):
-        return self.results(self.case, self.spoilt.get("keeps", self.kept_set), directory)
+    def kept(self, forward, directory):
+        spoilt = self.spoilt.get("keeps_forward" if forward else "keeps", self.kept_set)
+        return self.results(self.case.with_mode("forward") if forward else self.case, spoilt, directory)
 
     def check(self, variations, settle_seconds, directory):
         fresh = self.spoilt.get("fresh_seconds", self.call_seconds)
@@ -241,7 +242,7 @@ def test_the_structure_probe_is_asked_in_a_worker_that_is_never_timed_once_for_a
     _, workers, _ = measure(CASE, Case(4, 3, 2, 5), CASE.with_mode("forward_backward"))
     did = [do for name, do, _ in workers.log if name == "examiner of other"]
     asked = [fields["only"] for name, do, fields in workers.log if name == "examiner of other" and do == "examine"]
-    assert len(asked) == 2 * len(set(asked)), "once in each mode"
+    assert len(asked) == 2 * len(set(asked)) - 1, "once in each mode; `new-weight` is for steps alone"
     assert list(dict.fromkeys(do for do in did if do not in ("support", "examine"))) == ["load", "gradcheck"]
     assert workers.discarded.count("examiner of other") == 1
 
@@ -279,6 +280,26 @@ def test_a_fault_is_caught_where_it_shows_and_costs_no_other_cell(measure, fault
     assert (row.status, row.phase, row.median_seconds) == (Status.REJECTED, phase, None), row
     assert row.reason.startswith(reason)
     assert records[CASE.name, "forward", "third"].status is Status.TIMED
+
+
+def test_a_forward_that_is_wrong_when_it_is_timed_alone_is_caught_there(measure):
+    case = CASE.with_mode("forward_backward")
+    records, _, _ = measure(case, other={"keeps_forward": 5})
+    row = records[CASE.name, "forward_backward", "other"]
+    assert (row.status, row.phase) == (Status.REJECTED, "timing")
+    assert row.reason.startswith("bound: in a timed forward: output[")
+
+
+def test_one_that_was_slow_only_while_it_was_run_in_gets_as_many_blocks_as_others(measure):
+    records, _, _ = measure(other={"warm_up": {"stretches": [[1, 0.5]]}})
+    assert records[CASE.name, "forward", "other"].blocks == BLOCKS
+
+
+def test_results_are_judged_from_inside_the_timed_samples_even_if_the_budget_ends_them_early(measure):
+    _, workers, _ = measure(budget=0.2)
+    did = [do for name, do, _ in workers.log if name == "other"]
+    assert did.count("sample") == LEAST_BLOCKS
+    assert 1 <= did.count("kept") <= KEPT_BLOCKS
 
 
 def test_a_refused_trial_of_the_structure_probe_rejects_with_its_sentence(measure):

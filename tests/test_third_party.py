@@ -72,7 +72,7 @@ def test_it_is_listed_after_its_installation(outside):
 def test_it_is_checked(outside):
     checked = outside.run("-m", "harness", "check", *CASE)
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    lines = [line for line in checked.stdout.splitlines() if " outside-matmul " in line]
+    lines = [line for line in checked.stdout.splitlines() if line.startswith("outside-matmul ")]
     assert [" right " in line for line in lines] == [True, True]
 
 

@@ -45,6 +45,8 @@ class Storage:
 
     def overlaps(self, other: Storage) -> bool:
         """Whether the two share a byte."""
+        if not (self.size and other.size):
+            return False
         return self.start < other.start + other.size and other.start < self.start + self.size
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from harness.case import Case
 from harness.correctness.bound import TINY, tolerance
-from harness.correctness.gate import Expected, Verdict, judge_exactly, passed, refused
+from harness.correctness.gate import Expected, Verdict, judge, judge_exactly, passed, refused
 from harness.correctness.inputs import permutation
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ def trials(asked: Case) -> tuple[Trial, ...]:
         return dataclasses.replace(asked, batch=batch, in1_features=in1, in2_features=in2, out_features=out, bias=bias)
 
     primes = sized(7, 5, 3, 11)
+    plain, square = sized(7, 5, 3, 11, bias=False), sized(7, 5, 5, 2)
     tall, wide = sized(131, 67, 37, 19), sized(5, 3, 131, 2, bias=False)
+    changing = Trial("new-weight", "the weights may change at every step, in place", primes, "other integers")
     return (
         Trial("primes", "no axis is taken for another, on four sizes that are different primes", primes, "integers"),
         Trial(
@@ -67,25 +69,21 @@ def trials(asked: Case) -> tuple[Trial, ...]:
             "other integers",
             kernel="second",
         ),
-        Trial("primes-again", "the first kernel still does after the second was called", primes, "integers"),
+        *([changing] if asked.mode == "forward_backward" else []),
+        Trial("primes-again", "the first kernel still answers for its own weight", primes, "integers"),
         Trial("exchanged", "other inputs give other results", primes, "exchanged input1"),
         Trial("added", "the result is linear in input1", primes, "added input1"),
         Trial("permuted", "permuting the rows of the batch permutes the results", primes, "permuted rows"),
         Trial("zero", "a zero input1 leaves the bias", primes, "zero input1"),
-        Trial("large", "values near overflow come out right", primes, "large", kernel="random"),
-        Trial("subnormal", "subnormal values do no harm", primes, "subnormal", kernel="random"),
-        Trial(
-            "nonfinite",
-            "NaN and infinity may go in; where they come out is reported",
-            primes,
-            "nonfinite",
-            kernel="random",
-        ),
+        Trial("large", "values near overflow come out right", plain, "large"),
+        Trial("subnormal", "subnormal values do no harm", plain, "subnormal"),
+        Trial("nonfinite", "NaN and infinity may go in; where they come out is reported", plain, "nonfinite"),
         Trial("one-hot", "one-hot inputs read single weights back", sized(15, 5, 3, 11, bias=False), "one-hot"),
+        Trial("square", "in1_features and in2_features may be equal", square, "integers"),
         Trial("tall", "no tail of a tile is left out, on larger primes", tall, "integers"),
         Trial("wide", "there need not be a bias, and in1 may be far below in2", wide, "integers"),
-        Trial("ones", "batch, in1_features and out_features may be 1", sized(1, 1, 3, 1), "integers"),
-        Trial("column", "in2_features may be 1", sized(3, 5, 1, 2), "integers"),
+        Trial("ones", "batch, in1_features and out_features may be 1", sized(1, 1, 3, 1), "normal"),
+        Trial("column", "in2_features may be 1", sized(3, 5, 1, 2), "normal"),
         Trial("empty", "a batch of zero rows gives zero rows", sized(0, 5, 3, 11), "integers"),
     )
 
@@ -98,12 +96,19 @@ def judge_trial(trial: Trial, expected: Expected, answers: Mapping[str, Arrays])
         expected: The reference's answer.
         answers: The contestant's, by the trial's name: some trials are judged beside another one.
     """
-    judged = _JUDGES.get(trial.name, _exact)(trial, expected, answers)
+    usual = _rounded if trial.kind == "normal" else _exact
+    judged = _JUDGES.get(trial.name, usual)(trial, expected, answers)
     return judged if judged.ok else dataclasses.replace(judged, reason=f"not so: {trial.sentence}: {judged.reason}")
 
 
 def _exact(trial: Trial, expected: Expected, answers: Mapping[str, Arrays]) -> Verdict:
     return judge_exactly(trial.case, expected, answers[trial.name], PROBE)
+
+
+def _rounded(trial: Trial, expected: Expected, answers: Mapping[str, Arrays]) -> Verdict:
+    """Random numbers, whose few terms leave hardly any room: integers might be zero by chance on such sizes."""
+    judged = judge(trial.case, expected, answers[trial.name], PROBE)
+    return passed(PROBE) if judged.ok else refused(PROBE, judged.reason)
 
 
 def _linear(trial: Trial, expected: Expected, answers: Mapping[str, Arrays]) -> Verdict:

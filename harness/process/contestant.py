@@ -54,6 +54,7 @@ class _Prepared:
         calls: One for each input set; the kernel, or the whole step.
         forwards: The step's forward alone, one for each input set; empty in mode ``forward``.
         kept: Results of one of the calls of the last sample.
+        kept_forward: The same of its forward alone.
     """
 
     case: Case
@@ -64,6 +65,7 @@ class _Prepared:
     calls: list[Call] = dataclasses.field(default_factory=list)
     forwards: list[Call] = dataclasses.field(default_factory=list)
     kept: Any = None
+    kept_forward: Any = None
 
     def __post_init__(self) -> None:
         self.calls = [_timed_call(self.case, self.kernel, self.parameters, inputs) for inputs in self.sets]
@@ -96,6 +98,7 @@ class Contestant:
             "another kernel": self._another_kernel,
         }
         self._clock = Clock()
+        self._watch = observation.Watch()
         self._backend: Backend | None = None
         self._prepared: _Prepared | None = None
         #: The case that was examined last, with its kernels, or what preventing each of them said.
@@ -192,17 +195,12 @@ class Contestant:
         """Prepare, make the inputs, call once; leave the first call's results in ``directory``."""
         self._prepared = None
         asked = Case(**case)
-        made = [make_inputs(asked, variation) for variation in range(input_sets)]
-        parameters = {name: self._to_device(made[0][name], asked) for name in PARAMETERS if name in made[0]}
+        parameters = self._parameters(asked, "normal")
         start = time.perf_counter()
         kernel = self._prepare(asked, parameters)
         prepare_seconds = time.perf_counter() - start
         # Only now: while it prepares, there shall be no inputs that it could find and work ahead on.
-        sets = [
-            {name: self._to_device(array, asked) for name, array in arrays.items() if name not in PARAMETERS}
-            for arrays in made
-        ]
-        del made
+        sets = [self._inputs(asked, variation) for variation in range(input_sets)]
 
         start = time.perf_counter()
         results = call(asked, kernel, parameters, sets[0])
@@ -244,7 +242,7 @@ class Contestant:
                 if not same_bits(observation.to_host(array, self.backend), made[name])
             ]
         self._save(prepared.first, Path(directory))
-        return {"changed": found, "replaced": observation.replaced()}
+        return {"changed": found, "replaced": self._watch.replaced()}
 
     def warm_up(self, seconds: float, at_least: int) -> dict[str, Any]:
         """Run the kernel for a while; the times come back to be kept apart."""
@@ -256,18 +254,22 @@ class Contestant:
     ) -> dict[str, Any]:
         """Take one sample, and one of the forward alone where that is asked for; keep the results of call ``keep``."""
         prepared, synchronize = self.prepared, self.backend.synchronize
-        prepared.kept = None
+        prepared.kept = prepared.kept_forward = None
         self._clock.settle(prepared.calls, synchronize, settle_seconds)
         seconds, prepared.kept = self._clock.sample(prepared.calls, synchronize, calls, first, keep)
-        alone = self._clock.sample(prepared.forwards, synchronize, calls, first)[0] if forward else None
+        alone = None
+        if forward:
+            alone, prepared.kept_forward = self._clock.sample(prepared.forwards, synchronize, calls, first, keep)
         return {"seconds": seconds, "forward_seconds": alone}
 
-    def kept(self, directory: str) -> dict[str, Any]:
-        """Leave the results that the last sample kept in ``directory``."""
-        prepared = self.prepared
-        raw, prepared.kept = prepared.kept, None
-        results = _named(raw) if prepared.case.mode == "forward_backward" else {"output": raw}
-        return self._hand_over(prepared.case, results, prepared.sets[0] | prepared.parameters, Path(directory))
+    def kept(self, forward: bool, directory: str) -> dict[str, Any]:
+        """Leave the results that the last sample kept in ``directory``, or those of its forward alone."""
+        prepared, case = self.prepared, self.prepared.case
+        if forward:
+            case, results = case.with_mode("forward"), {"output": prepared.kept_forward}
+        else:
+            results = _named(prepared.kept) if case.mode == "forward_backward" else {"output": prepared.kept}
+        return self._hand_over(case, results, prepared.sets[0] | prepared.parameters, Path(directory))
 
     def check(self, variations: list[int], settle_seconds: float, directory: str) -> dict[str, Any]:
         """Call on inputs that no call has seen: all but the last timed one by one, the last in poisoned memory.
@@ -326,10 +328,9 @@ class Contestant:
         For steps the two overlap: both forwards, then both backwards, as with two layers of one model.
         """
         case = prepared.case
-        made = make_inputs(case, 0, "integers")
-        parameters = {name: self._to_device(made[name], case) for name in PARAMETERS if name in made}
+        parameters = self._parameters(case, "integers")
         kernel = self._prepare(case, parameters)
-        inputs = {name: self._to_device(array, case) for name, array in made.items() if name not in PARAMETERS}
+        inputs = self._inputs(case, 0, "integers")
         if case.mode == "forward":
             results = call(case, kernel, parameters, inputs)
             self.backend.synchronize(tuple(results.values()))
@@ -345,13 +346,19 @@ class Contestant:
 
     def _kernel(self, case: Case, kind: str) -> tuple[Any, Results]:
         """A kernel for a trial, with the parameters that go with its kind of inputs."""
-        made = make_inputs(case, 0, kind)
-        parameters = {name: self._to_device(made[name], case) for name in PARAMETERS if name in made}
+        parameters = self._parameters(case, kind)
         return self._prepare(case, parameters), parameters
 
     def _try(self, case: Case, trial: dict[str, Any], kernel: tuple[Any, Results], directory: str) -> dict[str, Any]:
-        """Answer one trial."""
+        """Answer one trial.
+
+        A step takes its weights at every call: where a trial has others than the step was first called with, they come
+        in the same memory, as an optimizer leaves them.
+        """
         inputs = self._inputs(case, trial["variation"], trial["kind"])
+        if case.mode == "forward_backward":
+            wanted = self._parameters(case, trial["kind"])
+            kernel = kernel[0], {name: observation.refill(array, wanted[name]) for name, array in kernel[1].items()}
         with np.errstate(all="ignore"):  # NaN and overflow are asked for here
             results = call(case, kernel[0], kernel[1], inputs)
             self.backend.synchronize(tuple(results.values()))
@@ -370,6 +377,11 @@ class Contestant:
         """The inputs on the device, without the parameters."""
         made = make_inputs(case, variation, kind)
         return {name: self._to_device(array, case) for name, array in made.items() if name not in PARAMETERS}
+
+    def _parameters(self, case: Case, kind: str) -> Results:
+        """Weight and bias on the device."""
+        made = make_inputs(case, 0, kind)
+        return {name: self._to_device(made[name], case) for name in PARAMETERS if name in made}
 
     def _to_device(self, array: Any, case: Case) -> NativeArray:
         return self.backend.to_device(array, case.dtype)

@@ -17,7 +17,6 @@ import numpy as np
 
 from harness.correctness.behaviour import Storage
 from harness.correctness.gate import Facts
-from harness.timing.clock import Clock
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -26,30 +25,38 @@ if TYPE_CHECKING:
 
     Results = dict[str, NativeArray]
 
-#: What a backend has no business replacing: the clocks, and what carries its answers. Looked up before it is loaded.
+#: What a backend has no business replacing: the clocks, and what carries its answers.
 _WATCHED: Final[tuple[tuple[Any, str], ...]] = (
-    (time, "perf_counter"),
-    (time, "perf_counter_ns"),
-    (time, "monotonic"),
-    (time, "time"),
-    (Clock, "sample"),
-    (Clock, "settle"),
-    (Clock, "warm_up"),
-    (np, "save"),
-    (np, "array_equal"),
+    *((time, name) for name in ("perf_counter", "perf_counter_ns", "monotonic", "time")),
+    *((np, name) for name in ("save", "array_equal", "array")),
     (json, "dumps"),
     (os, "write"),
 )
-_ORIGINALS: Final = tuple(getattr(owner, name) for owner, name in _WATCHED)
 
 
-def replaced() -> list[str]:
-    """Name what is no longer what it was when this module was imported."""
-    return [
-        f"{owner.__name__}.{name}"
-        for (owner, name), original in zip(_WATCHED, _ORIGINALS, strict=True)
-        if getattr(owner, name) is not original
-    ]
+class Watch:
+    """Remembers what the clocks and the harness are made of; made before a backend is loaded."""
+
+    def __init__(self) -> None:
+        self._originals = {(id(owner), name): (owner, getattr(owner, name)) for owner, name in _WATCHED}
+        for module in [module for name, module in sys.modules.items() if name.partition(".")[0] == "harness"]:
+            self._remember(module)
+        self._remember(sys.modules["__main__"])
+
+    def replaced(self) -> list[str]:
+        """Name what is no longer what it was."""
+        return sorted(
+            f"{owner.__name__}.{name}"
+            for (_, name), (owner, original) in self._originals.items()
+            if getattr(owner, name, None) is not original
+        )
+
+    def _remember(self, module: Any) -> None:
+        """The functions and classes of a module of ours, and the functions of these classes."""
+        for owner in [module, *(kind for kind in vars(module).values() if isinstance(kind, type) and _ours(kind))]:
+            for name, found in list(vars(owner).items()):
+                if callable(found) and _ours(found):
+                    self._originals[id(owner), name] = (owner, getattr(owner, name))
 
 
 def describe(result: NativeArray) -> Facts:
@@ -92,15 +99,15 @@ def to_host(result: NativeArray, backend: Backend) -> npt.NDArray[np.floating]:
 
 
 def storage(array: NativeArray) -> Storage:
-    """Where an array lies in memory; the whole of what it is a view of, where the framework tells."""
+    """Where an array lies in memory: from its first byte to its last."""
     if isinstance(array, np.ndarray):
-        while isinstance(array.base, np.ndarray):
-            array = array.base
         start = int(array.__array_interface__["data"][0])
-        return Storage(start, array.nbytes)
-    if hasattr(array, "untyped_storage"):  # torch
-        place = array.untyped_storage()
-        return Storage(int(place.data_ptr()), int(place.nbytes()))
+        reach = [(size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True)]
+        first, last = (sum(step for step in reach if (step < 0) == backward) for backward in (True, False))
+        return Storage(start + first, last - first + array.itemsize if array.size else 0)
+    if hasattr(array, "untyped_storage"):  # torch, which has no negative strides
+        reached = sum((size - 1) * stride for size, stride in zip(array.shape, array.stride(), strict=True))
+        return Storage(int(array.data_ptr()), (reached + 1) * int(array.element_size()) if array.numel() else 0)
     if hasattr(array, "unsafe_buffer_pointer"):  # JAX
         return Storage(int(array.unsafe_buffer_pointer()), int(array.nbytes))
     interface = getattr(array, "__cuda_array_interface__", None)  # CuPy, Numba, ...
@@ -162,7 +169,7 @@ def gradcheck(step: Step, given: list[NativeArray]) -> str | None:
     leaves = tuple(array.clone().requires_grad_() for array in given)
     try:
         torch.autograd.gradcheck(function.apply, leaves, check_undefined_grad=False)
-    except torch.autograd.gradcheck.GradcheckError as error:
+    except sys.modules["torch.autograd.gradcheck"].GradcheckError as error:  # the package names its function the same
         return " ".join(str(error).split())[:400]
     return ""
 
@@ -184,6 +191,10 @@ def _name(kind: type) -> str:
         found = getattr(found, part, None)
     name = f"{kind.__module__}.{kind.__qualname__}"
     return name if found is None or found is kind else f"{name} (another type of that name)"
+
+
+def _ours(found: Any) -> bool:
+    return str(getattr(found, "__module__", "")).partition(".")[0] in ("harness", "__main__")
 
 
 def _device_name(device: object) -> str:
