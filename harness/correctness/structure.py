@@ -15,7 +15,7 @@ import numpy as np
 
 from harness.case import Case
 from harness.correctness.bound import TINY, tolerance
-from harness.correctness.gate import Expected, Verdict, judge, judge_exactly, passed, refused
+from harness.correctness.gate import Expected, Verdict, judge_exactly, passed, refused
 from harness.correctness.inputs import permutation
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, npt.NDArray[np.floating]]
 
 PROBE: Final = "structure"
-#: Share of S within which a result must lie where only its range is asked: far beyond any rounding.
-RANGE_SHARE: Final = 2.0**-4
+#: Share of S within which a result must lie where its rounding is not asked: far beyond any.
+ROUGH_SHARE: Final = 2.0**-4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -96,7 +96,8 @@ def judge_trial(trial: Trial, expected: Expected, answers: Mapping[str, Arrays])
         expected: The reference's answer.
         answers: The contestant's, by the trial's name: some trials are judged beside another one.
     """
-    usual = _rounded if trial.kind == "normal" else _exact
+    # Random numbers stand where integers might be zero by chance; their rounding is for other probes.
+    usual = _roughly if trial.kind in ("normal", "large") else _exact
     judged = _JUDGES.get(trial.name, usual)(trial, expected, answers)
     return judged if judged.ok else dataclasses.replace(judged, reason=f"not so: {trial.sentence}: {judged.reason}")
 
@@ -105,10 +106,8 @@ def _exact(trial: Trial, expected: Expected, answers: Mapping[str, Arrays]) -> V
     return judge_exactly(trial.case, expected, answers[trial.name], PROBE)
 
 
-def _rounded(trial: Trial, expected: Expected, answers: Mapping[str, Arrays]) -> Verdict:
-    """Random numbers, whose few terms leave hardly any room: integers might be zero by chance on such sizes."""
-    judged = judge(trial.case, expected, answers[trial.name], PROBE)
-    return passed(PROBE) if judged.ok else refused(PROBE, judged.reason)
+def _roughly(trial: Trial, expected: Expected, answers: Mapping[str, Arrays]) -> Verdict:
+    return _loosely(trial, expected, answers, ROUGH_SHARE)
 
 
 def _linear(trial: Trial, expected: Expected, answers: Mapping[str, Arrays]) -> Verdict:
@@ -125,11 +124,6 @@ def _permuted(trial: Trial, expected: Expected, answers: Mapping[str, Arrays]) -
     if not np.array_equal(answers[trial.name]["output"], answers["primes"]["output"][order]):
         return refused(PROBE, "rows of output are not those of the answer to the rows in order")
     return _exact(trial, expected, answers)
-
-
-def _large(trial: Trial, expected: Expected, answers: Mapping[str, Arrays]) -> Verdict:
-    """Only the range is asked: how exact the answer is, other probes ask."""
-    return _loosely(trial, expected, answers, RANGE_SHARE)
 
 
 def _subnormal(trial: Trial, expected: Expected, answers: Mapping[str, Arrays]) -> Verdict:
@@ -177,7 +171,6 @@ def _nonfinite(trial: Trial, expected: Expected, answers: Mapping[str, Arrays]) 
 _JUDGES: Final[dict[str, Callable[[Trial, Expected, Mapping[str, Arrays]], Verdict]]] = {
     "added": _linear,
     "permuted": _permuted,
-    "large": _large,
     "subnormal": _subnormal,
     "nonfinite": _nonfinite,
 }

@@ -764,7 +764,7 @@ class WeightByPointer(Mutant):
     """The step packs the weight once for each address: an optimizer's step in place goes unseen."""
 
     name = "mutant-packs-weight-by-pointer"
-    caught = in_a_gradient("behaviour")
+    caught = in_a_gradient("structure", reason="the weights may change at every step")
 
     def prepare_forward_backward(self, case):
         step, packed = Step(self), {}
@@ -1087,7 +1087,8 @@ class PreparedElseHonest(Prepared):
     """C20: the same, and honest for all others, which takes it longer."""
 
     name = "mutant-prepares-answers"
-    caught = Caught("behaviour", phase="recheck", modes=("forward",), reason="remembers answers")
+    caught = None
+    ineffective = Ineffective()  # there are no inputs yet while it prepares: it finds nothing, and computes
 
     def unknown(self, input1, input2, weight, bias):
         right = np.einsum("bi,oij,bj->bo", input1, weight, input2)
@@ -1343,7 +1344,7 @@ class SilencedWatch(Mutant):
     def __init__(self, device="cpu"):
         super().__init__(device)
         lie_in_samples()
-        observation.replaced = list
+        observation.Watch.replaced = lambda watch: []
 
 
 class ClockInstance(Mutant):
@@ -1372,7 +1373,7 @@ class ForgesSeconds(Mutant):
     """C10: replaces what sends the worker's replies, numbers and all, and shortens the seconds in them."""
 
     name = "mutant-forges-replies"
-    caught = Caught("behaviour", phase="timing", reason="its samples say")
+    caught = Caught("behaviour", reason="replaced __main__._send")
 
     def __init__(self, device="cpu"):
         super().__init__(device)
