@@ -179,4 +179,9 @@ def _bilinear(
 ) -> NativeArray:
     # (b, i), (o, i, j), (b, j) -> (b, o), in the dtype of the operands
     output = jnp.einsum("bi,oij,bj->bo", input1, weight, input2, precision=precision)
-    return output if bias is None else output + bias
+    if bias is None:
+        return output
+    # In half precision the sum is taken in float32: its value is the same, and so bias's gradient is summed in float32,
+    # where XLA would round to half after each row of the batch.
+    wide = jnp.promote_types(output.dtype, jnp.float32)
+    return (output.astype(wide) + bias.astype(wide)).astype(output.dtype)

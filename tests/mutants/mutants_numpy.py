@@ -288,8 +288,7 @@ class SquareTransposed(Mutant):
     """Transposes the weight where in1 equals in2, and nobody could tell by the shapes."""
 
     name = "mutant-square-transposed"
-    caught = Caught("exact")
-    run = "late"
+    caught = Caught("structure", reason="in1_features and in2_features may be equal")
 
     def output(self, input1, input2, weight, bias):
         square = weight.shape[1] == weight.shape[2]
@@ -955,7 +954,7 @@ class ThreeBuffers(StaticBuffer):
 
 
 class Remembers(Mutant):
-    """Keeps every answer under a key; holds what it was asked with, so that no address comes back."""
+    """Keeps every answer to a weight under a key; holds the inputs it was asked with, so that no address comes back."""
 
     def __init__(self, device="cpu"):
         super().__init__(device)
@@ -966,9 +965,9 @@ class Remembers(Mutant):
         raise NotImplementedError
 
     def output(self, input1, input2, weight, bias):
-        key = (id(weight), self.key(input1, input2))
+        key = (weight.tobytes(), self.key(input1, input2))
         if key not in self.answers:
-            self.answers[key] = self.answer(input1, input2, weight, bias), (input1, input2, weight)
+            self.answers[key] = self.answer(input1, input2, weight, bias), (input1, input2)
         return self.answers[key][0].copy()
 
     def answer(self, input1, input2, weight, bias):
@@ -1023,10 +1022,10 @@ class ByContent(Remembers):
         return right if bias is None else right + bias
 
     def gradients(self, grad_output, input1, input2, weight, bias):
-        key = (id(weight), self.key(grad_output, input1, input2))
+        key = (weight.tobytes(), self.key(grad_output, input1, input2))
         if key not in self.answers:
-            self.answers[key] = super().gradients(grad_output, input1, input2, weight, bias), (weight,)
-        return tuple(result if result is None else result.copy() for result in self.answers[key][0])
+            self.answers[key] = super().gradients(grad_output, input1, input2, weight, bias)
+        return tuple(result if result is None else result.copy() for result in self.answers[key])
 
 
 class StartsSlowly(Mutant):
