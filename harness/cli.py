@@ -159,10 +159,11 @@ def check(
         if lines is not None:
             console.print(lines)
             console.print()
-    passed = int((frame["status"] == "checked").sum())
+    passed, bad = int((frame["status"] == "checked").sum()), _bad(frame)
+    others = len(frame) - passed - bad
     console.print(
-        f"{passed} of {len(frame)} passed the gate, {_bad(frame)} did not, the others could not be asked. "
-        f"Seed: {plan.seed}."
+        f"{passed} of {len(frame)} passed the gate, {bad} did not"
+        f"{f', {others} could not be asked' if others else ''}. Seed: {plan.seed}."
     )
     sys.exit(BAD_ROWS if _bad(frame) else 0)
 

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from command_line import PLANTED, command, environment
 
+#: The outside package has tests of its own; `test_third_party.py` runs them where the package is installed.
+collect_ignore = ["third_party"]
+
 
 @pytest.fixture
 def planted_path(monkeypatch: pytest.MonkeyPatch) -> Path:

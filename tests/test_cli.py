@@ -35,6 +35,7 @@ def test_every_planned_cell_has_one_row_with_the_right_status_whatever_its_backe
     paths = os.pathsep.join((str(tmp_path / "missing"), environment()["PYTHONPATH"]))
     expected = {
         ("torch-bilinear", "forward"): ("timed", ""),
+        ("torch-bilinear", "forward_backward"): ("timed", ""),
         ("planted-honest", "forward"): ("timed", ""),
         ("planted-honest", "forward_backward"): ("timed", ""),
         ("planted-chatty", "forward"): ("timed", ""),
@@ -56,21 +57,23 @@ def test_every_planned_cell_has_one_row_with_the_right_status_whatever_its_backe
         ("planted-gradient", "forward"): ("timed", ""),
         ("planted-gradient", "forward_backward"): ("rejected", "grad_input2[0, 0]"),
     }
-    names = dict.fromkeys(backend for backend, _ in expected if backend != "torch-bilinear")
-    chosen = [option for name in names for option in ("--backend", name)]
-    limits = ("--budget", "1", "--time-limit", "10", "--out", "run")
-    ended = bilinear_bench("run", *TINY, *limits, *chosen, PYTHONPATH=paths)
-    assert ended.returncode == 1, ended.stdout + ended.stderr
-    found = {(row["backend"], row["mode"]): row for row in rows(tmp_path / "run")}
-    assert len(rows(tmp_path / "run")) == len(found) == 2 * (1 + len(names))
-    for cell, (status, reason) in expected.items():
-        assert found[cell]["status"] == status, (cell, found[cell])
-        assert reason in found[cell]["reason"], (cell, found[cell])
-        assert bool(found[cell]["median_seconds"]) == (status == "timed"), cell
-    assert found["planted-killed", "forward"]["phase"] == "timing"
-    assert "\x1b" not in ended.stdout
-    for name in names:
-        assert name in ended.stdout
+    for mode in ("forward", "forward_backward"):
+        cells = {cell: ending for cell, ending in expected.items() if cell[1] == mode}
+        chosen = [option for name, _ in cells if name != "torch-bilinear" for option in ("--backend", name)]
+        limits = ("--mode", mode, "--budget", "1", "--time-limit", "10", "--out", mode)
+        ended = bilinear_bench("run", *TINY, *limits, *chosen, PYTHONPATH=paths)
+        assert ended.returncode == 1, ended.stdout + ended.stderr
+        found = {(row["backend"], row["mode"]): row for row in rows(tmp_path / mode)}
+        assert len(rows(tmp_path / mode)) == len(found)
+        assert set(found) == set(cells)
+        for cell, (status, reason) in cells.items():
+            assert found[cell]["status"] == status, (cell, found[cell])
+            assert reason in found[cell]["reason"], (cell, found[cell])
+            assert bool(found[cell]["median_seconds"]) == (status == "timed"), cell
+            assert cell[0] in ended.stdout
+        assert "\x1b" not in ended.stdout
+        if mode == "forward":
+            assert found["planted-killed", mode]["phase"] == "timing"
 
 
 @pytest.mark.parametrize(

@@ -6,90 +6,128 @@ import numpy as np
 import pytest
 
 from harness.case import DTYPES, Case
-from harness.correctness.gate import Facts, Verdict, combine, judge, judge_facts, mean_absolute_difference
+from harness.correctness import bound, precision, reference
+from harness.correctness.gate import (
+    Expected,
+    Facts,
+    Verdict,
+    judge,
+    judge_exactly,
+    judge_facts,
+    judge_precision,
+    mean_absolute_difference,
+    passed,
+    refused,
+)
 from harness.correctness.inputs import make_inputs, round_to
 
 STEP = Case(6, 32, 24, 5, mode="forward_backward")
 FORWARD = STEP.with_mode("forward")
+TF32 = dataclasses.replace(STEP, precision="tf32")
+ASKED = [*(dataclasses.replace(STEP, dtype=dtype) for dtype in DTYPES), TF32]
+EINSUMS = {
+    "output": ("bi,oij,bj->bo", "input1", "weight", "input2"),
+    "grad_input1": ("bo,oij,bj->bi", "grad_output", "weight", "input2"),
+    "grad_input2": ("bo,oij,bi->bj", "grad_output", "weight", "input1"),
+    "grad_weight": ("bo,bi,bj->oij", "grad_output", "input1", "input2"),
+    "grad_bias": ("bo->o", "grad_output"),
+}
 
 
 def compute(case, inputs):
     """All results by einsum, in the dtype of the inputs."""
-    x1, x2, weight = inputs["input1"], inputs["input2"], inputs["weight"]
-    results = {"output": np.einsum("bi,oij,bj->bo", x1, weight, x2)}
-    if case.bias:
-        results["output"] = results["output"] + inputs["bias"]
-    if case.mode == "forward_backward":
-        gradient = inputs["grad_output"]
-        results["grad_input1"] = np.einsum("bo,oij,bj->bi", gradient, weight, x2)
-        results["grad_input2"] = np.einsum("bo,oij,bi->bj", gradient, weight, x1)
-        results["grad_weight"] = np.einsum("bo,bi,bj->oij", gradient, x1, x2)
-        if case.bias:
-            results["grad_bias"] = gradient.sum(0)
-    return results
+    results = {}
+    for name in case.result_shapes():
+        subscripts, *operands = EINSUMS[name]
+        results[name] = np.einsum(subscripts, *(inputs[operand] for operand in operands))
+    return results | ({"output": results["output"] + inputs["bias"]} if case.bias else {})
 
 
-def question(case):
-    """Expected values, their scales, and what an honest contestant brings back."""
-    inputs = make_inputs(case)
-    wide = {name: array.astype(np.longdouble) for name, array in inputs.items()}
-    expected, scales = (
-        {name: value.astype(np.float64) for name, value in compute(case, given).items()}
-        for given in (wide, {name: abs(array) for name, array in wide.items()})
+def arrays(tensors):
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+
+def question(case, kind="normal"):
+    """What is expected, and what an honest contestant brings back."""
+    inputs = make_inputs(case, kind=kind)
+    expected = Expected(
+        arrays(reference.expected(case, inputs)),
+        arrays(reference.scales(case, inputs)),
+        reference.quadratics(case, inputs),
+        reference.wide_samples(case, inputs) if case.dtype == "float64" else {},
     )
-    honest = {name: round_to(value, case.dtype) for name, value in compute(case, inputs).items()}
-    return expected, scales, honest
+    return expected, {name: round_to(value, case.dtype) for name, value in compute(case, inputs).items()}
 
 
 def facts(case, **changes):
     """What an honest contestant's results say; `changes` replace attributes of ``output``."""
-    made = {name: Facts("ndarray", case.dtype, shape, "cpu") for name, shape in case.result_shapes().items()}
+    made = {name: Facts("numpy.ndarray", case.dtype, shape, "cpu") for name, shape in case.result_shapes().items()}
     made["output"] = dataclasses.replace(made["output"], **changes)
     return made
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+def judged_facts(case, found):
+    return judge_facts(case, "cpu", "numpy.ndarray", found, "bound")
+
+
+def last_index(name):
+    return ", ".join(str(size - 1) for size in STEP.result_shapes()[name])
+
+
+@pytest.mark.parametrize("case", ASKED, ids=lambda case: case.name)
 @pytest.mark.parametrize("bias", [True, False])
-def test_an_honest_computation_passes_and_says_how_near_the_bound_it_was(dtype, bias):
-    case = dataclasses.replace(STEP, dtype=dtype, bias=bias)
+def test_an_honest_computation_passes_and_says_how_near_the_bound_it_was(case, bias):
+    case = dataclasses.replace(case, bias=bias)
     verdict = judge(case, *question(case))
     assert verdict.ok, verdict.reason
-    assert verdict.reason == ""
+    assert (verdict.reason, verdict.probe) == ("", "bound")
     assert 0 < verdict.error_over_bound < 1
     assert verdict.absolute_error > 0
-    assert judge_facts(case, "cpu", facts(case)) == Verdict(ok=True, reason="")
+    assert set(verdict.errors) == set(case.result_shapes())
+    assert judged_facts(case, facts(case)) == passed("bound")
+    found, placed = judge_precision(case, [verdict])
+    assert placed == passed("precision")
+    assert found == case.dtype
 
 
 @pytest.mark.parametrize("name", STEP.result_shapes())
 def test_one_wrong_element_in_the_last_place_is_rejected_by_name_and_index(name):
-    expected, scales, actual = question(STEP)
-    # The tolerance is 16 to 17 unit roundoffs of the scale.
-    actual[name].flat[-1] += 24 * 2.0**-24 * scales[name].flat[-1]
-    verdict = judge(STEP, expected, scales, actual)
-    last = ", ".join(str(size - 1) for size in STEP.result_shapes()[name])
+    expected, actual = question(STEP)
+    wide = actual[name].astype(np.float64)
+    wide.flat[-1] += 3 * bound.tolerance(STEP, name, expected.values[name], expected.scales[name]).flat[-1]
+    actual[name] = wide.astype(np.float32)
+    verdict = judge(STEP, expected, actual, "behaviour")
     assert not verdict.ok
-    assert verdict.reason.startswith(f"{name}[{last}] is ")
-    assert f"1 of {actual[name].size} elements are wrong" in verdict.reason
-    assert verdict.error_over_bound > 1
+    assert verdict.probe == "behaviour"
+    assert verdict.reason.startswith(f"{name}[{last_index(name)}] is {actual[name].flat[-1]:.9g}, expected ")
+    assert f"times the bound; 1 of {wide.size} elements are wrong (seed 0)" in verdict.reason
+    assert verdict.error_over_bound > 2
+    assert verdict.absolute_error == max(np.abs(actual[one] - value).max() for one, value in expected.values.items())
 
 
 @pytest.mark.parametrize("name", [name for name in STEP.result_shapes() if name != "output"])
 def test_a_gradient_with_the_wrong_sign_is_rejected_and_no_other_is_blamed(name):
-    expected, scales, actual = question(STEP)
+    expected, actual = question(STEP)
     actual[name] = -actual[name]
-    verdict = judge(STEP, expected, scales, actual)
-    first = ", ".join("0" for _ in STEP.result_shapes()[name])
+    verdict = judge(STEP, expected, actual)
     assert not verdict.ok
-    assert verdict.reason.startswith(f"{name}[{first}] is ")
-    assert ";" not in verdict.reason.partition("elements are wrong")[2]
+    assert verdict.reason.startswith(f"{name}[")
+    assert verdict.reason.partition("elements are wrong")[2] == " (seed 0)"
+
+
+def test_every_wrong_result_is_named():
+    expected, actual = question(STEP)
+    verdict = judge(STEP, expected, {name: -result for name, result in actual.items()})
+    assert all(f"{name}[" in verdict.reason for name in STEP.result_shapes())
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_result_that_is_not_finite_is_rejected_where_it_is(value):
-    expected, scales, actual = question(STEP)
-    actual["grad_weight"][2, 3, 4] = value
-    verdict = judge(STEP, expected, scales, actual)
-    assert (verdict.ok, verdict.reason) == (False, f"grad_weight[2, 3, 4] is {value}, expected a finite number")
+    for kind, asked in (("normal", judge), ("integers", judge_exactly)):
+        expected, actual = question(STEP, kind)
+        actual["grad_weight"][2, 3, 4] = value
+        verdict = asked(STEP, expected, actual)
+        assert (verdict.ok, verdict.reason) == (False, f"grad_weight[2, 3, 4] is {value}, expected a finite number")
 
 
 def tf32(array):
@@ -97,69 +135,87 @@ def tf32(array):
     return ((array.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
 
 
+def narrow(case, rounding):
+    return compute(case, {name: rounding(array) for name, array in make_inputs(case).items()})
+
+
 def wrong_outputs():
     inputs = make_inputs(FORWARD)
     right = compute(FORWARD, inputs)["output"]
-    narrow = {name: tf32(array) for name, array in inputs.items()}
     return {
         "bias dropped": right - inputs["bias"],
         "zeros": np.zeros_like(right),
         "rows reversed": np.ascontiguousarray(right[::-1]),
-        "operands rounded to tf32": compute(FORWARD, narrow)["output"],
-        "operands rounded to bfloat16": compute(
-            FORWARD, {name: round_to(array, "bfloat16") for name, array in inputs.items()}
-        )["output"],
-        "result rounded to float16": round_to(right, "float16"),
+        "operands rounded to bfloat16": narrow(FORWARD, lambda array: round_to(array, "bfloat16"))["output"],
+        "result rounded to bfloat16": round_to(right, "bfloat16"),
         "huge": np.full_like(right, 3e38),
     }
 
 
 @pytest.mark.parametrize("fault", wrong_outputs())
 def test_a_wrong_float32_output_is_rejected_at_its_first_wrong_index(fault):
-    expected, scales, _ = question(FORWARD)
+    expected, _ = question(FORWARD)
     wrong = wrong_outputs()[fault]
-    verdict = judge(FORWARD, expected, scales, {"output": wrong})
-    far = np.abs(wrong - expected["output"]) > 1e-4 * scales["output"]
+    verdict = judge(FORWARD, expected, {"output": wrong})
+    allowed = bound.tolerance(FORWARD, "output", expected.values["output"], expected.scales["output"])
+    beyond = np.abs(wrong - expected.values["output"]) > allowed
+    row, column = np.argwhere(beyond)[0]
     assert not verdict.ok
-    assert verdict.reason.startswith("output[")
-    if far.all():
-        assert verdict.reason.startswith("output[0, 0] is ")
+    assert verdict.reason.startswith(f"output[{row}, {column}] is {wrong[row, column]:.9g}, expected ")
+    assert f"{beyond.sum()} of 30 elements are wrong (seed 0)" in verdict.reason
     assert verdict.error_over_bound > 1
-    assert "(seed 0)" in verdict.reason
+
+
+def test_tf32_operands_are_within_the_bound_of_a_float32_case_but_placed_below_what_it_asks():
+    case = Case(6, 64, 64, 3)
+    expected, _ = question(case)
+    verdict = judge(case, expected, narrow(case, tf32))
+    assert verdict.ok
+    assert verdict.error_over_bound > 1, "the larger of bound and precision counts"
+    found, placed = judge_precision(case, [verdict])
+    assert (found, placed.ok, placed.probe) == ("tf32", False, "precision")
+    assert placed.reason.startswith("output was computed in tf32, expected float32: typical error ")
+    assert "allowed 600 u; largest " in placed.reason
+    assert "allowed 16 u (u = 6e-08; seed 0)" in placed.reason
 
 
 def test_tf32_operands_pass_where_the_case_asks_for_tf32():
-    case = dataclasses.replace(FORWARD, precision="tf32")
-    expected, scales, _ = question(case)
-    assert judge(case, expected, scales, {"output": wrong_outputs()["operands rounded to tf32"]}).ok
-    assert not judge(case, expected, scales, {"output": wrong_outputs()["zeros"]}).ok
+    expected, _ = question(TF32)
+    verdict = judge(TF32, expected, narrow(TF32, tf32))
+    assert verdict.ok
+    assert verdict.error_over_bound < 1
+    assert judge_precision(TF32, [verdict]) == ("tf32", passed("precision"))
+    zeros = {name: np.zeros(shape, np.float32) for name, shape in TF32.result_shapes().items()}
+    assert not judge(TF32, expected, zeros).ok
 
 
 def test_float32_arithmetic_in_a_float64_case_is_rejected():
-    case = dataclasses.replace(FORWARD, dtype="float64")
-    expected, scales, _ = question(case)
-    inputs = {name: array.astype(np.float32) for name, array in make_inputs(case).items()}
-    verdict = judge(case, expected, scales, {"output": compute(case, inputs)["output"].astype(np.float64)})
+    case = dataclasses.replace(STEP, dtype="float64")
+    expected, _ = question(case)
+    coarse = narrow(case, lambda array: array.astype(np.float32))
+    verdict = judge(case, expected, {name: result.astype(np.float64) for name, result in coarse.items()})
     assert not verdict.ok
+    assert judge_precision(case, [verdict])[0] == "float32"
 
 
 def test_an_absurdly_large_float64_result_is_rejected_without_overflow():
     case = dataclasses.replace(FORWARD, dtype="float64")
-    expected, scales, actual = question(case)
+    expected, actual = question(case)
     actual["output"][0, 0] = 1e300
-    verdict = judge(case, expected, scales, actual)
+    verdict = judge(case, expected, actual)
     assert not verdict.ok
     assert verdict.reason.startswith("output[0, 0] is 1e+300")
 
 
 @pytest.mark.parametrize("shape", [(5, 6), (1, 5), (6, 1), (1, 1), (), (30,), (6, 5, 1), (1, 6, 5)])
 def test_a_transposed_flattened_or_broadcastable_shape_is_rejected(shape):
-    verdict = judge_facts(FORWARD, "cpu", facts(FORWARD, shape=shape))
+    verdict = judged_facts(FORWARD, facts(FORWARD, shape=shape))
     said = "x".join(map(str, shape)) or "()"
-    assert (verdict.ok, verdict.reason) == (False, f"output has shape {said}, expected 6x5")
-    expected, scales, _ = question(FORWARD)
-    verdict = judge(FORWARD, expected, scales, {"output": np.zeros(shape, np.float32)})
-    assert (verdict.ok, verdict.reason) == (False, f"output came back with shape {said}, expected 6x5")
+    assert verdict == refused("bound", f"output has shape {said}, expected 6x5")
+    zeros = {"output": np.zeros((6, 5))}
+    for asked in (judge, judge_exactly):
+        verdict = asked(FORWARD, Expected(zeros, zeros), {"output": np.zeros(shape, np.float32)})
+        assert (verdict.ok, verdict.reason) == (False, f"output came back with shape {said}, expected 6x5")
 
 
 @pytest.mark.parametrize(
@@ -169,49 +225,140 @@ def test_a_transposed_flattened_or_broadcastable_shape_is_rejected(shape):
         ({"dtype": "float64"}, "output has dtype float64, expected float32"),
         ({"device": "cuda"}, "output is on cuda, expected cpu"),
         ({"device": None}, "output is on None, expected cpu"),
-        ({"type": "list", "dtype": None, "shape": None}, "output is a list, expected an array"),
+        ({"type": "builtins.list", "dtype": None, "shape": None}, "output is a builtins.list, expected an array"),
+        ({"shape": None}, "output is a numpy.ndarray, expected an array"),
+        ({"type": "late.Array"}, "output is a late.Array, expected a numpy.ndarray, as the inputs are"),
     ],
 )
 def test_facts_that_differ_are_rejected_by_name(changes, reason):
-    assert judge_facts(STEP, "cpu", facts(STEP, **changes)) == Verdict(ok=False, reason=reason)
+    assert judged_facts(STEP, facts(STEP, **changes)) == refused("bound", reason)
 
 
 def test_no_facts_a_missing_gradient_and_one_too_many_are_rejected():
-    assert judge_facts(FORWARD, "cpu", {}) == Verdict(reason="returned nothing, expected output")
+    assert judged_facts(FORWARD, {}) == refused("bound", "returned nothing, expected output")
     missing = facts(STEP)
     del missing["grad_bias"]
-    assert not judge_facts(STEP, "cpu", missing).ok
-    without = dataclasses.replace(STEP, bias=False)
-    assert not judge_facts(without, "cpu", facts(STEP)).ok
+    verdict = judged_facts(STEP, missing)
+    assert not verdict.ok
+    assert verdict.reason.startswith("returned grad_input1, grad_input2, grad_weight, output, expected grad_bias, ")
+    assert not judged_facts(dataclasses.replace(STEP, bias=False), facts(STEP)).ok
 
 
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", ["values", "scales"])
 def test_a_reference_that_is_not_finite_raises_and_judges_nobody(which):
-    asked = question(FORWARD)
-    asked[which]["output"][0, 0] = np.nan
+    expected, actual = question(FORWARD)
+    getattr(expected, which)["output"][0, 0] = np.nan
     with pytest.raises(ValueError, match="the reference for output is not finite"):
-        judge(FORWARD, *asked)
+        judge(FORWARD, expected, actual)
+
+
+def test_exact_answers_pass_bit_for_bit_and_no_rounding_is_reported():
+    verdict = judge_exactly(STEP, *question(STEP, "integers"))
+    assert verdict == passed("exact")
+    assert verdict.error_over_bound is None
+
+
+@pytest.mark.parametrize("name", STEP.result_shapes())
+def test_one_integer_off_by_the_least_that_float32_can_be_off_is_rejected(name):
+    expected, actual = question(STEP, "integers")
+    actual[name].flat[-1] = np.nextafter(actual[name].flat[-1], np.float32(np.inf))
+    verdict = judge_exactly(STEP, expected, actual, "structure")
+    assert not verdict.ok
+    assert verdict.probe == "structure"
+    assert verdict.reason.startswith(f"{name}[{last_index(name)}] is {actual[name].flat[-1]:.9g}, expected exactly ")
+    assert verdict.reason.endswith(f"; 1 of {actual[name].size} elements are wrong (seed 0)")
+
+
+def test_every_result_that_is_not_exact_is_named_and_counted():
+    expected, actual = question(STEP, "integers")
+    actual["grad_input2"] += 1
+    actual["grad_bias"][1:3] -= 1
+    verdict = judge_exactly(STEP, expected, actual)
+    assert "grad_input2[0, 0] is " in verdict.reason
+    assert "; 144 of 144 elements are wrong (seed 0); grad_bias[1] is " in verdict.reason
+    assert verdict.reason.endswith("; 2 of 5 elements are wrong (seed 0)")
 
 
 def test_an_empty_batch_passes_with_its_gradients_all_zero_and_only_so():
     case = Case(0, 4, 3, 2, mode="forward_backward")
-    expected, scales, actual = question(case)
-    assert judge(case, expected, scales, actual).ok
-    actual["grad_weight"][1, 3, 2] = 1e-3
-    assert judge(case, expected, scales, actual).reason.startswith("grad_weight[1, 3, 2] is ")
+    for kind, asked in (("normal", judge), ("integers", judge_exactly)):
+        expected, actual = question(case, kind)
+        assert asked(case, expected, actual).ok
+        actual["grad_weight"][1, 3, 2] = 1e-3
+        assert asked(case, expected, actual).reason.startswith("grad_weight[1, 3, 2] is ")
+
+
+def test_figures_of_float64_results_are_those_of_the_elements_that_the_wider_reference_knows():
+    case = dataclasses.replace(FORWARD, dtype="float64")
+    expected, actual = question(case)
+    positions = np.array([2, 29])
+    wide = actual["output"].reshape(-1)[positions].astype(np.longdouble)
+    asked = dataclasses.replace(expected, samples={"output": (positions, wide)})
+    verdict = judge(case, asked, actual)
+    assert verdict.errors["output"] == precision.Errors(0, 0)
+    assert verdict.absolute_error > 0, "the bound is on every element, against the reference in float64"
+    wide += np.ldexp(np.longdouble(expected.quadratics["output"]), -57)
+    found = judge(case, asked, actual).errors["output"].typical
+    assert found == pytest.approx(2.0**-57, rel=1e-2, abs=0), "less than float64 can tell apart"
+
+
+def verdict_with(case, **typical):
+    """A yes with figures in units of what the class asked for allows."""
+    errors = {}
+    for name in case.result_shapes():
+        allowed = precision.limits(case, name, precision.asked_class(case))
+        errors[name] = precision.Errors(0.5 * allowed.peak, typical.get(name, 0.5) * allowed.typical)
+    return Verdict(ok=True, reason="", probe="bound", errors=errors)
+
+
+def test_one_bad_answer_among_good_ones_places_them_all():
+    good, bad = verdict_with(STEP), verdict_with(STEP, grad_input2=1.1)
+    assert judge_precision(STEP, [good, good]) == ("float32", passed("precision"))
+    for order in ([good, bad], [bad, good], [good, bad, good]):
+        found, verdict = judge_precision(STEP, order)
+        assert (found, verdict.ok) == ("tf32", False)
+        assert verdict.reason.startswith("grad_input2 was computed in tf32, expected float32: typical error 660 u")
+
+
+def test_the_result_that_is_farthest_off_is_named():
+    _, verdict = judge_precision(STEP, [verdict_with(STEP, output=1.1, grad_bias=1.3, grad_weight=1.2)])
+    assert verdict.reason.startswith("grad_bias ")
+
+
+def test_results_in_no_class_are_said_to_be_in_less_than_bfloat16():
+    found, verdict = judge_precision(STEP, [verdict_with(STEP, output=1e6)])
+    assert found is None
+    assert verdict.reason.startswith("output was computed in less than bfloat16, expected float32")
+
+
+def test_an_element_too_far_off_is_rejected_though_the_result_as_a_whole_is_exact():
+    few = {**verdict_with(STEP).errors, "output": precision.Errors(20 * 2.0**-24, 100 * 2.0**-24)}
+    _, verdict = judge_precision(STEP, [Verdict(ok=True, reason="", errors=few)])
+    assert not verdict.ok
+    assert verdict.reason.startswith("output is as exact as float32 as a whole, but not in some element: typical ")
+    assert "largest 20 u of S, allowed 16 u" in verdict.reason
+
+
+def test_float16s_range_is_not_enough_for_tf32_and_the_reason_says_so():
+    narrower = verdict_with(TF32)
+    assert judge_precision(TF32, [narrower]) == ("tf32", passed("precision"))
+    found, verdict = judge_precision(TF32, [narrower], wide_range=False)
+    assert (found, verdict.ok) == ("float16", False)
+    assert verdict.reason.endswith("; numbers beyond float16's range came out wrong")
+
+
+def test_where_nothing_was_rounded_nothing_is_wrong_with_the_precision():
+    assert judge_precision(STEP, []) == ("float32", passed("precision"))
 
 
 def test_a_verdict_is_no_until_it_is_earned():
     assert not Verdict().ok
-    assert Verdict().reason
-    assert not combine().ok
-    assert combine().reason, "a no without a reason cannot become a row"
+    assert Verdict().reason, "a no without a reason cannot become a row"
 
 
-def test_one_no_among_verdicts_is_the_answer_with_the_largest_errors_of_all():
-    yes, no, later = Verdict(True, "", 0.5, 2.0), Verdict(False, "first", 3.0, 1.0), Verdict(False, "second")
-    assert combine(yes, no, later) == Verdict(False, "first", 3.0, 2.0)
-    assert combine(yes, Verdict(True, "", 0.1, 4.0)) == Verdict(True, "", 0.5, 4.0)
+def test_a_yes_has_no_reason_and_a_no_has_no_remark():
+    assert passed("exact", "odd") == Verdict(ok=True, reason="", probe="exact", remark="odd")
+    assert refused("exact", "why") == Verdict(ok=False, reason="why", probe="exact", remark="")
 
 
 def test_the_mean_absolute_difference_never_broadcasts():

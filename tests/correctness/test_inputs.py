@@ -7,44 +7,79 @@ import pytest
 import torch
 
 from harness.case import DTYPES, Case
-from harness.correctness.inputs import make_inputs, round_to
+from harness.correctness.inputs import make_inputs, permutation, round_to
 
 CASE = Case(5, 16, 7, 3, mode="forward_backward", seed=4)
+INTEGERS = ("integers", "other integers", "exchanged input1", "added input1", "permuted rows", "zero input1", "one-hot")
+KINDS = ("normal", *INTEGERS, "large", "subnormal", "nonfinite")
+#: What the integers of these kinds share with those of kind ``integers``; they say nothing about the other names.
+SHARED = {
+    "other integers": {"input1", "input2", "grad_output"},
+    "exchanged input1": {"input2", "weight", "bias", "grad_output"},
+    "added input1": {"input2", "weight", "bias", "grad_output"},
+    "permuted rows": {"weight", "bias"},
+    "zero input1": {"input2", "weight", "bias", "grad_output"},
+}
+#: The largest number and the smallest normal one.
+RANGES = {
+    "float64": (np.finfo(np.float64).max, 2.0**-1022),
+    "float32": (np.finfo(np.float32).max, 2.0**-126),
+    "float16": (65504.0, 2.0**-14),
+    "bfloat16": (float.fromhex("0x1.fep127"), 2.0**-126),
+}
 
 
 def same(one, other):
     return one.dtype == other.dtype and one.tobytes() == other.tobytes()
 
 
+def of_dtype(dtype, **changes):
+    return dataclasses.replace(CASE, dtype=dtype, **changes)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_arrays_have_the_cases_shapes_and_only_values_that_its_dtype_has(dtype):
-    case = dataclasses.replace(CASE, dtype=dtype)
-    made = make_inputs(case)
+def test_arrays_have_the_cases_shapes_and_only_values_that_its_dtype_has(dtype, kind):
+    case = of_dtype(dtype, bias=kind != "one-hot")
+    made = make_inputs(case, kind=kind)
     assert {name: array.shape for name, array in made.items()} == case.shapes()
     for name, array in made.items():
         assert array.dtype == (np.float64 if dtype == "float64" else np.float32), name
         assert array.flags.c_contiguous
         there_and_back = torch.from_numpy(array).to(getattr(torch, dtype)).to(torch.from_numpy(array).dtype)
-        assert same(there_and_back.numpy(), array), name
+        assert np.array_equal(there_and_back.numpy(), array, equal_nan=True), name
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_gives_others():
-    one, again, other = make_inputs(CASE), make_inputs(CASE), make_inputs(dataclasses.replace(CASE, seed=5))
-    for name in one:
-        assert same(one[name], again[name]), name
-        assert not np.array_equal(one[name], other[name]), name
+def test_a_kind_that_does_not_exist_is_an_error():
+    with pytest.raises(KeyError, match="of another kind"):
+        make_inputs(CASE, kind="of another kind")
 
 
-def test_variations_change_the_inputs_and_keep_the_parameters():
-    one, other = make_inputs(CASE, 0), make_inputs(CASE, 1)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_seed_gives_the_same_bits(kind):
+    one, again = make_inputs(CASE, 1, kind), make_inputs(CASE, 1, kind)
+    assert all(same(one[name], again[name]) for name in one)
+
+
+@pytest.mark.parametrize("kind", ["normal", "integers"])
+def test_another_seed_gives_others(kind):
+    one, other = make_inputs(CASE, kind=kind), make_inputs(dataclasses.replace(CASE, seed=5), kind=kind)
+    assert not any(np.array_equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("kind", ["normal", "integers", "other integers", "large", "subnormal"])
+def test_variations_change_the_inputs_and_keep_the_parameters(kind):
+    one, other = make_inputs(CASE, 0, kind), make_inputs(CASE, 1, kind)
     assert {name for name in one if same(one[name], other[name])} == {"weight", "bias"}
 
 
-def test_no_two_arrays_share_a_stream():
+@pytest.mark.parametrize("kind", ["normal", "integers"])
+def test_no_two_arrays_share_a_stream(kind):
     square = Case(4, 4, 4, 4, mode="forward_backward")
-    made = make_inputs(square)
+    made = make_inputs(square, kind=kind)
     assert not np.array_equal(made["input1"], made["input2"])
     assert not np.array_equal(made["input1"], made["grad_output"])
+    assert not np.array_equal(made["input2"], made["grad_output"])
 
 
 def test_dropping_the_bias_changes_no_other_input_of_inference():
@@ -71,3 +106,100 @@ def test_rounding_is_torchs_own_ties_to_even_included(dtype):
     theirs = torch.from_numpy(values).to(getattr(torch, dtype)).float().numpy()
     assert same(round_to(values, dtype), theirs)
     assert not np.array_equal(theirs, values)
+
+
+@pytest.mark.parametrize("kind", INTEGERS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_kinds_of_integers_are_integers(dtype, kind):
+    made = make_inputs(of_dtype(dtype, bias=kind != "one-hot"), kind=kind)
+    for name, array in made.items():
+        assert np.array_equal(array, np.rint(array)), name
+        if kind != "one-hot":
+            assert np.abs(array).max() <= (4 if (kind, name) == ("added input1", "input1") else 2), name
+
+
+@pytest.mark.parametrize("kind", SHARED)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_kinds_made_of_integers_differ_from_them_only_in_what_they_are_named_for(dtype, kind):
+    case = of_dtype(dtype)
+    integers, made = make_inputs(case, 2, "integers"), make_inputs(case, 2, kind)
+    assert {name for name in made if same(made[name], integers[name])} == SHARED[kind]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_input1_is_exchanged_for_that_of_the_next_variation_or_added_to_it_or_zero(dtype):
+    case = of_dtype(dtype)
+    one, next_one = (make_inputs(case, variation, "integers")["input1"] for variation in (2, 3))
+    assert same(make_inputs(case, 2, "exchanged input1")["input1"], next_one)
+    assert same(make_inputs(case, 2, "added input1")["input1"], one + next_one)
+    assert not make_inputs(case, 2, "zero input1")["input1"].any()
+
+
+def test_permuted_rows_are_the_same_rows_in_one_order_for_all_arrays():
+    case = dataclasses.replace(CASE, batch=50)
+    order = permutation(case, 1)
+    integers, permuted = make_inputs(case, 1, "integers"), make_inputs(case, 1, "permuted rows")
+    assert sorted(order) == list(range(50))
+    assert not np.array_equal(order, np.arange(50))
+    assert not np.array_equal(order, permutation(case, 2))
+    for name in ("input1", "input2", "grad_output"):
+        assert same(permuted[name], integers[name][order]), name
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_hot_inputs_read_every_weight_back_and_no_two_weights_are_alike(dtype):
+    case = of_dtype(dtype, batch=5 * 3, in1_features=5, in2_features=3, out_features=11, bias=False)
+    made = make_inputs(case, kind="one-hot")
+    weight = made["weight"]
+    read = np.einsum("bi,oij,bj->bo", made["input1"], weight, made["input2"])
+    assert np.array_equal(read, weight.reshape(11, 15).T)
+    assert len(np.unique(weight)) == weight.size
+    assert np.abs(weight.mean()) < 1
+    gradient = made["grad_output"]
+    assert np.array_equal(gradient, np.eye(11, dtype=gradient.dtype)[np.arange(15) % 11])
+
+
+@pytest.mark.parametrize("kind", ["large", "subnormal"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_only_input1_is_not_normal_in_kinds_that_go_to_the_ends_of_the_range(dtype, kind):
+    case = of_dtype(dtype)
+    normal, made = make_inputs(case, kind="normal"), make_inputs(case, kind=kind)
+    assert {name for name in made if not same(made[name], normal[name])} == {"input1"}
+    kept = made["input1"] != 0
+    assert np.array_equal(np.sign(made["input1"][kept]), np.sign(normal["input1"][kept]))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_large_results_come_near_the_largest_number_and_none_can_pass_it(dtype):
+    largest, _ = RANGES[dtype]
+    for seed in range(20):
+        case = of_dtype(dtype, batch=7, in1_features=5, in2_features=3, out_features=11, bias=False, seed=seed)
+        made = {name: np.abs(array).astype(np.longdouble) for name, array in make_inputs(case, kind="large").items()}
+        g, x1, x2, weight = (made[name] for name in ("grad_output", "input1", "input2", "weight"))
+        scales = (
+            np.einsum("bi,oij,bj->bo", x1, weight, x2),
+            np.einsum("bo,oij,bi->bj", g, weight, x1),
+            np.einsum("bo,bi,bj->oij", g, x1, x2),
+        )
+        assert all(2.0**-12 * largest < scale.max() < largest for scale in scales)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_subnormal_numbers_are_below_the_smallest_normal_one_and_hardly_any_is_zero(dtype):
+    _, smallest = RANGES[dtype]
+    subnormal = make_inputs(of_dtype(dtype, batch=100), kind="subnormal")["input1"]
+    assert np.abs(subnormal).max() < smallest
+    assert np.count_nonzero(subnormal) > 0.9 * subnormal.size
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_nan_and_one_infinity_go_in_different_rows_of_different_inputs(dtype):
+    made, normal = (make_inputs(of_dtype(dtype), kind=kind) for kind in ("nonfinite", "normal"))
+    spoiled = {name: np.argwhere(~np.isfinite(array)) for name, array in made.items()}
+    assert {name for name, found in spoiled.items() if len(found)} == {"input1", "input2"}
+    ((row1, i),), ((row2, j),) = spoiled["input1"], spoiled["input2"]
+    assert np.isnan(made["input1"][row1, i])
+    assert made["input2"][row2, j] == np.inf
+    assert row1 != row2
+    for name, array in made.items():
+        assert np.array_equal(array[np.isfinite(array)], normal[name][np.isfinite(array)]), name

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 
@@ -28,16 +31,58 @@ def close(one, other):
     torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
 
 
+def brute_force(case):
+    """The terms of every element of every result, as fractions: straight from the operator's definition."""
+    given = {
+        name: np.array([Fraction(float(value)) for value in array.flat], object).reshape(array.shape)
+        for name, array in make_inputs(case).items()
+    }
+    x1, x2, weight = given["input1"], given["input2"], given["weight"]
+    terms = {name: {index: [] for index in np.ndindex(shape)} for name, shape in case.result_shapes().items()}
+    for b, o in np.ndindex(case.batch, case.out_features):
+        for i, j in np.ndindex(case.in1_features, case.in2_features):
+            terms["output"][b, o].append(x1[b, i] * weight[o, i, j] * x2[b, j])
+            if case.mode == "forward_backward":
+                gradient = given["grad_output"][b, o]
+                terms["grad_input1"][b, i].append(gradient * weight[o, i, j] * x2[b, j])
+                terms["grad_input2"][b, j].append(gradient * weight[o, i, j] * x1[b, i])
+                terms["grad_weight"][o, i, j].append(gradient * x1[b, i] * x2[b, j])
+        if case.bias:
+            terms["output"][b, o].append(given["bias"][o])
+        if "grad_bias" in terms:
+            terms["grad_bias"][(o,)].append(given["grad_output"][b, o])
+    return terms
+
+
+def summed(case, of):
+    """What ``of`` makes of the terms of each element, as arrays in float64."""
+    return {
+        name: np.array([float(of(elements[index])) for index in np.ndindex(shape)]).reshape(shape)
+        for (name, elements), shape in zip(brute_force(case).items(), case.result_shapes().values(), strict=True)
+    }
+
+
+def in_both_modes(cases):
+    return [case.with_mode(mode) for case in cases for mode in ("forward", "forward_backward")]
+
+
 @pytest.mark.parametrize("case", CASES, ids=repr)
 def test_values_are_those_of_nn_bilinear_with_the_names_and_shapes_of_the_case(case):
-    values, scales = reference.expected(case, make_inputs(case))
-    shapes = case.result_shapes()
-    for found in (values, scales):
-        assert {name: tuple(tensor.shape) for name, tensor in found.items()} == shapes
-        assert all(tensor.dtype == torch.float64 for tensor in found.values())
+    values = reference.expected(case, make_inputs(case))
+    assert {name: tuple(tensor.shape) for name, tensor in values.items()} == case.result_shapes()
+    assert all(tensor.dtype == torch.float64 for tensor in values.values())
     inputs = exact(case)
     output = torch.einsum("bi,oij,bj->bo", inputs["input1"], inputs["weight"], inputs["input2"])
     close(values["output"], output + inputs["bias"] if case.bias else output)
+
+
+@pytest.mark.parametrize("case", in_both_modes(CASES), ids=repr)
+def test_values_are_the_sums_that_the_operator_is_defined_by(case):
+    values = reference.expected(case, make_inputs(case))
+    wanted = summed(case, sum)
+    assert set(values) == set(wanted)
+    for name, value in values.items():
+        close(value, torch.from_numpy(wanted[name]))
 
 
 @pytest.mark.parametrize("case", CASES, ids=repr)
@@ -51,28 +96,73 @@ def test_contracted_gradients_are_those_of_autograd_whatever_the_block(case, blo
         close(contracted[name], autograd[name])
 
 
-@pytest.mark.parametrize("case", CASES, ids=repr)
-def test_scales_are_the_same_function_on_absolute_values(case):
-    _, scales = reference.expected(case, make_inputs(case))
-    absolute, _ = reference.expected(case, {name: abs(array) for name, array in make_inputs(case).items()})
+@pytest.mark.parametrize("case", in_both_modes(CASES), ids=repr)
+def test_scales_are_the_sums_of_the_absolute_values_of_the_terms(case):
+    scales = reference.scales(case, make_inputs(case))
+    wanted = summed(case, lambda parts: sum(map(abs, parts)))
+    assert {name: tuple(tensor.shape) for name, tensor in scales.items()} == case.result_shapes()
     for name, scale in scales.items():
-        close(scale, absolute[name])
+        assert scale.dtype == torch.float64
+        close(scale, torch.from_numpy(wanted[name]))
+
+
+@pytest.mark.parametrize("case", in_both_modes(CASES), ids=repr)
+def test_quadratics_are_the_root_of_the_mean_over_the_elements_of_the_sums_of_the_squared_terms(case):
+    found = reference.quadratics(case, make_inputs(case))
+    assert set(found) == set(case.result_shapes())
+    for name, squared in summed(case, lambda parts: sum(part**2 for part in parts)).items():
+        assert found[name] == pytest.approx(math.sqrt(squared.mean()) if squared.size else 0.0, rel=1e-12), name
+
+
+@pytest.mark.parametrize("case", in_both_modes(CASES), ids=repr)
+def test_wide_samples_are_elements_of_each_result_more_exact_than_float64(case):
+    case = dataclasses.replace(case, dtype="float64")
+    found = reference.wide_samples(case, make_inputs(case))
+    shapes = case.result_shapes()
+    assert set(found) == {name for name, shape in shapes.items() if math.prod(shape)}
+    wanted = brute_force(case)
+    for name, (positions, values) in found.items():
+        assert values.dtype == np.longdouble
+        assert positions.shape == values.shape
+        for position, value in zip(positions, values, strict=True):
+            index = tuple(int(axis) for axis in np.unravel_index(position, shapes[name]))
+            parts = wanted[name][index]
+            high = float(value)
+            error = Fraction(high) + Fraction(float(value - np.longdouble(high))) - sum(parts)
+            assert abs(error) <= Fraction(2) ** -63 * (len(parts) + 3) * sum(map(abs, parts)), (name, index)
+
+
+def test_wide_samples_are_different_positions_with_the_last_element_among_them():
+    case = Case(40, 20, 15, 10, dtype="float64", mode="forward_backward")
+    for name, (positions, _) in reference.wide_samples(case, make_inputs(case)).items():
+        size = math.prod(case.result_shapes()[name])
+        assert len(set(positions)) == len(positions)
+        assert positions.max() == size - 1
+        assert positions.min() >= 0
+        assert min(size, reference.SAMPLE_ELEMENTS) / 2 < len(positions) <= reference.SAMPLE_ELEMENTS, name
+
+
+def test_a_platform_without_a_wider_format_cannot_judge_float64(monkeypatch):
+    monkeypatch.setattr(np, "longdouble", np.float64)
+    with pytest.raises(RuntimeError, match="nothing can judge a float64 case"):
+        reference.wide_samples(STEP, make_inputs(STEP))
 
 
 def test_a_case_too_large_for_autograd_takes_the_contractions(monkeypatch):
     def forbidden(*_):
         raise AssertionError("autograd was asked for a large temporary")
 
-    autograd, _ = reference.expected(STEP, make_inputs(STEP))
+    autograd = reference.expected(STEP, make_inputs(STEP))
     monkeypatch.setattr(reference, "autograd_gradients", forbidden)
     with pytest.raises(AssertionError, match="autograd was asked"):
         reference.expected(STEP, make_inputs(STEP))
     monkeypatch.setattr(reference, "AUTOGRAD_BYTES", 8 * 5 * 4 * 3 * 2 - 1)
-    contracted, _ = reference.expected(STEP, make_inputs(STEP))
+    contracted = reference.expected(STEP, make_inputs(STEP))
     for name in autograd:
         close(contracted[name], autograd[name])
 
 
 def test_inference_has_the_output_alone():
-    values, scales = reference.expected(STEP.with_mode("forward"), make_inputs(STEP.with_mode("forward")))
-    assert set(values) == set(scales) == {"output"}
+    case = dataclasses.replace(STEP.with_mode("forward"), dtype="float64")
+    for ask in (reference.expected, reference.scales, reference.quadratics, reference.wide_samples):
+        assert set(ask(case, make_inputs(case))) == {"output"}

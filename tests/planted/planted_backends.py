@@ -176,12 +176,13 @@ class Hungry(Honest):
 
 
 class Slow(Honest):
-    """Takes over a second a call."""
+    """Takes over a second a call, with the six rows of the tests' case."""
 
     name = "planted-slow"
 
     def result(self, right):
-        time.sleep(1.1)
+        if len(right) == 6:
+            time.sleep(1.1)
         return right
 
 

@@ -1,0 +1,379 @@
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+
+from harness.case import DTYPES, MODES, Case
+from harness.correctness import reference
+from harness.correctness.gate import Expected
+from harness.correctness.inputs import make_inputs, permutation, round_to
+from harness.correctness.structure import judge_trial, trials
+
+FORMATS = {dtype: {"dtype": dtype} for dtype in DTYPES} | {"tf32": {"precision": "tf32"}}
+ASKED = [Case(1, 1, 1, 1, mode=mode, **asked) for mode in MODES for asked in FORMATS.values()]
+FORWARD = Case(1, 1, 1, 1)
+STEP = FORWARD.with_mode("forward_backward")
+ROUNDED = ("normal", "large", "subnormal")
+SMALLEST = {"float64": 2.0**-1074, "float32": 2.0**-149, "float16": 2.0**-24, "bfloat16": 2.0**-133}
+NORMAL = {"float64": 2.0**-1022, "float32": 2.0**-126, "float16": 2.0**-14, "bfloat16": 2.0**-126}
+EINSUMS = {
+    "output": ("bi,oij,bj->bo", "input1", "weight", "input2"),
+    "grad_input1": ("bo,oij,bj->bi", "grad_output", "weight", "input2"),
+    "grad_input2": ("bo,oij,bi->bj", "grad_output", "weight", "input1"),
+    "grad_weight": ("bo,bi,bj->oij", "grad_output", "input1", "input2"),
+    "grad_bias": ("bo->o", "grad_output"),
+}
+
+
+def in_words(case):
+    return f"{case.precision if case.precision == 'tf32' else case.dtype}-{case.mode}"
+
+
+def compute(case, inputs):
+    """All results by einsum, in the case's dtype."""
+    results = {}
+    with np.errstate(invalid="ignore", under="ignore"):
+        for name in case.result_shapes():
+            subscripts, *operands = EINSUMS[name]
+            results[name] = np.einsum(subscripts, *(inputs[operand] for operand in operands))
+        if case.bias:
+            results["output"] = results["output"] + inputs["bias"]
+        return {name: round_to(result, case.dtype) for name, result in results.items()}
+
+
+def inputs_of(trial):
+    return make_inputs(trial.case, trial.variation, trial.kind)
+
+
+@functools.cache
+def examined(asked):
+    """The trials, what is expected by name, and the answers of an honest contestant."""
+    asked_trials = {trial.name: trial for trial in trials(asked)}
+    expected, answers = {}, {}
+    for name, trial in asked_trials.items():
+        inputs = inputs_of(trial)
+        values = {key: value.numpy() for key, value in reference.expected(trial.case, inputs).items()}
+        scales = reference.scales(trial.case, inputs) if trial.kind in ROUNDED else {}
+        expected[name] = Expected(values, {key: scale.numpy() for key, scale in scales.items()})
+        answers[name] = compute(trial.case, inputs)
+    return asked_trials, expected, answers
+
+
+def judged(asked, name, **changed):
+    """Judge a trial where some of its results are others."""
+    asked_trials, expected, answers = examined(asked)
+    return judge_trial(asked_trials[name], expected[name], answers | {name: answers[name] | changed})
+
+
+def right(asked, name):
+    return examined(asked)[2][name]["output"].copy()
+
+
+def of_other_inputs(asked, name, **changed):
+    """The output for inputs of which some are others."""
+    trial = examined(asked)[0][name]
+    return compute(trial.case.with_mode("forward"), inputs_of(trial) | changed)["output"]
+
+
+@pytest.mark.parametrize("asked", ASKED, ids=in_words)
+def test_an_honest_answer_passes_every_trial_without_a_remark(asked):
+    asked_trials, expected, answers = examined(asked)
+    for name, trial in asked_trials.items():
+        verdict = judge_trial(trial, expected[name], answers)
+        assert verdict.ok, verdict.reason
+        assert (verdict.reason, verdict.probe, verdict.remark) == ("", "structure", "")
+
+
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_an_honest_answer_passes_whatever_the_seed(seed):
+    for asked in (FORWARD, STEP):
+        asked_trials, expected, answers = examined(Case(1, 1, 1, 1, mode=asked.mode, seed=seed))
+        for name, trial in asked_trials.items():
+            verdict = judge_trial(trial, expected[name], answers)
+            assert verdict.ok, verdict.reason
+            assert trial.case.seed == seed
+
+
+def rows_as_columns(asked, name):
+    """As if the result were stored column by column."""
+    output = right(asked, name)
+    return output.T.reshape(output.shape)
+
+
+def answer_to(other):
+    return lambda asked, name: right(asked, other)
+
+
+def with_a_forgotten_weight(asked, name):
+    first = inputs_of(examined(asked)[0]["primes"])
+    return of_other_inputs(asked, name, weight=first["weight"], bias=first["bias"])
+
+
+def without_the_bias_of_the_sum(asked, name):
+    bias = inputs_of(examined(asked)[0][name])["bias"]
+    return right(asked, name) + bias
+
+
+def zeros(asked, name):
+    return np.zeros_like(right(asked, name))
+
+
+def clipped(asked, name):
+    output = right(asked, name)
+    return np.clip(output, -0.5 * abs(output).max(), 0.5 * abs(output).max())
+
+
+def overflowed(asked, name):
+    output = right(asked, name)
+    return np.where(abs(output) > 0.5 * abs(output).max(), np.inf, output)
+
+
+def not_numbers(asked, name):
+    return np.full_like(right(asked, name), np.nan)
+
+
+def far_too_large(asked, name):
+    return right(asked, name) + np.float32(1)
+
+
+def weights_transposed(asked, name):
+    trial = examined(asked)[0][name]
+    weight = inputs_of(trial)["weight"]
+    pages, in1, in2 = weight.shape
+    return of_other_inputs(asked, name, weight=np.ascontiguousarray(weight.reshape(pages, in2, in1).transpose(0, 2, 1)))
+
+
+def last_row_left_out(asked, name):
+    output = right(asked, name)
+    output[-1] = 0
+    return output
+
+
+def tail_left_out(asked, name):
+    input2 = inputs_of(examined(asked)[0][name])["input2"].copy()
+    input2[:, 128:] = 0
+    return of_other_inputs(asked, name, input2=input2)
+
+
+def doubled(asked, name):
+    return 2 * right(asked, name)
+
+
+def added_to_what_was_there(asked, name):
+    return right(asked, name) + np.float32(0.5)
+
+
+def one_row_too_many(asked, name):
+    return np.zeros((1, 11), np.float32)
+
+
+WRONG = [
+    ("primes", rows_as_columns),
+    ("other-weight", answer_to("primes")),
+    ("primes-again", answer_to("other-weight")),
+    ("exchanged", answer_to("primes")),
+    ("added", without_the_bias_of_the_sum),
+    ("added", answer_to("exchanged")),
+    ("permuted", answer_to("primes")),
+    ("zero", zeros),
+    ("large", clipped),
+    ("large", overflowed),
+    ("large", not_numbers),
+    ("subnormal", not_numbers),
+    ("subnormal", far_too_large),
+    ("one-hot", weights_transposed),
+    ("one-hot", rows_as_columns),
+    ("square", weights_transposed),
+    ("tall", last_row_left_out),
+    ("wide", tail_left_out),
+    ("ones", doubled),
+    ("column", added_to_what_was_there),
+    ("empty", one_row_too_many),
+]
+#: Only where the weights may change under a kernel.
+WRONG_STEPS = [("new-weight", with_a_forgotten_weight)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "fault"),
+    [
+        pytest.param(asked, name, fault, id=f"{in_words(asked)}-{name}-{fault.__name__}")
+        for asked in ASKED
+        for name, fault in (*WRONG, *(WRONG_STEPS if asked.mode == "forward_backward" else ()))
+    ],
+)
+def test_a_wrong_output_is_refused_by_the_trial_that_asks_for_it(asked, name, fault):
+    verdict = judged(asked, name, output=fault(asked, name))
+    assert not verdict.ok
+    assert (verdict.probe, verdict.remark) == ("structure", "")
+    assert verdict.reason.startswith(f"not so: {examined(asked)[0][name].sentence}: ")
+    assert "output" in verdict.reason
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_trial_has_a_wrong_answer_here_or_is_never_refused(mode):
+    names = [trial.name for trial in trials(FORWARD.with_mode(mode))]
+    assert len(names) == len(set(names))
+    wrong = {name for name, _ in (*WRONG, *(WRONG_STEPS if mode == "forward_backward" else ()))}
+    assert set(names) == wrong | {"nonfinite"}
+
+
+@pytest.mark.parametrize(
+    ("trial", "result"),
+    [
+        pytest.param(trial, result, id=f"{trial.name}-{result}")
+        for trial in trials(STEP)
+        if trial.name != "nonfinite"
+        for result, shape in trial.case.result_shapes().items()
+        if 0 not in shape
+    ],
+)
+def test_one_wrong_element_in_any_result_is_refused_by_name(trial, result):
+    wrong = examined(STEP)[2][trial.name][result].copy()
+    wrong.flat[-1] = {"subnormal": np.nan, "large": 1e38}.get(trial.kind, wrong.flat[-1] + 1)
+    verdict = judged(STEP, trial.name, **{result: wrong})
+    assert not verdict.ok
+    assert verdict.reason.startswith(f"not so: {trial.sentence}: ")
+    assert result in verdict.reason
+
+
+@pytest.mark.parametrize("kind", ["normal", "large"])
+def test_random_numbers_are_asked_roughly_for_their_rounding_is_asked_elsewhere(kind):
+    asked_trials, expected, answers = examined(FORWARD)
+    name = next(name for name, trial in asked_trials.items() if trial.kind == kind)
+    scale = expected[name].scales["output"]
+    for share, ok in ((0.05, True), (0.08, False)):
+        off = (answers[name]["output"] + share * scale).astype(np.float32)
+        assert judged(FORWARD, name, output=off).ok == ok
+
+
+def test_a_rough_refusal_says_which_element_what_was_expected_and_the_seed():
+    output = right(FORWARD, "column")
+    output[2, 1] = 77
+    expected = examined(FORWARD)[1]["column"].values["output"][2, 1]
+    reason = judged(FORWARD, "column", output=output).reason
+    assert reason.endswith(f": output[2, 1] is 77, expected {expected:.9g} (seed 0)")
+
+
+def test_an_exact_refusal_counts_the_wrong_elements():
+    output = right(FORWARD, "tall")
+    output[7, 3:5] += 1
+    reason = judged(FORWARD, "tall", output=output).reason
+    assert ": output[7, 3] is " in reason
+    assert "expected exactly " in reason
+    assert reason.endswith("; 2 of 2489 elements are wrong (seed 0)")
+
+
+def test_linearity_is_held_against_the_kernels_own_answers():
+    asked_trials, expected, answers = examined(FORWARD)
+    others = answers | {"exchanged": {"output": right(FORWARD, "exchanged") + 3}}
+    verdict = judge_trial(asked_trials["added"], expected["added"], others)
+    assert verdict.reason == "not so: the result is linear in input1: output differs by up to 3"
+
+
+def test_permuted_rows_are_held_against_the_kernels_own_answer():
+    asked_trials, expected, answers = examined(FORWARD)
+    others = answers | {"primes": {"output": right(FORWARD, "primes") + 3}}
+    verdict = judge_trial(asked_trials["permuted"], expected["permuted"], others)
+    assert verdict.reason.endswith(": rows of output are not those of the answer to the rows in order")
+    consistent = {"output": others["primes"]["output"][permutation(asked_trials["primes"].case, 0)]}
+    verdict = judge_trial(asked_trials["permuted"], expected["permuted"], others | {"permuted": consistent})
+    assert "expected exactly" in verdict.reason, "consistent is not yet right"
+
+
+@pytest.mark.parametrize("other", ["primes", "exchanged", "zero", "added"])
+def test_a_trial_judged_beside_one_that_was_not_answered_is_not_judged(other):
+    asked_trials, expected, answers = examined(FORWARD)
+    fewer = {name: answer for name, answer in answers.items() if name != other}
+    with pytest.raises(KeyError, match=other):
+        judge_trial(asked_trials["added"], expected["added"], fewer)
+
+
+@pytest.mark.parametrize("asked", ASKED, ids=in_words)
+def test_results_flushed_to_zero_pass_with_a_remark(asked):
+    flushed = {
+        name: np.where(np.abs(result) < NORMAL[asked.dtype], 0, result)
+        for name, result in examined(asked)[2]["subnormal"].items()
+    }
+    verdict = judged(asked, "subnormal", **flushed)
+    assert (verdict.ok, verdict.remark) == (True, "flushes_subnormals")
+
+
+@pytest.mark.parametrize("asked", ASKED, ids=in_words)
+def test_inputs_flushed_to_zero_pass_with_a_remark(asked):
+    trial = examined(asked)[0]["subnormal"]
+    inputs = inputs_of(trial)
+    verdict = judged(asked, "subnormal", **compute(trial.case, inputs | {"input1": 0 * inputs["input1"]}))
+    assert (verdict.ok, verdict.remark) == (True, "flushes_subnormals")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_result_below_the_smallest_subnormal_number_may_be_zero(dtype):
+    asked = Case(1, 1, 1, 1, dtype=dtype)
+    asked_trials, expected, answers = examined(asked)
+    for times, remark in ((2, ""), (3, "flushes_subnormals")):
+        values = {"output": expected["subnormal"].values["output"].copy()}
+        values["output"][2, 3] = times * SMALLEST[dtype]
+        output = right(asked, "subnormal")
+        output[2, 3] = 0
+        verdict = judge_trial(
+            asked_trials["subnormal"],
+            Expected(values, expected["subnormal"].scales),
+            answers | {"subnormal": {"output": output}},
+        )
+        assert (verdict.ok, verdict.remark) == (True, remark)
+
+
+@pytest.mark.parametrize("asked", ASKED, ids=in_words)
+def test_where_nan_and_infinity_come_out_is_remarked_and_never_refused(asked):
+    assert judged(asked, "nonfinite").remark == ""
+    for name, result in examined(asked)[2]["nonfinite"].items():
+        assert not np.isfinite(result).all(), "NaN and infinity reach every result"
+        swallowed = np.nan_to_num(result, nan=0, posinf=0, neginf=0)
+        spread = np.full_like(result, np.nan)
+        exchanged = np.where(np.isnan(result), np.inf, result)
+        for wrong, remark in (
+            (swallowed, "nonfinite_differs"),
+            (spread, "nonfinite_differs"),
+            (exchanged, ""),
+        ):
+            verdict = judged(asked, "nonfinite", **{name: wrong})
+            assert (verdict.ok, verdict.reason, verdict.remark) == (True, "", remark)
+
+
+@pytest.mark.parametrize("asked", ASKED, ids=in_words)
+def test_trials_have_the_dtype_precision_mode_and_seed_that_are_asked_for(asked):
+    for trial in trials(asked):
+        assert (trial.case.dtype, trial.case.precision) == (asked.dtype, asked.precision)
+        assert (trial.case.mode, trial.case.seed) == (asked.mode, asked.seed)
+
+
+def test_sizes_of_the_trials_do_not_depend_on_those_that_are_asked_for():
+    other = Case(9, 8, 7, 6, bias=False)
+    assert trials(other) == trials(FORWARD)
+
+
+def test_sizes_are_different_primes_or_one_or_equal_where_the_sentence_says_so():
+    cases = {trial.name: trial.case for trial in trials(FORWARD)}
+    for name in ("primes", "tall"):
+        sizes = [cases[name].batch, cases[name].in1_features, cases[name].in2_features, cases[name].out_features]
+        assert len(set(sizes)) == 4
+        assert all(size % divisor for size in sizes for divisor in range(2, size))
+    assert cases["square"].in1_features == cases["square"].in2_features
+    assert (cases["ones"].batch, cases["ones"].in1_features, cases["ones"].out_features) == (1, 1, 1)
+    assert cases["column"].in2_features == 1
+    assert cases["empty"].batch == 0
+    assert not cases["wide"].bias
+    assert cases["wide"].in2_features > 40 * cases["wide"].in1_features
+
+
+def test_two_kernels_stand_beside_each_other_and_the_first_is_asked_again_after_the_second():
+    asked = {trial.name: trial for trial in trials(STEP)}
+    names = list(asked)
+    assert asked["other-weight"].kernel != asked["primes"].kernel == asked["primes-again"].kernel
+    assert asked["primes"].case == asked["other-weight"].case == asked["primes-again"].case
+    assert names.index("primes") < names.index("other-weight") < names.index("primes-again")
+    assert asked["new-weight"].kernel == asked["primes"].kernel, "its weight changes under the first kernel"
+    assert names.index("new-weight") < names.index("primes-again")
