@@ -97,11 +97,14 @@ def checks(
     ]
 
 
-def parametrize_with_checks(*backends: type[Backend], device: str = "cpu") -> pytest.MarkDecorator:
+def parametrize_with_checks(
+    *backends: type[Backend], device: str = "cpu", modes: Iterable[Mode] = MODES, dtypes: Iterable[str] = DTYPES
+) -> pytest.MarkDecorator:
     """Parametrise a test with the arguments ``backend`` and ``check``."""
     import pytest
 
-    cells = [(backend, check) for backend in backends for check in checks(device)]
+    asked = checks(device, modes, dtypes)
+    cells = [(backend, check) for backend in backends for check in asked]
     names = [f"{backend.name}: {check.name}" for backend, check in cells]
     return pytest.mark.parametrize(("backend", "check"), cells, ids=names)
 
@@ -153,17 +156,18 @@ def _judge_first(entrant: Entrant, examination: Examination) -> None:
 
 
 def _exercise(what: str, entrant: Entrant, examination: Examination) -> None:
-    examination.exercise(entrant, what)
+    if examination.exercise(entrant, what):
+        examination.judge_exercise(entrant, what)
 
 
 def _finish(entrant: Entrant, examination: Examination) -> None:
     for what in EXERCISES:
-        examination.exercise(entrant, what)
+        _exercise(what, entrant, examination)
     examination.finish_exercises(entrant)
 
 
 def _check_again(entrant: Entrant, examination: Examination) -> None:
-    examination.check_again(entrant, [_INPUT_SETS], 0.0)
+    examination.check_again(entrant, [_INPUT_SETS])
     examination.judge_check(entrant, _INPUT_SETS)
 
 

@@ -148,7 +148,7 @@ class Entrant:
             raise RuntimeError(f"{self.name} has no worker")
         return fresh_folder(self.worker.directory / name)
 
-    def kept_folder(self, name: str) -> Path:
+    def folder(self, name: str) -> Path:
         """A folder that ``results_folder`` made before."""
         if self.worker is None:
             raise RuntimeError(f"{self.name} has no worker")

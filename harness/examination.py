@@ -6,6 +6,7 @@ The same questions, in the same order, whether a run asks them or a test of a th
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,13 +24,8 @@ from harness.process.supervisor import WorkerError
 from harness.record import Status
 from harness.sitting import HasReferee, Remote
 
-#: What ``exercise`` asks, in order: the kind and the variation of the inputs that the answer is for.
-EXERCISES: Final = {
-    "another kernel": ("integers", 0),
-    "again": ("normal", 0),
-    "new values in the same buffers": ("normal", 1),
-    "the same values in new buffers": ("normal", 0),
-}
+#: What ``exercise`` asks, in order.
+EXERCISES: Final = ("another kernel", "again", "new values in the same buffers", "the same values in new buffers")
 #: Where an entrant's first results stay until they have been compared with what they are at the end.
 FIRST: Final = "first"
 #: Gradients are held against finite differences on sizes this small: that takes two calls for each number that goes in.
@@ -123,8 +119,11 @@ class Examination:
         """Have the case prepared and called once; judge all but the values, for which there is no reference yet."""
         said = self._ask(entrant, FIRST, "prepare", case=dataclasses.asdict(self._case), input_sets=input_sets)
         if said is not None:
-            entrant.note(behaviour.judge_type(said["native_type"], said["native_bases"], said["backend_module"]))
-            self._judge_form(entrant, said, "bound")
+            entrant.note(behaviour.judge_type(said["native_type"], said["native_bases"], said["home_made"]))
+            given = gate.judge_given(self._case, self._device, facts(said, "inputs"))
+            entrant.note(given)
+            if given.ok:
+                self._judge_form(entrant, said, "bound")
         return said
 
     def judge_first(self, entrant: Entrant) -> Arrays | None:
@@ -137,16 +136,37 @@ class Examination:
             self._place(entrant)
         return actual
 
-    def exercise(self, entrant: Entrant, what: str) -> None:
-        """Have one exercise done, and judge its results."""
-        kind, variation = EXERCISES[what]
-        expected = self._expectations.of(self._case, kind, variation)
-        probe = "exact" if kind == "integers" else "behaviour"
+    def question(self, what: str) -> tuple[str, int]:
+        """The kind and the variation of the inputs that the answer to an exercise is for."""
+        if what == "another kernel":
+            return "integers", 0
+        if what == "new values in the same buffers":
+            return self.renewed, 1
+        return "normal", 0
+
+    @property
+    def renewed(self) -> str:
+        """The kind of inputs that come in memory which held others: in a training step weights change, too."""
+        return "normal" if self._case.mode == "forward" else "new weight"
+
+    def exercise(self, entrant: Entrant, what: str) -> bool:
+        """Have one exercise done; judge all but the values, and say whether there are any to judge."""
+        probe = "exact" if what == "another kernel" else "behaviour"
         said = self._ask(entrant, "exercise", "exercise", what=what)
         if said is None or not self._judge_form(entrant, said, probe):
-            return
+            return False
         baseline = entrant.base_name == BASELINE
-        entrant.note(behaviour.judge_operators(said["operators"], baseline, said["native_type"]))
+        size = sum(math.prod(shape) for shape in self._case.result_shapes().values()) * self._case.itemsize
+        entrant.note(
+            behaviour.judge_operators(said["operators"], baseline, said["native_type"]),
+            behaviour.judge_conversion(said["convert_seconds"], said["call_seconds"], size),
+        )
+        return True
+
+    def judge_exercise(self, entrant: Entrant, what: str) -> None:
+        """Judge the values of an exercise."""
+        kind, variation = self.question(what)
+        expected = self._expectations.of(self._case, kind, variation)
         actual = self._read(entrant, "exercise")
         if actual is None:
             return
@@ -161,7 +181,7 @@ class Examination:
             entrant.note(repeated)
             if not repeated.remark:
                 return  # bit for bit what was judged before
-        judged = gate.judge(self._case, expected, actual, probe)
+        judged = gate.judge(self._case, expected, actual, "behaviour")
         told = judged.reason and f"{what}: {judged.reason}"
         entrant.note(dataclasses.replace(judged, reason=told))
         self._place(entrant)
@@ -175,7 +195,7 @@ class Examination:
         first, now = self._read(entrant, FIRST), self._read(entrant, "exercise")
         if first is not None and now is not None:
             entrant.note(behaviour.judge_intact(first, now))
-        shutil.rmtree(entrant.kept_folder(FIRST), ignore_errors=True)
+        shutil.rmtree(entrant.folder(FIRST), ignore_errors=True)
 
     def judge_kept(self, entrant: Entrant, variation: int) -> None:
         """Judge results from inside a timed sample, on the input set ``variation``."""
@@ -194,20 +214,26 @@ class Examination:
                 entrant.note(dataclasses.replace(judged, reason=judged.reason and f"{what}: {judged.reason}"))
         self._place(entrant)
 
-    def check_again(self, entrant: Entrant, variations: list[int], settle_seconds: float) -> list[float] | None:
-        """Have it called on inputs that it has not seen; return the times of all but the last of these calls."""
-        said = self._ask(entrant, "check", "check", variations=variations, settle_seconds=settle_seconds)
-        if said is None:
-            return None
-        self._judge_form(entrant, said, "bound")
+    def check_again(self, entrant: Entrant, variations: list[int]) -> Verdict | None:
+        """See that inputs are as they were, then have it called on some that it has not seen.
+
+        Returns:
+            Whether it seems to remember answers. That is not noted yet: on a busy machine it may seem so once.
+        """
         changed = entrant.ask("changed", self._limit_seconds, directory=str(entrant.results_folder("changed")))
         if changed is not None:
             entrant.note(behaviour.judge_unchanged(changed["changed"]), behaviour.judge_tampering(changed["replaced"]))
-        return list(said["seconds"])
+        said = self._ask(entrant, "check", "check", variations=variations) if entrant.going else None
+        if said is None:
+            return None
+        self._judge_form(entrant, said, "bound")
+        then = entrant.loaded.get("threads", said["threads"])
+        entrant.note(behaviour.judge_affinity(then["affinity"], said["threads"]["affinity"]))
+        return behaviour.judge_memory_of_answers(said["fresh_seconds"], said["seen_seconds"])
 
     def judge_check(self, entrant: Entrant, variation: int) -> None:
         """Judge the values that ``check_again`` left: they are for the last of its variations."""
-        expected = self._expectations.of(self._case, "normal", variation)
+        expected = self._expectations.of(self._case, self.renewed, variation)
         actual = self._read(entrant, "check")
         if actual is not None:
             entrant.note(gate.judge(self._case, expected, actual))
@@ -241,14 +267,14 @@ class Examination:
 
     def _read(self, entrant: Entrant, folder: str, case: Case | None = None) -> Arrays | None:
         """Read results; what cannot be read ends the cell. None also if they were refused before they were written."""
-        place = entrant.kept_folder(folder)
-        if any(verdict for verdict in entrant.verdicts if not verdict.ok) and not any(place.iterdir()):
-            return None
+        place = entrant.folder(folder)
         try:
+            if any(not verdict.ok for verdict in entrant.verdicts) and not any(place.iterdir()):
+                return None
             found = arrays(place, case or self._case)
             if set(found) != set((case or self._case).result_shapes()):
                 raise ValueError(f"it left {', '.join(found) or 'nothing'}")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             entrant.end(Status.FAILED, f"it could not be checked: {error}")
             return None
         return found
@@ -259,7 +285,7 @@ class Structure:
     """What the structure probe found out about a backend.
 
     Attributes:
-        verdicts: By the trial's name; besides, ``operators`` and ``gradcheck``.
+        verdicts: By the trial's name; besides, ``operators``, ``gradcheck`` and ``skipped``.
         wide_range: Whether numbers beyond float16's range came out right.
     """
 
@@ -289,6 +315,7 @@ def examine(
         case: remote.request("support", limit_seconds, case=dataclasses.asdict(case))["supported"]
         for case in dict.fromkeys(trial.case for trial in trials)
     }
+    skipped = len([trial for trial in trials if not able[trial.case]])
     trials = tuple(trial for trial in trials if able[trial.case])
     folder = fresh_folder(remote.directory / "trials")
     verdicts: dict[str, Verdict] = {}
@@ -298,9 +325,9 @@ def examine(
     for trial in trials:
         # One trial a request, so that a time limit is one of preparing and a single call.
         alike = [dataclasses.asdict(other) for other in trials if other.case == trial.case]
-        said = remote.request("examine", limit_seconds, trials=alike, directory=str(folder), only=trial.name)
+        said = remote.request("examine", limit_seconds, trials=alike, name=trial.name, directory=str(folder))
         operators += said["operators"]
-        answer = said["answers"].get(trial.name, {"error": "gave no answer"})
+        answer = said["answer"]
         if "error" in answer:
             verdicts[trial.name] = gate.refused(structure.PROBE, f"not so: {trial.sentence}: {answer['error']}")
             continue
@@ -308,14 +335,17 @@ def examine(
         form = gate.judge_facts(trial.case, device, native_type, facts(answer), structure.PROBE)
         results, inputs = storages(answer, "results"), storages(answer, "inputs")
         placed = behaviour.judge_storage(results, inputs, {})
-        if form.ok and placed.ok:
-            answers[trial.name] = arrays(folder / trial.name, trial.case)
-        else:
-            refusal = form if not form.ok else placed
-            verdicts[trial.name] = gate.refused(structure.PROBE, f"not so: {trial.sentence}: {refusal.reason}")
+        reason = form.reason or placed.reason
+        if not reason:
+            try:
+                answers[trial.name] = arrays(folder / trial.name, trial.case)
+            except (OSError, ValueError, EOFError) as error:
+                reason = f"it could not be checked: {error}"
+        if reason:
+            verdicts[trial.name] = gate.refused(structure.PROBE, f"not so: {trial.sentence}: {reason}")
     for trial in trials:
         if trial.name in answers:
-            expected = expectations.of(trial.case, trial.kind, trial.variation)
+            expected = expectations.of(trial.case, trial.kind, 0)
             try:
                 verdicts[trial.name] = structure.judge_trial(trial, expected, answers)
             except KeyError:  # judged beside another trial, which was refused
@@ -323,11 +353,12 @@ def examine(
                     structure.PROBE, f"not so: {trial.sentence}: nothing to compare with"
                 )
     verdicts["operators"] = behaviour.judge_operators(operators, name == BASELINE, native_type)
+    verdicts["skipped"] = gate.passed(structure.PROBE, "structure_partial" if skipped else "")
     if asked.mode == "forward_backward":
         verdicts["gradcheck"] = gradcheck(asked, remote, limit_seconds)
     shutil.rmtree(folder, ignore_errors=True)
     ordered = {trial.name: verdicts.pop(trial.name) for trial in trials}
-    return Structure(ordered | verdicts, "large" not in ordered or ordered["large"].ok)
+    return Structure(ordered | verdicts, all(judged.ok for name, judged in ordered.items() if name.startswith("large")))
 
 
 def gradcheck(asked: Case, remote: Remote, limit_seconds: float) -> Verdict:
@@ -342,11 +373,11 @@ def gradcheck(asked: Case, remote: Remote, limit_seconds: float) -> Verdict:
     return gate.passed(structure.PROBE)
 
 
-def facts(said: Mapping[str, Any]) -> dict[str, Facts]:
+def facts(said: Mapping[str, Any], of: str = "facts") -> dict[str, Facts]:
     """Facts as they travelled."""
     return {
         name: Facts(**{**fact, "shape": None if fact["shape"] is None else tuple(fact["shape"])})
-        for name, fact in said["facts"].items()
+        for name, fact in said[of].items()
     }
 
 

@@ -45,15 +45,17 @@ class Examiners:
         start, name = self._sitting.now(), entrant.base_name
         target = self._sitting.plan.backends[entrant.name].target
         limit = self._sitting.plan.time_limit_seconds
-        for kind in dict.fromkeys(_kind(case) for case in (first, *self._sitting.plan.cases)):
-            try:
-                remote = self._sitting.workers.examiner(name, device)
-                remote.request("load", limit, name=name, target=target, device=device)
-                found = examine(kind, name, device, remote, self._expectations, limit)
-                self._known[name, device, kind] = found
-            except WorkerError as error:
-                self._known[name, device, kind] = error
-        self._sitting.workers.discard_examiner(name, device)
+        try:
+            for kind in dict.fromkeys(_kind(case) for case in (first, *self._sitting.plan.cases)):
+                try:
+                    remote = self._sitting.workers.examiner(name, device)
+                    remote.request("load", limit, name=name, target=target, device=device)
+                    found = examine(kind, name, device, remote, self._expectations, limit)
+                    self._known[name, device, kind] = found
+                except WorkerError as error:
+                    self._known[name, device, kind] = error
+        finally:
+            self._sitting.workers.discard_examiner(name, device)
         self.seconds[f"{name} on {device}"] = self._sitting.now() - start
 
 

@@ -6,6 +6,7 @@ leaves the panel, and the others go on.
 
 from __future__ import annotations
 
+import math
 import statistics as python_statistics
 from typing import Final
 
@@ -29,10 +30,16 @@ LEAST_BLOCKS: Final = 3
 SLOW_SECONDS: Final = 0.250
 #: Warmup of every backend alike, in seconds of calls (at least one call).
 WARM_UP_SECONDS: Final = 0.2
-#: Blocks of each backend whose results are judged, of those that it takes part in.
-KEPT_BLOCKS: Final = 3
-#: Single calls on inputs of their own, after the blocks: do they take as long as the timed ones?
-FRESH_CALLS: Final = 3
+#: Blocks of each backend whose results are judged, of those that it takes part in; two are among the first few.
+KEPT_BLOCKS: Final = 4
+#: Calls of such a block whose results are kept, at most, and bytes that they may take.
+KEPT_CALLS, KEPT_BYTES = 4, 64 * 2**20
+#: Single calls on inputs of their own, after the blocks, at least and at most: do they take as long as others?
+FRESH_CALLS: Final = (3, 24)
+#: As many of them as this time allows, in seconds.
+FRESH_SECONDS: Final = 0.010
+#: Who seems to remember answers is asked so often before that is believed: a busy machine can make it seem so.
+FRESH_ATTEMPTS: Final = 3
 #: A loop that costs more than this share of a call is worth a flag.
 OVERHEAD_SHARE: Final = 0.05
 
@@ -117,16 +124,22 @@ class Panel:
             self._sitting.observer.stage(f"examine {entrant.name}")
             self._examiners.answer(entrant, self._case, self._device)
         self._judge_first()
-        for what, (kind, variation) in EXERCISES.items():
-            self._expect(kind, variation)
+        for what in EXERCISES:
+            done: list[Entrant] = []
             for entrant in self._going():
                 self._sitting.observer.stage(f"gate {entrant.name}")
                 with entrant.gating(self._sitting.now):
-                    self._examination.exercise(entrant, what)
-            if kind == "integers":
+                    if self._examination.exercise(entrant, what):
+                        done.append(entrant)
+            kind, variation = self._examination.question(what)
+            self._expect(kind, variation)
+            for entrant in done:
+                with entrant.gating(self._sitting.now):
+                    self._examination.judge_exercise(entrant, what)
+            if kind != "normal":
                 self._expectations.forget(self._case, kind)
-                for entrant in self._going():
-                    entrant.conclude()
+            for entrant in self._going():
+                entrant.conclude()
         for entrant in self._going():
             with entrant.gating(self._sitting.now):
                 self._examination.finish_exercises(entrant)
@@ -157,24 +170,34 @@ class Panel:
 
     def _gate_again(self) -> None:
         """Judge results for inputs that no call has seen before."""
-        draw = self._sitting.secret.randrange
-        variations = [draw(cost.INPUT_SETS, 2**31) for _ in range(FRESH_CALLS + 1)]
+        last = self._draw_variation()
         for entrant in self._going():
             entrant.phase = "recheck"
             self._sitting.observer.stage(f"check {entrant.name} again")
-            seen = python_statistics.median(entrant.seconds.values()) if entrant.seconds else None
-            alone = seen is not None and seen < SLOW_SECONDS
             with entrant.gating(self._sitting.now):
-                fresh = self._examination.check_again(
-                    entrant, variations if alone else variations[-1:], clock.SETTLE_SECONDS
-                )
-            if fresh is not None and seen is not None:
-                entrant.note(behaviour.judge_memory_of_answers(fresh, seen))
-        self._expect("normal", variations[-1])
+                self._check_again(entrant, last)
+        self._expect(self._examination.renewed, last)
         for entrant in self._going():
             with entrant.gating(self._sitting.now):
-                self._examination.judge_check(entrant, variations[-1])
+                self._examination.judge_check(entrant, last)
             entrant.conclude()
+
+    def _check_again(self, entrant: Entrant, last: int) -> None:
+        """Call on inputs that are new to it, ``last`` at the end; who seems to remember answers is asked again."""
+        pairs = 0
+        if entrant.seconds and (seen := python_statistics.median(entrant.seconds.values())) < SLOW_SECONDS:
+            pairs = min(FRESH_CALLS[1], max(FRESH_CALLS[0], int(FRESH_SECONDS / seen)))
+        for attempt in range(1, FRESH_ATTEMPTS + 1):
+            variations = [self._draw_variation() for _ in range(pairs)]
+            verdict = self._examination.check_again(entrant, [*variations, last])
+            if verdict is None or verdict.ok:
+                return
+            if attempt == FRESH_ATTEMPTS:
+                entrant.note(verdict)
+
+    def _draw_variation(self) -> int:
+        """Number input sets that nobody can foresee."""
+        return self._sitting.secret.randrange(cost.INPUT_SETS, 2**31)
 
     def _time(self, block: int) -> int:
         """Warm up, then take blocks until all are done or the budget is; return the number of the next block."""
@@ -211,10 +234,19 @@ class Panel:
         return block
 
     def _draw_blocks(self, joins: int) -> frozenset[int]:
-        """Draw the blocks whose results are judged: one that is reached in any case, the others from the rest."""
-        sure = self._sitting.secret.randrange(min(LEAST_BLOCKS, joins)) if joins else 0
-        others = [block for block in range(joins) if block != sure]
-        return frozenset([sure, *self._sitting.secret.sample(others, min(KEPT_BLOCKS - 1, len(others)))])
+        """Draw the blocks whose results are judged: two that are reached in any case, the others from the rest."""
+        sample = self._sitting.secret.sample
+        sure = sample(range(min(LEAST_BLOCKS, joins)), min(2, joins))
+        others = [block for block in range(joins) if block not in sure]
+        return frozenset([*sure, *sample(others, min(KEPT_BLOCKS - 2, len(others)))])
+
+    def _draw_calls(self, calls: int) -> list[int]:
+        """Draw the calls of a sample whose results are kept: of one input set, so that they can be compared."""
+        shapes = self._case.result_shapes().values()
+        size = sum(math.prod(shape) for shape in shapes) * self._case.itemsize
+        alike = range(self._sitting.secret.randrange(min(calls, cost.INPUT_SETS)), calls, cost.INPUT_SETS)
+        count = max(1, min(KEPT_CALLS, KEPT_BYTES // max(size, 1), len(alike)))
+        return sorted(self._sitting.secret.sample(alike, count))
 
     def _judge_kept(self, entrant: Entrant, variation: int) -> None:
         """Judge what came out of a timed sample."""
@@ -254,7 +286,7 @@ class Panel:
         """Take a sample; return the input set of the call whose results were kept, if they were to be."""
         # A number of calls that nobody can foresee; a little more than needed, never less.
         calls = entrant.base_calls + self._sitting.secret.randrange(entrant.base_calls // 4 + 1)
-        kept = self._sitting.secret.randrange(calls) if keep else None
+        kept = self._draw_calls(calls) if keep else []
         slow = entrant.call_seconds > SLOW_SECONDS
         stepping = self._case.mode == "forward_backward"
         expected = calls * entrant.call_seconds * (2 if stepping else 1)
@@ -276,8 +308,8 @@ class Panel:
             return None
         measured = seconds + (forward or 0.0)
         entrant.measured_seconds.append(measured)
-        # Settling ends with a whole call, which may be longer than what is left of its time.
-        settled = settle + entrant.call_seconds if settle else 0.0
+        # Settling ends with a whole call, longer perhaps than what is left of its time, or than it was in warming up.
+        settled = settle + max(entrant.call_seconds, seconds / calls) if settle else 0.0
         entrant.unseen_seconds.append(entrant.worker.elapsed_seconds - measured - settled)
         self._correct(entrant, seconds / calls)
         entrant.calls.append(calls)
@@ -286,7 +318,7 @@ class Panel:
         if stepping:
             entrant.forward_seconds[block] = forward / calls
             self._keep(entrant, "forward", calls, forward, block, position)
-        return None if kept is None else (block + kept) % cost.INPUT_SETS
+        return (block + kept[0]) % cost.INPUT_SETS if kept else None
 
     def _correct(self, entrant: Entrant, call_seconds: float) -> None:
         """Plan anew for one that is far faster than it was when it was run in: it gets as many blocks as others."""

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from harness.case import Case
-from harness.correctness.inputs import make_inputs
-from harness.examination import EXERCISES
-from harness.panel import BLOCKS, KEPT_BLOCKS, LEAST_BLOCKS
+from harness.correctness.inputs import PRECISE_KINDS, make_inputs
+from harness.examination import EXERCISES, Examination
+from harness.panel import BLOCKS, FRESH_ATTEMPTS, KEPT_BLOCKS, LEAST_BLOCKS
 from harness.plan import BASELINE, Plan, interrupted
 from harness.process.referee import ROUNDED_KINDS
 from harness.process.supervisor import WorkerError
@@ -33,7 +33,7 @@ class FakeWorker:
     def __init__(self, name, folder, log, clock, call_seconds=0.01, **spoilt):
         self.name, self.directory, self.log, self.clock = name, folder, log, clock
         self.call_seconds, self.spoilt = call_seconds, spoilt
-        self.alive, self.elapsed_seconds = True, 0.0
+        self.alive, self.elapsed_seconds, self.checks = True, 0.0, 0
         folder.mkdir(parents=True)
 
     def request(self, do, time_limit_seconds, **fields):
@@ -55,33 +55,35 @@ class FakeWorker:
     def support(self, **_):
         return {"supported": True, "workspace_bytes": self.spoilt.get("workspace_bytes", 0)}
 
-    def examine(self, trials, directory, only):
-        answers = {}
-        for trial in [trial for trial in trials if trial["name"] == only]:
-            case, folder = Case(**trial["case"]), Path(directory) / trial["name"]
-            folder.mkdir()
-            answers[trial["name"]] = self.results(case, trial["variation"], folder, trial["kind"])
-        wrong = {name: answer for name, answer in self.spoilt.get("answers", {}).items() if name == only}
-        return {"answers": answers | wrong, "operators": []}
+    def examine(self, trials, name, directory):
+        (trial,) = [trial for trial in trials if trial["name"] == name]
+        folder = Path(directory) / name
+        folder.mkdir()
+        right = self.results(Case(**trial["case"]), 0, folder, trial["kind"])
+        return {"answer": self.spoilt.get("answers", {}).get(name, right), "operators": []}
 
     def gradcheck(self, case):
-        return {"applies": True, "reason": self.spoilt.get("wrong_gradient", "")}
+        return {"reason": self.spoilt.get("wrong_gradient", "")}
 
     def prepare(self, case, directory, **_):
         self.case = Case(**case)
         threads = {"affinity": [0], "pools": []}
+        given = {"type": "numpy.ndarray", "dtype": "float32", "device": "cpu"} | self.spoilt.get("given", {})
         return {
             "prepare_seconds": 0.1,
             "first_call_seconds": 0.2,
             "threads": threads,
-            "backend_module": "its_own",
+            "home_made": self.spoilt.get("home_made", False),
             "native_bases": ["builtins.object"],
+            "inputs": {name: {**given, "shape": list(shape)} for name, shape in self.case.shapes().items()},
             **self.results(self.case, 0, directory),
         }
 
     def exercise(self, what, directory):
-        kind, variation = EXERCISES[what]
-        return {"operators": [], **self.results(self.case, self.spoilt.get(what, variation), directory, kind)}
+        kind, variation = Examination(self.case, "cpu", None, 0.0).question(what)
+        answer = self.results(self.case, self.spoilt.get(what, variation), directory, kind)
+        convert_seconds = self.spoilt.get("convert_seconds", 0.0) if what == "again" else 0.0
+        return {"operators": [], "call_seconds": 1e-6, "convert_seconds": convert_seconds, **answer}
 
     def changed(self, directory):
         self.results(self.case, self.spoilt.get("first_becomes", 0), directory)
@@ -91,13 +93,20 @@ class FakeWorker:
         spoilt = self.spoilt.get("keeps_forward" if forward else "keeps", self.kept_set)
         return self.results(self.case.with_mode("forward") if forward else self.case, spoilt, directory)
 
-    def check(self, variations, settle_seconds, directory):
-        fresh = self.spoilt.get("fresh_seconds", self.call_seconds)
-        answer = self.results(self.case, variations[-1] + self.spoilt.get("wrong_later", 0), directory)
-        return {"seconds": [fresh] * (len(variations) - 1), **answer}
+    def check(self, variations, directory):
+        fresh = self.spoilt.get("fresh_seconds", [self.call_seconds])
+        times = {
+            "fresh_seconds": [fresh[min(self.checks, len(fresh) - 1)]] * (len(variations) - 1),
+            "seen_seconds": [self.call_seconds] * (len(variations) - 1),
+        }
+        self.checks += 1
+        kind = Examination(self.case, "cpu", None, 0.0).renewed
+        answer = self.results(self.case, variations[-1] + self.spoilt.get("wrong_later", 0), directory, kind)
+        threads = {"affinity": self.spoilt.get("affinity_later", [0]), "pools": []}
+        return {**times, "threads": threads, **answer}
 
     def results(self, case, variation, directory, kind="normal"):
-        noise = self.spoilt.get("noise", 0.0) if kind == "normal" else 0.0
+        noise = self.spoilt.get("noise", 0.0) if kind in PRECISE_KINDS else 0.0
         for name, value in answer(case, variation, kind).items():
             spoilt = value + noise * answer(case, variation, kind, np.abs)[name] if noise else value
             with np.errstate(over="ignore"):
@@ -114,8 +123,11 @@ class FakeWorker:
         return {"stretches": [[1, self.call_seconds]]}
 
     def sample(self, calls, first, forward, keep, settle_seconds):
-        self.kept_set = None if keep is None else (first + keep) % cost.INPUT_SETS
-        self.clock.now += settle_seconds
+        sets = {(first + index) % cost.INPUT_SETS for index in keep}
+        assert len(sets) <= 1, "what is kept is compared, so it is of one input set"
+        self.kept_set = next(iter(sets), None)
+        if settle_seconds:
+            self.clock.now += settle_seconds + self.call_seconds  # it ends with a whole call
         self.clock.now += calls * self.call_seconds * (1.5 if forward else 1)
         alone = calls * self.call_seconds / 2 if forward else None
         return {"seconds": calls * self.call_seconds, "forward_seconds": alone}
@@ -129,7 +141,7 @@ class FakeWorker:
             np.save(Path(directory) / f"{name}.npy", value)
             if kind in ROUNDED_KINDS:
                 np.save(Path(directory) / f"{name}.scale.npy", answer(asked, variation, kind, np.abs)[name])
-        squares = answer(asked, variation, kind, np.square) if kind == "normal" else {}
+        squares = answer(asked, variation, kind, np.square) if kind in PRECISE_KINDS else {}
         return {"quadratics": {name: float(np.sqrt(value.mean())) for name, value in squares.items() if value.size}}
 
 
@@ -232,7 +244,7 @@ def test_the_gate_comes_before_the_clock_in_it_and_again_after_it(measure):
     did = [do for name, do, _ in workers.log if name == "other"]
     before = ["load", "support", "prepare", *["exercise"] * len(EXERCISES), "changed", "warm_up"]
     assert did[: len(before)] == before
-    assert did[-3:] == ["check", "changed", "release"]
+    assert did[-3:] == ["changed", "check", "release"]
     within = did[len(before) : -3]
     assert set(within) == {"sample", "kept"}
     assert (within.count("sample"), within.count("kept")) == (BLOCKS, KEPT_BLOCKS)
@@ -241,8 +253,8 @@ def test_the_gate_comes_before_the_clock_in_it_and_again_after_it(measure):
 def test_the_structure_probe_is_asked_in_a_worker_that_is_never_timed_once_for_all_cases(measure):
     _, workers, _ = measure(CASE, Case(4, 3, 2, 5), CASE.with_mode("forward_backward"))
     did = [do for name, do, _ in workers.log if name == "examiner of other"]
-    asked = [fields["only"] for name, do, fields in workers.log if name == "examiner of other" and do == "examine"]
-    assert len(asked) == 2 * len(set(asked)) - 1, "once in each mode; `new-weight` is for steps alone"
+    asked = [fields["name"] for name, do, fields in workers.log if name == "examiner of other" and do == "examine"]
+    assert len(asked) == 2 * len(set(asked)) - 2, "once in each mode; two trials are for steps alone"
     assert list(dict.fromkeys(do for do in did if do not in ("support", "examine"))) == ["load", "gradcheck"]
     assert workers.discarded.count("examiner of other") == 1
 
@@ -269,7 +281,11 @@ def test_a_dead_examiner_costs_the_cells_of_its_mode_and_says_where_it_died(meas
         ({"noise": 2.0**-9}, "gate", "precision: output was computed in bfloat16, expected float32"),
         ({"keeps": 5}, "timing", "bound: in a timed sample: output["),
         ({"unseen_seconds": 0.2}, "timing", "behaviour: its samples say"),
-        ({"fresh_seconds": 0.2}, "recheck", "behaviour: remembers answers: new inputs take 0.2 s"),
+        ({"given": {"dtype": "float64"}}, "gate", "behaviour: to_device made input1 a numpy.ndarray of float64, 3x2"),
+        ({"home_made": True}, "gate", "behaviour: its arrays are numpy.ndarray, a type of its own"),
+        ({"convert_seconds": 0.1}, "gate", "behaviour: puts off its work"),
+        ({"fresh_seconds": [0.2]}, "recheck", "behaviour: remembers answers: new inputs take 0.2 s"),
+        ({"affinity_later": [0, 1]}, "recheck", "behaviour: runs on the CPUs [0, 1], was held to [0]"),
         ({"wrong_later": 1}, "recheck", "bound: output["),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
@@ -288,6 +304,25 @@ def test_a_forward_that_is_wrong_when_it_is_timed_alone_is_caught_there(measure)
     row = records[CASE.name, "forward_backward", "other"]
     assert (row.status, row.phase) == (Status.REJECTED, "timing")
     assert row.reason.startswith("bound: in a timed forward: output[")
+
+
+def test_who_seems_to_remember_answers_is_asked_again_and_cleared_if_it_was_the_machine(measure):
+    records, workers, _ = measure(other={"fresh_seconds": [0.2, 0.2, 0.01]}, third={"fresh_seconds": [0.2]})
+    assert records[CASE.name, "forward", "other"].status is Status.TIMED
+    assert records[CASE.name, "forward", "third"].status is Status.REJECTED
+    checks = [name for name, do, _ in workers.log if do == "check"]
+    assert (checks.count("other"), checks.count("third"), checks.count(BASELINE)) == (3, FRESH_ATTEMPTS, 1)
+
+
+def test_a_machine_that_slows_down_after_warming_up_makes_no_liar(measure):
+    records, _, _ = measure(other={"warm_up": {"stretches": [[1, 0.08]]}, "call_seconds": 0.24})
+    assert records[CASE.name, "forward", "other"].status is Status.TIMED
+
+
+def test_a_backend_that_cannot_do_some_trials_is_flagged(measure):
+    unable = {"examiner of other": {"support": {"supported": False, "reason": "planted", "workspace_bytes": 0}}}
+    records, _, _ = measure(**unable)
+    assert records[CASE.name, "forward", "other"].flags == "structure_partial"
 
 
 def test_one_that_was_slow_only_while_it_was_run_in_gets_as_many_blocks_as_others(measure):
@@ -355,6 +390,9 @@ def test_every_contestant_runs_before_the_right_answer_exists_and_no_answer_stay
     did = [(name, do, fields.get("case", {}).get("batch")) for name, do, fields in workers.log]
     first = did.index(("reference", "expect", CASE.batch))
     assert first > max(did.index((name, "prepare", CASE.batch)) for name in (BASELINE, "other"))
+    asked = {(fields.get("kind"), fields.get("variation")): n for n, (_, _, fields) in enumerate(workers.log)}
+    done = [n for n, (_, do, fields) in enumerate(workers.log) if fields.get("what") == EXERCISES[0]]
+    assert asked["integers", 0] > max(done)
     assert not list(workers.kept["reference"].directory.iterdir())
 
 
@@ -431,7 +469,8 @@ def test_a_failure_anywhere_costs_its_own_cell_and_no_other(measure, phase, stat
 def test_a_wrong_backend_is_rejected_before_it_could_be_timed(measure):
     facts = {"output": {"type": "ndarray", "dtype": "float64", "shape": [3, 2], "device": "cpu"}}
     said = {"prepare_seconds": 0.1, "first_call_seconds": 0.1, "threads": {"affinity": [0], "pools": []}}
-    said |= {"native_type": "ndarray", "backend_module": "m", "native_bases": [], "storages": {}}
+    given = {name: {**facts["output"], "dtype": "float32", "shape": shape} for name, shape in CASE.shapes().items()}
+    said |= {"native_type": "ndarray", "home_made": False, "native_bases": [], "storages": {}, "inputs": given}
     records, workers, _ = measure(other={"prepare": {**said, "facts": facts}})
     row = records[CASE.name, "forward", "other"]
     assert row.reason == "bound: output has dtype float64, expected float32"

@@ -25,10 +25,14 @@ BASELINE_OPERATORS: Final = ("aten::bilinear", "aten::_trilinear")
 #: Arrays that there is no reason to derive from.
 PLAIN_ARRAYS: Final = ("numpy.ndarray", "torch.Tensor")
 
-#: Calls on inputs never seen may take this many times longer than calls on inputs seen before, ...
-FRESH_RATIO: Final = 5.0
+#: Calls on inputs never seen may take this many times longer than calls on inputs seen before, in the median, ...
+FRESH_RATIO: Final = 2.5
 #: ... or this much longer, in seconds, before it is called remembering: a cold cache is slower, too.
-FRESH_SECONDS: Final = 100e-6
+FRESH_SECONDS: Final = 10e-6
+#: Copying results to the host may take as long as this many calls, ...
+CONVERT_CALLS: Final = 2.0
+#: ... this many seconds, and this many for each byte, before work is said to be put off until then.
+CONVERT_SECONDS, CONVERT_SECONDS_PER_BYTE = 200e-6, 2e-9
 #: The parent sees more time pass around a sample than the worker measured: pipes, thawing. In the median over the
 #: blocks it may be this much, in seconds, ...
 UNSEEN_SECONDS: Final = 0.015
@@ -38,21 +42,27 @@ UNSEEN_SHARE: Final = 0.5
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Storage:
-    """Where an array lies in memory; of no size if that cannot be known."""
+    """Where an array lies in memory, from its first byte to its last; of no size if that cannot be known."""
 
     start: int
     size: int
 
     def overlaps(self, other: Storage) -> bool:
-        """Whether the two share a byte."""
+        """Whether the two ranges meet: arrays whose elements take turns in one buffer share no byte, and do meet."""
         if not (self.size and other.size):
             return False
         return self.start < other.start + other.size and other.start < self.start + self.size
 
 
-def judge_type(native_type: str, bases: Sequence[str], backend_module: str) -> Verdict:
-    """Arrays are a framework's own: any other could put off its work until the clock has stopped."""
-    if native_type.startswith(f"{backend_module}."):
+def judge_type(native_type: str, bases: Sequence[str], home_made: bool) -> Verdict:
+    """Arrays are a framework's own: any other could put off its work until the clock has stopped.
+
+    Args:
+        native_type: The exact type, with its module.
+        bases: What it is derived from.
+        home_made: Whether the type is from the backend's own package or folder.
+    """
+    if home_made:
         return refused(PROBE, f"its arrays are {native_type}, a type of its own, expected a framework's")
     if (base := next((base for base in bases if base in PLAIN_ARRAYS), None)) is not None:
         return refused(PROBE, f"its arrays are {native_type}, derived from {base}, expected {base} itself")
@@ -115,21 +125,45 @@ def judge_tampering(replaced: Sequence[str]) -> Verdict:
     return passed(PROBE)
 
 
-def judge_memory_of_answers(fresh_seconds: Sequence[float], seen_seconds: float) -> Verdict:
+def judge_memory_of_answers(fresh_seconds: Sequence[float], seen_seconds: Sequence[float]) -> Verdict:
     """Inputs never seen take about as long as inputs seen before; else answers are remembered, and were timed.
 
     Args:
-        fresh_seconds: Single calls, each on inputs of its own; the fastest counts.
-        seen_seconds: Of a call in the timed samples.
+        fresh_seconds: Single calls, each on inputs of its own.
+        seen_seconds: Single calls on inputs in rotation, taken in turn with them.
     """
     if not fresh_seconds:
         return passed(PROBE)
-    least = min(fresh_seconds)
-    if least > FRESH_RATIO * seen_seconds and least - seen_seconds > FRESH_SECONDS:
+    fresh, seen = float(np.median(fresh_seconds)), float(np.median(seen_seconds))
+    if fresh > FRESH_RATIO * seen and fresh - seen > FRESH_SECONDS:
         return refused(
-            PROBE,
-            f"remembers answers: new inputs take {least:.3g} s a call, inputs seen before {seen_seconds:.3g} s",
+            PROBE, f"remembers answers: new inputs take {fresh:.3g} s a call, inputs seen before {seen:.3g} s"
         )
+    return passed(PROBE)
+
+
+def judge_conversion(convert_seconds: float, call_seconds: float, result_bytes: int) -> Verdict:
+    """What a call returned is done: copying it to the host takes no longer than copying does.
+
+    Asked of frameworks that the harness does not know, and so cannot wait for by itself.
+
+    Args:
+        convert_seconds: Of all results of a call, in the median; 0 where the framework is known.
+        call_seconds: Of the fastest call.
+        result_bytes: Size of all results.
+    """
+    allowed = CONVERT_CALLS * call_seconds + CONVERT_SECONDS + CONVERT_SECONDS_PER_BYTE * result_bytes
+    if convert_seconds > allowed:
+        return refused(
+            PROBE, f"puts off its work: a call takes {call_seconds:.3g} s, copying its results {convert_seconds:.3g} s"
+        )
+    return passed(PROBE)
+
+
+def judge_affinity(then: Sequence[int] | None, now: Sequence[int] | None) -> Verdict:
+    """A backend stays on the CPUs that it was given."""
+    if now != then:
+        return refused(PROBE, f"runs on the CPUs {now}, was held to {then}")
     return passed(PROBE)
 
 

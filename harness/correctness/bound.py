@@ -1,4 +1,4 @@
-"""The bound probe: every element within the textbook bound, which no correct technique can exceed.
+"""The bound probe: every element within the textbook bound, which no technique that sums the terms can exceed.
 
 For an element with reference value r that sums n terms, and whose terms sum to S when each is taken positive::
 

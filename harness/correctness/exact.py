@@ -5,8 +5,8 @@ no partial sum leaves that range (Goldberg, What Every Computer Scientist Should
 1991). A technique may sum in any order and store any intermediate in the case's own format, so the inputs are chosen
 such that even the sum of absolute values of all terms of any result, S, stays below 2^p::
 
-    float64, float32    p = 24        dense: -2 to 2 everywhere (8 for each term)
-    tf32, float16       p = 11        sparse where in1 x in2 is large: -1, 0, 1 times weights of -2 to 2
+    float64, float32    p = 24        -2 to 2 everywhere (at most 8 a term) up to a million terms, then as below
+    tf32, float16       p = 11        -1 and 1 times weights of -2 to 2 (at most 2 a term), with zeros where needed
     bfloat16            p = 8         the same
 
 What the rounding probes cannot see, this one does: a term left out, taken twice or from elsewhere changes the sum by
@@ -52,19 +52,18 @@ def plan(case: Case) -> Density:
     Half of the limit is used, so that the sum of two such inputs (for linearity) is exact, too.
     """
     limit = LIMITS["tf32" if case.precision == "tf32" else case.dtype] // 2
-    dense = limit > 2**11
-    # A term is at most 2 * 2 * 2 or 1 * 2 * 1, and there is a bias of at most 2.
-    terms = (limit - 2) // (8 if dense else 2)
     in_row = {"input1": case.in1_features, "input2": case.in2_features, "grad_output": case.out_features}
     summed = [("input1", "input2")]
     if case.mode == "forward_backward":
         summed += [("grad_output", "input1"), ("grad_output", "input2")]
+    # A term is at most 2 * 2 * 2 where everything is dense, else 1 * 2 * 1; and there is a bias of at most 2.
+    dense = limit > 2**11 and all(8 * in_row[one] * in_row[other] <= limit - 2 for one, other in summed)
+    terms = (limit - 2) // (8 if dense else 2)
     for pair in summed:
         while in_row[pair[0]] * in_row[pair[1]] > terms:
             larger = max(pair, key=lambda name: in_row[name])
             in_row[larger] = -(-in_row[larger] // 2)
-    full = in_row == {"input1": case.in1_features, "input2": case.in2_features, "grad_output": case.out_features}
-    return Density(dense and full, in_row, terms)
+    return Density(dense, in_row, terms)
 
 
 def integers(

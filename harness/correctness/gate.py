@@ -124,6 +124,19 @@ def judge_facts(case: Case, device: str, native_type: str, facts: Mapping[str, F
     return passed(probe)
 
 
+def judge_given(case: Case, device: str, facts: Mapping[str, Facts]) -> Verdict:
+    """Judge what the backend's ``to_device`` made of inputs and parameters: dtypes, shapes, devices."""
+    for name, shape in case.shapes().items():
+        fact = facts[name]
+        if (fact.dtype, fact.shape, fact.device) != (case.dtype, shape, device):
+            return refused(
+                "behaviour",
+                f"to_device made {name} a {fact.type} of {fact.dtype}, {_shape(fact.shape or ())}, on {fact.device}; "
+                f"expected {case.dtype}, {_shape(shape)}, on {device}",
+            )
+    return passed("behaviour")
+
+
 def judge_exactly(case: Case, expected: Expected, actual: Arrays, probe: str = "exact") -> Verdict:
     """Judge with the tolerance zero, each result on its own.
 
@@ -210,14 +223,14 @@ def judge_precision(case: Case, verdicts: Iterable[Verdict], wide_range: bool = 
     figures, allowed = worst[name], precision.limits(case, name, asked)
     unit = bound.UNIT_ROUNDOFF[asked]
     what = f"was computed in {found or 'less than bfloat16'}, expected {asked}"
+    if figures.typical <= allowed.typical and figures.peak <= allowed.peak:
+        return found, refused("precision", f"was computed in {found}: numbers beyond float16's range came out wrong")
     if figures.typical <= allowed.typical:
         what = f"is as exact as {asked} as a whole, but not in some element"
     reason = (
         f"{name} {what}: typical error {figures.typical / unit:.3g} u, allowed {allowed.typical / unit:.3g} u; largest "
         f"{figures.peak / unit:.3g} u of S, allowed {allowed.peak / unit:.3g} u (u = {unit:.2g}; seed {case.seed})"
     )
-    if not wide_range:
-        reason += "; numbers beyond float16's range came out wrong"
     return found, refused("precision", reason)
 
 

@@ -7,14 +7,17 @@ What the arrays are filled with is their *kind*; each kind asks another question
 
 ========================  ==============================================================================================
 ``normal``                zero-mean random numbers: how large are the rounding errors? What is timed runs on these.
+``new weight``            ``normal``, with weight and bias of the variation's own: a step may not keep an earlier one
 ``integers``              small integers whose every partial sum is exact (``exact.py``): is it the right sum?
 ``other integers``        the same with another weight: does each kernel answer for its own weight?
 ``exchanged input1``      ``integers``, with the input1 of the next variation
 ``added input1``          ``integers``, with the sum of both: is it linear?
 ``permuted rows``         ``integers``, with the rows of the batch in another order
 ``zero input1``           ``integers`` with an input1 of zeros: what is left is the bias
+``positive``              1 and 2 everywhere: no result is zero, whatever is left out
 ``one-hot``               row (i, j) of the batch picks weight[:, i, j]; all weights differ, as far as the dtype allows
-``large``                 ``normal`` with input1 so large that the results come near the dtype's largest number
+``large ARRAY``           ``normal`` with that array so large that results come near the dtype's largest number
+``small``                 ``normal`` with an input1 of about the root of the dtype's smallest normal number
 ``subnormal``             ``normal`` with an input1 below the dtype's smallest normal number
 ``nonfinite``             ``normal`` with one NaN in input1 and one infinity in input2, in different rows
 ========================  ==============================================================================================
@@ -22,7 +25,9 @@ What the arrays are filled with is their *kind*; each kind asks another question
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -40,6 +45,10 @@ if TYPE_CHECKING:
 EXPONENTS: Final = {"float64": (1023, -1022), "float32": (127, -126), "float16": (15, -14), "bfloat16": (127, -126)}
 #: ``large`` stays this many powers of two below the largest exponent: room for the sums of the cases it is used with.
 LARGE_ROOM: Final = 10
+#: Kinds whose results are judged by their precision.
+PRECISE_KINDS: Final = ("normal", "new weight")
+#: The arrays that take turns in being large.
+LARGE_KINDS: Final = ("large input1", "large input2", "large weight", "large grad_output")
 #: Rows that ``nonfinite`` spoils.
 NAN_ROW, INFINITE_ROW = 1, 3
 
@@ -49,7 +58,8 @@ def make_inputs(case: Case, variation: int = 0, kind: str = "normal") -> Arrays:
 
     Args:
         case: Gives shapes, dtype and seed.
-        variation: Tells the input sets of one case apart. Weight and bias are the same in all of them.
+        variation: Tells the input sets of one case apart. Weight and bias are the same in all of them, but for
+            ``new weight``.
         kind: What to fill them with; see the module's docstring.
 
     Raises:
@@ -76,7 +86,7 @@ def round_to(values: npt.NDArray[np.floating], dtype: str) -> npt.NDArray[np.flo
     return values
 
 
-def _normal(case: Case, variation: int) -> Arrays:
+def _normal(case: Case, variation: int, weights: int = 0) -> Arrays:
     """Inputs and ``grad_output`` are standard normal. Weight and bias are uniform in ±1/sqrt(in1_features).
 
     nn.Bilinear initialises both so (``Bilinear.reset_parameters``): magnitudes are those of a real layer.
@@ -87,12 +97,16 @@ def _normal(case: Case, variation: int) -> Arrays:
     for number, (name, shape) in enumerate(case.shapes().items()):
         parameter = name in ("weight", "bias")
         # A stream of its own for each array: adding a bias, say, does not change the weight.
-        generator = np.random.default_rng([case.seed, number, len(name), 0 if parameter else variation])
+        generator = np.random.default_rng([case.seed, number, len(name), weights if parameter else variation])
         if parameter:
             made[name] = (2 * generator.random(shape, dtype=kind) - 1) * kind(bound)
         else:
             made[name] = generator.standard_normal(shape, dtype=kind)
     return made
+
+
+def _new_weight(case: Case, variation: int) -> Arrays:
+    return _normal(case, variation, weights=variation)
 
 
 def _integers(case: Case, variation: int, weights: int = 0) -> Arrays:
@@ -129,6 +143,11 @@ def _zero_input1(case: Case, variation: int) -> Arrays:
     return made | {"input1": np.zeros_like(made["input1"])}
 
 
+def _positive(case: Case, variation: int) -> Arrays:
+    generator = np.random.default_rng([case.seed, variation, 11])
+    return {name: generator.integers(1, 3, shape).astype(_kind(case)) for name, shape in case.shapes().items()}
+
+
 def _one_hot(case: Case, variation: int) -> Arrays:
     """Needs a batch of in1 x in2 rows and no bias; the weights are distinct integers about zero."""
     in1, in2, out = case.in1_features, case.in2_features, case.out_features
@@ -144,9 +163,18 @@ def _one_hot(case: Case, variation: int) -> Arrays:
     return made
 
 
-def _large(case: Case, variation: int) -> Arrays:
+def _scaled(name: str, exponent: Callable[[str], int], case: Case, variation: int) -> Arrays:
+    """``normal`` with one array times two to a power that depends on the dtype."""
     made = _normal(case, variation)
-    return made | {"input1": np.ldexp(made["input1"], EXPONENTS[case.dtype][0] - LARGE_ROOM)}
+    return made | {name: np.ldexp(made[name], exponent(case.dtype))}
+
+
+def _largest(dtype: str) -> int:
+    return EXPONENTS[dtype][0] - LARGE_ROOM
+
+
+def _smaller(dtype: str) -> int:
+    return EXPONENTS[dtype][1] // 2
 
 
 def _subnormal(case: Case, variation: int) -> Arrays:
@@ -165,8 +193,9 @@ def _kind(case: Case) -> type[np.float32] | type[np.float64]:
     return np.float64 if case.dtype == "float64" else np.float32
 
 
-_KINDS: Final = {
+_KINDS: Final[dict[str, Callable[[Case, int], Arrays]]] = {
     "normal": _normal,
+    "new weight": _new_weight,
     "integers": _integers,
     "other integers": _other_integers,
     "exchanged input1": _exchanged_input1,
@@ -174,7 +203,9 @@ _KINDS: Final = {
     "permuted rows": _permuted_rows,
     "zero input1": _zero_input1,
     "one-hot": _one_hot,
-    "large": _large,
+    "positive": _positive,
+    **{kind: functools.partial(_scaled, kind.removeprefix("large "), _largest) for kind in LARGE_KINDS},
+    "small": functools.partial(_scaled, "input1", _smaller),
     "subnormal": _subnormal,
     "nonfinite": _nonfinite,
 }

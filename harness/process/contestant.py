@@ -10,10 +10,11 @@ import ctypes
 import dataclasses
 import functools
 import gc
-import itertools
+import math
+import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,8 +38,12 @@ INPUTS: Final[tuple[str, ...]] = ("input1", "input2")
 PARAMETERS: Final[tuple[str, ...]] = ("weight", "bias")
 #: mallopt(3): fill what malloc returns with the complement of this byte, and what is freed with the byte itself.
 _M_PERTURB: Final = -6
-#: 0x7f7f7f7f is 3.4e38 in float32 and NaN in float16: nobody mistakes it for an answer.
-POISON: Final = 0x80
+#: What was freed is 3.0 in float32 then, and what is fresh -1.5: in every dtype numbers that spoil a sum.
+POISON: Final = 0x40
+#: NumPy keeps this many freed blocks of each size below that many bytes, and malloc never sees them again.
+SMALL_BLOCKS, SMALL_BYTES = 7, 1024
+#: ``again`` calls at most this often, holds at most so many bytes of results, and takes about so many seconds.
+HELD_CALLS, HELD_BYTES, HELD_SECONDS = 32, 64 * 2**20, 0.2
 
 
 @dataclasses.dataclass
@@ -53,7 +58,8 @@ class _Prepared:
         first: The first call's results, kept as the backend returned them.
         calls: One for each input set; the kernel, or the whole step.
         forwards: The step's forward alone, one for each input set; empty in mode ``forward``.
-        kept: Results of one of the calls of the last sample.
+        wait: Returns when a result exists.
+        kept: Results of some of the calls of the last sample.
         kept_forward: The same of its forward alone.
     """
 
@@ -62,10 +68,11 @@ class _Prepared:
     parameters: Results
     sets: list[Results]
     first: Results
+    wait: Callable[[Any], None]
     calls: list[Call] = dataclasses.field(default_factory=list)
     forwards: list[Call] = dataclasses.field(default_factory=list)
-    kept: Any = None
-    kept_forward: Any = None
+    kept: list[Any] = dataclasses.field(default_factory=list)
+    kept_forward: list[Any] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.calls = [_timed_call(self.case, self.kernel, self.parameters, inputs) for inputs in self.sets]
@@ -92,7 +99,6 @@ class Contestant:
             "release": self.release,
         }
         self._exercises: dict[str, Callable[[_Prepared], Results]] = {
-            "again": self._again,
             "new values in the same buffers": self._new_values,
             "the same values in new buffers": self._new_buffers,
             "another kernel": self._another_kernel,
@@ -101,6 +107,8 @@ class Contestant:
         self._watch = observation.Watch()
         self._backend: Backend | None = None
         self._prepared: _Prepared | None = None
+        #: An array of each dtype that the backend's ``to_device`` has made: what all others are made like.
+        self._likes: dict[str, NativeArray] = {}
         #: The case that was examined last, with its kernels, or what preventing each of them said.
         self._examined: tuple[Case, dict[str, Any]] | None = None
 
@@ -153,35 +161,32 @@ class Contestant:
             return {"supported": False, "reason": support.reason}
         return {"supported": True, "workspace_bytes": int(self.backend.workspace_bytes(asked))}
 
-    def examine(self, trials: list[dict[str, Any]], directory: str, only: str | None = None) -> dict[str, Any]:
-        """Answer the structure probe's trials, each into a folder of its name; fresh memory is poisoned meanwhile.
+    def examine(self, trials: list[dict[str, Any]], name: str, directory: str) -> dict[str, Any]:
+        """Answer one of the structure probe's trials into a folder of its name; fresh memory is poisoned meanwhile.
 
         An exception is an answer, too: the other trials go on.
 
         Args:
-            trials: Those of one case stand together; all their kernels are prepared before one is called.
-            directory: Where the folders are made.
-            only: The one trial to answer now; kernels are kept for the next request about the same case.
+            trials: All of the same case: their kernels are prepared before one is called, and kept.
+            name: The trial to answer now.
+            directory: Where the folder is made.
         """
-        answers: dict[str, dict[str, Any]] = {}
+        case = Case(**trials[0]["case"])
+        trial = next(trial for trial in trials if trial["name"] == name)
         operators: list[str] | str = []
         with _Poisoned():
-            for case, group in itertools.groupby(trials, key=lambda trial: Case(**trial["case"])):
-                members = list(group)
-                begun = self._examined is None or self._examined[0] != case
-                if self._examined is None or begun:
-                    kinds = {trial["kernel"]: trial["kind"] for trial in reversed(members)}
-                    self._examined = case, {key: _attempt(self._kernel, case, kind) for key, kind in kinds.items()}
-                kernels = self._examined[1]
-                for trial in members:
-                    if only in (None, trial["name"]):
-                        kernel = kernels[trial["kernel"]]
-                        failed = isinstance(kernel, str)
-                        answer = kernel if failed else _attempt(self._try, case, trial, kernel, directory)
-                        answers[trial["name"]] = {"error": answer} if isinstance(answer, str) else answer
-                if begun and members[0]["name"] in answers:
-                    operators = operators or _attempt(self._operators, case, members[0], kernels[members[0]["kernel"]])
-        return {"answers": answers, "operators": [] if isinstance(operators, str) else operators}
+            begun = self._examined is None or self._examined[0] != case
+            if self._examined is None or begun:
+                kinds = {trial["kernel"]: trial["kind"] for trial in reversed(trials)}
+                self._examined = case, {key: _attempt(self._kernel, case, kind) for key, kind in kinds.items()}
+            kernel = self._examined[1][trial["kernel"]]
+            answer = kernel if isinstance(kernel, str) else _attempt(self._try, case, trial, kernel, directory)
+            if begun and not isinstance(answer, str):
+                operators = _attempt(self._operators, case, trial, kernel)
+        return {
+            "answer": {"error": answer} if isinstance(answer, str) else answer,
+            "operators": [] if isinstance(operators, str) else operators,
+        }
 
     def gradcheck(self, case: dict[str, Any]) -> dict[str, Any]:
         """Hold the step's backward against finite differences of its forward, if its arrays are PyTorch's."""
@@ -189,7 +194,7 @@ class Contestant:
         inputs = self._on_device(asked, 0)
         step = self.backend.prepare_forward_backward(asked)
         reason = observation.gradcheck(step, [inputs[name] for name in (*INPUTS, *PARAMETERS) if name in inputs])
-        return {"applies": reason is not None, "reason": reason or ""}
+        return {"reason": reason or ""}
 
     def prepare(self, case: dict[str, Any], input_sets: int, directory: str) -> dict[str, Any]:
         """Prepare, make the inputs, call once; leave the first call's results in ``directory``."""
@@ -202,32 +207,45 @@ class Contestant:
         # Only now: while it prepares, there shall be no inputs that it could find and work ahead on.
         sets = [self._inputs(asked, variation) for variation in range(input_sets)]
 
+        wait = self._waiter(asked)
         start = time.perf_counter()
         results = call(asked, kernel, parameters, sets[0])
-        self.backend.synchronize(tuple(results.values()))
+        wait(tuple(results.values()))
         first_call_seconds = time.perf_counter() - start
 
-        self._prepared = _Prepared(asked, kernel, parameters, sets, results)
+        self._prepared = _Prepared(asked, kernel, parameters, sets, results, wait)
+        given = sets[0] | parameters
         return {
             "prepare_seconds": prepare_seconds,
             "first_call_seconds": first_call_seconds,
             "threads": threads.read_back(),
-            "backend_module": type(self.backend).__module__,
-            "native_bases": observation.base_names(sets[0]["input1"]),
-            **self._hand_over(asked, results, sets[0] | parameters, Path(directory)),
+            "home_made": observation.home_made(given["input1"], self.backend),
+            "native_bases": observation.base_names(given["input1"]),
+            "inputs": observation.facts_as_json(given),
+            **self._hand_over(asked, results, given, Path(directory)),
         }
 
     def exercise(self, what: str, directory: str) -> dict[str, Any]:
-        """Call once more in a telling way; leave the results in ``directory``."""
+        """Call once more in a telling way, or often; leave the results in ``directory``."""
         prepared = self.prepared
+        inputs, earlier = prepared.sets[0] | prepared.parameters, prepared.first
         operators: list[str] = []
-        if what == "again" and self._borrows_torch(prepared):
-            operators = observation.operators(lambda: self._again(prepared))
-        results = self._exercises[what](prepared)
-        self.backend.synchronize(tuple(results.values()))
-        inputs = prepared.sets[0] | prepared.parameters
-        said = self._hand_over(prepared.case, results, inputs, Path(directory), prepared.first)
-        return said | {"operators": operators}
+        call_seconds = convert_seconds = 0.0
+        if what == "again":
+            if self._borrows_torch(prepared):
+                operators = observation.operators(lambda: self._call(prepared))
+            held, call_seconds = self._call_often(prepared)
+            convert_seconds = self._convert_seconds(held)
+            results = held.pop(self._most_different(prepared.case, held))
+            # All of them, so that buffers which take turns meet, however many they are.
+            earlier = earlier | {
+                f"{name} ({number})": r for number, other in enumerate(held) for name, r in other.items()
+            }
+        else:
+            results = self._exercises[what](prepared)
+            prepared.wait(tuple(results.values()))
+        said = self._hand_over(prepared.case, results, inputs, Path(directory), earlier)
+        return said | {"operators": operators, "call_seconds": call_seconds, "convert_seconds": convert_seconds}
 
     def changed(self, directory: str) -> dict[str, Any]:
         """Say which inputs are no longer what they were made as; leave the first results, as they are now."""
@@ -246,50 +264,66 @@ class Contestant:
 
     def warm_up(self, seconds: float, at_least: int) -> dict[str, Any]:
         """Run the kernel for a while; the times come back to be kept apart."""
-        self.prepared.first = {}
-        return {"stretches": self._clock.warm_up(self.prepared.calls, self.backend.synchronize, seconds, at_least)}
+        prepared = self.prepared
+        prepared.first = {}
+        return {"stretches": self._clock.warm_up(prepared.calls, prepared.wait, seconds, at_least)}
 
     def sample(
-        self, calls: int, first: int, settle_seconds: float, forward: bool, keep: int | None = None
+        self, calls: int, first: int, settle_seconds: float, forward: bool, keep: Sequence[int] = ()
     ) -> dict[str, Any]:
-        """Take one sample, and one of the forward alone where that is asked for; keep the results of call ``keep``."""
-        prepared, synchronize = self.prepared, self.backend.synchronize
-        prepared.kept = prepared.kept_forward = None
-        self._clock.settle(prepared.calls, synchronize, settle_seconds)
-        seconds, prepared.kept = self._clock.sample(prepared.calls, synchronize, calls, first, keep)
+        """Take one sample, and one of the forward alone where that is asked for; keep the results of calls ``keep``."""
+        prepared, wait = self.prepared, self.prepared.wait
+        prepared.kept, prepared.kept_forward = [], []
+        self._clock.settle(prepared.calls, wait, settle_seconds)
+        seconds, prepared.kept = self._clock.sample(prepared.calls, wait, calls, first, keep)
         alone = None
         if forward:
-            alone, prepared.kept_forward = self._clock.sample(prepared.forwards, synchronize, calls, first, keep)
+            alone, prepared.kept_forward = self._clock.sample(prepared.forwards, wait, calls, first, keep)
         return {"seconds": seconds, "forward_seconds": alone}
 
     def kept(self, forward: bool, directory: str) -> dict[str, Any]:
-        """Leave the results that the last sample kept in ``directory``, or those of its forward alone."""
+        """Of what the last sample kept, or its forward alone, leave in ``directory`` what differs most from the rest.
+
+        All that is kept is of one input set, so an honest backend leaves one as good as any.
+        """
         prepared, case = self.prepared, self.prepared.case
         if forward:
-            case, results = case.with_mode("forward"), {"output": prepared.kept_forward}
+            case, found = case.with_mode("forward"), [{"output": output} for output in prepared.kept_forward]
+        elif case.mode == "forward_backward":
+            found = [_named(results) for results in prepared.kept]
         else:
-            results = _named(prepared.kept) if case.mode == "forward_backward" else {"output": prepared.kept}
-        return self._hand_over(case, results, prepared.sets[0] | prepared.parameters, Path(directory))
+            found = [{"output": output} for output in prepared.kept]
+        results = found.pop(self._most_different(case, found))
+        inputs = {f"{name} ({number})": a for number, given in enumerate(prepared.sets) for name, a in given.items()}
+        inputs |= prepared.parameters | {"input1": prepared.sets[0]["input1"]}
+        earlier = {f"{name} ({number})": r for number, other in enumerate(found) for name, r in other.items()}
+        return self._hand_over(case, results, inputs, Path(directory), earlier)
 
-    def check(self, variations: list[int], settle_seconds: float, directory: str) -> dict[str, Any]:
-        """Call on inputs that no call has seen: all but the last timed one by one, the last in poisoned memory.
+    def check(self, variations: list[int], directory: str) -> dict[str, Any]:
+        """Call on inputs that no call has seen.
 
-        The last one's results are left in ``directory``.
+        All but the last are timed one by one, each after a call on inputs in rotation that is timed alike. The last
+        come in the memory of the rotation's first set (in a training step with weight and bias, as an optimizer leaves
+        them), and fresh memory is poisoned; the results of that call are left in ``directory``.
         """
-        prepared, synchronize = self.prepared, self.backend.synchronize
-        seconds = []
-        for variation in variations[:-1]:
-            inputs = self._inputs(prepared.case, variation)
-            synchronize(tuple(inputs.values()))
-            self._clock.settle(prepared.calls, synchronize, settle_seconds)
-            fresh = _timed_call(prepared.case, prepared.kernel, prepared.parameters, inputs)
-            seconds.append(self._clock.sample([fresh], synchronize, 1)[0])
-        inputs = self._inputs(prepared.case, variations[-1])
+        prepared, case, wait = self.prepared, self.prepared.case, self.prepared.wait
+        fresh_seconds, seen_seconds = [], []
+        for number, variation in enumerate(variations[:-1]):
+            inputs = self._inputs(case, variation)
+            wait(tuple(inputs.values()))
+            seen = prepared.calls[number % len(prepared.calls)]
+            fresh = _timed_call(case, prepared.kernel, prepared.parameters, inputs)
+            wait(seen())  # what making the inputs has displaced comes back before either is timed
+            seen_seconds.append(self._clock.sample([seen], wait, 1)[0])
+            fresh_seconds.append(self._clock.sample([fresh], wait, 1)[0])
+        inputs, parameters = self._refilled(prepared, variations[-1])
         with _Poisoned():
-            results = call(prepared.case, prepared.kernel, prepared.parameters, inputs)
-            synchronize(tuple(results.values()))
-        inputs |= prepared.parameters
-        return {"seconds": seconds, **self._hand_over(prepared.case, results, inputs, Path(directory))}
+            results = call(case, prepared.kernel, parameters, inputs)
+            wait(tuple(results.values()))
+        said = self._hand_over(case, results, inputs | parameters, Path(directory))
+        self._restore(prepared)
+        times = {"fresh_seconds": fresh_seconds, "seen_seconds": seen_seconds}
+        return {**said, **times, "threads": threads.read_back()}
 
     def release(self) -> dict[str, Any]:
         """Let the case go, and its memory."""
@@ -304,18 +338,78 @@ class Contestant:
         """Whether PyTorch is in this process though the arrays are another framework's."""
         return "torch" in sys.modules and not observation.type_name(prepared.sets[0]["input1"]).startswith("torch.")
 
-    def _again(self, prepared: _Prepared) -> Results:
-        """The same inputs once more."""
+    def _call(self, prepared: _Prepared) -> Results:
+        """The first inputs once more."""
         return call(prepared.case, prepared.kernel, prepared.parameters, prepared.sets[0])
 
+    def _call_often(self, prepared: _Prepared) -> tuple[list[Results], float]:
+        """The first inputs again and again; all results, and the seconds of the fastest call."""
+        shapes = prepared.case.result_shapes().values()
+        size = sum(math.prod(shape) for shape in shapes) * prepared.case.itemsize
+        most = max(2, min(HELD_CALLS, HELD_BYTES // max(size, 1)))
+        held: list[Results] = []
+        seconds = []
+        begin = time.perf_counter()
+        while len(held) < 2 or (len(held) < most and time.perf_counter() - begin < HELD_SECONDS):
+            start = time.perf_counter()
+            results = self._call(prepared)
+            prepared.wait(tuple(results.values()))
+            seconds.append(time.perf_counter() - start)
+            held.append(results)
+        return held, min(seconds)
+
+    def _convert_seconds(self, held: list[Results]) -> float:
+        """What ``to_numpy`` takes for results of a framework that is not known here, in the median; else 0."""
+        seconds = []
+        for results in held:
+            start = time.perf_counter()
+            for result in results.values():
+                if observation.framework(result) is None and hasattr(result, "dtype"):
+                    self.backend.to_numpy(result)
+                    seconds.append(time.perf_counter() - start)
+        return statistics.median(seconds) if seconds else 0.0
+
+    def _most_different(self, case: Case, held: list[Results]) -> int:
+        """Which of several results of the same call is furthest from the first; the last, if all are the same bits."""
+        if any(not self._formed(case, results) for results in held):
+            return next(number for number, results in enumerate(held) if not self._formed(case, results))
+        first: dict[str, Any] = {}
+        worst, largest = len(held) - 1, 0.0
+        for number, results in enumerate(held):
+            for name, result in results.items():
+                array = observation.to_host(result, self.backend)
+                first.setdefault(name, array)
+                if same_bits(first[name], array):
+                    continue
+                with np.errstate(all="ignore"):
+                    distance = np.abs(array.astype(np.float64) - first[name]).max(initial=0.0)
+                if not distance <= largest:  # NaN is furthest
+                    worst, largest = number, np.inf if np.isnan(distance) else float(distance)
+        return worst
+
+    def _refilled(self, prepared: _Prepared, variation: int) -> tuple[Results, Results]:
+        """Inputs and parameters with new values in the memory of those in rotation; inference keeps its parameters."""
+        stepping = prepared.case.mode == "forward_backward"
+        made = make_inputs(prepared.case, variation, "new weight" if stepping else "normal")
+        inputs = self._fill(prepared.case, prepared.sets[0], made)
+        return inputs, self._fill(prepared.case, prepared.parameters, made) if stepping else prepared.parameters
+
+    def _restore(self, prepared: _Prepared) -> None:
+        """Undo ``_refilled``."""
+        made = make_inputs(prepared.case, 0)
+        self._fill(prepared.case, prepared.sets[0] | prepared.parameters, made)
+
+    def _fill(self, case: Case, targets: Results, made: Mapping[str, Any]) -> Results:
+        return {
+            name: observation.refill(array, made[name], self.backend, case.dtype) for name, array in targets.items()
+        }
+
     def _new_values(self, prepared: _Prepared) -> Results:
-        """The values of input set 1 in the memory of set 0, which then gets its own values back."""
-        inputs, other = prepared.sets[0], prepared.sets[1]
-        refilled = {name: observation.refill(array, other[name]) for name, array in inputs.items()}
-        results = call(prepared.case, prepared.kernel, prepared.parameters, refilled)
-        self.backend.synchronize(tuple(results.values()))
-        for name, array in self._inputs(prepared.case, 0).items():
-            observation.refill(inputs[name], array)
+        """Values of another variation in the memory of set 0, which then gets its own values back."""
+        inputs, parameters = self._refilled(prepared, 1)
+        results = call(prepared.case, prepared.kernel, parameters, inputs)
+        prepared.wait(tuple(results.values()))
+        self._restore(prepared)
         return results
 
     def _new_buffers(self, prepared: _Prepared) -> Results:
@@ -333,7 +427,7 @@ class Contestant:
         inputs = self._inputs(case, 0, "integers")
         if case.mode == "forward":
             results = call(case, kernel, parameters, inputs)
-            self.backend.synchronize(tuple(results.values()))
+            prepared.wait(tuple(results.values()))
             return results
         output = _timed_forward(kernel, parameters, inputs)()
         call(case, prepared.kernel, prepared.parameters, prepared.sets[0])
@@ -355,19 +449,18 @@ class Contestant:
         A step takes its weights at every call: where a trial has others than the step was first called with, they come
         in the same memory, as an optimizer leaves them.
         """
-        inputs = self._inputs(case, trial["variation"], trial["kind"])
+        inputs = self._inputs(case, 0, trial["kind"])
         if case.mode == "forward_backward":
-            wanted = self._parameters(case, trial["kind"])
-            kernel = kernel[0], {name: observation.refill(array, wanted[name]) for name, array in kernel[1].items()}
+            kernel = kernel[0], self._fill(case, kernel[1], make_inputs(case, 0, trial["kind"]))
         with np.errstate(all="ignore"):  # NaN and overflow are asked for here
             results = call(case, kernel[0], kernel[1], inputs)
-            self.backend.synchronize(tuple(results.values()))
+            self._waiter(case)(tuple(results.values()))
         folder = Path(directory) / trial["name"]
         folder.mkdir()
         return self._hand_over(case, results, inputs | kernel[1], folder)
 
     def _operators(self, case: Case, trial: dict[str, Any], kernel: Any) -> list[str]:
-        inputs = self._inputs(case, trial["variation"], trial["kind"])
+        inputs = self._inputs(case, 0, trial["kind"])
         return observation.operators(lambda: call(case, kernel[0], kernel[1], inputs))
 
     def _on_device(self, case: Case, variation: int) -> Results:
@@ -384,18 +477,32 @@ class Contestant:
         return {name: self._to_device(made[name], case) for name in PARAMETERS if name in made}
 
     def _to_device(self, array: Any, case: Case) -> NativeArray:
-        return self.backend.to_device(array, case.dtype)
+        """Copy to the device: like an array of the backend's own making, without showing it the values if possible."""
+        made = observation.place(array, self._like(case))
+        return self.backend.to_device(array, case.dtype) if made is None else made
+
+    def _like(self, case: Case) -> NativeArray:
+        if case.dtype not in self._likes:
+            zero = np.zeros((1, 1), np.float64 if case.dtype == "float64" else np.float32)
+            self._likes[case.dtype] = self.backend.to_device(zero, case.dtype)
+        return self._likes[case.dtype]
+
+    def _waiter(self, case: Case) -> Callable[[Any], None]:
+        return observation.waiter(self.backend, self._like(case))
+
+    def _formed(self, case: Case, results: Results) -> bool:
+        """Whether results are what they should be, before anything converts them."""
+        facts = {name: observation.describe(result) for name, result in results.items()}
+        return judge_facts(case, self.backend.device, observation.type_name(self._like(case)), facts, "").ok
 
     def _hand_over(
         self, case: Case, results: Results, inputs: Results, directory: Path, earlier: Results | None = None
     ) -> dict[str, Any]:
         """Describe the native results; convert and write them only if they are what they should be."""
-        native_type = observation.type_name(inputs["input1"])
-        facts = {name: observation.describe(result) for name, result in results.items()}
-        if judge_facts(case, self.backend.device, native_type, facts, "").ok:
+        if self._formed(case, results):
             self._save(results, directory)
         return {
-            "native_type": native_type,
+            "native_type": observation.type_name(self._like(case)),
             "facts": observation.facts_as_json(results),
             "storages": {
                 "results": observation.storages_as_json(results),
@@ -413,6 +520,10 @@ class _Poisoned:
     """While entered, fresh memory holds a pattern instead of zeros or what was there before; with glibc only."""
 
     def __enter__(self) -> None:
+        # NaN, which even a factor of zero does not hide.
+        for size in range(1, SMALL_BYTES):
+            blocks = [np.full(size, 0xFF, np.uint8) for _ in range(SMALL_BLOCKS)]
+            del blocks
         self._set(POISON)
 
     def __exit__(self, *_: object) -> None:

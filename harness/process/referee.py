@@ -9,10 +9,10 @@ from typing import Any, Final
 import numpy as np
 
 from harness.case import Case
-from harness.correctness.inputs import make_inputs
+from harness.correctness.inputs import LARGE_KINDS, PRECISE_KINDS, make_inputs
 
 #: Kinds of inputs whose results are judged on the scale of their elements; the others have the tolerance zero.
-ROUNDED_KINDS: Final = ("normal", "large", "subnormal")
+ROUNDED_KINDS: Final = (*PRECISE_KINDS, *LARGE_KINDS, "small", "subnormal")
 
 
 class Referee:
@@ -37,8 +37,8 @@ class Referee:
             return {"quadratics": {}}
         for name, scale in reference.scales(asked, inputs).items():
             np.save(folder / f"{name}.scale.npy", scale.numpy(), allow_pickle=False)
-        if kind == "normal" and asked.dtype == "float64":
+        if kind in PRECISE_KINDS and asked.dtype == "float64":
             for name, (positions, values) in reference.wide_samples(asked, inputs).items():
                 np.save(folder / f"{name}.positions.npy", positions, allow_pickle=False)
                 np.save(folder / f"{name}.wide.npy", values, allow_pickle=False)
-        return {"quadratics": reference.quadratics(asked, inputs) if kind == "normal" else {}}
+        return {"quadratics": reference.quadratics(asked, inputs) if kind in PRECISE_KINDS else {}}

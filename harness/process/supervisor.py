@@ -47,15 +47,18 @@ _RESULT_KEYS: Final = {"native_type", "facts", "storages"}
 ANSWER_KEYS: Final = {
     "load": {"available"},
     "support": {"supported"},
-    "examine": {"answers", "operators"},
-    "gradcheck": {"applies", "reason"},
-    "prepare": {"prepare_seconds", "first_call_seconds", "threads", "backend_module", "native_bases", *_RESULT_KEYS},
-    "exercise": {"operators", *_RESULT_KEYS},
+    "examine": {"answer", "operators"},
+    "gradcheck": {"reason"},
+    "prepare": {
+        *("prepare_seconds", "first_call_seconds", "threads", "inputs", "native_bases", "home_made"),
+        *_RESULT_KEYS,
+    },
+    "exercise": {"operators", "call_seconds", "convert_seconds", *_RESULT_KEYS},
     "changed": {"changed", "replaced"},
     "warm_up": {"stretches"},
     "sample": {"seconds", "forward_seconds"},
     "kept": _RESULT_KEYS,
-    "check": {"seconds", *_RESULT_KEYS},
+    "check": {"fresh_seconds", "seen_seconds", "threads", *_RESULT_KEYS},
     "expect": {"quadratics"},
 }
 #: Compile caches, by the variable that moves each one.

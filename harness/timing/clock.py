@@ -8,6 +8,7 @@ answer is no answer.
 from __future__ import annotations
 
 import gc
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -48,31 +49,32 @@ class Clock:
         return min(steps)
 
     def sample(
-        self, calls: Sequence[Call], synchronize: Synchronize, count: int, first: int = 0, keep: int | None = None
-    ) -> tuple[float, Any]:
-        """Return the seconds that ``count`` calls take, each with its synchronisation; and the results of one of them.
+        self, calls: Sequence[Call], synchronize: Synchronize, count: int, first: int = 0, keep: Sequence[int] = ()
+    ) -> tuple[float, list[Any]]:
+        """Return the seconds that ``count`` calls take, each with its synchronisation; and the results of some of them.
 
         Args:
             calls: One for each input set; taken in turn.
             synchronize: Returns when a result exists.
             count: How many calls.
             first: Which input set begins.
-            keep: Which call's results to return, from 0; None for none.
+            keep: Which calls' results to return, from 0, in ascending order.
         """
         turn = [calls[(first + index) % len(calls)] for index in range(count)]
-        # Two loops, so that keeping costs one assignment, and no question at every call.
-        cut = 0 if keep is None else keep + 1
-        before, after = turn[:cut], turn[cut:]
-        result = None
+        # A loop up to each call that is kept, so that keeping costs an append, and no question at every call.
+        cuts = [0, *(index + 1 for index in keep)]
+        before, after = [turn[start:end] for start, end in itertools.pairwise(cuts)], turn[cuts[-1] :]
+        result, kept = None, []
         now = self._now
         collecting = gc.isenabled()
         gc.disable()
         try:
             start = now()
-            for call in before:
-                result = call()
-                synchronize(result)
-            kept = result
+            for part in before:
+                for call in part:
+                    result = call()
+                    synchronize(result)
+                kept.append(result)
             for call in after:
                 result = call()
                 synchronize(result)
