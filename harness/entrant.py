@@ -81,6 +81,11 @@ class Entrant:
         """The backend's own name, without the number of a further entry."""
         return self.name.partition("#")[0]
 
+    @property
+    def misbehaved(self) -> bool:
+        """Whether the gate refused not only what it returned, but what it did besides."""
+        return any(not verdict.ok and verdict.probe == "behaviour" for verdict in self.verdicts)
+
     def end(self, status: Status, reason: str) -> None:
         """Settle what becomes of the cell."""
         self.status, self.reason = status, reason or "no reason was given"

@@ -120,6 +120,7 @@ class Examination:
         said = self._ask(entrant, FIRST, "prepare", case=dataclasses.asdict(self._case), input_sets=input_sets)
         if said is not None:
             entrant.note(behaviour.judge_type(said["native_type"], said["native_bases"], said["home_made"]))
+            entrant.note(behaviour.judge_affinity(*said["affinity"]))
             given = gate.judge_given(self._case, self._device, facts(said, "inputs"))
             entrant.note(given)
             if given.ok:
@@ -140,13 +141,11 @@ class Examination:
         """The kind and the variation of the inputs that the answer to an exercise is for."""
         if what == "another kernel":
             return "integers", 0
-        if what == "new values in the same buffers":
-            return self.renewed, 1
-        return "normal", 0
+        return "normal", 1 if what == "new values in the same buffers" else 0
 
     @property
     def renewed(self) -> str:
-        """The kind of inputs that come in memory which held others: in a training step weights change, too."""
+        """The kind of inputs that ``check`` brings: in a training step the weights change, too."""
         return "normal" if self._case.mode == "forward" else "new weight"
 
     def exercise(self, entrant: Entrant, what: str) -> bool:
@@ -223,12 +222,12 @@ class Examination:
         changed = entrant.ask("changed", self._limit_seconds, directory=str(entrant.results_folder("changed")))
         if changed is not None:
             entrant.note(behaviour.judge_unchanged(changed["changed"]), behaviour.judge_tampering(changed["replaced"]))
-        said = self._ask(entrant, "check", "check", variations=variations) if entrant.going else None
+        fields = {"variations": variations, "kind": self.renewed}
+        said = self._ask(entrant, "check", "check", **fields) if entrant.going else None
         if said is None:
             return None
         self._judge_form(entrant, said, "bound")
-        then = entrant.loaded.get("threads", said["threads"])
-        entrant.note(behaviour.judge_affinity(then["affinity"], said["threads"]["affinity"]))
+        entrant.note(behaviour.judge_affinity(*said["affinity"]))
         return behaviour.judge_memory_of_answers(said["fresh_seconds"], said["seen_seconds"])
 
     def judge_check(self, entrant: Entrant, variation: int) -> None:

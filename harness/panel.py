@@ -87,7 +87,10 @@ class Panel:
             for entrant in self._going():
                 entrant.end(error.status, error.reason)
         for entrant in self._entrants:
-            if entrant.worker is not None and entrant.worker.alive:
+            if entrant.misbehaved:
+                # It may have changed its process; the next case gets a new one.
+                self._sitting.workers.discard(entrant.name, self._device)
+            elif entrant.worker is not None and entrant.worker.alive:
                 # Not entrant.ask: what goes wrong now is no longer the measured cell's.
                 try:
                     entrant.worker.request("release", self._plan.time_limit_seconds)

@@ -73,6 +73,7 @@ class FakeWorker:
             "prepare_seconds": 0.1,
             "first_call_seconds": 0.2,
             "threads": threads,
+            "affinity": [[0], [0]],
             "home_made": self.spoilt.get("home_made", False),
             "native_bases": ["builtins.object"],
             "inputs": {name: {**given, "shape": list(shape)} for name, shape in self.case.shapes().items()},
@@ -93,17 +94,15 @@ class FakeWorker:
         spoilt = self.spoilt.get("keeps_forward" if forward else "keeps", self.kept_set)
         return self.results(self.case.with_mode("forward") if forward else self.case, spoilt, directory)
 
-    def check(self, variations, directory):
+    def check(self, variations, kind, directory):
         fresh = self.spoilt.get("fresh_seconds", [self.call_seconds])
         times = {
             "fresh_seconds": [fresh[min(self.checks, len(fresh) - 1)]] * (len(variations) - 1),
             "seen_seconds": [self.call_seconds] * (len(variations) - 1),
         }
         self.checks += 1
-        kind = Examination(self.case, "cpu", None, 0.0).renewed
         answer = self.results(self.case, variations[-1] + self.spoilt.get("wrong_later", 0), directory, kind)
-        threads = {"affinity": self.spoilt.get("affinity_later", [0]), "pools": []}
-        return {**times, "threads": threads, **answer}
+        return {**times, "affinity": [[0], self.spoilt.get("affinity_later", [0])], **answer}
 
     def results(self, case, variation, directory, kind="normal"):
         noise = self.spoilt.get("noise", 0.0) if kind in PRECISE_KINDS else 0.0
@@ -325,6 +324,14 @@ def test_a_backend_that_cannot_do_some_trials_is_flagged(measure):
     assert records[CASE.name, "forward", "other"].flags == "structure_partial"
 
 
+def test_who_misbehaves_gets_a_new_process_for_the_next_case_and_who_is_only_wrong_does_not(measure):
+    cases = CASE, dataclasses.replace(CASE, batch=4)
+    _, workers, _ = measure(*cases, other={"replaces": ["time.perf_counter"]}, third={"wrong_later": 1})
+    assert workers.discarded.count("other") == 2
+    assert "third" not in workers.discarded
+    assert [do for name, do, _ in workers.log if name == "other"].count("load") == 2
+
+
 def test_one_that_was_slow_only_while_it_was_run_in_gets_as_many_blocks_as_others(measure):
     records, _, _ = measure(other={"warm_up": {"stretches": [[1, 0.5]]}})
     assert records[CASE.name, "forward", "other"].blocks == BLOCKS
@@ -470,7 +477,14 @@ def test_a_wrong_backend_is_rejected_before_it_could_be_timed(measure):
     facts = {"output": {"type": "ndarray", "dtype": "float64", "shape": [3, 2], "device": "cpu"}}
     said = {"prepare_seconds": 0.1, "first_call_seconds": 0.1, "threads": {"affinity": [0], "pools": []}}
     given = {name: {**facts["output"], "dtype": "float32", "shape": shape} for name, shape in CASE.shapes().items()}
-    said |= {"native_type": "ndarray", "home_made": False, "native_bases": [], "storages": {}, "inputs": given}
+    said |= {
+        "affinity": [None, None],
+        "native_type": "ndarray",
+        "home_made": False,
+        "native_bases": [],
+        "storages": {},
+        "inputs": given,
+    }
     records, workers, _ = measure(other={"prepare": {**said, "facts": facts}})
     row = records[CASE.name, "forward", "other"]
     assert row.reason == "bound: output has dtype float64, expected float32"

@@ -74,8 +74,8 @@ def trials(asked: Case) -> tuple[Trial, ...]:
         Trial("permuted", "permuting the rows of the batch permutes the results", primes, "permuted rows"),
         Trial("zero", "a zero input1 leaves the bias", primes, "zero input1"),
         *(
-            Trial(kind.replace(" ", "-"), f"values near overflow come out right: {kind}", plain, kind, kernel=kind)
-            for kind in LARGE_KINDS
+            Trial(kind.replace(" ", "-"), f"values near overflow come out right: {kind}", plain, kind, kernel)
+            for kind, kernel in zip(LARGE_KINDS, ("first", "first", "large", "first"), strict=True)
             if asked.mode == "forward_backward" or kind != "large grad_output"
         ),
         Trial("small", "values far below 1 come out right", plain, "small"),
@@ -166,17 +166,15 @@ def _loosely(trial: Trial, expected: Expected, answers: Mapping[str, Arrays], sh
 
 
 def _nonfinite(trial: Trial, expected: Expected, answers: Mapping[str, Arrays]) -> Verdict:
-    """Where nn.Bilinear gives NaN or an infinity, so should others; reported, never refused."""
+    """What NaN and infinity spoil for nn.Bilinear, they should spoil for others; reported, never refused.
+
+    Which of the two comes out depends on the order of the sums, and is not asked.
+    """
     same = all(
-        np.array_equal(_special(answers[trial.name][name]), _special(value), equal_nan=True)
+        np.array_equal(np.isfinite(answers[trial.name][name]), np.isfinite(value))
         for name, value in expected.values.items()
     )
     return passed(PROBE, "" if same else "nonfinite_differs")
-
-
-def _special(values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-    """NaN and infinities as they are, and 0 for all else."""
-    return np.where(np.isfinite(values), 0.0, values)
 
 
 _JUDGES: Final[dict[str, Callable[[Trial, Expected, Mapping[str, Arrays]], Verdict]]] = {

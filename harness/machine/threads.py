@@ -64,9 +64,13 @@ def pool_environment(threads: int) -> dict[str, str]:
 
 def cpus(threads: int) -> list[int] | None:
     """The first ``threads`` CPUs of the affinity mask; None where the system has no affinity."""
-    if not hasattr(os, "sched_getaffinity"):
-        return None
-    return sorted(os.sched_getaffinity(0))[:threads]
+    found = affinity()
+    return None if found is None else found[:threads]
+
+
+def affinity() -> list[int] | None:
+    """The CPUs that this process may use now; None where the system has no affinity."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
 def bind(chosen: list[int] | None) -> None:
@@ -80,7 +84,7 @@ def read_back() -> dict[str, Any]:
     import threadpoolctl
 
     said: dict[str, Any] = {
-        "affinity": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "affinity": affinity(),
         "pools": [
             {key: pool.get(key) for key in ("user_api", "internal_api", "version", "architecture", "num_threads")}
             for pool in threadpoolctl.threadpool_info()

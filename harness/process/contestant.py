@@ -105,6 +105,8 @@ class Contestant:
         }
         self._clock = Clock()
         self._watch = observation.Watch()
+        #: The CPUs that this process was held to, before any backend was here.
+        self._affinity = threads.affinity()
         self._backend: Backend | None = None
         self._prepared: _Prepared | None = None
         #: An array of each dtype that the backend's ``to_device`` has made: what all others are made like.
@@ -174,7 +176,7 @@ class Contestant:
         case = Case(**trials[0]["case"])
         trial = next(trial for trial in trials if trial["name"] == name)
         operators: list[str] | str = []
-        with _Poisoned():
+        with _Poisoned(case):
             begun = self._examined is None or self._examined[0] != case
             if self._examined is None or begun:
                 kinds = {trial["kernel"]: trial["kind"] for trial in reversed(trials)}
@@ -219,6 +221,7 @@ class Contestant:
             "prepare_seconds": prepare_seconds,
             "first_call_seconds": first_call_seconds,
             "threads": threads.read_back(),
+            "affinity": [self._affinity, threads.affinity()],
             "home_made": observation.home_made(given["input1"], self.backend),
             "native_bases": observation.base_names(given["input1"]),
             "inputs": observation.facts_as_json(given),
@@ -236,7 +239,8 @@ class Contestant:
                 operators = observation.operators(lambda: self._call(prepared))
             held, call_seconds = self._call_often(prepared)
             convert_seconds = self._convert_seconds(held)
-            results = held.pop(self._most_different(prepared.case, held))
+            right = self._hosted(prepared.first) if self._formed(prepared.case, prepared.first) else {}
+            results = held.pop(self._most_different(prepared.case, held, right))
             # All of them, so that buffers which take turns meet, however many they are.
             earlier = earlier | {
                 f"{name} ({number})": r for number, other in enumerate(held) for name, r in other.items()
@@ -293,18 +297,20 @@ class Contestant:
             found = [_named(results) for results in prepared.kept]
         else:
             found = [{"output": output} for output in prepared.kept]
-        results = found.pop(self._most_different(case, found))
+        formed = [self._hosted(results) for results in found if self._formed(case, results)]
+        middle = {name: np.median([each[name] for each in formed], axis=0) for name in formed[0]} if formed else {}
+        results = found.pop(self._most_different(case, found, middle))
         inputs = {f"{name} ({number})": a for number, given in enumerate(prepared.sets) for name, a in given.items()}
         inputs |= prepared.parameters | {"input1": prepared.sets[0]["input1"]}
         earlier = {f"{name} ({number})": r for number, other in enumerate(found) for name, r in other.items()}
         return self._hand_over(case, results, inputs, Path(directory), earlier)
 
-    def check(self, variations: list[int], directory: str) -> dict[str, Any]:
+    def check(self, variations: list[int], kind: str, directory: str) -> dict[str, Any]:
         """Call on inputs that no call has seen.
 
-        All but the last are timed one by one, each after a call on inputs in rotation that is timed alike. The last
-        come in the memory of the rotation's first set (in a training step with weight and bias, as an optimizer leaves
-        them), and fresh memory is poisoned; the results of that call are left in ``directory``.
+        All but the last are timed one by one, each after a call on inputs in rotation that is timed alike. The last,
+        which are of a kind, come in the memory of the rotation's first set, in a training step with weight and bias, as
+        an optimizer leaves them; and fresh memory is poisoned. The results of that call are left in ``directory``.
         """
         prepared, case, wait = self.prepared, self.prepared.case, self.prepared.wait
         fresh_seconds, seen_seconds = [], []
@@ -316,14 +322,14 @@ class Contestant:
             wait(seen())  # what making the inputs has displaced comes back before either is timed
             seen_seconds.append(self._clock.sample([seen], wait, 1)[0])
             fresh_seconds.append(self._clock.sample([fresh], wait, 1)[0])
-        inputs, parameters = self._refilled(prepared, variations[-1])
-        with _Poisoned():
+        inputs, parameters = self._refilled(prepared, variations[-1], kind)
+        with _Poisoned(case):
             results = call(case, prepared.kernel, parameters, inputs)
             wait(tuple(results.values()))
         said = self._hand_over(case, results, inputs | parameters, Path(directory))
         self._restore(prepared)
         times = {"fresh_seconds": fresh_seconds, "seen_seconds": seen_seconds}
-        return {**said, **times, "threads": threads.read_back()}
+        return {**said, **times, "affinity": [self._affinity, threads.affinity()]}
 
     def release(self) -> dict[str, Any]:
         """Let the case go, and its memory."""
@@ -369,30 +375,32 @@ class Contestant:
                     seconds.append(time.perf_counter() - start)
         return statistics.median(seconds) if seconds else 0.0
 
-    def _most_different(self, case: Case, held: list[Results]) -> int:
-        """Which of several results of the same call is furthest from the first; the last, if all are the same bits."""
-        if any(not self._formed(case, results) for results in held):
-            return next(number for number, results in enumerate(held) if not self._formed(case, results))
-        first: dict[str, Any] = {}
-        worst, largest = len(held) - 1, 0.0
-        for number, results in enumerate(held):
-            for name, result in results.items():
-                array = observation.to_host(result, self.backend)
-                first.setdefault(name, array)
-                if same_bits(first[name], array):
-                    continue
-                with np.errstate(all="ignore"):
-                    distance = np.abs(array.astype(np.float64) - first[name]).max(initial=0.0)
-                if not distance <= largest:  # NaN is furthest
-                    worst, largest = number, np.inf if np.isnan(distance) else float(distance)
-        return worst
+    def _hosted(self, results: Results) -> dict[str, Any]:
+        """Copies on the host."""
+        return {name: observation.to_host(result, self.backend) for name, result in results.items()}
 
-    def _refilled(self, prepared: _Prepared, variation: int) -> tuple[Results, Results]:
-        """Inputs and parameters with new values in the memory of those in rotation; inference keeps its parameters."""
-        stepping = prepared.case.mode == "forward_backward"
-        made = make_inputs(prepared.case, variation, "new weight" if stepping else "normal")
+    def _most_different(self, case: Case, held: list[Results], usual: Mapping[str, Any]) -> int:
+        """Which of several results of the same call is not even an array, or else is furthest from the usual ones."""
+        distances = []
+        for results in held:
+            if not self._formed(case, results):
+                distances.append(np.inf)
+                continue
+            with np.errstate(all="ignore"):
+                away = [np.abs(array - usual[name]) for name, array in self._hosted(results).items() if name in usual]
+            # NaN is furthest of all that are arrays.
+            distances.append(
+                float(np.max([np.nan_to_num(far, nan=np.inf).max(initial=0.0) for far in away], initial=0))
+            )
+        return int(np.argmax(distances))
+
+    def _refilled(self, prepared: _Prepared, variation: int, kind: str) -> tuple[Results, Results]:
+        """Inputs, and parameters in a training step, with new values in the memory of those in rotation."""
+        made = make_inputs(prepared.case, variation, kind)
         inputs = self._fill(prepared.case, prepared.sets[0], made)
-        return inputs, self._fill(prepared.case, prepared.parameters, made) if stepping else prepared.parameters
+        if prepared.case.mode == "forward":
+            return inputs, prepared.parameters
+        return inputs, self._fill(prepared.case, prepared.parameters, made)
 
     def _restore(self, prepared: _Prepared) -> None:
         """Undo ``_refilled``."""
@@ -406,7 +414,7 @@ class Contestant:
 
     def _new_values(self, prepared: _Prepared) -> Results:
         """Values of another variation in the memory of set 0, which then gets its own values back."""
-        inputs, parameters = self._refilled(prepared, 1)
+        inputs, parameters = self._refilled(prepared, 1, "normal")
         results = call(prepared.case, prepared.kernel, parameters, inputs)
         prepared.wait(tuple(results.values()))
         self._restore(prepared)
@@ -519,9 +527,12 @@ class Contestant:
 class _Poisoned:
     """While entered, fresh memory holds a pattern instead of zeros or what was there before; with glibc only."""
 
+    def __init__(self, case: Case) -> None:
+        self._itemsize = case.itemsize
+
     def __enter__(self) -> None:
         # NaN, which even a factor of zero does not hide.
-        for size in range(1, SMALL_BYTES):
+        for size in range(self._itemsize, SMALL_BYTES, self._itemsize):
             blocks = [np.full(size, 0xFF, np.uint8) for _ in range(SMALL_BLOCKS)]
             del blocks
         self._set(POISON)

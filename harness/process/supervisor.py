@@ -50,7 +50,7 @@ ANSWER_KEYS: Final = {
     "examine": {"answer", "operators"},
     "gradcheck": {"reason"},
     "prepare": {
-        *("prepare_seconds", "first_call_seconds", "threads", "inputs", "native_bases", "home_made"),
+        *("prepare_seconds", "first_call_seconds", "threads", "affinity", "inputs", "native_bases", "home_made"),
         *_RESULT_KEYS,
     },
     "exercise": {"operators", "call_seconds", "convert_seconds", *_RESULT_KEYS},
@@ -58,7 +58,7 @@ ANSWER_KEYS: Final = {
     "warm_up": {"stretches"},
     "sample": {"seconds", "forward_seconds"},
     "kept": _RESULT_KEYS,
-    "check": {"fresh_seconds", "seen_seconds", "threads", *_RESULT_KEYS},
+    "check": {"fresh_seconds", "seen_seconds", "affinity", *_RESULT_KEYS},
     "expect": {"quadratics"},
 }
 #: Compile caches, by the variable that moves each one.

@@ -4,7 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from mutants_stated import Caught, in_a_gradient
+from mutants_stated import Caught, Ineffective, in_a_gradient
 
 from backends.jax_jit import JaxJit
 from harness import Backend
@@ -61,6 +61,14 @@ class JaxBFloat16(JaxMutant):
         """Round; the gradient passes unrounded, so that integers stay exact."""
         # Not a cast there and back: XLA may leave that out.
         return array + jax.lax.stop_gradient(jax.lax.reduce_precision(array, 8, 7) - array)
+
+
+class JaxNeverWaits(JaxMutant):
+    """C07: has no synchronize of its own, so nothing would wait for its results: the harness does."""
+
+    name = "mutant-jax-never-waits"
+    ineffective = Ineffective()
+    synchronize = Backend.synchronize
 
 
 class JaxFrozen(JaxMutant):

@@ -4,6 +4,7 @@ All share the honest computation of ``Honest`` and spoil one of its two methods.
 the catalogues of cheats and of faults.
 """
 
+import functools
 import gc
 import json
 import os
@@ -15,9 +16,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+from late_framework import Late
 from mutants_stated import Caught, Ineffective, LateArray, in_a_gradient
 
-from harness import Backend
+from harness import Backend, Support
 from harness.process import contestant, observation
 from harness.timing.clock import Clock
 
@@ -183,13 +185,14 @@ class MeanZero(Mutant):
 
 
 class SkipsSmall(Mutant):
-    """C05: skips inputs that are nearly zero, which small integers never are."""
+    """C05: skips inputs that are nearly zero beside the others, which small integers never are."""
 
     name = "mutant-skips-small"
     caught = Caught("precision")
 
     def output(self, input1, input2, weight, bias):
-        return super().output(np.where(abs(input1) < 0.05, 0, input1).astype(input1.dtype), input2, weight, bias)
+        small = abs(input1) < 0.01 * abs(input1).max(initial=0)
+        return super().output(np.where(small, 0, input1).astype(input1.dtype), input2, weight, bias)
 
 
 class DropsTerm(Mutant):
@@ -330,6 +333,28 @@ class ThroughFloat16(Mutant):
             return super().output(upper + to_float16(input1 - upper), input2, weight, bias)
 
 
+class ThroughFloat16Input2(Mutant):
+    """Splits its second operand into pairs of float16, which are infinite beyond 65504."""
+
+    name = "mutant-float16-pairs-of-input2"
+    caught = Caught("structure", reason="values near overflow come out right: large input2")
+
+    def output(self, input1, input2, weight, bias):
+        with np.errstate(all="ignore"):
+            upper = to_float16(input2)
+            return super().output(input1, upper + to_float16(input2 - upper), weight, bias)
+
+
+class ZeroBelow(Mutant):
+    """Takes everything below a millionth for zero."""
+
+    name = "mutant-zero-below-a-millionth"
+    caught = Caught("structure", reason="values far below 1 come out right")
+
+    def output(self, input1, input2, weight, bias):
+        return super().output(np.where(abs(input1) < 1e-6, 0, input1).astype(input1.dtype), input2, weight, bias)
+
+
 class NotANumber(Spoils):
     """F17: NaN in one element."""
 
@@ -370,6 +395,17 @@ class EveryThird(Counts):
     def output(self, input1, input2, weight, bias):
         right = super().output(input1, input2, weight, bias)
         return right + 1 if self.calls % 3 == 0 else right
+
+
+class EveryThirtieth(Counts):
+    """F23: garbage at every thirtieth call of a kernel."""
+
+    name = "mutant-every-thirtieth"
+    caught = Caught("behaviour", reason="again: output")
+
+    def output(self, input1, input2, weight, bias):
+        right = super().output(input1, input2, weight, bias)
+        return right + 1 if self.calls % 30 == 0 else right
 
 
 class RandomUlp(Spoils):
@@ -464,13 +500,12 @@ class Float16WithinRange(Mutant):
     caught = Caught("precision", reason="was computed in tf32")
 
     def output(self, input1, input2, weight, bias):
-        if not np.isfinite(input1).all() or not np.isfinite(input2).all() or not input1.any():
+        operands = (input1, input2, weight)
+        if not all(np.isfinite(array).all() and array.any() for array in operands):
             return super().output(input1, input2, weight, bias)
-        exponent = int(np.frexp(abs(input1).max())[1])
-        scaled = to_float16(np.ldexp(input1, -exponent))
-        plain = super().output(scaled, to_float16(input2), to_float16(weight), None)
-        with np.errstate(over="ignore"):
-            right = np.ldexp(plain, exponent)
+        exponents = [int(np.frexp(abs(array).max())[1]) for array in operands]
+        scaled = [to_float16(np.ldexp(array, -exponent)) for array, exponent in zip(operands, exponents, strict=True)]
+        right = np.ldexp(super().output(*scaled, None), sum(exponents))
         return right if bias is None else right + bias
 
 
@@ -507,7 +542,8 @@ class Float32WithinRange(Float32ForFloat64):
     caught = Caught("precision", reason="was computed in float32, expected float64")
 
     def output(self, input1, input2, weight, bias):
-        fits = np.isfinite(input1).all() and abs(input1).max(initial=0) < 1e6
+        arrays = (input1, input2, weight)
+        fits = all(np.isfinite(array).all() and 1e-6 < abs(array).max(initial=0) < 1e6 for array in arrays)
         return (super() if fits else super(Float32ForFloat64, self)).output(input1, input2, weight, bias)
 
 
@@ -777,7 +813,72 @@ class WeightByPointer(Mutant):
         return step
 
 
+class FirstWeightLarge(Mutant):
+    """The step keeps its first weight, where the weight is too large for the trials to be about it."""
+
+    name = "mutant-keeps-first-weight-if-large"
+    caught = in_a_gradient("bound", phase="recheck")
+    least = 4096
+
+    def prepare_forward_backward(self, case):
+        step, packed = Step(self), []
+        forward = step.forward
+
+        def keeps(input1, input2, weight, bias):
+            packed[:] = packed or [weight.copy()]
+            return forward(input1, input2, packed[0] if weight.size >= self.least else weight, bias)
+
+        step.forward = keeps
+        return step
+
+
+class WeightByPointerLarge(Mutant):
+    """The step packs a large weight once for each address."""
+
+    name = "mutant-packs-weight-by-pointer-if-large"
+    caught = in_a_gradient("bound", phase="recheck")
+    least = 4096
+
+    def prepare_forward_backward(self, case):
+        step, packed = Step(self), {}
+        forward = step.forward
+
+        def keeps(input1, input2, weight, bias):
+            kept = packed.setdefault(weight.ctypes.data, (weight, weight.copy()))
+            return forward(input1, input2, kept[1] if weight.size >= self.least else weight, bias)
+
+        step.forward = keeps
+        return step
+
+
+class FirstWeightOfEights(FirstWeightLarge):
+    """The step keeps its first weight, and does multiples of eight alone, so that most trials cannot ask it."""
+
+    name = "mutant-keeps-first-weight-of-eights"
+    least = 0
+
+    def supports(self, case):
+        eights = case.in1_features % 8 == case.in2_features % 8 == 0
+        return super().supports(case) if eights else Support(False, "sizes must be multiples of 8")
+
+
 # Not what was asked for.
+
+
+class DoubleInputs(Mutant):
+    """F20: float64 inputs for float32, and results as they should be."""
+
+    name = "mutant-double-inputs"
+    caught = Caught("behaviour", reason="to_device made input1 a numpy.ndarray of float64")
+
+    def to_device(self, array, dtype):
+        return array.astype(np.float64)
+
+    def output(self, input1, input2, weight, bias):
+        return super().output(input1, input2, weight, bias).astype(np.float32)
+
+    def gradients(self, *given):
+        return tuple(result if result is None else result.astype(np.float32) for result in super().gradients(*given))
 
 
 class Broadcasts(Spoils):
@@ -950,6 +1051,13 @@ class ThreeBuffers(StaticBuffer):
     buffers = 3
 
 
+class RingOfEight(StaticBuffer):
+    """C03, F22: eight buffers in turn, as pools have them."""
+
+    name = "mutant-eight-buffers-in-turn"
+    buffers = 8
+
+
 # Answers that were not computed.
 
 
@@ -993,6 +1101,24 @@ class ById(Remembers):
 
     def key(self, *arrays):
         return tuple(map(id, arrays))
+
+
+class ByPointerLater(Counts):
+    """C04: once it is warm it answers by the inputs' addresses, as a captured graph does that nobody refills."""
+
+    name = "mutant-remembers-by-pointer-after-50"
+    caught = Caught("bound", phase="recheck")
+
+    def __init__(self, device="cpu"):
+        super().__init__(device)
+        self.answers = {}
+
+    def output(self, input1, input2, weight, bias):
+        right = super().output(input1, input2, weight, bias)
+        if self.calls <= MANY_CALLS:
+            return right
+        key = input1.ctypes.data, weight.ctypes.data
+        return self.answers.setdefault(key, (right, input1, weight))[0].copy()
 
 
 class ByShape(Remembers):
@@ -1257,6 +1383,42 @@ class Holder(bytearray):
     """Memory of an array that knows what should be in it."""
 
 
+class LazyFramework(Mutant):
+    """C07: inputs and results are of another framework, whose arrays compute when they are copied to the host."""
+
+    name = "mutant-lazy-framework"
+    caught = Caught("behaviour", reason="puts off its work")
+
+    def to_device(self, array, dtype):
+        made = np.array(array, dtype=dtype)
+        return Late(made.shape, dtype, lambda: made)
+
+    def output(self, input1, input2, weight, bias):
+        def work():
+            given = [np.array(array) for array in (input1, input2, weight)]
+            right = np.einsum("bi,oij,bj->bo", given[0], given[2], given[1])  # four loops: it takes its time
+            return right if bias is None else right + np.array(bias)
+
+        return Late((input1.shape[0], weight.shape[0]), weight.dtype, work)
+
+    def gradients(self, *given):
+        right = []
+
+        def work(which):
+            right[:] = right or super(LazyFramework, self).gradients(
+                *(array if array is None else np.array(array) for array in given)
+            )
+            return right[which]
+
+        return tuple(
+            None if array is None else Late(array.shape, array.dtype, functools.partial(work, which))
+            for which, array in enumerate(given[1:])
+        )
+
+    def to_numpy(self, result):
+        return np.array(result)
+
+
 class WorksInToNumpy(Mutant):
     """C07: returns a plain array with nothing in it, and computes when it is converted, after the clock."""
 
@@ -1420,6 +1582,18 @@ class ForgesAndExits(Mutant):
         os._exit(0)
 
 
+class LeavesItsCpu(Counts):
+    """C16, F25: takes all CPUs of the machine once nobody seems to count them any more."""
+
+    name = "mutant-leaves-its-cpu"
+    caught = Caught("behaviour", phase="recheck", reason="runs on the CPUs")
+
+    def output(self, input1, input2, weight, bias):
+        if self.calls == MANY_CALLS:
+            os.sched_setaffinity(0, range(os.cpu_count()))
+        return super().output(input1, input2, weight, bias)
+
+
 class LooksForAnswers(Mutant):
     """C11: looks for the expected answer in memory and in the folder for temporary files; garbage if there is none."""
 
@@ -1525,6 +1699,47 @@ class Flushes(Mutant):
     def normal(self, array):
         """Flush to zero."""
         return np.where(abs(array) < 2.0**-126, 0, array).astype(array.dtype)
+
+
+class Eights(Mutant):
+    """Does multiples of eight alone, so that most trials cannot ask it, and the row says so."""
+
+    name = "mutant-eights"
+    ineffective = Ineffective("structure_partial")
+
+    def supports(self, case):
+        eights = case.in1_features % 8 == case.in2_features % 8 == 0
+        return super().supports(case) if eights else Support(False, "sizes must be multiples of 8")
+
+
+class FortranInputs(Mutant):
+    """Wants its inputs column by column: the harness makes them, row by row."""
+
+    name = "mutant-fortran-inputs"
+    ineffective = Ineffective()
+
+    def to_device(self, array, dtype):
+        return np.asfortranarray(array, dtype=dtype)
+
+    def output(self, input1, input2, weight, bias):
+        assert input1.flags.c_contiguous
+        return super().output(input1, input2, weight, bias)
+
+
+class WorksInToDevice(Mutant):
+    """C20: would compute while its inputs are copied, but never sees them there."""
+
+    name = "mutant-works-in-to-device"
+    ineffective = Ineffective()
+
+    def __init__(self, device="cpu"):
+        super().__init__(device)
+        self.seen = []
+
+    def to_device(self, array, dtype):
+        self.seen.append(array)
+        assert not array.any()
+        return super().to_device(array, dtype)
 
 
 class SlowStart(StartsSlowly):
