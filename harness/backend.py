@@ -59,7 +59,7 @@ class Backend(ABC):
 
     Write ``name`` and ``prepare_forward``; add ``prepare_forward_backward`` for training, and the rest where NumPy's
     way is not yours. The harness promises: arrays are two-dimensional (weight three, bias one) and contiguous; each is
-    of the case's dtype and went through ``to_device``; one thread calls. A kernel (or a step) in turn changes none of
+    of the case's dtype and of the type and device that ``to_device`` gives; one thread calls. A kernel (or a step) in turn changes none of
     its inputs, keeps nothing beyond a call (a step: beyond one forward/backward pair), and returns storage that the
     next call does not overwrite. Changing a weight after ``prepare_forward`` is undefined; two kernels prepared with
     two weights each answer for their own.
@@ -132,13 +132,19 @@ class Backend(ABC):
     # Around the clock.
 
     def to_device(self, array: npt.NDArray[np.floating], dtype: str) -> NativeArray:
-        """Copy a host array to the device as ``dtype``; its values are exactly representable there."""
+        """Copy a host array to the device as ``dtype``; its values are exactly representable there.
+
+        Of NumPy, PyTorch and JAX the harness makes arrays itself, of the type and on the device of a single zero that
+        goes through here; of other frameworks everything goes through here.
+        """
         import numpy as np
 
         return np.array(array, dtype=dtype, order="C")
 
     def synchronize(self, result: NativeArray) -> None:  # noqa: B027  # a default, not an omission: NumPy never lags
         """Return when ``result`` exists. Called by the clock after each call, never by a kernel.
+
+        Asked for frameworks that the harness does not know; for results of NumPy, PyTorch and JAX it waits itself.
 
         ``result`` is what the kernel returned; for a step it is the tuple of output and gradients (some may be None).
         """

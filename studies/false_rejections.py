@@ -1,6 +1,6 @@
 """Does the gate ever refuse an honest backend? Many seeds, every backend, both modes, float32 and float64.
 
-    python studies/false_rejections.py results/reference/MACHINE/false_rejections.csv [SEEDS [FIRST_SEED]]
+    python studies/false_rejections.py results/reference/MACHINE/false_rejections.csv [SEEDS [FIRST_SEED [DTYPE ...]]]
 
 For each seed, shape, dtype and mode the reference is computed once, and every backend that is available answers two
 questions: small integers, judged with the tolerance zero, and zero-mean random numbers, judged by bound and precision.
@@ -21,9 +21,11 @@ from harness.case import MODES, Case
 from harness.correctness import bound, gate, precision, reference
 from harness.correctness.inputs import make_inputs
 from harness.process.contestant import call
+from harness.process.observation import to_host
 from harness.registry import entries
 
 SHAPES = ((7, 5, 3, 11), (16, 20, 30, 8), (64, 32, 32, 2), (4, 128, 100, 3), (1, 32, 32, 16))
+#: What is asked where no dtype is named.
 DTYPES = ("float32", "float64")
 COLUMNS = ("backend", "mode", "dtype", "shape", "seeds", "refused", "error_over_bound", "peak_u", "typical_u", "first")
 
@@ -45,7 +47,7 @@ class Subject:
         kernel = self.step or self.backend.prepare_forward(case, made["weight"], made.get("bias"))
         results = call(case, kernel, made, made)
         self.backend.synchronize(tuple(results.values()))
-        return {name: self.backend.to_numpy(result) for name, result in results.items()}
+        return {name: to_host(result, self.backend) for name, result in results.items()}
 
     def judge(self, case: Case, integers: gate.Expected, normal: gate.Expected) -> None:
         """Have both questions of one seed answered and judged."""
@@ -98,6 +100,7 @@ def main() -> None:
     """Go through shapes, modes, dtypes and seeds; write the table as it grows."""
     target, seeds = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1000
     first = int(sys.argv[3]) if len(sys.argv) > 3 else 0
+    dtypes = tuple(sys.argv[4:]) or DTYPES
     honest = {
         name: entry.load()("cpu") for name, entry in entries().items() if entry.distribution.startswith("bilinear")
     }
@@ -105,7 +108,7 @@ def main() -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     for shape in SHAPES:
         for mode in MODES:
-            for dtype in DTYPES:
+            for dtype in dtypes:
                 batch, in1, in2, out = shape
                 case = Case(batch, in1, in2, out, dtype=dtype, mode=mode)
                 subjects = [Subject(backend, case) for backend in honest.values() if backend.supports(case).ok]

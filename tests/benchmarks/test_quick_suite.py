@@ -12,7 +12,8 @@ import pytest
 from harness.case import MODES
 from harness.correctness import gate, reference
 from harness.correctness.inputs import make_inputs
-from harness.process.contestant import call, describe
+from harness.process import observation
+from harness.process.contestant import call
 from harness.registry import entries
 from harness.suites import suite
 
@@ -29,9 +30,13 @@ def case(request):
 
 @pytest.fixture(scope="module")
 def expected(case):
-    """The right results and their scales, once per case."""
-    values, scales = reference.expected(case, make_inputs(case))
-    return tuple({name: tensor.numpy() for name, tensor in part.items()} for part in (values, scales))
+    """What the reference says, once per case."""
+    inputs = make_inputs(case)
+    values, scales = (
+        {name: tensor.numpy() for name, tensor in ask(case, inputs).items()}
+        for ask in (reference.expected, reference.scales)
+    )
+    return gate.Expected(values, scales, reference.quadratics(case, inputs))
 
 
 @pytest.fixture(params=list(entries()))
@@ -52,19 +57,24 @@ def ready(request, case, expected):
     else:
         kernel = backend.prepare_forward_backward(case)
     results = call(case, kernel, parameters, inputs)
-    verdict = gate.judge_facts(case, "cpu", {name: describe(result) for name, result in results.items()})
-    assert verdict.ok, verdict.reason
-    verdict = gate.judge(case, *expected, {name: backend.to_numpy(result) for name, result in results.items()})
-    assert verdict.ok, verdict.reason
-    return backend, kernel, parameters, inputs
+    wait = observation.waiter(backend, inputs["input1"])
+    wait(tuple(results.values()))
+    facts = {name: observation.describe(result) for name, result in results.items()}
+    form = gate.judge_facts(case, "cpu", observation.type_name(inputs["input1"]), facts, "bound")
+    assert form.ok, form.reason
+    verdict = gate.judge(case, expected, {n: observation.to_host(result, backend) for n, result in results.items()})
+    _, precision = gate.judge_precision(case, [verdict])
+    for judged in (verdict, precision):
+        assert judged.ok, judged.reason
+    return wait, kernel, parameters, inputs
 
 
 def test_speed(benchmark, case, ready):
-    backend, kernel, parameters, inputs = ready
+    wait, kernel, parameters, inputs = ready
     benchmark.group = f"{case.name} {case.mode}"
 
     def one_call():
         results = call(case, kernel, parameters, inputs)
-        backend.synchronize(tuple(results.values()))
+        wait(tuple(results.values()))
 
     benchmark(one_call)
