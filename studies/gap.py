@@ -3,7 +3,7 @@
     python studies/gap.py results/reference/MACHINE/gap.csv [SEEDS]
 
 Each honest backend, and each arithmetic mutant of the tests (an arithmetic too coarse, a term left out, one wrong
-element in the last tile), goes through the gate at three sizes and in both modes, with SEEDS seeds (5). A row of the
+element in the last tile that lacks a term), goes through the gate at three sizes and in both modes, with SEEDS seeds (5). A row of the
 table is a backend, mode and size: the range of `max_error_over_bound` over the seeds, and the verdicts. Below 1 the
 gate is open. Honest ones should lie below, mutants above, and the constants of the gate in the gap between.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 MUTANTS = Path(__file__).parent.parent / "tests" / "mutants"
 ARITHMETIC = (
     *("mutant-tf32", "mutant-float16-scaled", "mutant-bfloat16", "mutant-float16-sums"),
-    *("mutant-drops-term", "mutant-last-tile", "mutant-grad-input1-tf32", "mutant-grad-weight-bfloat16"),
+    *("mutant-drops-term", "mutant-last-element", "mutant-grad-input1-tf32", "mutant-grad-weight-bfloat16"),
 )
 SIZES = ((16, 32, 32, 8), (16, 128, 128, 8), (16, 512, 512, 4))
 COLUMNS = ("backend", "mode", "shape", "seeds", "least", "largest", "verdicts")

@@ -207,6 +207,20 @@ class DropsTerm(Mutant):
         return super().output(input1, input2, short, bias)
 
 
+class LastElement(Mutant):
+    """F19: one element of the last tile lacks one of its terms."""
+
+    name = "mutant-last-element"
+    caught = Caught("structure")
+
+    def output(self, input1, input2, weight, bias):
+        right = super().output(input1, input2, weight, bias)
+        if right.size:
+            with np.errstate(all="ignore"):
+                right[-1, -1] -= input1[-1, -1] * weight[-1, -1, -1] * input2[-1, -1]
+        return right
+
+
 class LastTile(Spoils):
     """F19: computes whole tiles of four columns, and never the rest."""
 
