@@ -59,10 +59,10 @@ class Backend(ABC):
 
     Write ``name`` and ``prepare_forward``; add ``prepare_forward_backward`` for training, and the rest where NumPy's
     way is not yours. The harness promises: arrays are two-dimensional (weight three, bias one) and contiguous; each is
-    of the case's dtype and of the type and device that ``to_device`` gives; one thread calls. A kernel (or a step) in turn changes none of
-    its inputs, keeps nothing beyond a call (a step: beyond one forward/backward pair), and returns storage that the
-    next call does not overwrite. Changing a weight after ``prepare_forward`` is undefined; two kernels prepared with
-    two weights each answer for their own.
+    of the case's dtype, and of the type and on the device that ``to_device`` gives; one thread calls. A kernel (or a
+    step) in turn changes none of its inputs, keeps nothing beyond a call (a step: beyond one forward/backward pair),
+    and returns storage that the next call does not overwrite. Changing a weight after ``prepare_forward`` is undefined;
+    two kernels prepared with two weights each answer for their own.
 
     Attributes:
         name: ``<framework>-<technique>``; equals the name of the entry point.

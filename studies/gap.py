@@ -2,10 +2,11 @@
 
     python studies/gap.py results/reference/MACHINE/gap.csv [SEEDS]
 
-Each honest backend, and each arithmetic mutant of the tests (an arithmetic too coarse, a term left out, one wrong
-element in the last tile that lacks a term), goes through the gate at three sizes and in both modes, with SEEDS seeds (5). A row of the
-table is a backend, mode and size: the range of `max_error_over_bound` over the seeds, and the verdicts. Below 1 the
-gate is open. Honest ones should lie below, mutants above, and the constants of the gate in the gap between.
+Each honest backend, and each arithmetic mutant of the tests (an arithmetic too coarse, a term left out everywhere, a
+term left out of one element in the last tile), goes through the gate at three sizes and in both modes, with SEEDS seeds
+(5). A row of the table is a backend, mode and size: the range of `max_error_over_bound` over the seeds, and the
+verdicts. Below 1 the gate is open. Honest ones should lie below, mutants above, and the constants of the gate in the
+gap between; a term left out of one element can be below any rounding, and is for the probes with the tolerance zero.
 """
 
 from __future__ import annotations

@@ -29,9 +29,10 @@ SMALL = st.builds(
     mode=st.sampled_from(MODES),
     seed=st.integers(0, 2**32),
 )
-#: Sums so long that a format has no room for the largest number in every term; the first four: not even float32.
+#: Sums so long that a format has no room for the largest number in every term; the first five: not even float32.
 LARGE = [
     (Case(2, 1200, 1100, 1), ("float64", "float32", "float16")),
+    (Case(1, 2200, 2100, 1), ("float64", "float32")),
     (Case(1, 1200, 2, 1100, mode="forward_backward"), ("float32", "bfloat16")),
     (Case(1, 2, 1200, 1100, mode="forward_backward"), ("float32", "bfloat16")),
     (Case(1_100_000, 1, 1, 1, mode="forward_backward"), ("float32",)),
@@ -200,13 +201,54 @@ def test_coarse_formats_are_sparse_where_there_is_no_room_with_so_many_numbers_i
 
 @pytest.mark.parametrize("name", ["float32", "float64"])
 def test_float32_and_float64_have_ones_and_zeros_where_there_is_no_room_either(name):
-    case = Case(2, 1200, 1100, 1, **FORMATS[name][0])
+    case = Case(2, 2200, 2100, 1, **FORMATS[name][0])
     density = exact.plan(case)
     made = draw(case, np.random.default_rng(0))
     assert not density.dense
-    assert density.in_row["input1"] * density.in_row["input2"] <= density.in_column < 1200 * 1100
+    assert density.in_row["input1"] * density.in_row["input2"] <= density.in_column < 2200 * 2100
     assert set(np.unique(made["input1"])) == {-1, 0, 1}
     assert set(np.unique(made["input2"])) == {-1, 1}
+    assert (np.count_nonzero(made["input1"], axis=1) == density.in_row["input1"]).all()
+
+
+#: Sums of over a million terms, of each result that sums over pages or features.
+MILLIONS = [
+    Case(2, 1024, 1024, 1),
+    Case(2, 1200, 1100, 1),
+    Case(2, 2, 1200, 1100, mode="forward_backward"),
+    Case(2, 1200, 2, 1100, mode="forward_backward"),
+]
+
+
+@pytest.mark.parametrize("name", ["float32", "float64"])
+@pytest.mark.parametrize("case", MILLIONS, ids=lambda case: case.name)
+def test_float32_and_float64_have_ones_without_a_zero_where_there_is_room_for_two_a_term_and_not_for_eight(case, name):
+    case = dataclasses.replace(case, **FORMATS[name][0])
+    made = draw(case, np.random.default_rng(0))
+    for asked in ("input1", "input2", "grad_output"):
+        if asked in made:
+            assert set(np.unique(made[asked])) == {-1, 1}, asked
+    assert set(np.unique(made["weight"])) == {-2, -1, 0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("case", "dense"),
+    [
+        (Case(2, 1024, 1023, 1), True),
+        (Case(2, 1024, 1024, 1), False),
+        # Inference has no sums over the pages.
+        (Case(2, 2, 1200, 1100), True),
+        (Case(2, 1200, 2, 1100), True),
+        (Case(2, 2, 1024, 1023, mode="forward_backward"), True),
+        (Case(2, 2, 1200, 1100, mode="forward_backward"), False),
+        (Case(2, 1200, 2, 1100, mode="forward_backward"), False),
+        # A sum over a long batch takes zeros in grad_output alone.
+        (Case(1_100_000, 1, 1, 1, mode="forward_backward"), True),
+    ],
+    ids=lambda value: f"{value.name}-{value.mode}" if isinstance(value, Case) else str(value),
+)
+def test_numbers_up_to_two_stand_everywhere_as_long_as_every_sum_has_room_for_eight_a_term(case, dense):
+    assert exact.plan(case).dense == dense
 
 
 @pytest.mark.parametrize("name", FORMATS)

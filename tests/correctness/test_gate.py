@@ -14,6 +14,7 @@ from harness.correctness.gate import (
     judge,
     judge_exactly,
     judge_facts,
+    judge_given,
     judge_precision,
     mean_absolute_difference,
     passed,
@@ -244,6 +245,45 @@ def test_no_facts_a_missing_gradient_and_one_too_many_are_rejected():
     assert not judged_facts(dataclasses.replace(STEP, bias=False), facts(STEP)).ok
 
 
+def given(case, **changes):
+    """What the arrays that a backend was given say; `changes` replace attributes of the array of that name."""
+    made = {name: Facts("torch.Tensor", case.dtype, shape, "cuda") for name, shape in case.shapes().items()}
+    return made | {name: dataclasses.replace(made[name], **changed) for name, changed in changes.items()}
+
+
+@pytest.mark.parametrize("case", ASKED, ids=lambda case: case.name)
+def test_inputs_and_parameters_of_the_cases_dtype_shapes_and_device_are_what_was_to_be_made(case):
+    for asked in (case, case.with_mode("forward"), dataclasses.replace(case, bias=False)):
+        assert judge_given(asked, "cuda", given(asked)) == passed("behaviour")
+
+
+@pytest.mark.parametrize("name", STEP.shapes())
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"dtype": "bfloat16"}, "bfloat16, {shape}, on cuda"),
+        ({"dtype": "float64"}, "float64, {shape}, on cuda"),
+        ({"dtype": None}, "None, {shape}, on cuda"),
+        ({"device": "cpu"}, "float32, {shape}, on cpu"),
+        ({"device": None}, "float32, {shape}, on None"),
+        ({"shape": (1,)}, "float32, 1, on cuda"),
+        ({"shape": ()}, "float32, (), on cuda"),
+        ({"shape": None}, "float32, (), on cuda"),
+    ],
+)
+def test_an_input_or_parameter_made_in_another_dtype_shape_or_place_is_refused_by_name(name, changes, said):
+    shape = "x".join(map(str, STEP.shapes()[name]))
+    assert judge_given(STEP, "cuda", given(STEP, **{name: changes})) == refused(
+        "behaviour",
+        f"to_device made {name} a torch.Tensor of {said.format(shape=shape)}; expected float32, {shape}, on cuda",
+    )
+
+
+def test_a_transposed_weight_is_not_what_was_to_be_made():
+    verdict = judge_given(STEP, "cuda", given(STEP, weight={"shape": (5, 24, 32)}))
+    assert verdict.reason.endswith("a torch.Tensor of float32, 5x24x32, on cuda; expected float32, 5x32x24, on cuda")
+
+
 @pytest.mark.parametrize("which", ["values", "scales"])
 def test_a_reference_that_is_not_finite_raises_and_judges_nobody(which):
     expected, actual = question(FORWARD)
@@ -297,9 +337,13 @@ def test_figures_of_float64_results_are_those_of_the_elements_that_the_wider_ref
     verdict = judge(case, asked, actual)
     assert verdict.errors["output"] == precision.Errors(0, 0)
     assert verdict.absolute_error > 0, "the bound is on every element, against the reference in float64"
-    wide += np.ldexp(np.longdouble(expected.quadratics["output"]), -57)
+    # Their last rounding is no error; what is beyond it is one, though no float64 could tell it apart.
+    unit = np.longdouble(2.0**-53)
+    wide += np.sign(wide) * unit * np.abs(wide) / (1 - unit)
+    assert judge(case, asked, actual).errors["output"].typical < 2.0**-60
+    wide += np.sign(wide) * np.ldexp(np.longdouble(expected.quadratics["output"]), -55)
     found = judge(case, asked, actual).errors["output"].typical
-    assert found == pytest.approx(2.0**-57, rel=1e-2, abs=0), "less than float64 can tell apart"
+    assert found == pytest.approx(2.0**-55, rel=1e-2, abs=0)
 
 
 def verdict_with(case, **typical):
@@ -339,12 +383,27 @@ def test_an_element_too_far_off_is_rejected_though_the_result_as_a_whole_is_exac
     assert "largest 20 u of S, allowed 16 u" in verdict.reason
 
 
-def test_float16s_range_is_not_enough_for_tf32_and_the_reason_says_so():
+def test_float16s_range_is_not_enough_for_tf32_and_the_reason_says_so_and_nothing_of_errors():
     narrower = verdict_with(TF32)
     assert judge_precision(TF32, [narrower]) == ("tf32", passed("precision"))
-    found, verdict = judge_precision(TF32, [narrower], wide_range=False)
-    assert (found, verdict.ok) == ("float16", False)
-    assert verdict.reason.endswith("; numbers beyond float16's range came out wrong")
+    assert judge_precision(TF32, [narrower], wide_range=False) == (
+        "float16",
+        refused("precision", "was computed in float16: numbers beyond float16's range came out wrong"),
+    )
+
+
+@pytest.mark.parametrize("wide_range", [True, False])
+@pytest.mark.parametrize(("typical", "found"), [(1.1, "bfloat16"), (1e6, "less than bfloat16")])
+def test_where_the_errors_alone_are_too_large_the_reason_is_them_whatever_the_range(typical, found, wide_range):
+    _, verdict = judge_precision(TF32, [verdict_with(TF32, grad_weight=typical)], wide_range)
+    assert verdict.reason.startswith(f"grad_weight was computed in {found}, expected tf32: typical error ")
+    assert verdict.reason.endswith("(u = 0.00049; seed 0)")
+
+
+def test_float32_is_good_enough_for_tf32_and_the_range_is_then_that_of_float32():
+    errors = {name: precision.limits(TF32, name, "float32") for name in TF32.result_shapes()}
+    exact_enough = Verdict(ok=True, reason="", errors=errors)
+    assert judge_precision(TF32, [exact_enough], wide_range=False) == ("float32", passed("precision"))
 
 
 def test_where_nothing_was_rounded_nothing_is_wrong_with_the_precision():

@@ -7,11 +7,14 @@ import pytest
 import torch
 
 from harness.case import DTYPES, Case
-from harness.correctness.inputs import make_inputs, permutation, round_to
+from harness.correctness.inputs import LARGE_KINDS, PRECISE_KINDS, make_inputs, permutation, round_to
 
 CASE = Case(5, 16, 7, 3, mode="forward_backward", seed=4)
 INTEGERS = ("integers", "other integers", "exchanged input1", "added input1", "permuted rows", "zero input1", "one-hot")
-KINDS = ("normal", *INTEGERS, "large", "subnormal", "nonfinite")
+LARGE = ("large input1", "large input2", "large weight", "large grad_output")
+#: ``normal`` with one array of numbers that are large or small, by kind.
+SCALED = {kind: kind.removeprefix("large ") for kind in LARGE} | {"small": "input1", "subnormal": "input1"}
+KINDS = ("normal", "new weight", *INTEGERS, "positive", *SCALED, "nonfinite")
 #: What the integers of these kinds share with those of kind ``integers``; they say nothing about the other names.
 SHARED = {
     "other integers": {"input1", "input2", "grad_output"},
@@ -27,6 +30,8 @@ RANGES = {
     "float16": (65504.0, 2.0**-14),
     "bfloat16": (float.fromhex("0x1.fep127"), 2.0**-126),
 }
+#: Powers of two between ``normal`` and numbers that are large, or small.
+EXPONENTS = {"float64": (1013, -511), "float32": (117, -63), "float16": (5, -7), "bfloat16": (117, -63)}
 
 
 def same(one, other):
@@ -61,19 +66,48 @@ def test_the_same_seed_gives_the_same_bits(kind):
     assert all(same(one[name], again[name]) for name in one)
 
 
-@pytest.mark.parametrize("kind", ["normal", "integers"])
+@pytest.mark.parametrize("kind", ["normal", "new weight", "integers", "positive"])
 def test_another_seed_gives_others(kind):
-    one, other = make_inputs(CASE, kind=kind), make_inputs(dataclasses.replace(CASE, seed=5), kind=kind)
+    case = dataclasses.replace(CASE, out_features=40)
+    one, other = make_inputs(case, kind=kind), make_inputs(dataclasses.replace(case, seed=5), kind=kind)
     assert not any(np.array_equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("kind", ["normal", "integers", "other integers", "large", "subnormal"])
+@pytest.mark.parametrize("kind", ["normal", "integers", "other integers", *SCALED])
 def test_variations_change_the_inputs_and_keep_the_parameters(kind):
     one, other = make_inputs(CASE, 0, kind), make_inputs(CASE, 1, kind)
     assert {name for name in one if same(one[name], other[name])} == {"weight", "bias"}
 
 
-@pytest.mark.parametrize("kind", ["normal", "integers"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_new_weights_are_the_variations_own_beside_inputs_that_are_normals(dtype):
+    case = of_dtype(dtype)
+    made = [make_inputs(case, variation, "new weight") for variation in range(4)]
+    for variation, new in enumerate(made[1:], 1):
+        normal = make_inputs(case, variation, "normal")
+        assert {name for name in new if same(new[name], normal[name])} == {"input1", "input2", "grad_output"}
+        assert not any(same(new[name], other[name]) for other in made[:variation] for name in new)
+
+
+@pytest.mark.parametrize("kind", PRECISE_KINDS)
+def test_kinds_judged_by_their_precision_are_random_numbers_of_mean_zero_and_usual_size(kind):
+    made = make_inputs(Case(200, 25, 40, 40, mode="forward_backward"), 3, kind)
+    for name, array in made.items():
+        deviation = 0.2 / 3**0.5 if name in ("weight", "bias") else 1.0
+        assert abs(array.mean()) < 4 * deviation / array.size**0.5, name
+        assert array.std() == pytest.approx(deviation, rel=0.25), name
+        assert len(np.unique(array)) > 0.9 * array.size, name
+
+
+def test_only_random_numbers_are_judged_by_their_precision():
+    assert set(PRECISE_KINDS) == {"normal", "new weight"}
+
+
+def test_each_array_takes_its_turn_in_being_large():
+    assert set(LARGE_KINDS) == {f"large {name}" for name in CASE.shapes() if name != "bias"} == set(LARGE)
+
+
+@pytest.mark.parametrize("kind", ["normal", "new weight", "integers", "positive"])
 def test_no_two_arrays_share_a_stream(kind):
     square = Case(4, 4, 4, 4, mode="forward_backward")
     made = make_inputs(square, kind=kind)
@@ -118,6 +152,15 @@ def test_kinds_of_integers_are_integers(dtype, kind):
             assert np.abs(array).max() <= (4 if (kind, name) == ("added input1", "input1") else 2), name
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_positive_numbers_are_one_and_two_everywhere_and_each_about_as_often(dtype):
+    case = Case(40, 30, 20, 40, dtype=dtype, mode="forward_backward")
+    for name, array in make_inputs(case, kind="positive").items():
+        assert list(np.unique(array)) == [1, 2], name
+        if array.size > 500:
+            assert 1.4 < array.mean() < 1.6, name
+
+
 @pytest.mark.parametrize("kind", SHARED)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_kinds_made_of_integers_differ_from_them_only_in_what_they_are_named_for(dtype, kind):
@@ -159,29 +202,53 @@ def test_one_hot_inputs_read_every_weight_back_and_no_two_weights_are_alike(dtyp
     assert np.array_equal(gradient, np.eye(11, dtype=gradient.dtype)[np.arange(15) % 11])
 
 
-@pytest.mark.parametrize("kind", ["large", "subnormal"])
+@pytest.mark.parametrize("kind", SCALED)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_only_input1_is_not_normal_in_kinds_that_go_to_the_ends_of_the_range(dtype, kind):
-    case = of_dtype(dtype)
+def test_one_array_alone_is_not_normal_in_kinds_that_go_to_the_ends_of_the_range(dtype, kind):
+    case, scaled = of_dtype(dtype), SCALED[kind]
     normal, made = make_inputs(case, kind="normal"), make_inputs(case, kind=kind)
-    assert {name for name in made if not same(made[name], normal[name])} == {"input1"}
-    kept = made["input1"] != 0
-    assert np.array_equal(np.sign(made["input1"][kept]), np.sign(normal["input1"][kept]))
+    assert {name for name in made if not same(made[name], normal[name])} == {scaled}
+    kept = made[scaled] != 0
+    assert np.array_equal(np.sign(made[scaled][kept]), np.sign(normal[scaled][kept]))
 
 
+@pytest.mark.parametrize("kind", [*LARGE, "small"])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_large_results_come_near_the_largest_number_and_none_can_pass_it(dtype):
+def test_large_and_small_numbers_are_normal_ones_times_a_power_of_two(dtype, kind):
+    case, scaled = of_dtype(dtype), SCALED[kind]
+    normal, made = (make_inputs(case, kind=asked)[scaled] for asked in ("normal", kind))
+    # Whatever is not about to be subnormal, before or after, keeps all its bits.
+    usual = np.abs(normal) > 2.0**-7
+    assert usual.mean() > 0.9
+    large, small = EXPONENTS[dtype]
+    assert np.array_equal(made[usual], np.ldexp(normal[usual], small if kind == "small" else large))
+
+
+@pytest.mark.parametrize("kind", LARGE)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_large_results_come_near_the_largest_number_and_none_can_pass_it(dtype, kind):
     largest, _ = RANGES[dtype]
     for seed in range(20):
         case = of_dtype(dtype, batch=7, in1_features=5, in2_features=3, out_features=11, bias=False, seed=seed)
-        made = {name: np.abs(array).astype(np.longdouble) for name, array in make_inputs(case, kind="large").items()}
+        made = {name: np.abs(array).astype(np.longdouble) for name, array in make_inputs(case, kind=kind).items()}
         g, x1, x2, weight = (made[name] for name in ("grad_output", "input1", "input2", "weight"))
-        scales = (
-            np.einsum("bi,oij,bj->bo", x1, weight, x2),
-            np.einsum("bo,oij,bi->bj", g, weight, x1),
-            np.einsum("bo,bi,bj->oij", g, x1, x2),
-        )
-        assert all(2.0**-12 * largest < scale.max() < largest for scale in scales)
+        scales = {
+            "grad_output": np.einsum("bi,oij,bj->bo", x1, weight, x2),
+            "input1": np.einsum("bo,oij,bj->bi", g, weight, x2),
+            "input2": np.einsum("bo,oij,bi->bj", g, weight, x1),
+            "weight": np.einsum("bo,bi,bj->oij", g, x1, x2),
+        }
+        for name, scale in scales.items():
+            # All but the one that is made of the three other arrays.
+            assert name == SCALED[kind] or 2.0**-12 * largest < scale.max(), name
+            assert scale.max() < largest, name
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_small_numbers_are_about_the_root_of_the_smallest_normal_one(dtype):
+    _, smallest = RANGES[dtype]
+    small = make_inputs(of_dtype(dtype, batch=100), kind="small")["input1"].astype(np.longdouble)
+    assert 0.5 < np.sqrt(np.mean(small**2)) / np.sqrt(np.longdouble(smallest)) < 2
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -1,21 +1,24 @@
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import numpy as np
 import pytest
 
 from harness.case import DTYPES, MODES, Case
-from harness.correctness import reference
+from harness.correctness import exact, reference
 from harness.correctness.gate import Expected
-from harness.correctness.inputs import make_inputs, permutation, round_to
+from harness.correctness.inputs import LARGE_KINDS, make_inputs, permutation, round_to
 from harness.correctness.structure import judge_trial, trials
 
 FORMATS = {dtype: {"dtype": dtype} for dtype in DTYPES} | {"tf32": {"precision": "tf32"}}
 ASKED = [Case(1, 1, 1, 1, mode=mode, **asked) for mode in MODES for asked in FORMATS.values()]
 FORWARD = Case(1, 1, 1, 1)
 STEP = FORWARD.with_mode("forward_backward")
-ROUNDED = ("normal", "large", "subnormal")
+#: Kinds of numbers whose range is asked, and nothing of their rounding.
+ROUGH = (*LARGE_KINDS, "small")
+ROUNDED = (*ROUGH, "subnormal")
 SMALLEST = {"float64": 2.0**-1074, "float32": 2.0**-149, "float16": 2.0**-24, "bfloat16": 2.0**-133}
 NORMAL = {"float64": 2.0**-1022, "float32": 2.0**-126, "float16": 2.0**-14, "bfloat16": 2.0**-126}
 EINSUMS = {
@@ -31,6 +34,12 @@ def in_words(case):
     return f"{case.precision if case.precision == 'tf32' else case.dtype}-{case.mode}"
 
 
+def in_dtype(case, values):
+    """The reference's own values: sums in another order may meet infinities of both signs."""
+    wide = np.float64 if case.dtype == "float64" else np.float32
+    return {name: round_to(value.astype(wide), case.dtype) for name, value in values.items()}
+
+
 def compute(case, inputs):
     """All results by einsum, in the case's dtype."""
     results = {}
@@ -44,7 +53,7 @@ def compute(case, inputs):
 
 
 def inputs_of(trial):
-    return make_inputs(trial.case, trial.variation, trial.kind)
+    return make_inputs(trial.case, 0, trial.kind)
 
 
 @functools.cache
@@ -57,7 +66,7 @@ def examined(asked):
         values = {key: value.numpy() for key, value in reference.expected(trial.case, inputs).items()}
         scales = reference.scales(trial.case, inputs) if trial.kind in ROUNDED else {}
         expected[name] = Expected(values, {key: scale.numpy() for key, scale in scales.items()})
-        answers[name] = compute(trial.case, inputs)
+        answers[name] = compute(trial.case, inputs) if trial.kind != "nonfinite" else in_dtype(trial.case, values)
     return asked_trials, expected, answers
 
 
@@ -67,8 +76,13 @@ def judged(asked, name, **changed):
     return judge_trial(asked_trials[name], expected[name], answers | {name: answers[name] | changed})
 
 
-def right(asked, name):
-    return examined(asked)[2][name]["output"].copy()
+def told_by(name):
+    """The result that tells whether a trial went wrong: grad_output is in none but the gradients."""
+    return "grad_weight" if name == "large-grad_output" else "output"
+
+
+def right(asked, name, result=None):
+    return examined(asked)[2][name][result or told_by(name)].copy()
 
 
 def of_other_inputs(asked, name, **changed):
@@ -94,6 +108,19 @@ def test_an_honest_answer_passes_whatever_the_seed(seed):
             verdict = judge_trial(trial, expected[name], answers)
             assert verdict.ok, verdict.reason
             assert trial.case.seed == seed
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_positive_numbers_have_no_sum_beyond_the_integers_of_the_format_whatever_the_seed(name):
+    for seed in range(50):
+        asked = Case(1, 1, 1, 1, mode="forward_backward", seed=seed, **FORMATS[name])
+        for trial in trials(asked):
+            if trial.kind == "positive":
+                wide = {key: array.astype(np.float64) for key, array in inputs_of(trial).items()}
+                for result, value in compute(
+                    dataclasses.replace(trial.case, dtype="float64", precision="ieee"), wide
+                ).items():
+                    assert value.max() <= exact.LIMITS[name], (seed, trial.name, result)
 
 
 def rows_as_columns(asked, name):
@@ -138,6 +165,22 @@ def far_too_large(asked, name):
     return right(asked, name) + np.float32(1)
 
 
+def flushed_below_one(asked, name):
+    """As if results, or numbers on the way to them, were held in too narrow a range."""
+    output = right(asked, name)
+    return np.where(abs(output) < 2.0**-4, 0, output)
+
+
+def without_the_last_feature_of_input1(asked, name):
+    input1 = inputs_of(examined(asked)[0][name])["input1"].copy()
+    input1[:, -1] = 0
+    return of_other_inputs(asked, name, input1=input1)
+
+
+def without_the_bias(asked, name):
+    return of_other_inputs(asked, name, bias=0 * inputs_of(examined(asked)[0][name])["bias"])
+
+
 def weights_transposed(asked, name):
     trial = examined(asked)[0][name]
     weight = inputs_of(trial)["weight"]
@@ -178,9 +221,13 @@ WRONG = [
     ("added", answer_to("exchanged")),
     ("permuted", answer_to("primes")),
     ("zero", zeros),
-    ("large", clipped),
-    ("large", overflowed),
-    ("large", not_numbers),
+    *((f"large-{name}", fault) for name in ("input1", "input2", "weight") for fault in (clipped, overflowed)),
+    ("large-input2", not_numbers),
+    ("large-weight", zeros),
+    ("small", zeros),
+    ("small", flushed_below_one),
+    ("small", doubled),
+    ("small", not_numbers),
     ("subnormal", not_numbers),
     ("subnormal", far_too_large),
     ("one-hot", weights_transposed),
@@ -188,12 +235,23 @@ WRONG = [
     ("square", weights_transposed),
     ("tall", last_row_left_out),
     ("wide", tail_left_out),
+    ("row", last_row_left_out),
+    ("row", without_the_last_feature_of_input1),
+    ("in1", without_the_last_feature_of_input1),
+    ("in1", without_the_bias),
+    ("in2", rows_as_columns),
+    ("in2", added_to_what_was_there),
+    ("out", last_row_left_out),
+    ("out", without_the_bias),
+    ("ones", zeros),
     ("ones", doubled),
-    ("column", added_to_what_was_there),
     ("empty", one_row_too_many),
 ]
-#: Only where the weights may change under a kernel.
-WRONG_STEPS = [("new-weight", with_a_forgotten_weight)]
+#: Only where the weights may change under a kernel, and where there is a grad_output.
+WRONG_STEPS = [
+    ("new-weight", with_a_forgotten_weight),
+    *(("large-grad_output", fault) for fault in (clipped, overflowed, not_numbers, zeros)),
+]
 
 
 @pytest.mark.parametrize(
@@ -204,12 +262,13 @@ WRONG_STEPS = [("new-weight", with_a_forgotten_weight)]
         for name, fault in (*WRONG, *(WRONG_STEPS if asked.mode == "forward_backward" else ()))
     ],
 )
-def test_a_wrong_output_is_refused_by_the_trial_that_asks_for_it(asked, name, fault):
-    verdict = judged(asked, name, output=fault(asked, name))
+def test_a_wrong_result_is_refused_by_the_trial_that_asks_for_it(asked, name, fault):
+    verdict = judged(asked, name, **{told_by(name): fault(asked, name)})
     assert not verdict.ok
     assert (verdict.probe, verdict.remark) == ("structure", "")
-    assert verdict.reason.startswith(f"not so: {examined(asked)[0][name].sentence}: ")
-    assert "output" in verdict.reason
+    sentence = f"not so: {examined(asked)[0][name].sentence}: "
+    assert verdict.reason.startswith(sentence)
+    assert told_by(name) in verdict.reason.removeprefix(sentence)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -231,29 +290,60 @@ def test_every_trial_has_a_wrong_answer_here_or_is_never_refused(mode):
     ],
 )
 def test_one_wrong_element_in_any_result_is_refused_by_name(trial, result):
-    wrong = examined(STEP)[2][trial.name][result].copy()
-    wrong.flat[-1] = {"subnormal": np.nan, "large": 1e38}.get(trial.kind, wrong.flat[-1] + 1)
+    wrong = right(STEP, trial.name, result)
+    far = {"subnormal": np.nan, "small": 77.0} | dict.fromkeys(LARGE_KINDS, 1e38)
+    wrong.flat[-1] = far.get(trial.kind, wrong.flat[-1] + 1)
     verdict = judged(STEP, trial.name, **{result: wrong})
     assert not verdict.ok
     assert verdict.reason.startswith(f"not so: {trial.sentence}: ")
     assert result in verdict.reason
 
 
-@pytest.mark.parametrize("kind", ["normal", "large"])
-def test_random_numbers_are_asked_roughly_for_their_rounding_is_asked_elsewhere(kind):
-    asked_trials, expected, answers = examined(FORWARD)
-    name = next(name for name, trial in asked_trials.items() if trial.kind == kind)
-    scale = expected[name].scales["output"]
-    for share, ok in ((0.05, True), (0.08, False)):
-        off = (answers[name]["output"] + share * scale).astype(np.float32)
-        assert judged(FORWARD, name, output=off).ok == ok
+@pytest.mark.parametrize("kind", ROUGH)
+def test_very_large_and_very_small_numbers_are_asked_roughly_for_their_rounding_is_asked_elsewhere(kind):
+    asked_trials, expected, answers = examined(STEP)
+    (name,) = (name for name, trial in asked_trials.items() if trial.kind == kind)
+    for result, scale in expected[name].scales.items():
+        for share, ok in ((0.05, True), (0.08, False)):
+            off = (answers[name][result] + share * scale).astype(np.float32)
+            assert judged(STEP, name, **{result: off}).ok == ok, result
+
+
+@pytest.mark.parametrize(
+    ("trial", "result"),
+    [
+        pytest.param(trial, result, id=f"{trial.name}-{result}")
+        for trial in trials(STEP)
+        if trial.kind not in (*ROUNDED, "nonfinite")
+        for result, shape in trial.case.result_shapes().items()
+        if 0 not in shape
+    ],
+)
+def test_all_other_numbers_are_asked_exactly(trial, result):
+    wrong = right(STEP, trial.name, result)
+    wrong.flat[-1] = np.nextafter(wrong.flat[-1], np.float32(np.inf))
+    assert not judged(STEP, trial.name, **{result: wrong}).ok
+
+
+@pytest.mark.parametrize(
+    ("trial", "result"),
+    [
+        pytest.param(trial, result, id=f"{trial.name}-{result}")
+        for trial in trials(STEP)
+        if trial.kind == "positive"
+        for result in trial.case.result_shapes()
+    ],
+)
+def test_where_sizes_are_one_a_result_left_zero_is_refused_for_none_is_zero_by_chance(trial, result):
+    wrong = np.zeros_like(right(STEP, trial.name, result))
+    assert f"{wrong.size} of {wrong.size} elements are wrong" in judged(STEP, trial.name, **{result: wrong}).reason
 
 
 def test_a_rough_refusal_says_which_element_what_was_expected_and_the_seed():
-    output = right(FORWARD, "column")
+    output = right(FORWARD, "small")
     output[2, 1] = 77
-    expected = examined(FORWARD)[1]["column"].values["output"][2, 1]
-    reason = judged(FORWARD, "column", output=output).reason
+    expected = examined(FORWARD)[1]["small"].values["output"][2, 1]
+    reason = judged(FORWARD, "small", output=output).reason
     assert reason.endswith(f": output[2, 1] is 77, expected {expected:.9g} (seed 0)")
 
 
@@ -334,13 +424,29 @@ def test_where_nan_and_infinity_come_out_is_remarked_and_never_refused(asked):
         swallowed = np.nan_to_num(result, nan=0, posinf=0, neginf=0)
         spread = np.full_like(result, np.nan)
         exchanged = np.where(np.isnan(result), np.inf, result)
+        no_infinity = np.where(np.isinf(result), np.nan, result)
+        turned = np.where(np.isinf(result), -result, result)
+        assert np.isnan(result).any()
         for wrong, remark in (
             (swallowed, "nonfinite_differs"),
             (spread, "nonfinite_differs"),
             (exchanged, ""),
+            (no_infinity, ""),
+            (turned, ""),
+            (np.where(np.isfinite(result), 77, result), ""),
+            (np.where(np.isnan(result), -np.float32(np.nan), result), ""),
         ):
             verdict = judged(asked, "nonfinite", **{name: wrong})
             assert (verdict.ok, verdict.reason, verdict.remark) == (True, "", remark)
+
+
+@pytest.mark.parametrize("asked", ASKED, ids=in_words)
+def test_a_sum_that_meets_infinities_of_both_signs_because_of_its_order_is_not_remarked(asked):
+    trial = examined(asked)[0]["nonfinite"]
+    by_terms = compute(trial.case, inputs_of(trial))
+    assert np.isnan(by_terms["output"]).sum() > np.isnan(right(asked, "nonfinite")).sum()
+    verdict = judged(asked, "nonfinite", **by_terms)
+    assert (verdict.ok, verdict.reason, verdict.remark) == (True, "", "")
 
 
 @pytest.mark.parametrize("asked", ASKED, ids=in_words)
@@ -362,8 +468,16 @@ def test_sizes_are_different_primes_or_one_or_equal_where_the_sentence_says_so()
         assert len(set(sizes)) == 4
         assert all(size % divisor for size in sizes for divisor in range(2, size))
     assert cases["square"].in1_features == cases["square"].in2_features
-    assert (cases["ones"].batch, cases["ones"].in1_features, cases["ones"].out_features) == (1, 1, 1)
-    assert cases["column"].in2_features == 1
+    ones = {
+        "row": {"batch"},
+        "in1": {"in1_features"},
+        "in2": {"in2_features"},
+        "out": {"out_features"},
+        "ones": {"batch", "in1_features", "out_features"},
+    }
+    for name, case in cases.items():
+        found = {axis for axis, size in dataclasses.asdict(case).items() if axis != "seed" and size == 1}
+        assert found - {"bias"} == ones.get(name, set()), name
     assert cases["empty"].batch == 0
     assert not cases["wide"].bias
     assert cases["wide"].in2_features > 40 * cases["wide"].in1_features
@@ -377,3 +491,29 @@ def test_two_kernels_stand_beside_each_other_and_the_first_is_asked_again_after_
     assert names.index("primes") < names.index("other-weight") < names.index("primes-again")
     assert asked["new-weight"].kernel == asked["primes"].kernel, "its weight changes under the first kernel"
     assert names.index("new-weight") < names.index("primes-again")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_each_array_takes_its_turn_in_being_large_and_a_large_weight_has_a_kernel_of_its_own(mode):
+    asked = trials(FORWARD.with_mode(mode))
+    large = {trial.kind: trial for trial in asked if trial.kind in LARGE_KINDS}
+    assert set(large) == {kind for kind in LARGE_KINDS if kind.removeprefix("large ") in large_arrays(mode)}
+    for trial in large.values():
+        assert trial.name == trial.kind.replace(" ", "-")
+        assert trial.sentence.endswith(trial.kind)
+        others = [other.name for other in asked if (other.case, other.kernel) == (trial.case, trial.kernel)]
+        assert (others == [trial.name]) == (trial.kind == "large weight")
+
+
+def large_arrays(mode):
+    return [name for name in FORWARD.with_mode(mode).shapes() if name != "bias"]
+
+
+def test_in_inference_a_kernel_meets_the_weight_that_it_was_prepared_with_and_no_other():
+    met = {}
+    for trial in trials(FORWARD):
+        inputs = inputs_of(trial)
+        parameters = inputs["weight"].tobytes(), inputs["bias"].tobytes() if trial.case.bias else b""
+        met.setdefault((trial.case, trial.kernel), set()).add(parameters)
+    assert all(len(parameters) == 1 for parameters in met.values())
+    assert len(met) > 10
