@@ -7,6 +7,7 @@ The operator is ``torch.nn.Bilinear``: ``y[b,o] = sum_ij input1[b,i] weight[o,i,
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from typing import Final, Literal, Self
 
@@ -103,6 +104,11 @@ class Case:
             given = self.shapes()
             shapes |= {f"grad_{name}": given[name] for name in ("input1", "input2", "weight", "bias") if name in given}
         return shapes
+
+    @property
+    def result_bytes(self) -> int:
+        """Bytes of everything that comes out."""
+        return self.itemsize * sum(math.prod(shape) for shape in self.result_shapes().values())
 
     def with_mode(self, mode: Mode) -> Case:
         """The same case in another mode."""

@@ -6,7 +6,6 @@ The same questions, in the same order, whether a run asks them or a test of a th
 from __future__ import annotations
 
 import dataclasses
-import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -155,10 +154,9 @@ class Examination:
         if said is None or not self._judge_form(entrant, said, probe):
             return False
         baseline = entrant.base_name == BASELINE
-        size = sum(math.prod(shape) for shape in self._case.result_shapes().values()) * self._case.itemsize
         entrant.note(
             behaviour.judge_operators(said["operators"], baseline, said["native_type"]),
-            behaviour.judge_conversion(said["convert_seconds"], said["call_seconds"], size),
+            behaviour.judge_conversion(said["convert_seconds"], said["call_seconds"], self._case.result_bytes),
         )
         return True
 

@@ -6,7 +6,6 @@ leaves the panel, and the others go on.
 
 from __future__ import annotations
 
-import math
 import statistics as python_statistics
 from typing import Final
 
@@ -245,10 +244,8 @@ class Panel:
 
     def _draw_calls(self, calls: int) -> list[int]:
         """Draw the calls of a sample whose results are kept: of one input set, so that they can be compared."""
-        shapes = self._case.result_shapes().values()
-        size = sum(math.prod(shape) for shape in shapes) * self._case.itemsize
         alike = range(self._sitting.secret.randrange(min(calls, cost.INPUT_SETS)), calls, cost.INPUT_SETS)
-        count = max(1, min(KEPT_CALLS, KEPT_BYTES // max(size, 1), len(alike)))
+        count = max(1, min(KEPT_CALLS, KEPT_BYTES // max(self._case.result_bytes, 1), len(alike)))
         return sorted(self._sitting.secret.sample(alike, count))
 
     def _judge_kept(self, entrant: Entrant, variation: int) -> None:

@@ -10,7 +10,6 @@ import ctypes
 import dataclasses
 import functools
 import gc
-import math
 import statistics
 import sys
 import time
@@ -308,9 +307,9 @@ class Contestant:
     def check(self, variations: list[int], kind: str, directory: str) -> dict[str, Any]:
         """Call on inputs that no call has seen.
 
-        All but the last are timed one by one, each after a call on inputs in rotation that is timed alike. The last,
-        which are of a kind, come in the memory of the rotation's first set, in a training step with weight and bias, as
-        an optimizer leaves them; and fresh memory is poisoned. The results of that call are left in ``directory``.
+        All but the last are timed one by one, each after a call on inputs in rotation that is timed alike. The last, of
+        the given kind, come in the memory of the rotation's first set (in a training step with weight and bias, as an
+        optimizer leaves them), and fresh memory is poisoned; the results of that call are left in ``directory``.
         """
         prepared, case, wait = self.prepared, self.prepared.case, self.prepared.wait
         fresh_seconds, seen_seconds = [], []
@@ -350,9 +349,7 @@ class Contestant:
 
     def _call_often(self, prepared: _Prepared) -> tuple[list[Results], float]:
         """The first inputs again and again; all results, and the seconds of the fastest call."""
-        shapes = prepared.case.result_shapes().values()
-        size = sum(math.prod(shape) for shape in shapes) * prepared.case.itemsize
-        most = max(2, min(HELD_CALLS, HELD_BYTES // max(size, 1)))
+        most = max(2, min(HELD_CALLS, HELD_BYTES // max(prepared.case.result_bytes, 1)))
         held: list[Results] = []
         seconds = []
         begin = time.perf_counter()
