@@ -14,7 +14,8 @@ import pytest
 from command_line import ROOT
 
 OUTSIDE = ROOT / "tests" / "third_party"
-CASE = ("--case", "33x20x30x7", "--backend", "outside-matmul", "--threads", "1")
+#: A seed, since which element is the first wrong one depends on it: a bias that happens to be 0 may be left out.
+CASE = ("--case", "33x20x30x7", "--backend", "outside-matmul", "--threads", "1", "--seed", "0")
 
 
 class Environment:
