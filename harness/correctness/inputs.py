@@ -59,7 +59,7 @@ def make_inputs(case: Case, variation: int = 0, kind: str = "normal") -> Arrays:
     Args:
         case: Gives shapes, dtype and seed.
         variation: Tells the input sets of one case apart. Weight and bias are the same in all of them, but for
-            ``new weight``.
+            ``new weight`` and ``positive``.
         kind: What to fill them with; see the module's docstring.
 
     Raises:

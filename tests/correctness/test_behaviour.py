@@ -241,6 +241,7 @@ def test_results_whose_copying_takes_as_long_as_their_making_should_have_are_ref
     [
         (0.0, 0, CONVERT_SECONDS),
         (1.0, 0, CONVERT_CALLS + CONVERT_SECONDS),
+        (CONVERT_SECONDS / CONVERT_CALLS, 0, 2 * CONVERT_SECONDS),
         (0.0, 10**9, CONVERT_SECONDS_PER_BYTE * 10**9 + CONVERT_SECONDS),
         (1.0, 10**9, CONVERT_CALLS + CONVERT_SECONDS_PER_BYTE * 10**9 + CONVERT_SECONDS),
     ],
