@@ -36,3 +36,14 @@ def bilinear_bench(tmp_path: Path):
         )
 
     return run
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """One thread of PyTorch: on work this small a pool only waits, and for long where the machine is shared."""
+    import torch  # not at the top: few tests want it
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

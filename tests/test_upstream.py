@@ -29,7 +29,7 @@ from harness.process.contestant import call
 from harness.registry import entries
 
 # Warnings are errors in our tests; those that a framework raises of itself while it compiles are not ours to mend.
-pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning")
+pytestmark = [pytest.mark.filterwarnings("default::DeprecationWarning"), pytest.mark.usefixtures("one_thread")]
 
 BACKENDS = [name for name, entry in entries().items() if entry.distribution.startswith("bilinear-bench")]
 #: torch-compile takes seconds to compile a shape: it takes these three, and all of them in `make gate`.
@@ -112,15 +112,6 @@ TESTS = {
     "test_bilinear_non_contiguous": Layer("test_bilinear_non_contiguous", (4, 10), (7, 7, 5)),
     "test_bilinear_broadcasting": Layer("test_bilinear_broadcasting", (2, 3), (5, 6, 8)),
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """One thread of PyTorch: on work this small a pool only waits, and for long where the machine is shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @functools.cache

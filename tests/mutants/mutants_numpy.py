@@ -796,43 +796,8 @@ class FirstWeight(Mutant):
 
     name = "mutant-keeps-first-weight"
     caught = in_a_gradient("structure")
-
-    def prepare_forward_backward(self, case):
-        step, packed = Step(self), []
-        forward = step.forward
-
-        def keeps(input1, input2, weight, bias):
-            packed[:] = packed or [weight.copy()]
-            return forward(input1, input2, packed[0], bias)
-
-        step.forward = keeps
-        return step
-
-
-class WeightByPointer(Mutant):
-    """The step packs the weight once for each address: an optimizer's step in place goes unseen."""
-
-    name = "mutant-packs-weight-by-pointer"
-    caught = in_a_gradient("structure", reason="the weights may change at every step")
-
-    def prepare_forward_backward(self, case):
-        step, packed = Step(self), {}
-        forward = step.forward
-
-        def keeps(input1, input2, weight, bias):
-            kept = packed.setdefault(weight.ctypes.data, (weight, weight.copy()))
-            return forward(input1, input2, kept[1], bias)
-
-        step.forward = keeps
-        return step
-
-
-class FirstWeightLarge(Mutant):
-    """The step keeps its first weight, where the weight is too large for the trials to be about it."""
-
-    name = "mutant-keeps-first-weight-if-large"
-    caught = in_a_gradient("bound", phase="recheck")
-    least = 4096
+    #: Size of the smallest weight that it does so with.
+    least = 0
 
     def prepare_forward_backward(self, case):
         step, packed = Step(self), []
@@ -846,12 +811,13 @@ class FirstWeightLarge(Mutant):
         return step
 
 
-class WeightByPointerLarge(Mutant):
-    """The step packs a large weight once for each address."""
+class WeightByPointer(Mutant):
+    """The step packs the weight once for each address: an optimizer's step in place goes unseen."""
 
-    name = "mutant-packs-weight-by-pointer-if-large"
-    caught = in_a_gradient("bound", phase="recheck")
-    least = 4096
+    name = "mutant-packs-weight-by-pointer"
+    caught = in_a_gradient("structure", reason="the weights may change at every step")
+    #: Size of the smallest weight that it does so with.
+    least = 0
 
     def prepare_forward_backward(self, case):
         step, packed = Step(self), {}
@@ -865,11 +831,27 @@ class WeightByPointerLarge(Mutant):
         return step
 
 
-class FirstWeightOfEights(FirstWeightLarge):
+class FirstWeightLarge(FirstWeight):
+    """Keeps its first weight where the weight is too large for the trials to be about it."""
+
+    name = "mutant-keeps-first-weight-if-large"
+    caught = in_a_gradient("bound", phase="recheck")
+    least = 4096
+
+
+class WeightByPointerLarge(WeightByPointer):
+    """Packs once for each address where the weight is too large for the trials to be about it."""
+
+    name = "mutant-packs-weight-by-pointer-if-large"
+    caught = in_a_gradient("bound", phase="recheck")
+    least = 4096
+
+
+class FirstWeightOfEights(FirstWeight):
     """The step keeps its first weight, and does multiples of eight alone, so that most trials cannot ask it."""
 
     name = "mutant-keeps-first-weight-of-eights"
-    least = 0
+    caught = in_a_gradient("bound", phase="recheck")
 
     def supports(self, case):
         eights = case.in1_features % 8 == case.in2_features % 8 == 0
