@@ -20,7 +20,7 @@ import typer
 
 from harness.case import MODES, Case, CaseError
 from harness.registry import RegistryError, entries, select
-from harness.suites import SUITES, SuiteError, suite
+from harness.suites import SUITES, Suite, SuiteError, suite
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from harness.plan import Plan
     from harness.process.supervisor import Supervisor
     from harness.record import Record
+    from harness.timing.cost import Peaks
 
 RESULTS: Final = Path("results")
 COMMAND_LINE_SUITE: Final = "command-line"
@@ -60,6 +61,17 @@ class ModeOption(enum.StrEnum):
 
     FORWARD = "forward"
     FORWARD_BACKWARD = "forward_backward"
+
+
+def _share(text: str) -> float:
+    """Read a share, as in ``0.8%`` or ``0.008``."""
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise typer.BadParameter(f"{text!r} is no share, expected one such as 2% or 0.02, above 0 and below 100%")
+    return value
 
 
 SuiteOption = Annotated[str | None, typer.Option("--suite", help="A named list of cases (see `list`); default: quick.")]
@@ -182,12 +194,42 @@ def run(
     resume: Annotated[
         str | None, typer.Option("--resume", help="Complete a run that was stopped: its folder, id, or `latest`.")
     ] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(
+            "--target",
+            parser=_share,
+            metavar="SHARE",
+            help="Half-width of the interval at which measuring stops, as in 0.8% or 0.008. Default: 2%; 5% in quick.",
+        ),
+    ] = None,
+    band: Annotated[
+        float,
+        typer.Option(
+            "--band", parser=_share, metavar="SHARE", help="Equivalence band: ratios within it are no difference."
+        ),
+    ] = "2%",  # type: ignore[assignment]  # the parser turns the text into a share
+    processes: Annotated[
+        int | None,
+        typer.Option("--processes", min=1, help="Most fresh processes of each backend. Default: 40; 1 in quick."),
+    ] = None,
     budget: Annotated[
-        float, typer.Option("--budget", min=0.1, help="Seconds of measuring for a case in one mode on one device.")
-    ] = 12.0,
+        float | None,
+        typer.Option(
+            "--budget",
+            min=0.1,
+            help="Seconds of measuring for a case in one mode on one device. Default: 30; 8 in quick.",
+        ),
+    ] = None,
     cold: Annotated[
         bool, typer.Option("--cold", help="Empty compile caches and a fresh worker for every cell.")
     ] = False,
+    limit: Annotated[
+        bool,
+        typer.Option(
+            "--limit/--no-limit", help="Measure what this machine could do at best, to stand beside each time."
+        ),
+    ] = True,
     seed: SeedOption = None,
     freeze: Annotated[
         bool, typer.Option("--freeze/--no-freeze", help="Stop idle workers while another one runs.")
@@ -210,8 +252,15 @@ def run(
         folder = out if out is not None else RESULTS / run_id
         store.check_free(folder)
         plan = _plan(run_id, suite, case, backend, device, mode, threads, seed)
-        plan = dataclasses.replace(plan, budget_seconds=budget, time_limit_seconds=time_limit)
-        options = {"freeze": freeze, "cold": cold}
+        plan = dataclasses.replace(
+            plan,
+            band=band,
+            time_limit_seconds=time_limit,
+            target=plan.target if target is None else target,
+            budget_seconds=plan.budget_seconds if budget is None else budget,
+            processes=plan.processes if processes is None else processes,
+        )
+        options = {"freeze": freeze, "cold": cold, "limit": limit}
         skip = frozenset()
         opened = store.Store.create(folder, _environment(plan, options))
     with opened:
@@ -220,6 +269,29 @@ def run(
     if stopped:
         sys.exit(INTERRUPTED)
     sys.exit(BAD_ROWS if _bad(store.read(folder / store.RECORDS)) else 0)
+
+
+@app.command("doctor")
+def doctor_(threads: ThreadsOption = None) -> None:
+    """Look at the machine before you trust it, and say what to do; takes about ten seconds."""
+    from harness import doctor, peaks
+    from harness.machine.threads import budget
+    from harness.output import report
+    from harness.process.supervisor import Supervisor, default_cache
+
+    count, limit = budget(threads), 120.0
+    with Supervisor(count, default_cache()) as workers:
+        measured = peaks.measure(workers, count, limit)
+        findings = doctor.examine(doctor.gather(count, measured))
+        if told := doctor.trial(findings):
+            # Advice that was not tried is hearsay.
+            tried = peaks.products_with(workers, "numpy", told, limit)
+            measured = dataclasses.replace(measured, products=(*measured.products, *tried))
+            findings = doctor.examine(doctor.gather(count, measured))
+    console = _console()
+    for table in report.machine(measured.as_json(), doctor.as_json(findings)):
+        console.print(table)
+        console.print()
 
 
 @app.command("report")
@@ -248,6 +320,7 @@ def explain_() -> None:
 
 def _measure(plan: Plan, options: dict[str, Any], store: Store, skip: frozenset[tuple[str, str, str]]) -> bool:
     """Carry out the plan, row by row onto the disk; return whether it was interrupted."""
+    from harness import doctor, peaks
     from harness.output.store import add_to_environment
     from harness.plan import interrupted
     from harness.runner import Runner
@@ -256,9 +329,20 @@ def _measure(plan: Plan, options: dict[str, Any], store: Store, skip: frozenset[
     planned = {cell for case, device in plan.groups() for cell in plan.cells(case, device)}
     done = {cell for cell in planned if (cell[0], cell[1], cell[3]) in skip}
     stopped = False
-    with _supervisor(plan, **options) as workers, _progress(plan) as observer:
-        runner = Runner(Sitting(plan, workers, observer, store.add_sample))
+    with _supervisor(plan, options["freeze"], options["cold"]) as workers, _progress(plan) as observer:
+
+        def survey() -> Peaks:
+            return peaks.measure(workers, plan.threads, plan.time_limit_seconds)
+
+        sitting = Sitting(plan, workers, observer, store.add_sample)
+        runner = Runner(sitting)
         try:
+            observer.begin("what this machine could do")
+            measured = survey() if options["limit"] else None
+            findings = doctor.examine(doctor.gather(plan.threads, measured))
+            looked = {"peaks": measured.as_json() if measured else None, "doctor": doctor.as_json(findings)}
+            add_to_environment(store.folder, looked)
+            runner = Runner(sitting, peaks=measured, survey=survey if measured else None)
             for record in runner.run(skip):
                 store.add_record(record)
                 done.add(record.cell)
@@ -311,9 +395,13 @@ def _plan(
     if not torch.ok:
         raise RegistryError(f"the reference is nn.Bilinear in float64, but {torch.reason}")
     found = [Device.CPU, *([Device.CUDA] if not devices and environment.gpus() else [])]
+    usual = SUITES.get(name, Suite(COMMAND_LINE_SUITE, "cases of the command line", ()))
     return Plan(
         run_id=run_id,
         suite=name,
+        target=usual.target,
+        budget_seconds=usual.budget_seconds,
+        processes=usual.processes,
         cases=tuple(
             dataclasses.replace(case, mode=mode, seed=seed) for case in chosen for mode in MODES if mode in wanted
         ),
@@ -350,7 +438,7 @@ def _stored_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:
         stored["backends"] = select(stored["backends"])
         stored["devices"] = tuple(stored["devices"])
         stored["threads"] = budget(stored["threads"])
-        return Plan(**stored), {"freeze": bool(options["freeze"]), "cold": bool(options["cold"])}
+        return Plan(**stored), {name: bool(options[name]) for name in ("freeze", "cold", "limit")}
     except (KeyError, TypeError) as error:
         raise StoreError(f"{folder} holds no plan that this version can resume ({error})") from None
 
@@ -381,6 +469,9 @@ def _show(folder: Path) -> None:
     console.print()
     if (trouble := report.trouble(records)) is not None:
         console.print(trouble)
+        console.print()
+    if (warnings := report.warnings(store.environment(folder).get("doctor", []))) is not None:
+        console.print(warnings)
         console.print()
     name = _short(folder)
     console.print(f"Files: {name / store.RECORDS}, {store.SAMPLES}, {store.ENVIRONMENT}", style="bold", highlight=False)
@@ -463,6 +554,14 @@ class _ProgressLine:
         # Before anything is known: the budget, and as much again for compiling and checking.
         self._guess_seconds = 2 * plan.budget_seconds
         self._where = ""
+
+    def begin(self, text: str) -> None:
+        """What comes before the first group."""
+        self._progress.update(self._task, description=text)
+        if self._terminal:
+            self._progress.refresh()
+        else:
+            self._progress.console.print(text, markup=False, highlight=False)
 
     def group(self, number: int, total: int, case: Case, device: str) -> None:
         """A group begins."""

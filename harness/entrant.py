@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,12 +37,16 @@ class Entrant:
         call_seconds: What a call takes, roughly.
         base_calls: How many calls make a sample.
         joins: How many of the panel's blocks it takes part in.
-        kept_blocks: Of which of these the results are judged, from 0.
+        kept_blocks: Of which of a process's blocks the results are judged, from 0.
+        kernel_seconds: What making another kernel takes, its first call included.
         calls: Calls of each sample.
         seconds: Seconds of a call, by block.
         forward_seconds: The same for the forward of a step alone.
         measured_seconds: Of whole samples, by block, as the worker measured them.
         unseen_seconds: By block: what passed around a sample, and the worker did not account for.
+        disturbed_blocks: In which of them the machine did something else besides.
+        answer_seconds: Since when its interval has been narrow enough, from the beginning of the group.
+        stopped_by: Why measuring ended.
         gate_seconds: What the gate took, asking and judging, without the reference.
         verdicts: What the gate said, each time.
         flags: What to know before trusting the row.
@@ -61,11 +66,15 @@ class Entrant:
     base_calls: int = 1
     joins: int = 0
     kept_blocks: frozenset[int] = frozenset()
+    kernel_seconds: float = math.inf
     calls: list[int] = dataclasses.field(default_factory=list)
     seconds: dict[int, float] = dataclasses.field(default_factory=dict)
     forward_seconds: dict[int, float] = dataclasses.field(default_factory=dict)
     measured_seconds: list[float] = dataclasses.field(default_factory=list)
     unseen_seconds: list[float] = dataclasses.field(default_factory=list)
+    disturbed_blocks: set[int] = dataclasses.field(default_factory=set)
+    answer_seconds: float | None = None
+    stopped_by: str = "blocks"
     gate_seconds: float = 0.0
     verdicts: list[gate.Verdict] = dataclasses.field(default_factory=list)
     flags: list[str] = dataclasses.field(default_factory=list)
@@ -108,8 +117,12 @@ class Entrant:
         """Take down verdicts; a remark becomes a flag, once."""
         for verdict in verdicts:
             self.verdicts.append(verdict)
-            if verdict.remark and verdict.remark not in self.flags:
-                self.flags.append(verdict.remark)
+            self.flag(verdict.remark)
+
+    def flag(self, text: str | None) -> None:
+        """Flag the row, once; nothing if there is nothing to say."""
+        if text and text not in self.flags:
+            self.flags.append(text)
 
     def conclude(self) -> None:
         """End the cell as rejected if any verdict refused it."""

@@ -153,6 +153,8 @@ class Examination:
         said = self._ask(entrant, "exercise", "exercise", what=what)
         if said is None or not self._judge_form(entrant, said, probe):
             return False
+        if what == "another kernel":
+            entrant.kernel_seconds = said["kernel_seconds"]
         baseline = entrant.base_name == BASELINE
         entrant.note(
             behaviour.judge_operators(said["operators"], baseline, said["native_type"]),

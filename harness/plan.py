@@ -26,7 +26,10 @@ class Plan:
         devices: In order; one group never mixes two.
         threads: CPUs of every worker.
         seed: Of the order of measuring (the cases carry the seed of their inputs).
-        budget_seconds: Measuring time of a group.
+        budget_seconds: Measuring time of a group, fresh processes included.
+        target: Half-width of the intervals at which measuring stops, as a share of the ratio.
+        band: Equivalence band: ratios within it are no difference.
+        processes: Most fresh processes of a backend in a group.
         time_limit_seconds: Limit of any one request: a preparation with its first call, say.
         timing: False for the gate alone.
     """
@@ -38,7 +41,10 @@ class Plan:
     devices: tuple[str, ...]
     threads: int
     seed: int = 0
-    budget_seconds: float = 12.0
+    budget_seconds: float = 30.0
+    target: float = 0.02
+    band: float = 0.02
+    processes: int = 40
     time_limit_seconds: float = 120.0
     timing: bool = True
 

@@ -32,6 +32,23 @@ class Status(enum.StrEnum):
     INTERRUPTED = "interrupted"
 
 
+class Relation(enum.StrEnum):
+    """What may be said of a backend's speed beside another's."""
+
+    FASTER = "faster"
+    SLOWER = "slower"
+    EQUIVALENT = "equivalent"
+    AMBIGUOUS = "ambiguous"
+
+
+#: One line for each relation, for the data dictionary.
+RELATION_MEANING: Final[dict[Relation, str]] = {
+    Relation.FASTER: "the 99 % interval of the speed-up lies above 1 and the estimate above the equivalence band",
+    Relation.SLOWER: "the interval lies below 1 and the estimate below the band",
+    Relation.EQUIVALENT: "the interval lies inside the band",
+    Relation.AMBIGUOUS: "anything else: too few samples, too much noise, or two methods that say different things",
+}
+
 #: One line for each status, for the data dictionary.
 STATUS_MEANING: Final[dict[Status, str]] = {
     Status.TIMED: "passed the gate before and after timing; the only status with times",
@@ -112,8 +129,14 @@ class Record:
     import_seconds: float | None = column("importing the backend and its framework, once per worker")
     prepare_seconds: float | None = column("`prepare_forward` or `prepare_forward_backward`")
     first_call_seconds: float | None = column("the first call, compiling included")
-    cold: bool | None = column("whether worker and compile caches were fresh when the cell was prepared")
-    break_even_calls: float | None = column("calls until preparing has paid off (not measured yet: empty)")
+    cold: str | None = column(
+        "`yes`: worker and compile caches were fresh when the cell was prepared; `warm_caches`: the caches were not; "
+        "`warm_worker`: neither was the worker"
+    )
+    break_even_calls: int | None = column(
+        "calls after which prepare_seconds, first_call_seconds and all further calls have taken less time than the "
+        "baseline's; only where `comparison` is faster"
+    )
     processes: int | None = column("fresh processes behind the times")
     blocks: int | None = column("blocks that the backend took part in: one sample each")
     calls: int | None = column("kernel calls in a sample (median over the samples; the number varies a little)")
@@ -134,19 +157,47 @@ class Record:
     graph_seconds: float | None = column("time of a call replayed from a CUDA graph (not measured yet: empty)")
     baseline: str | None = column("the speed denominator: nn.Bilinear in the case's dtype on the case's device")
     baseline_median_seconds: float | None = column("the baseline's median over the same blocks")
-    speedup: float | None = column("median over the blocks of baseline time / this backend's time, above 1 is faster")
-    speedup_low: float | None = column("lower end of the 99 % interval of that median (order statistics)")
-    speedup_high: float | None = column("upper end; both empty with too few blocks")
-    comparison: str | None = column("faster, slower, equivalent or ambiguous (not decided yet: empty)")
-    rank: int | None = column("1 for the fastest of the case, mode and device and for all that tie with it, and so on")
+    speedup: float | None = column(
+        "baseline time / this backend's time, above 1 is faster: Hodges-Lehmann estimate over the log-ratios of the "
+        "blocks, or of the processes (`unit`)"
+    )
+    speedup_low: float | None = column(
+        "lower end of its 99 % signed-rank interval; with 3 to 9 values of Student's at 99.9 %"
+    )
+    speedup_high: float | None = column("upper end; both empty with fewer than three values")
+    comparison: str | None = column("faster, slower, equivalent or ambiguous; see below. Empty for the baseline")
+    comparison_undisturbed: str | None = column("the same without the disturbed blocks")
+    unit: str | None = column(
+        "what counts as one value of the comparison: `block`, or `process` where processes differ by more than their "
+        "blocks explain"
+    )
+    block_spread: float | None = column("standard deviation of the log-ratio among the blocks of a process (robust)")
+    process_spread: float | None = column("the same between processes, what the blocks explain taken off")
+    rank: int | None = column(
+        "1 for the fastest of the case, mode and device and for all that cannot be told apart from it, and so on; "
+        "empty if implausible"
+    )
     gflop: float | None = column("least floating-point work: 2 batch in1 in2 out, three times that for a step, in 1e9")
     gflop_per_second: float | None = column("gflop / median_seconds")
-    limit_seconds: float | None = column("the least time this machine could take (not measured yet: empty)")
-    limit_fraction: float | None = column("limit_seconds / median_seconds (not measured yet: empty)")
-    peak_memory_bytes: int | None = column("memory of a call beyond what goes in and out (not measured yet: empty)")
-    steadiness: str | None = column("flat, warming up, slowing down, no steady state (not decided yet: empty)")
-    answer_seconds: float | None = column("wall time until the answer was known (not measured yet: empty)")
-    stopped_by: str | None = column("why measuring ended: `blocks` (all were done) or `budget`")
+    limit_seconds: float | None = column(
+        "the least time this machine could take: gflop over its measured arithmetic peak, or the bytes of all arrays "
+        "over the read bandwidth of the memory level that holds them, whichever is longer; empty if not measured"
+    )
+    limit_fraction: float | None = column("limit_seconds / median_seconds; above 1.05 the row is `implausible`")
+    peak_memory_bytes: int | None = column(
+        "memory of a call at its highest, beyond inputs, weights and results; memory that a framework never frees is "
+        "not in it. 0 is below what the system can tell"
+    )
+    steadiness: str | None = column("how the times go: flat, warming up, slowing down, no steady state")
+    disturbed_blocks: int | None = column("blocks in which the machine did something else meanwhile; none is dropped")
+    answer_seconds: float | None = column(
+        "wall time from the beginning of the group, gate and compiling included, until the interval's half-width was "
+        "at most the run's target; empty if it never was"
+    )
+    stopped_by: str | None = column(
+        "why measuring ended: `target` (the interval is narrow enough), `budget`, `processes` (there were as many as "
+        "allowed), or `blocks` (a slow one, which joins a few only)"
+    )
     flags: str | None = column("what to know before trusting the row, separated by `;`")
 
     def __post_init__(self) -> None:
@@ -181,6 +232,7 @@ TIMES: Final = (
     *("min_seconds", "p25_seconds", "median_seconds", "mean_seconds", "p75_seconds", "p95_seconds"),
     *("median_low_seconds", "median_high_seconds", "forward_seconds", "backward_seconds", "queued_seconds"),
     *("device_seconds", "graph_seconds", "speedup", "speedup_low", "speedup_high", "gflop_per_second"),
+    "answer_seconds",
 )
 
 
@@ -195,7 +247,13 @@ class Sample:
     phase: str = key_column(
         "`warmup` (before the blocks, in no statistic), `call` (the kernel) or `forward` (of a step)"
     )
+    process: int = key_column("which of the group's processes it was measured in, from 0; a fresh one each")
     block: int | None = column("number of the block, from 0; empty for warmup. Samples of a block belong together")
     position: int | None = column("place in the block's random order, from 0")
     calls: int = key_column("kernel calls in this sample")
     seconds: float = key_column("time of the whole sample; divide by calls for the time of a call")
+    steal_seconds: float | None = column("time that the hypervisor took from this machine's CPUs meanwhile")
+    involuntary_switches: int | None = column("how often the worker's threads lost their CPU to another meanwhile")
+    others_running: int | None = column("what else wanted to run on this machine, right after the sample")
+    clock_mhz: float | None = column("mean clock of the CPUs, as the system tells it")
+    disturbance: str | None = column("which of these is beyond what a quiet machine does: steal, switches, ...")

@@ -7,6 +7,7 @@ gate and time those that can; yield one record for every planned cell, whatever 
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics as python_statistics
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
@@ -15,16 +16,17 @@ from harness.case import Case
 from harness.entrant import Entrant
 from harness.examination import Expectations
 from harness.examiners import Examiners
+from harness.loader import Loader
 from harness.machine import environment
 from harness.panel import Panel
 from harness.plan import BASELINE, make_record
 from harness.process.supervisor import WorkerError
-from harness.record import Record, Status
-from harness.sitting import Remote, Sitting
-from harness.timing import cost, statistics
+from harness.record import Record, Relation, Status
+from harness.sitting import Sitting
+from harness.timing import cost, statistics, steadiness
 
-#: An interval needs this many blocks (2 / 2^8 < 1 %).
-INTERVAL_BLOCKS: Final = 8
+#: A time of less than 1 / 1.05 of what this machine could do at best is no time.
+IMPLAUSIBLE: Final = 1.05
 
 
 class Runner:
@@ -33,17 +35,25 @@ class Runner:
     Args:
         sitting: The plan, the workers and whom to tell.
         free_bytes: Memory that the workers may take together, asked when a group begins, in bytes.
+        peaks: What this machine can do; None leaves the limits empty.
+        survey: Measures it again, before a row is called faster than the machine.
     """
 
-    def __init__(self, sitting: Sitting, free_bytes: Callable[[], int] = environment.available_bytes) -> None:
+    def __init__(
+        self,
+        sitting: Sitting,
+        free_bytes: Callable[[], int] = environment.available_bytes,
+        peaks: cost.Peaks | None = None,
+        survey: Callable[[], cost.Peaks] | None = None,
+    ) -> None:
         self._sitting = sitting
         self._plan = sitting.plan
         self._workers = sitting.workers
         self._free_bytes = free_bytes
         self._expectations = Expectations(sitting.workers, sitting.plan.time_limit_seconds)
         self._examiners = Examiners(sitting, self._expectations)
-        #: What each load answered: kept while its worker lives, or for good if the backend cannot be had.
-        self._loaded: dict[tuple[str, str], tuple[Remote | None, dict[str, Any] | WorkerError]] = {}
+        self._loader = Loader(sitting)
+        self._peaks, self._survey = peaks, survey
         #: Versions, clock and thread pools of each worker, in its own words, for ``environment.json``.
         self.workers_said: dict[str, dict[str, Any]] = {}
 
@@ -70,16 +80,19 @@ class Runner:
         # The reference holds its results while the contestants hold theirs, and one examiner may be there besides.
         free -= needed + cost.PROCESS_BYTES
         baselines: list[Entrant] = []
-        block, stopped_by = 0, "blocks"
+        processes: dict[int, int] = {}
+        begun = self._sitting.now()
         try:
             for entrant in entrants:
                 if entrant.going:
                     self._ask(entrant, case, device, free)
             for members in panels(entrants, free):
                 baselines += [entrant for entrant in members if entrant.name == BASELINE]
-                panel = Panel(self._sitting, case, device, members, self._examiners, self._expectations)
-                block = panel.measure(block)
-                stopped_by = panel.stopped_by
+                for entrant in members:
+                    # The panel before may have replaced the worker.
+                    entrant.worker = self._loader.load(entrant.name, device)[0] or entrant.worker
+                panel = Panel(self._sitting, case, device, members, self._examiners, self._expectations, self._loader)
+                panel.measure(begun, processes)
         finally:
             self._expectations.forget(case)
             for entrant in entrants:
@@ -87,12 +100,12 @@ class Runner:
                     self.workers_said[f"{entrant.name} on {device}"] = entrant.loaded
                 if self._workers.cold:
                     self._workers.discard(entrant.name, device)
-        yield from self._records(entrants, baselines, case, device, stopped_by)
+        yield from self._records(entrants, baselines, case, device, processes)
 
     def _ask(self, entrant: Entrant, case: Case, device: str, free: int) -> None:
         """Load and ask whether it is here, can do this, and fits."""
         entrant.phase = "load"
-        entrant.worker, loaded = self._load(entrant.name, device)
+        entrant.worker, loaded = self._loader.load(entrant.name, device)
         if isinstance(loaded, WorkerError):
             entrant.end(loaded.status, loaded.reason)
             return
@@ -112,39 +125,27 @@ class Runner:
         if device == "cpu" and entrant.predicted_bytes > free:
             entrant.end(Status.OUT_OF_MEMORY, _too_large(entrant.name, entrant.predicted_bytes, free))
 
-    def _load(self, name: str, device: str) -> tuple[Remote | None, dict[str, Any] | WorkerError]:
-        """Return a backend's worker and what it said when it was loaded; each worker is asked once."""
-        kept = self._loaded.get((name, device))
-        if kept is not None and (kept[0] is None or kept[0].alive):
-            return kept
-        entry = self._plan.backends[name]
-        installed = entry.installed()
-        worker: Remote | None = None
-        answer: dict[str, Any] | WorkerError
-        if not installed.ok:
-            answer = {"available": False, "reason": installed.reason, "offered": True}
-        else:
-            self._sitting.observer.stage(f"start {name}")
-            try:
-                worker, cold = self._workers.worker(name, device)
-                limit, base = self._plan.time_limit_seconds, name.partition("#")[0]
-                answer = worker.request("load", limit, name=base, target=entry.target, device=device)
-                answer["cold"] = cold
-            except WorkerError as error:
-                answer = error
-            if isinstance(answer, WorkerError) or not answer["available"]:
-                # It will be no different for the next case: do not keep the process, do not ask again.
-                self._workers.discard(name, device)
-                worker = None
-        self._loaded[name, device] = (worker, answer)
-        return worker, answer
-
     def _records(
-        self, entrants: list[Entrant], baselines: list[Entrant], case: Case, device: str, stopped_by: str
+        self,
+        entrants: list[Entrant],
+        baselines: list[Entrant],
+        case: Case,
+        device: str,
+        processes: Mapping[int, int],
     ) -> Iterator[Record]:
-        baseline = {block: time for entrant in baselines if entrant.going for block, time in entrant.seconds.items()}
+        going = [entrant for entrant in baselines if entrant.going]
+        baseline = {block: time for entrant in going for block, time in entrant.seconds.items()}
+        disturbed = frozenset(block for entrant in going for block in entrant.disturbed_blocks)
+        cost_of_baseline = going[0].columns if going else {}
         timed = {entrant.name: entrant.seconds for entrant in entrants if entrant.going and entrant.seconds}
-        ranks = _ranks(entrants, timed)
+        limit_seconds = self._limit(case, device, timed)
+        implausible = {
+            name
+            for name, seconds in timed.items()
+            if limit_seconds is not None and limit_seconds > IMPLAUSIBLE * python_statistics.median(seconds.values())
+        }
+        band = self._plan.band
+        ranks = _ranks([entrant for entrant in entrants if entrant.name not in implausible], timed, processes, band)
         classes = {entrant.name.partition("#")[0]: entrant.precision_class for entrant in baselines}
         for entrant in entrants:
             columns: dict[str, Any] = entrant.columns | {
@@ -155,27 +156,56 @@ class Runner:
                 "max_absolute_error": entrant.largest("absolute_error"),
                 "gate_seconds": entrant.gate_seconds or None,
                 "gflop": cost.flop(case) / 1e9,
+                "limit_seconds": limit_seconds,
             }
-            flags = list(entrant.flags)
             status, reason = entrant.status, entrant.reason or None
             if entrant.name in timed:
                 status = Status.TIMED
-                columns |= _times(entrant, baseline, case) | {"rank": ranks[entrant.name], "stopped_by": stopped_by}
-                flags += ["few_blocks"] if len(entrant.seconds) < INTERVAL_BLOCKS else []
-                flags += ["class_differs"] if classes.get(BASELINE) not in (None, entrant.precision_class) else []
+                columns |= _times(entrant, case, processes)
+                columns |= _comparison(entrant, baseline, processes, disturbed, band)
+                columns |= {"rank": ranks.get(entrant.name), "break_even_calls": _break_even(columns, cost_of_baseline)}
+                if limit_seconds is not None:
+                    columns["limit_fraction"] = limit_seconds / columns["median_seconds"]
+                if entrant.name in implausible:
+                    entrant.flag("implausible")
+                if len(entrant.seconds) < statistics.LEAST_VALUES:
+                    entrant.flag("few_blocks")
+                if columns["steadiness"] == steadiness.NO_STEADY_STATE:
+                    entrant.flag("no_steady_state")
+                if columns.get("comparison") != columns.get("comparison_undisturbed"):
+                    entrant.flag("disturbed")
+                if classes.get(BASELINE) not in (None, entrant.precision_class):
+                    entrant.flag("class_differs")
             elif status is None:
                 why = "there is nothing to compute" if case.empty else "only the gate was asked for"
                 status, reason = Status.CHECKED, f"passed the gate; not timed, because {why}"
-            columns["flags"] = ";".join(flags) or None
+            columns["flags"] = ";".join(entrant.flags) or None
             yield make_record(self._plan, case, device, entrant.name, status, reason, **columns)
 
+    def _limit(self, case: Case, device: str, timed: Mapping[str, Mapping[int, float]]) -> float | None:
+        """The least time that this machine could take, in seconds; asked again before anybody seems to beat it."""
+        if self._peaks is None or device != "cpu":
+            return None
+        limit = cost.limit_seconds(case, self._peaks)
+        fastest = min((python_statistics.median(seconds.values()) for seconds in timed.values()), default=None)
+        if limit is None or fastest is None or limit <= IMPLAUSIBLE * fastest or self._survey is None:
+            return limit
+        self._sitting.observer.stage("the machine's limit once more")
+        self._peaks = self._peaks.best(self._survey())
+        return cost.limit_seconds(case, self._peaks)
 
-def _ranks(entrants: list[Entrant], timed: Mapping[str, Mapping[int, float]]) -> dict[str, int]:
+
+def _ranks(
+    entrants: list[Entrant],
+    timed: Mapping[str, Mapping[int, float]],
+    processes: Mapping[int, int],
+    band: float,
+) -> dict[str, int]:
     """Rank the timed ones, those of each precision class among themselves."""
     ranks: dict[str, int] = {}
     for precision_class in {entrant.precision_class for entrant in entrants if entrant.name in timed}:
         alike = [entrant.name for entrant in entrants if entrant.precision_class == precision_class]
-        ranks |= statistics.ranks({name: timed[name] for name in alike if name in timed})
+        ranks |= statistics.ranks({name: timed[name] for name in alike if name in timed}, processes, band)
     return ranks
 
 
@@ -199,11 +229,11 @@ def panels(entrants: list[Entrant], free: int) -> list[list[Entrant]]:
     return [part for part in parts if part]
 
 
-def _times(entrant: Entrant, baseline: Mapping[int, float], case: Case) -> dict[str, Any]:
-    """Return the columns that only a timed row has."""
+def _times(entrant: Entrant, case: Case, processes: Mapping[int, int]) -> dict[str, Any]:
+    """Return the columns that only a timed row has, but for what compares it with others."""
     summary = statistics.summarize(list(entrant.seconds.values()))
     columns: dict[str, Any] = {
-        "processes": 1,
+        "processes": len({processes[block] for block in entrant.seconds}),
         "blocks": len(entrant.seconds),
         "calls": round(python_statistics.median(entrant.calls)),
         "min_seconds": summary.minimum,
@@ -215,21 +245,58 @@ def _times(entrant: Entrant, baseline: Mapping[int, float], case: Case) -> dict[
         "median_low_seconds": summary.median.low,
         "median_high_seconds": summary.median.high,
         "gflop_per_second": cost.flop(case) / 1e9 / summary.median.estimate,
+        "steadiness": steadiness.classify(entrant.seconds, processes),
+        "disturbed_blocks": len(entrant.disturbed_blocks),
+        "answer_seconds": entrant.answer_seconds,
+        "stopped_by": entrant.stopped_by,
     }
     if entrant.forward_seconds:
         columns["forward_seconds"] = python_statistics.median(entrant.forward_seconds.values())
         columns["backward_seconds"] = columns["median_seconds"] - columns["forward_seconds"]
-    ratio = statistics.paired_ratio(baseline, entrant.seconds)
-    if ratio is not None:
-        shared = [baseline[block] for block in sorted(set(baseline) & set(entrant.seconds))]
-        columns |= {
-            "baseline": BASELINE,
-            "baseline_median_seconds": python_statistics.median(shared),
-            "speedup": ratio.estimate,
-            "speedup_low": ratio.low,
-            "speedup_high": ratio.high,
-        }
     return columns
+
+
+def _comparison(
+    entrant: Entrant,
+    baseline: Mapping[int, float],
+    processes: Mapping[int, int],
+    disturbed: frozenset[int],
+    band: float,
+) -> dict[str, Any]:
+    """Return the columns that compare a row with the baseline; none without a block that both were in."""
+    found = statistics.compare(entrant.seconds, baseline, processes, band)
+    if found is None:
+        return {}
+    shared = [time for block, time in baseline.items() if block in entrant.seconds]
+    columns: dict[str, Any] = {
+        "baseline": BASELINE,
+        "baseline_median_seconds": python_statistics.median(shared),
+        "speedup": found.ratio.estimate,
+        "speedup_low": found.ratio.low,
+        "speedup_high": found.ratio.high,
+    }
+    if entrant.name == BASELINE:
+        return columns  # it is no faster than itself
+    spoilt = disturbed | entrant.disturbed_blocks
+    quiet = {block: time for block, time in entrant.seconds.items() if block not in spoilt}
+    without = found if len(quiet) == len(entrant.seconds) else statistics.compare(quiet, baseline, processes, band)
+    return columns | {
+        "comparison": found.relation,
+        "comparison_undisturbed": without.relation if without else Relation.AMBIGUOUS,
+        "unit": found.unit,
+        "block_spread": found.block_spread,
+        "process_spread": found.process_spread,
+    }
+
+
+def _break_even(columns: Mapping[str, Any], baseline: Mapping[str, Any]) -> int | None:
+    """Calls after which preparing, compiling and calling have taken less time than the baseline's; None if never."""
+    if columns.get("comparison") != Relation.FASTER or "first_call_seconds" not in baseline:
+        return None
+    ahead = sum(columns[name] - baseline[name] for name in ("prepare_seconds", "first_call_seconds"))
+    gained = columns["baseline_median_seconds"] - columns["median_seconds"]
+    # The first call is in `ahead`; each one after it gains.
+    return 1 if ahead <= 0 else 1 + math.ceil(ahead / gained) if gained > 0 else None
 
 
 def _too_large(who: str, needed: int, free: int) -> str:

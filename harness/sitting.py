@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.case import Case
+from harness.machine import state
+from harness.machine.state import State
 from harness.plan import Plan
 from harness.record import Sample
 
@@ -95,6 +97,8 @@ class Sitting:
         now: A monotonic clock, in seconds, for budgets.
         order: Draws the order of measuring; seeded by the plan.
         secret: Draws what no backend shall foresee: which results are looked at, which inputs come after timing.
+        look: Tells what the machine is doing.
+        best_clock_mhz: The highest clock of the CPUs seen so far; 0 where the system does not tell.
     """
 
     plan: Plan
@@ -104,6 +108,8 @@ class Sitting:
     now: Callable[[], float] = time.monotonic
     order: random.Random = dataclasses.field(default_factory=random.Random)
     secret: random.Random = dataclasses.field(default_factory=random.SystemRandom)
+    look: Callable[[], State] = state.read
+    best_clock_mhz: float = 0.0
 
     def __post_init__(self) -> None:
         self.order.seed(self.plan.seed)

@@ -27,11 +27,23 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Suite:
-    """A named list of cases, and what it is for."""
+    """A named list of cases, what it is for, and how precisely it is measured unless somebody asks otherwise.
+
+    Attributes:
+        name: As `--suite` takes it.
+        purpose: In a few words.
+        entries: The cases.
+        target: Half-width of the intervals at which measuring stops, as a share of the ratio.
+        budget_seconds: Measuring time of a case in one mode on one device.
+        processes: Most fresh processes of a backend in a case.
+    """
 
     name: str
     purpose: str
     entries: tuple[Entry, ...]
+    target: float = 0.02
+    budget_seconds: float = 30.0
+    processes: int = 40
 
 
 def suite(name: str) -> Suite:
@@ -190,7 +202,14 @@ SUITES: Final[dict[str, Suite]] = {
     listed.name: listed
     for listed in (
         Suite("seed", "the example that this project grew from", (_SEED,)),
-        Suite("quick", "six shapes that differ, in a few minutes", (_SEED, _SIMGNN, _COLA, _SPACY, _DGI, _TUCKER)),
+        Suite(
+            "quick",
+            "six shapes that differ, in a few minutes",
+            (_SEED, _SIMGNN, _COLA, _SPACY, _DGI, _TUCKER),
+            target=0.05,
+            budget_seconds=8.0,
+            processes=1,
+        ),
         Suite("models", "what published models compute", _MODELS),
         Suite("published", "the shapes of the one published GPU kernel for this operator", _PUBLISHED),
         Suite("upstream", "the shapes of PyTorch's own tests; best with `check`", _UPSTREAM),

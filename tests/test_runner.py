@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
+import math
+import tempfile
 import types
 from pathlib import Path
 
@@ -13,7 +16,9 @@ import pytest
 from harness.case import Case
 from harness.correctness.inputs import PRECISE_KINDS, make_inputs
 from harness.examination import EXERCISES, Examination
-from harness.panel import BLOCKS, FRESH_ATTEMPTS, KEPT_BLOCKS, LEAST_BLOCKS
+from harness.machine.state import State
+from harness.measurement import LEAST_BLOCKS
+from harness.panel import FRESH_ATTEMPTS
 from harness.plan import BASELINE, Plan, interrupted
 from harness.process.referee import ROUNDED_KINDS
 from harness.process.supervisor import WorkerError
@@ -22,18 +27,21 @@ from harness.registry import Entry
 from harness.runner import Runner
 from harness.sitting import Sitting
 from harness.timing import cost
+from harness.timing.levels import FEWEST_BLOCKS, PILOT
 
 CASE = Case(3, 2, 2, 2)
+QUIET = State(0.0, 0, 3000.0, 0)
+CLOCK = {"tick_seconds": 1e-7, "overhead_seconds": 1e-8}
 GIB = 2**30
 
 
 class FakeWorker:
     """Answers like a worker. `call_seconds` is what a call takes; the clock of the run moves on by as much."""
 
-    def __init__(self, name, folder, log, clock, call_seconds=0.01, **spoilt):
-        self.name, self.directory, self.log, self.clock = name, folder, log, clock
+    def __init__(self, name, folder, log, clock, number, call_seconds=0.01, **spoilt):
+        self.name, self.directory, self.log, self.clock, self.number = name, folder, log, clock, number
         self.call_seconds, self.spoilt = call_seconds, spoilt
-        self.alive, self.elapsed_seconds, self.checks = True, 0.0, 0
+        self.alive, self.elapsed_seconds, self.checks, self.blocks = True, 0.0, 0, 0
         folder.mkdir(parents=True)
 
     def request(self, do, time_limit_seconds, **fields):
@@ -49,8 +57,7 @@ class FakeWorker:
         return answer
 
     def load(self, **_):
-        clock = {"tick_seconds": 1e-7, "overhead_seconds": 1e-8}
-        return {"available": True, "version": "fake 1", "import_seconds": 0.1, **clock}
+        return {"available": True, "version": "fake 1", "import_seconds": 0.1, **CLOCK}
 
     def support(self, **_):
         return {"supported": True, "workspace_bytes": self.spoilt.get("workspace_bytes", 0)}
@@ -71,7 +78,7 @@ class FakeWorker:
         given = {"type": "numpy.ndarray", "dtype": "float32", "device": "cpu"} | self.spoilt.get("given", {})
         return {
             "prepare_seconds": 0.1,
-            "first_call_seconds": 0.2,
+            "first_call_seconds": 0.2 + self.spoilt.get("compile_seconds", 0.0),
             "threads": threads,
             "affinity": [[0], [0]],
             "home_made": self.spoilt.get("home_made", False),
@@ -84,7 +91,8 @@ class FakeWorker:
         kind, variation = Examination(self.case, "cpu", None, 0.0).question(what)
         answer = self.results(self.case, self.spoilt.get(what, variation), directory, kind)
         convert_seconds = self.spoilt.get("convert_seconds", 0.0) if what == "again" else 0.0
-        return {"operators": [], "call_seconds": 1e-6, "convert_seconds": convert_seconds, **answer}
+        times = {"call_seconds": 1e-6, "convert_seconds": convert_seconds, "kernel_seconds": 1e-6}
+        return {"operators": [], **times, **answer}
 
     def changed(self, directory):
         self.results(self.case, self.spoilt.get("first_becomes", 0), directory)
@@ -119,7 +127,14 @@ class FakeWorker:
         }
 
     def warm_up(self, **_):
-        return {"stretches": [[1, self.call_seconds]]}
+        busy = {"threads": 1, "runnable": self.spoilt.get("runnable", 1.0)}
+        return {"stretches": [[1, self.call_seconds]], "busy": busy}
+
+    def place(self, kernel):
+        return {}
+
+    def memory(self, calls):
+        return {"peak_bytes": self.spoilt.get("peak_bytes", 2**20)}
 
     def sample(self, calls, first, forward, keep, settle_seconds):
         sets = {(first + index) % cost.INPUT_SETS for index in keep}
@@ -129,7 +144,18 @@ class FakeWorker:
             self.clock.now += settle_seconds + self.call_seconds  # it ends with a whole call
         self.clock.now += calls * self.call_seconds * (1.5 if forward else 1)
         alone = calls * self.call_seconds / 2 if forward else None
-        return {"seconds": calls * self.call_seconds, "forward_seconds": alone}
+        return {
+            "seconds": calls * self.call_seconds * self.noise(),
+            "forward_seconds": alone,
+            "involuntary_switches": 0,
+        }
+
+    def noise(self):
+        """A factor on the times of a sample: of the process, and of each of its blocks."""
+        self.blocks += 1
+        of_process, of_block = self.spoilt.get("spread", (0.0, 0.0))
+        place = np.random.default_rng([self.number, 0]).normal(0, of_process)
+        return float(np.exp(place + np.random.default_rng([self.number, self.blocks]).normal(0, of_block)))
 
     def release(self):
         return {}
@@ -173,11 +199,13 @@ class FakeWorkers:
     def worker(self, name, device):
         if name not in self.kept or not self.kept[name].alive:
             self.started += 1
-            self.kept[name] = FakeWorker(
+            kind = self.spoilt.get(name, {}).get("kind", FakeWorker)
+            self.kept[name] = kind(
                 name,
                 self.folder / f"{name}{self.started}",
                 self.log,
                 self.clock,
+                self.started,
                 **self.spoilt.get(name, {}),
             )
         return self.kept[name], self.cold
@@ -201,10 +229,11 @@ class FakeWorkers:
 def measure(tmp_path):
     """Run a plan with the given faults; return records by (case, mode, backend), the workers and the samples."""
 
-    def run(*cases, free_bytes=64 * GIB, timing=True, budget=1000.0, **spoilt):
+    def run(*cases, free_bytes=64 * GIB, timing=True, budget=1000.0, processes=1, target=0.02, peaks=(), **spoilt):
+        states = spoilt.pop("states", itertools.repeat(QUIET))
         spoilt = {name.replace("_", "-"): faults for name, faults in spoilt.items()}
         names = [BASELINE, "other", *(name for name in spoilt if name.isalpha() and name not in ("other", "reference"))]
-        workers = FakeWorkers(tmp_path, spoilt)
+        workers = FakeWorkers(Path(tempfile.mkdtemp(dir=tmp_path)), spoilt)
         plan = Plan(
             run_id="run",
             suite="suite",
@@ -213,12 +242,18 @@ def measure(tmp_path):
             devices=("cpu",),
             threads=1,
             budget_seconds=budget,
+            processes=processes,
+            target=target,
             timing=timing,
         )
         samples = []
         workers.plan = plan
-        sitting = Sitting(plan, workers, keep_sample=samples.append, now=lambda: workers.clock.now)
-        runner = Runner(sitting, lambda: free_bytes)
+        look = iter(states)
+        sitting = Sitting(
+            plan, workers, keep_sample=samples.append, now=lambda: workers.clock.now, look=lambda: next(look)
+        )
+        surveys = iter(peaks)
+        runner = Runner(sitting, lambda: free_bytes, next(surveys, None), lambda: next(surveys))
         records = list(runner.run())
         planned = [cell for case, device in plan.groups() for cell in plan.cells(case, device)]
         assert [record.cell for record in records] == planned, "one row for every planned cell, whatever happens"
@@ -233,7 +268,7 @@ def test_a_right_backend_is_timed_and_compared_with_the_baseline(measure):
     assert row.status is Status.TIMED
     assert row.median_seconds == pytest.approx(0.005)
     assert row.speedup == pytest.approx(2.0)
-    assert (row.blocks, row.rank, row.stopped_by) == (BLOCKS, 1, "blocks")
+    assert (row.blocks, row.rank, row.stopped_by) == (FEWEST_BLOCKS, 1, "target")
     assert records[CASE.name, "forward", BASELINE].rank == 2
     assert {sample.phase for sample in samples} == {"warmup", "call"}
 
@@ -243,10 +278,13 @@ def test_the_gate_comes_before_the_clock_in_it_and_again_after_it(measure):
     did = [do for name, do, _ in workers.log if name == "other"]
     before = ["load", "support", "prepare", *["exercise"] * len(EXERCISES), "changed", "warm_up"]
     assert did[: len(before)] == before
-    assert did[-3:] == ["changed", "check", "release"]
-    within = did[len(before) : -3]
-    assert set(within) == {"sample", "kept"}
-    assert (within.count("sample"), within.count("kept")) == (BLOCKS, KEPT_BLOCKS)
+    after = ["memory", "changed", "check", "release"]
+    assert did[-len(after) :] == after
+    within = did[len(before) : -len(after)]
+    assert set(within) == {"place", "sample", "kept"}
+    # Two of the first three blocks, one of the seven after them.
+    assert (within.count("sample"), within.count("kept")) == (FEWEST_BLOCKS, 3)
+    assert all(within[number - 1] == "place" for number, do in enumerate(within) if do == "sample")
 
 
 def test_the_structure_probe_is_asked_in_a_worker_that_is_never_timed_once_for_all_cases(measure):
@@ -314,7 +352,7 @@ def test_who_seems_to_remember_answers_is_asked_again_and_cleared_if_it_was_the_
 
 
 def test_a_machine_that_slows_down_after_warming_up_makes_no_liar(measure):
-    records, _, _ = measure(other={"warm_up": {"stretches": [[1, 0.08]]}, "call_seconds": 0.24})
+    records, _, _ = measure(other={"warm_up": {"stretches": [[1, 0.08]], "busy": None}, "call_seconds": 0.24})
     assert records[CASE.name, "forward", "other"].status is Status.TIMED
 
 
@@ -333,15 +371,15 @@ def test_who_misbehaves_gets_a_new_process_for_the_next_case_and_who_is_only_wro
 
 
 def test_one_that_was_slow_only_while_it_was_run_in_gets_as_many_blocks_as_others(measure):
-    records, _, _ = measure(other={"warm_up": {"stretches": [[1, 0.5]]}})
-    assert records[CASE.name, "forward", "other"].blocks == BLOCKS
+    records, _, _ = measure(other={"warm_up": {"stretches": [[1, 0.5]], "busy": None}})
+    assert records[CASE.name, "forward", "other"].blocks == FEWEST_BLOCKS
 
 
 def test_results_are_judged_from_inside_the_timed_samples_even_if_the_budget_ends_them_early(measure):
     _, workers, _ = measure(budget=0.2)
     did = [do for name, do, _ in workers.log if name == "other"]
     assert did.count("sample") == LEAST_BLOCKS
-    assert 1 <= did.count("kept") <= KEPT_BLOCKS
+    assert did.count("kept") == 2
 
 
 def test_a_refused_trial_of_the_structure_probe_rejects_with_its_sentence(measure):
@@ -431,21 +469,179 @@ def test_the_number_of_calls_varies_and_is_never_below_what_a_sample_needs(measu
 def test_input_sets_take_turns_from_block_to_block(measure):
     _, workers, _ = measure()
     first = [fields["first"] for name, do, fields in workers.log if name == "other" and do == "sample"]
-    assert first == list(range(BLOCKS))
+    assert first == list(range(FEWEST_BLOCKS))
 
 
 def test_a_slow_backend_joins_the_first_blocks_only_and_the_others_go_on(measure):
     records, _, _ = measure(other={"call_seconds": 0.3})
     assert records[CASE.name, "forward", "other"].blocks == LEAST_BLOCKS
     assert "few_blocks" in records[CASE.name, "forward", "other"].flags
-    assert records[CASE.name, "forward", BASELINE].blocks == BLOCKS
+    assert records[CASE.name, "forward", BASELINE].blocks == FEWEST_BLOCKS
 
 
 def test_measuring_stops_when_the_budget_is_used_up(measure):
-    records, _, _ = measure(budget=0.5)
+    records, _, _ = measure(budget=5.0, other={"spread": (0.0, 0.5)})
     row = records[CASE.name, "forward", "other"]
-    assert row.stopped_by == "budget"
-    assert LEAST_BLOCKS <= row.blocks < BLOCKS
+    assert (row.stopped_by, row.answer_seconds) == ("budget", None)
+    assert row.blocks > FEWEST_BLOCKS
+    records, _, _ = measure(budget=0.2)
+    row = records[CASE.name, "forward", "other"]
+    assert (row.stopped_by, row.blocks) == ("budget", LEAST_BLOCKS)
+    assert "few_blocks" in row.flags
+
+
+def test_measuring_goes_on_until_the_interval_is_narrow_enough_and_no_longer(measure):
+    wide, narrow = (measure(target=target, other={"spread": (0.0, 0.05)})[0] for target in (0.05, 0.01))
+    wide, narrow = (records[CASE.name, "forward", "other"] for records in (wide, narrow))
+    assert (wide.stopped_by, narrow.stopped_by) == ("target", "target")
+    assert wide.blocks < narrow.blocks / 4
+    half = math.log(narrow.speedup_high / narrow.speedup_low) / 2
+    assert 0.005 < half <= 0.01
+    assert 0 < wide.answer_seconds < narrow.answer_seconds
+
+
+def test_what_the_interval_says_does_not_stop_measuring(measure):
+    # Twice as fast is beyond doubt after ten blocks, and not yet known to 1 %.
+    records, _, _ = measure(target=0.01, other={"call_seconds": 0.005, "spread": (0.0, 0.05)})
+    assert records[CASE.name, "forward", "other"].blocks > 10 * FEWEST_BLOCKS
+
+
+def test_processes_that_do_not_differ_stay_at_the_pilots_few(measure):
+    records, workers, samples = measure(processes=40, other={"spread": (0.0, 0.001)})
+    row = records[CASE.name, "forward", "other"]
+    assert (row.processes, row.blocks, row.stopped_by) == (PILOT, PILOT * FEWEST_BLOCKS, "target")
+    assert [do for name, do, _ in workers.log if name == "other"].count("load") == PILOT
+    assert sorted({sample.process for sample in samples}) == list(range(PILOT))
+
+
+def test_where_processes_differ_they_are_what_is_counted_and_there_are_more_of_them(measure):
+    records, _, _ = measure(processes=40, other={"spread": (0.03, 0.002), "call_seconds": 0.012})
+    row = records[CASE.name, "forward", "other"]
+    assert row.unit == "process"
+    assert row.processes >= 10
+    assert row.process_spread == pytest.approx(0.03, rel=0.7)
+    assert row.comparison == "slower"
+    pooled = measure(processes=1, other={"spread": (0.03, 0.002)})[0][CASE.name, "forward", "other"]
+    assert (pooled.processes, pooled.unit) == (1, "block")
+
+
+def test_where_processes_are_what_counts_more_blocks_of_the_last_one_are_not_taken(measure):
+    records, _, _ = measure(processes=4, other={"spread": (0.1, 0.002)})
+    row = records[CASE.name, "forward", "other"]
+    assert (row.processes, row.blocks, row.stopped_by) == (4, 4 * FEWEST_BLOCKS, "processes")
+    assert row.comparison == "ambiguous"
+
+
+def test_fresh_processes_that_the_budget_cannot_pay_for_are_not_started(measure):
+    slow_start = {"load": {"available": True, "version": "fake 1", "import_seconds": 20.0, **CLOCK}}
+    records, _, _ = measure(processes=40, budget=10.0, other=slow_start)
+    assert records[CASE.name, "forward", "other"].processes == 1
+    assert records[CASE.name, "forward", "other"].stopped_by == "target"
+
+
+def test_what_a_fresh_process_returns_is_judged_before_its_times_count(measure):
+    class Changeling(FakeWorker):
+        def prepare(self, case, directory, **_):
+            said = super().prepare(case, directory)
+            if self.number > 6:
+                self.results(self.case, 5, directory)
+            return said
+
+    records, _, samples = measure(processes=40, other={"kind": Changeling}, third={})
+    row = records[CASE.name, "forward", "other"]
+    assert (row.status, row.phase) == (Status.REJECTED, "timing")
+    assert records[CASE.name, "forward", "third"].status is Status.TIMED
+    assert {sample.process for sample in samples if sample.backend == "other"} == {0}
+
+
+def test_a_fresh_process_that_does_not_start_costs_its_own_cell(measure):
+    class Once(FakeWorker):
+        def load(self, **fields):
+            if self.number > 6:
+                raise WorkerError(Status.FAILED, "planted")
+            return super().load(**fields)
+
+    records, _, _ = measure(processes=40, other={"kind": Once}, third={})
+    row = records[CASE.name, "forward", "other"]
+    assert (row.status, row.reason) == (Status.FAILED, "in a fresh process: planted")
+    assert records[CASE.name, "forward", "third"].processes == PILOT
+
+
+def test_a_call_that_makes_threads_wait_for_each_other_is_flagged(measure):
+    records, _, _ = measure(other={"runnable": 2.3})
+    assert records[CASE.name, "forward", "other"].flags == "oversubscribed(2.3)"
+    assert records[CASE.name, "forward", BASELINE].flags is None
+
+
+def test_memory_is_what_a_call_takes_beyond_its_results(measure):
+    records, _, _ = measure(other={"peak_bytes": 5000})
+    assert records[CASE.name, "forward", "other"].peak_memory_bytes == 5000 - CASE.result_bytes
+    assert records[CASE.name, "forward", BASELINE].peak_memory_bytes == 2**20 - CASE.result_bytes
+    records, _, _ = measure(other={"peak_bytes": None})
+    assert records[CASE.name, "forward", "other"].peak_memory_bytes is None
+
+
+def test_calls_pay_off_once_what_they_gain_is_more_than_what_preparing_cost(measure):
+    # 0.5 s more of preparing and compiling, 5 ms gained at each of the calls that follow the first: after 101 calls.
+    records, _, _ = measure(other={"call_seconds": 0.005, "compile_seconds": 0.5})
+    assert records[CASE.name, "forward", "other"].break_even_calls == 101
+    records, _, _ = measure(other={"call_seconds": 0.005})
+    assert records[CASE.name, "forward", "other"].break_even_calls == 1
+    records, _, _ = measure(other={"call_seconds": 0.02, "compile_seconds": -0.1})
+    assert records[CASE.name, "forward", "other"].break_even_calls is None, "it is slower: that never pays off"
+
+
+def test_disturbed_blocks_are_flagged_and_kept_and_the_verdict_is_there_without_them(measure):
+    stolen = [QUIET, dataclasses.replace(QUIET, steal_seconds=1.0), dataclasses.replace(QUIET, steal_seconds=1.0)]
+    records, _, samples = measure(states=itertools.chain(stolen, itertools.repeat(stolen[-1])))
+    hit = [sample for sample in samples if sample.disturbance]
+    assert [(sample.block, sample.disturbance, sample.steal_seconds) for sample in hit] == [(0, "steal", 1.0)]
+    rows = [records[CASE.name, "forward", name] for name in (BASELINE, "other")]
+    assert sorted(row.disturbed_blocks for row in rows) == [0, 1]
+    assert all(row.blocks == FEWEST_BLOCKS for row in rows)
+    # Nine blocks are too few for the interval that ten have.
+    assert records[CASE.name, "forward", "other"].comparison == "equivalent"
+    assert records[CASE.name, "forward", "other"].comparison_undisturbed == "equivalent"
+
+
+def test_a_verdict_that_hangs_on_disturbed_blocks_is_flagged(measure):
+    busy = [QUIET, dataclasses.replace(QUIET, steal_seconds=1.0)]
+    states = itertools.chain.from_iterable(busy for _ in itertools.count())
+    records, _, _ = measure(states=states, other={"call_seconds": 0.005})
+    row = records[CASE.name, "forward", "other"]
+    assert (row.comparison, row.comparison_undisturbed, row.disturbed_blocks) == ("faster", "ambiguous", row.blocks)
+    assert "disturbed" in row.flags
+
+
+PEAKS = cost.Peaks({"float32": cost.Rate(1e9, "planted")}, (), ())
+
+
+def test_each_time_stands_beside_what_the_machine_could_do(measure):
+    records, _, _ = measure(peaks=[PEAKS])
+    row = records[CASE.name, "forward", "other"]
+    assert row.limit_seconds == pytest.approx(cost.flop(CASE) / 1e9)
+    assert row.limit_fraction == pytest.approx(row.limit_seconds / row.median_seconds)
+    records, _, _ = measure()
+    row = records[CASE.name, "forward", "other"]
+    assert (row.limit_seconds, row.limit_fraction) == (None, None)
+
+
+def test_who_is_faster_than_the_machine_is_implausible_and_not_ranked(measure):
+    slow = cost.Peaks({"float32": cost.Rate(cost.flop(CASE) / 0.009, "planted")}, (), ())
+    records, _, _ = measure(peaks=[slow, slow], other={"call_seconds": 0.008})
+    row, baseline = (records[CASE.name, "forward", name] for name in ("other", BASELINE))
+    assert (row.status, row.rank, row.flags) == (Status.TIMED, None, "implausible")
+    assert row.limit_fraction == pytest.approx(9 / 8)
+    assert (baseline.rank, baseline.flags) == (1, None)
+
+
+def test_the_machines_limit_is_measured_again_before_a_row_is_called_implausible(measure):
+    disturbed, fast = (
+        cost.Peaks({"float32": cost.Rate(cost.flop(CASE) / seconds, "planted")}, (), ()) for seconds in (0.009, 0.005)
+    )
+    records, _, _ = measure(peaks=[disturbed, fast], other={"call_seconds": 0.008})
+    row = records[CASE.name, "forward", "other"]
+    assert (row.rank, row.flags, row.limit_fraction) == (1, None, pytest.approx(5 / 8))
 
 
 def test_a_backend_whose_call_is_over_the_budget_is_too_slow_and_never_sampled(measure):
@@ -541,7 +737,7 @@ def test_what_does_not_fit_together_is_split_and_each_part_has_the_baseline(meas
     assert all(row.speedup is not None for row in records.values())
     prepared = [name for name, do, _ in workers.log if do == "prepare"]
     assert prepared == [BASELINE, "other", BASELINE, "third"]
-    together = [{s.backend for s in samples if s.block == block and s.phase == "call"} for block in (0, BLOCKS)]
+    together = [{s.backend for s in samples if s.block == block and s.phase == "call"} for block in (0, FEWEST_BLOCKS)]
     assert together == [{BASELINE, "other"}, {BASELINE, "third"}]
 
 

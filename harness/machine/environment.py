@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import psutil
 
@@ -34,6 +34,16 @@ _SECRET: Final = ("KEY", "TOKEN", "SECRET", "PASS", "DIR", "PATH", "HOME")
 _FOLDERS: Final = re.compile(r"[^\s=:,;]*/")
 #: Memory that stays free beside the workers, in bytes.
 RESERVE_BYTES: Final = 2**30
+#: Units of a cache's size in /sys.
+_SIZES: Final = {"K": 2**10, "M": 2**20, "G": 2**30}
+
+
+class Cache(NamedTuple):
+    """One cache of the machine: its level (``L1``), its size, and the CPUs that share it."""
+
+    name: str
+    size_bytes: int
+    cpus: frozenset[int]
 
 
 def describe() -> dict[str, Any]:
@@ -99,6 +109,16 @@ def gpus() -> list[str]:
     return [line.strip() for line in asked.stdout.splitlines() if line.strip()]
 
 
+def caches(root: Path = Path("/sys/devices/system/cpu")) -> list[Cache]:
+    """Every cache that holds data, once each, smallest level first; empty where the system does not say."""
+    found = set()
+    for folder in root.glob("cpu[0-9]*/cache/index[0-9]*"):
+        level, kind, size, shared = (_read(folder / name) for name in ("level", "type", "size", "shared_cpu_list"))
+        if kind in ("Data", "Unified") and level and shared and (read := re.fullmatch(r"(\d+)([KMG]?)", size or "")):
+            found.add(Cache(f"L{level}", int(read[1]) * _SIZES.get(read[2], 1), _cpu_list(shared)))
+    return sorted(found, key=lambda cache: (cache.name, min(cache.cpus)))
+
+
 def oom_kills() -> int | None:
     """How often the kernel has killed a process for memory since boot; None where it does not say."""
     for line in (_read(Path("/proc/vmstat")) or "").splitlines():
@@ -132,6 +152,12 @@ def git_revision(folder: Path) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return said.stdout.strip() or None
+
+
+def _cpu_list(text: str) -> frozenset[int]:
+    """Read the kernel's way to list CPUs: ``0-3,8``."""
+    ranges = (part.partition("-") for part in text.split(","))
+    return frozenset(cpu for first, _, last in ranges for cpu in range(int(first), int(last or first) + 1))
 
 
 def _cpu_flags() -> set[str]:

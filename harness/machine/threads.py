@@ -6,9 +6,11 @@ its pool by the affinity mask, so the mask is set to exactly as many CPUs as the
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +23,9 @@ POOL_VARIABLES: Final = (
     "VECLIB_MAXIMUM_THREADS",
     "NUMBA_NUM_THREADS",
 )
+#: So many threads more than the budget, on average, are too many. Below lie a main thread that hands over to its pool,
+#: and what else the machine does.
+OVERLOAD: Final = 0.5
 
 
 class BudgetError(ValueError):
@@ -99,6 +104,46 @@ def read_back() -> dict[str, Any]:
         except ValueError:
             said["numba_threading_layer"] = None  # known only once a parallel kernel has run
     return said
+
+
+def usage(tasks: Path = Path("/proc/self/task")) -> dict[str, tuple[int, int]]:
+    """For each thread of this process, nanoseconds that it has run and that it has waited for a CPU; {} if unknown.
+
+    Source: the first two numbers of schedstat (Documentation/scheduler/sched-stats.rst of Linux).
+    """
+    found = {}
+    for path in tasks.glob("*/schedstat"):
+        with contextlib.suppress(OSError, ValueError):  # it may end while we look
+            ran, waited = path.read_text().split()[:2]
+            found[path.parent.name] = int(ran), int(waited)
+    return found
+
+
+def busy(
+    before: Mapping[str, tuple[int, int]], after: Mapping[str, tuple[int, int]], seconds: float
+) -> dict[str, float] | None:
+    """How many threads ran between two readings of ``usage``, and how many wanted to at a time, on average.
+
+    Frameworks size their pools by many rules, and settings are not always obeyed: what has run is what counts. One that
+    ran for less than a tenth of the time does not.
+    """
+    if not after or not seconds > 0:
+        return None
+    spent = [
+        (ran - before.get(name, (0, 0))[0], ran + waited - sum(before.get(name, (0, 0))))
+        for name, (ran, waited) in after.items()
+    ]
+    return {
+        "threads": sum(ran >= 1e8 * seconds for ran, _ in spent),
+        "runnable": sum(wanted for _, wanted in spent) / 1e9 / seconds,
+    }
+
+
+def overload(said: Mapping[str, float] | None, threads: int) -> str | None:
+    """Say that more threads wanted to run at a time than the budget has, as a flag; None if they did not."""
+    if said is None or said["runnable"] <= threads + OVERLOAD:
+        return None
+    return f"oversubscribed({said['runnable']:.1f})"
 
 
 def fault(said: dict[str, Any], threads: int) -> str | None:

@@ -5,7 +5,8 @@ Rows come as a data frame with the columns of ``harness.record.Record``; what co
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: What identifies a table of the report.
 GROUP: Final = ["device", "case", "mode"]
+#: Most digits that are shown, however narrow the interval.
+MOST_DIGITS: Final = 4
 #: The gate's probes, in the order in which they are shown.
 PROBES: Final = ("structure", "exact", "bound", "precision", "behaviour")
 MODES: Final = {"forward": "forward", "forward_backward": "forward + backward"}
@@ -33,16 +36,16 @@ def answer(records: pd.DataFrame, labels: Mapping[str, str]) -> RenderableType:
     table.add_column("fastest (= cannot be told apart)", no_wrap=False)
     table.add_column("time", justify="right")
     table.add_column("vs nn.Bilinear", justify="right")
+    table.add_column("of limit", justify="right")
     for (device, case, mode), rows in groups(records):
         timed = _timed(rows)
         if timed.empty:
-            winners, time, ratio = Text("none was timed", style="red"), "", ""
+            winners, time, ratio, share = Text("none was timed", style="red"), "", "", ""
         else:
             best = timed[timed["rank"] == 1]
             winners = Text(_winners(best) or "its row is missing", style="bold")
-            time = seconds(best["median_seconds"].min())
-            ratio = "" if best.empty else times(best["speedup"].iloc[0])
-        table.add_row(labels.get(case, ""), case, MODES[mode], device, winners, time, ratio)
+            time, ratio, share = ("", "", "") if best.empty else _fastest(best.iloc[0])
+        table.add_row(labels.get(case, ""), case, MODES[mode], device, winners, time, ratio, share)
     return table
 
 
@@ -70,26 +73,30 @@ def tables(records: pd.DataFrame, labels: Mapping[str, str]) -> Iterator[Rendera
         title = _title(labels, case, mode, device)
         table = Table(title=title, title_justify="left", box=None, pad_edge=False)
         table.add_column("rank", justify="right")
-        table.add_column("backend")
-        for heading in ("median", "quartiles", "vs nn.Bilinear", "99 % interval", "GFLOP/s"):
+        table.add_column("backend", no_wrap=True)
+        for heading in ("median", "vs nn.Bilinear", "99 % interval"):
             table.add_column(heading, justify="right")
-        table.add_column("mean abs. error", justify="right")
-        table.add_column("error/bound", justify="right")
+        table.add_column("so it is")
+        for heading in ("of limit", "GFLOP/s", "memory", "first call", "pays off after", "mean abs. error"):
+            table.add_column(heading, justify="right")
         table.add_column("class")
         table.add_column("flags")
         for _, row in _timed(rows).iterrows():
             table.add_row(
-                str(row["rank"]),
+                "-" if pd.isna(row["rank"]) else str(row["rank"]),
                 row["backend"],
-                seconds(row["median_seconds"]),
-                f"{seconds(row['p25_seconds'])} .. {seconds(row['p75_seconds'])}",
-                times(row["speedup"]),
-                "" if pd.isna(row["speedup_low"]) else f"{times(row['speedup_low'])} .. {times(row['speedup_high'])}",
+                seconds(row["median_seconds"], row["median_low_seconds"], row["median_high_seconds"]),
+                times(row["speedup"], row["speedup_low"], row["speedup_high"]),
+                _interval(row),
+                _or(row["comparison"]),
+                _share(row["limit_fraction"]),
                 number(row["gflop_per_second"]),
+                size(row["peak_memory_bytes"]),
+                seconds(row["prepare_seconds"] + row["first_call_seconds"]),
+                "" if pd.isna(row["break_even_calls"]) else f"{row['break_even_calls']:,d} calls",
                 number(row["mean_absolute_error"], ".1e"),
-                number(row["max_error_over_bound"], ".2g"),
                 _or(row["precision_class"]),
-                Text("" if pd.isna(row["flags"]) else plain(row["flags"])),
+                Text(plain(_or(row["flags"]))),
             )
         parts: list[RenderableType] = [table] if table.row_count else [title]
         parts += [_not_timed(row) for _, row in rows[rows["status"] != Status.TIMED.value].iterrows()]
@@ -129,6 +136,45 @@ def unasked(records: pd.DataFrame) -> RenderableType | None:
     return Group(*(Text(line, style="dim") for line in lines)) if lines else None
 
 
+def machine(peaks: Mapping[str, Any], findings: Sequence[Mapping[str, str]]) -> Iterator[RenderableType]:
+    """What a machine could do at best, and what is to be known before it is trusted.
+
+    Args:
+        peaks: As ``cost.Peaks.as_json`` has it.
+        findings: As ``doctor.as_json`` has them.
+    """
+    rates = Table(title="What it could do at best", title_justify="left", box=None, pad_edge=False)
+    for heading in ("what", "rate", "measured by"):
+        rates.add_column(heading)
+    for dtype, rate in peaks["arithmetic"].items():
+        rates.add_row(f"arithmetic, {dtype}", f"{rate['flop_per_second'] / 1e9:,.0f} GFLOP/s", plain(rate["source"]))
+    for product in peaks["products"]:
+        rate = f"{product['flop_per_second'] / 1e9:,.0f} GFLOP/s"
+        rates.add_row(f"GEMM of {plain(product['library'])}, {product['dtype']}", rate, plain(product["detail"]))
+    for level in peaks["levels"]:
+        held = "" if level["capacity_bytes"] is None else f", {size(level['capacity_bytes'])}"
+        rates.add_row(f"reading from {level['name']}{held}", f"{level['bytes_per_second'] / 1e9:,.0f} GB/s", "")
+    yield rates
+    if peaks["missing"]:
+        yield Group(*(Text(f"not measured: {plain(line)}", style="dim") for line in peaks["missing"]))
+    lines = [Text("What to know before you trust it", style="bold")]
+    yield Group(*lines, *(_finding(finding) for finding in findings))
+
+
+def warnings(findings: Sequence[Mapping[str, str]]) -> RenderableType | None:
+    """The doctor's warnings about the machine of a run; None where there is none."""
+    found = [_finding(finding) for finding in findings if finding["level"] == "warning"]
+    return Group(Text("About this machine:", style="bold"), *found) if found else None
+
+
+def _finding(finding: Mapping[str, str]) -> Text:
+    style = {"warning": "bold yellow", "note": "bold"}.get(finding["level"], "green")
+    advice = f" -> {plain(finding['advice'])}" if finding["advice"] else ""
+    return Text.assemble(
+        "  ", (f"{finding['level']} ", style), f"{plain(finding['topic'])}: {plain(finding['saw'])}{advice}"
+    )
+
+
 def groups(records: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:
     """The rows of each device, case and mode, in the order in which they were measured."""
     for key, rows in records.groupby(GROUP, sort=False):
@@ -136,19 +182,31 @@ def groups(records: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.Dat
         yield (device, case, mode), rows
 
 
-def seconds(value: float | None) -> str:
-    """A time with three digits and the unit that suits it."""
+def seconds(value: float | None, low: float | None = None, high: float | None = None) -> str:
+    """A time in the unit that suits it, with the digits that its interval supports (two without one)."""
     if value is None or pd.isna(value):
         return ""
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if value >= 0.9995 * size or unit == "µs":
-            return f"{_digits(value / size)} {unit}"
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if value >= 0.9995 * scale or unit == "µs":
+            return f"{_supported(value / scale, _half(low, high, scale))} {unit}"
     raise AssertionError("the last unit takes everything")
 
 
-def times(value: float | None) -> str:
-    """A ratio, as in 1.86x."""
-    return "" if value is None or pd.isna(value) else f"{_digits(value)}x"
+def times(value: float | None, low: float | None = None, high: float | None = None) -> str:
+    """A ratio, as in 1.86x, with the digits that its interval supports (two without one)."""
+    if value is None or pd.isna(value):
+        return ""
+    return "1x" if value == low == high else f"{_supported(value, _half(low, high))}x"
+
+
+def size(value: float | None) -> str:
+    """Bytes in the unit that suits them; empty if missing, 0 below a kibibyte."""
+    if value is None or pd.isna(value):
+        return ""
+    for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if value >= scale:
+            return f"{_significant(value / scale, 2)} {unit}"
+    return "0"
 
 
 def number(value: float | None, form: str = "") -> str:
@@ -176,6 +234,15 @@ def _winners(best: pd.DataFrame) -> str:
     return "; ".join(f"{' = '.join(rows['backend'])} ({_or(name) or 'no class'})" for name, rows in groups)
 
 
+def _fastest(row: pd.Series) -> tuple[str, str, str]:
+    """Time, ratio and share of the limit of a winner."""
+    return (
+        seconds(row["median_seconds"], row["median_low_seconds"], row["median_high_seconds"]),
+        times(row["speedup"], row["speedup_low"], row["speedup_high"]),
+        _share(row["limit_fraction"]),
+    )
+
+
 def _timed(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["status"] == Status.TIMED.value].sort_values(["median_seconds"])
 
@@ -191,9 +258,46 @@ def _or(value: Any) -> str:
     return "" if pd.isna(value) else str(value)
 
 
+def _interval(row: pd.Series) -> str:
+    low, high = row["speedup_low"], row["speedup_high"]
+    if pd.isna(low) or pd.isna(high) or pd.isna(row["comparison"]):
+        return ""
+    half = _half(low, high)
+    return f"{_supported(low, half)}x .. {_supported(high, half)}x"
+
+
+def _share(fraction: float) -> str:
+    return "" if pd.isna(fraction) else f"{_significant(100 * fraction, 2)} %"
+
+
+def _half(low: float | None, high: float | None, scale: float = 1.0) -> float | None:
+    """Half the width of an interval; None without one."""
+    if low is None or high is None or pd.isna(low) or pd.isna(high):
+        return None
+    return (high - low) / 2 / scale
+
+
+def _supported(value: float, half: float | None) -> str:
+    """A number whose last digit is the first that its interval leaves open; four significant digits at the most."""
+    digits = 2
+    if half is not None:
+        digits = MOST_DIGITS if half <= 0 else _exponent(value) - _exponent(half) + 1
+    return _significant(value, max(1, min(MOST_DIGITS, digits)))
+
+
+def _significant(value: float, digits: int) -> str:
+    """So many significant digits, without an exponent."""
+    decimals = digits - 1 - _exponent(value)
+    rounded = round(value, decimals)
+    if _exponent(rounded) > _exponent(value):  # 9.99 becomes 10.0: one decimal less says the same
+        decimals -= 1
+    return f"{rounded:,.{max(0, decimals)}f}"
+
+
+def _exponent(value: float) -> int:
+    return math.floor(math.log10(abs(value))) if value else 0
+
+
 def _digits(value: float) -> str:
     """Three significant digits, without an exponent."""
-    for bound, form in ((0.09995, ".3g"), (0.9995, ".3f"), (9.995, ".2f"), (99.95, ".1f")):
-        if abs(value) < bound:
-            return format(value, form)
-    return format(round(value), ",d")
+    return _significant(value, 3)

@@ -1,4 +1,4 @@
-"""What a backend's worker can be asked: load, support, examine; prepare, exercise, warm up, sample, check, release.
+"""What a backend's worker can be asked: load, support, examine; prepare, exercise, warm up, place, sample, check ...
 
 Nothing of the expected values is ever here: results leave as files, what was observed leaves as numbers, and the
 parent decides.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import functools
-import gc
+import math
+import random
+import resource
 import statistics
 import sys
 import time
@@ -24,7 +26,7 @@ from harness.correctness.behaviour import same_bits
 from harness.correctness.gate import judge_facts
 from harness.correctness.inputs import make_inputs
 from harness.machine import threads
-from harness.process import observation
+from harness.process import memory, observation
 from harness.registry import Entry
 from harness.timing.clock import Call, Clock
 
@@ -43,6 +45,8 @@ POISON: Final = 0x40
 SMALL_BLOCKS, SMALL_BYTES = 7, 1024
 #: ``again`` calls at most this often, holds at most so many bytes of results, and takes about so many seconds.
 HELD_CALLS, HELD_BYTES, HELD_SECONDS = 32, 64 * 2**20, 0.2
+#: ``place`` first takes so many blocks of memory at most, of so many bytes at most, and frees a part of them.
+SCATTERED_BLOCKS, SCATTERED_BYTES = 100, 40_000
 
 
 @dataclasses.dataclass
@@ -60,6 +64,7 @@ class _Prepared:
         wait: Returns when a result exists.
         kept: Results of some of the calls of the last sample.
         kept_forward: The same of its forward alone.
+        values: What the arrays hold, on the host, once ``place`` needs it: inputs by variation, then parameters.
     """
 
     case: Case
@@ -72,6 +77,7 @@ class _Prepared:
     forwards: list[Call] = dataclasses.field(default_factory=list)
     kept: list[Any] = dataclasses.field(default_factory=list)
     kept_forward: list[Any] = dataclasses.field(default_factory=list)
+    values: list[Mapping[str, Any]] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.calls = [_timed_call(self.case, self.kernel, self.parameters, inputs) for inputs in self.sets]
@@ -92,7 +98,9 @@ class Contestant:
             "exercise": self.exercise,
             "changed": self.changed,
             "warm_up": self.warm_up,
+            "place": self.place,
             "sample": self.sample,
+            "memory": self.memory,
             "kept": self.kept,
             "check": self.check,
             "release": self.release,
@@ -112,6 +120,10 @@ class Contestant:
         self._likes: dict[str, NativeArray] = {}
         #: The case that was examined last, with its kernels, or what preventing each of them said.
         self._examined: tuple[Case, dict[str, Any]] | None = None
+        #: What another kernel of the prepared case cost, its first call included, in seconds.
+        self._kernel_seconds: float | None = None
+        #: Memory that is held only so that other memory lies elsewhere.
+        self._scattered: list[Any] = []
 
     @property
     def backend(self) -> Backend:
@@ -248,7 +260,12 @@ class Contestant:
             results = self._exercises[what](prepared)
             prepared.wait(tuple(results.values()))
         said = self._hand_over(prepared.case, results, inputs, Path(directory), earlier)
-        return said | {"operators": operators, "call_seconds": call_seconds, "convert_seconds": convert_seconds}
+        return said | {
+            "operators": operators,
+            "call_seconds": call_seconds,
+            "convert_seconds": convert_seconds,
+            "kernel_seconds": self._kernel_seconds,
+        }
 
     def changed(self, directory: str) -> dict[str, Any]:
         """Say which inputs are no longer what they were made as; leave the first results, as they are now."""
@@ -266,10 +283,57 @@ class Contestant:
         return {"changed": found, "replaced": self._watch.replaced()}
 
     def warm_up(self, seconds: float, at_least: int) -> dict[str, Any]:
-        """Run the kernel for a while; the times come back to be kept apart."""
+        """Run the kernel for a while; the times come back to be kept apart, with how many threads that kept busy."""
         prepared = self.prepared
         prepared.first = {}
-        return {"stretches": self._clock.warm_up(prepared.calls, prepared.wait, seconds, at_least)}
+        before, start = threads.usage(), time.perf_counter()
+        stretches = self._clock.warm_up(prepared.calls, prepared.wait, seconds, at_least)
+        busy = threads.busy(before, threads.usage(), time.perf_counter() - start)
+        return {"stretches": stretches, "busy": busy}
+
+    def place(self, kernel: bool) -> dict[str, Any]:
+        """Lay all arrays at new places in memory, with the values that they have; and make the kernel anew, if asked.
+
+        Where arrays happen to lie moves times by several per cent, and stays for as long as they do; so it is drawn
+        anew for every sample, and becomes noise that averages out (Curtsinger and Berger, Stabilizer: Statistically
+        Sound Performance Evaluation, ASPLOS'13, do it to code, too).
+        """
+        prepared, case = self.prepared, self.prepared.case
+        if not prepared.values:
+            every = [make_inputs(case, variation) for variation in range(len(prepared.sets))]
+            inputs = [{name: made[name] for name in made if name not in PARAMETERS} for made in every]
+            prepared.values = [*inputs, {name: every[0][name] for name in PARAMETERS if name in every[0]}]
+        lot = random.SystemRandom()
+        # As many small blocks as large ones: an allocator keeps a list for each size.
+        sizes = [round(2 ** lot.uniform(4, math.log2(SCATTERED_BYTES))) for _ in range(lot.randrange(SCATTERED_BLOCKS))]
+        blocks = [np.empty(size, np.uint8) for size in sizes]
+        # Holes between what stays; dropped only after the old arrays have been replaced, so that these move, too.
+        self._scattered = lot.sample(blocks, 2 * len(blocks) // 3)
+        del blocks
+        *inputs, parameters = [
+            {name: self._to_device(array, case) for name, array in values.items()} for values in prepared.values
+        ]
+        made = self._prepare(case, parameters) if kernel else prepared.kernel
+        if case.mode == "forward" and not kernel:
+            parameters = prepared.parameters  # the kernel has these
+        moved = _Prepared(case, made, parameters, inputs, {}, prepared.wait, values=prepared.values)
+        moved.wait(tuple(array for arrays in (parameters, *inputs) for array in arrays.values()))
+        self._prepared = moved
+        return {}
+
+    def memory(self, calls: int) -> dict[str, Any]:
+        """Measure the memory that a call takes; of several the least, for a first touch may add some."""
+        prepared, wait = self.prepared, self.prepared.wait
+        prepared.kept, prepared.kept_forward = [], []
+
+        def once(number: int) -> None:
+            wait(prepared.calls[number % len(prepared.calls)]())
+
+        peaks = [
+            memory.peak_bytes(functools.partial(once, number), self.backend.device) for number in range(max(1, calls))
+        ]
+        known = [peak for peak in peaks if peak is not None]
+        return {"peak_bytes": min(known, default=None)}
 
     def sample(
         self, calls: int, first: int, settle_seconds: float, forward: bool, keep: Sequence[int] = ()
@@ -278,11 +342,13 @@ class Contestant:
         prepared, wait = self.prepared, self.prepared.wait
         prepared.kept, prepared.kept_forward = [], []
         self._clock.settle(prepared.calls, wait, settle_seconds)
+        switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
         seconds, prepared.kept = self._clock.sample(prepared.calls, wait, calls, first, keep)
         alone = None
         if forward:
             alone, prepared.kept_forward = self._clock.sample(prepared.forwards, wait, calls, first, keep)
-        return {"seconds": seconds, "forward_seconds": alone}
+        switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - switches
+        return {"seconds": seconds, "forward_seconds": alone, "involuntary_switches": switches}
 
     def kept(self, forward: bool, directory: str) -> dict[str, Any]:
         """Of what the last sample kept, or its forward alone, leave in ``directory`` what differs most from the rest.
@@ -332,11 +398,8 @@ class Contestant:
 
     def release(self) -> dict[str, Any]:
         """Let the case go, and its memory."""
-        self._prepared = None
-        gc.collect()
-        if sys.platform == "linux":
-            # glibc keeps freed arrays for later; while this worker is stopped, others need them.
-            ctypes.CDLL(None).malloc_trim(0)
+        self._prepared, self._scattered = None, []
+        memory.trim()  # while this worker is stopped, others need what it has freed
         return {}
 
     def _borrows_torch(self, prepared: _Prepared) -> bool:
@@ -428,13 +491,17 @@ class Contestant:
         """
         case = prepared.case
         parameters = self._parameters(case, "integers")
-        kernel = self._prepare(case, parameters)
         inputs = self._inputs(case, 0, "integers")
+        start = time.perf_counter()
+        kernel = self._prepare(case, parameters)
         if case.mode == "forward":
             results = call(case, kernel, parameters, inputs)
             prepared.wait(tuple(results.values()))
+            self._kernel_seconds = time.perf_counter() - start
             return results
         output = _timed_forward(kernel, parameters, inputs)()
+        prepared.wait(output)
+        self._kernel_seconds = time.perf_counter() - start
         call(case, prepared.kernel, prepared.parameters, prepared.sets[0])
         return _named((output, *kernel.backward(inputs["grad_output"])))
 

@@ -13,6 +13,7 @@ process group. What that asks for:
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import secrets
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -53,13 +55,17 @@ ANSWER_KEYS: Final = {
         *("prepare_seconds", "first_call_seconds", "threads", "affinity", "inputs", "native_bases", "home_made"),
         *_RESULT_KEYS,
     },
-    "exercise": {"operators", "call_seconds", "convert_seconds", *_RESULT_KEYS},
+    "exercise": {"operators", "call_seconds", "convert_seconds", "kernel_seconds", *_RESULT_KEYS},
     "changed": {"changed", "replaced"},
-    "warm_up": {"stretches"},
-    "sample": {"seconds", "forward_seconds"},
+    "warm_up": {"stretches", "busy"},
+    "sample": {"seconds", "forward_seconds", "involuntary_switches"},
+    "memory": {"peak_bytes"},
     "kept": _RESULT_KEYS,
     "check": {"fresh_seconds", "seen_seconds", "affinity", *_RESULT_KEYS},
     "expect": {"quadratics"},
+    "arithmetic": {"flop_per_second", "source"},
+    "product": {"flop_per_second", "detail"},
+    "bandwidth": {"bytes_per_second", "source"},
 }
 #: Compile caches, by the variable that moves each one.
 CACHE_VARIABLES: Final = {
@@ -68,6 +74,9 @@ CACHE_VARIABLES: Final = {
     "TORCHINDUCTOR_CACHE_DIR": "inductor",
     "TRITON_CACHE_DIR": "triton",
 }
+#: A variable of random length in each worker's environment, up to a page.
+PADDING: Final = "BILINEAR_BENCH_PADDING"
+PADDING_BYTES: Final = 4096
 #: A worker for the CPU sees no GPU: no context, no device memory, no driver threads.
 NO_GPU: Final = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
 
@@ -332,7 +341,8 @@ class Supervisor:
         self.cold = cold
         self._cache = cache
         self._workers: dict[tuple[str, str], Worker] = {}
-        self._spawned = 0
+        #: Numbers what is private to each worker.
+        self._numbers = itertools.count(1)
         self._root = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
 
     def __enter__(self) -> Self:
@@ -369,10 +379,8 @@ class Supervisor:
     def _contestant(self, key: tuple[str, str], device: str) -> tuple[Worker, bool]:
         if key in self._workers and self._workers[key].alive:
             return self._workers[key], False
-        cache = self._root / f"cache{self._spawned}" if self.cold else self._cache
-        variables = {variable: str(cache / folder) for variable, folder in CACHE_VARIABLES.items()}
-        for folder in variables.values():
-            Path(folder).mkdir(parents=True, exist_ok=True)
+        cache = self._root / f"cache{next(self._numbers)}" if self.cold else self._cache
+        variables = _cache_variables(cache)
         empty = not any(any(Path(folder).iterdir()) for folder in variables.values())
         self._workers[key] = self._spawn("contestant", variables | (NO_GPU if device == "cpu" else {}))
         return self._workers[key], empty
@@ -388,6 +396,26 @@ class Supervisor:
             self._workers[key] = self._spawn("referee", NO_GPU)
         return self._workers[key]
 
+    def surveyor(self, name: str, variables: Mapping[str, str] | None = None) -> Worker:
+        """Return a new worker that measures the machine; `discard_surveyor` ends it.
+
+        Args:
+            name: Whose rates it measures; an earlier one of that name is ended.
+            variables: Environment variables on top of the others.
+
+        Raises:
+            WorkerError: It did not start.
+        """
+        self.discard_surveyor(name)
+        # A folder of its own: what it compiles shall not make an empty cache look filled to a contestant.
+        given = _cache_variables(self._cache / "surveyor") | NO_GPU | dict(variables or {})
+        worker = self._workers[f"surveyor of {name}", "cpu"] = self._spawn("surveyor", given)
+        return worker
+
+    def discard_surveyor(self, name: str) -> None:
+        """Kill a surveyor, if there is one."""
+        self.discard(f"surveyor of {name}", "cpu")
+
     def discard(self, name: str, device: str) -> None:
         """Kill a worker, if there is one; the next request for it starts another."""
         worker = self._workers.pop((name, device), None)
@@ -395,8 +423,9 @@ class Supervisor:
             worker.kill()
 
     def _spawn(self, role: str, variables: dict[str, str]) -> Worker:
-        self._spawned += 1
-        directory = self._root / f"worker{self._spawned}"
+        directory = self._root / f"worker{next(self._numbers)}"
+        # Where the stack begins depends on the size of the environment, and moves times (Mytkowicz et al., ASPLOS'09).
+        variables = variables | {PADDING: "x" * secrets.randbelow(PADDING_BYTES)}
         return Worker(role, directory, variables, self.thread_budget, self.freeze)
 
 
@@ -411,6 +440,14 @@ def default_cache() -> Path:
         return checkout / ".cache" / "compiled"
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "bilinear-bench"
+
+
+def _cache_variables(cache: Path) -> dict[str, str]:
+    """Variables that put every compile cache into this folder; the folders are made."""
+    variables = {variable: str(cache / folder) for variable, folder in CACHE_VARIABLES.items()}
+    for folder in variables.values():
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    return variables
 
 
 def _runs(process: psutil.Process) -> bool:

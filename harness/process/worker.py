@@ -1,4 +1,4 @@
-"""The child process: one backend (or the reference), one device, one thread budget.
+"""The child process: one backend (or the reference, or a surveyor), one device, one thread budget.
 
 Started by the supervisor as ``python -P -m harness.process.worker CONFIGURATION``. It binds itself to its CPUs before
 it imports anything that has a thread pool, then answers requests, one JSON line each, over two private pipes. Its
@@ -24,6 +24,7 @@ from harness.machine import threads
 ROLES: Final = {
     "contestant": ("harness.process.contestant", "Contestant"),
     "referee": ("harness.process.referee", "Referee"),
+    "surveyor": ("harness.process.surveyor", "Surveyor"),
 }
 #: prctl(2): the signal that this process gets when its parent dies.
 _PR_SET_PDEATHSIG: Final = 1

@@ -1,12 +1,17 @@
-"""What a case costs at the least: a case in, floating-point operations and bytes out. Pure."""
+"""What a case costs at the least: a case in, floating-point operations and bytes out, and time on a machine. Pure."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 if TYPE_CHECKING:
     from harness.case import Case
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 #: Forward is one contraction. A step needs three: the output, both input gradients out of one pass over
 #: dZ[b,i,j] = sum_o grad_output[b,o] weight[o,i,j], and the weight's gradient.
@@ -16,6 +21,100 @@ CONTRACTIONS: Final = {"forward": 1, "forward_backward": 3}
 INPUT_SETS: Final = 2
 #: What an interpreter with a framework in it takes before any array, BLAS buffers and compiling included, in bytes.
 PROCESS_BYTES: Final = 650 * 2**20
+#: Dtypes that have a limit. Half-precision and tf32 products may run on units whose rate is not measured.
+LIMITED_DTYPES: Final = ("float32", "float64")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rate:
+    """The most floating-point operations per second, and what was measured to say so."""
+
+    flop_per_second: float
+    source: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Product:
+    """The best GEMM of one library.
+
+    Attributes:
+        library: ``numpy``, ``torch.mm``, ``torch oneDNN`` or ``jax``.
+        dtype: Element type of both matrices and of their product.
+        flop_per_second: 2 n**3 over the shortest time.
+        detail: What multiplies behind the library, as it says itself: ``OpenBLAS 0.3.30 SkylakeX``.
+    """
+
+    library: str
+    dtype: str
+    flop_per_second: float
+    detail: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Level:
+    """One level of the memory, for all threads of the budget together.
+
+    Attributes:
+        name: ``L1``, ``L2``, ``L3`` or ``memory``.
+        capacity_bytes: Of all the caches that the threads reach, each counted once; None for memory.
+        bytes_per_second: What all threads together read.
+    """
+
+    name: str
+    capacity_bytes: int | None
+    bytes_per_second: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Peaks:
+    """What a machine can do under the run's thread budget.
+
+    Attributes:
+        arithmetic: The arithmetic peak, by dtype; a dtype that could not be measured is not there.
+        products: Each library's best GEMM, for the dtypes it has.
+        levels: The memory's levels, smallest first.
+        missing: What could not be measured and why, a line each.
+    """
+
+    arithmetic: Mapping[str, Rate]
+    products: tuple[Product, ...]
+    levels: tuple[Level, ...]
+    missing: tuple[str, ...] = ()
+
+    def best(self, other: Peaks) -> Peaks:
+        """The higher of each two rates, and what is missing in both: a machine disturbed once is no slower for it."""
+        rates = [*self.arithmetic.items(), *other.arithmetic.items()]
+        products = [((product.library, product.dtype), product) for product in (*self.products, *other.products)]
+        levels = [(level.name, level) for level in (*self.levels, *other.levels)]
+        memory_last = sorted(
+            _best(levels, lambda level: level.bytes_per_second).values(),
+            key=lambda level: math.inf if level.capacity_bytes is None else level.capacity_bytes,
+        )
+        return Peaks(
+            _best(rates, lambda rate: rate.flop_per_second),
+            tuple(_best(products, lambda product: product.flop_per_second).values()),
+            tuple(memory_last),
+            tuple(line for line in self.missing if line in other.missing),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON can hold it; ``from_json`` reads it back."""
+        return {
+            "arithmetic": {dtype: dataclasses.asdict(rate) for dtype, rate in self.arithmetic.items()},
+            "products": [dataclasses.asdict(product) for product in self.products],
+            "levels": [dataclasses.asdict(level) for level in self.levels],
+            "missing": list(self.missing),
+        }
+
+    @classmethod
+    def from_json(cls, said: Mapping[str, Any]) -> Self:
+        """Read what ``as_json`` gave."""
+        return cls(
+            {dtype: Rate(**rate) for dtype, rate in said["arithmetic"].items()},
+            tuple(Product(**product) for product in said["products"]),
+            tuple(Level(**level) for level in said["levels"]),
+            tuple(said["missing"]),
+        )
 
 
 def flop(case: Case) -> int:
@@ -28,6 +127,43 @@ def array_bytes(case: Case) -> int:
     """Bytes of everything that goes in and comes out once, in the case's dtype."""
     shapes = [*case.shapes().values(), *case.result_shapes().values()]
     return sum(math.prod(shape) for shape in shapes) * case.itemsize
+
+
+def limit_seconds(case: Case, peaks: Peaks) -> float | None:
+    """Least time in seconds that the case can take on the CPU: for its arithmetic or for its bytes, whichever is more.
+
+    The bytes are read at the rate of the smallest level that holds them all. Where one of the two rates is unknown, the
+    other one is the limit; None where both are, and for dtypes and precisions outside ``LIMITED_DTYPES``.
+    """
+    if case.dtype not in LIMITED_DTYPES or case.precision != "ieee":
+        return None
+    parts = []
+    if (rate := peaks.arithmetic.get(case.dtype)) is not None:
+        parts.append(flop(case) / rate.flop_per_second)
+    if (level := _holding(array_bytes(case), peaks.levels)) is not None:
+        parts.append(array_bytes(case) / level.bytes_per_second)
+    return max(parts, default=None)
+
+
+def _best(found: Iterable[tuple[Key, Value]], rate: Callable[[Value], float]) -> dict[Key, Value]:
+    """Of each key's values the one with the highest rate; keys in the order in which they are first met."""
+    best: dict[Key, Value] = {}
+    for key, value in found:
+        if key not in best or rate(value) > rate(best[key]):
+            best[key] = value
+    return best
+
+
+def _holding(size_bytes: int, levels: tuple[Level, ...]) -> Level | None:
+    """The smallest level that holds so many bytes.
+
+    Memory counts only beside caches: where none is known, the bytes may lie in one, and memory's rate is too low.
+    """
+    caches = [(level.capacity_bytes, level) for level in levels if level.capacity_bytes is not None]
+    holding = [(capacity, level) for capacity, level in caches if capacity >= size_bytes]
+    if holding:
+        return min(holding, key=lambda pair: pair[0])[1]
+    return next((level for level in levels if level.capacity_bytes is None), None) if caches else None
 
 
 def contestant_bytes(case: Case, workspace_bytes: int) -> int:

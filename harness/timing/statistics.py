@@ -1,23 +1,41 @@
 """From samples to statistics: pure functions, each with its source.
 
-Everything is by order statistics: timings are skewed and have outliers, so means and standard deviations describe them
-badly (Hoefler and Belli, Scientific Benchmarking of Parallel Computing Systems, SC'15, rules 5 to 8).
+Timings are skewed and have outliers, so nothing here trusts a mean or a standard deviation where there is another way
+(Hoefler and Belli, Scientific Benchmarking of Parallel Computing Systems, SC'15, rules 5 to 8). Two backends are
+compared by the logarithm of the ratio of their times, block by block: the samples of a block are neighbours in time, so
+whatever slows the machine down slows both and cancels, and the order within a block is drawn, so what is left has no
+preferred sign.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
-#: Confidence level of every interval.
+from harness.record import Relation
+from harness.timing import levels
+
+#: Confidence level of every interval that assumes no distribution.
 LEVEL: Final = 0.99
-#: Times closer than this, as a ratio, are called a tie whatever the interval says.
-EQUIVALENCE: Final = 0.02
+#: Fewest values for such an interval: with ten, both kinds exist at ``LEVEL`` and check each other.
+LEAST_VALUES: Final = 10
+#: With fewer, Student's interval has to do. Nothing checks that the values are normal then, so its level is higher.
+FEW_LEVEL: Final = 0.999
+#: Fewest values for that one.
+FEWEST_VALUES: Final = 3
+#: Equivalence band: ratios between 1 / 1.02 and 1.02 are no difference that anybody should act on.
+BAND: Final = 0.02
+#: Without any interval (one or two slow samples), two share a rank unless every ratio seen is beyond this factor.
+UNPROVEN: Final = 1.5
+#: Up to this many values the distribution of the signed-rank statistic is computed exactly.
+EXACT_VALUES: Final = 200
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -27,6 +45,11 @@ class Interval:
     estimate: float
     low: float | None
     high: float | None
+
+    @property
+    def half_width(self) -> float | None:
+        """Half the distance of the ends; None without them."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,6 +62,29 @@ class Summary:
     mean: float
     p75: float
     p95: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Comparison:
+    """How one backend's times compare with another's.
+
+    Attributes:
+        ratio: The other's time / this one's, with its interval: above 1 is faster than the other.
+        relation: What may be said.
+        half_width: Relative, of the wider of the two intervals that must agree; None without an interval.
+        unit: ``block`` or ``process``: what was counted as one value.
+        units: How many of them there were.
+        block_spread: Standard deviation of the log-ratio among the blocks of a process; None with fewer than two.
+        process_spread: The same between processes, noise of the blocks taken off; None with one process.
+    """
+
+    ratio: Interval
+    relation: Relation
+    half_width: float | None
+    unit: str
+    units: int
+    block_spread: float | None = None
+    process_spread: float | None = None
 
 
 def summarize(seconds: Sequence[float]) -> Summary:
@@ -62,37 +108,119 @@ def median_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     """
     ordered = np.sort(np.asarray(values, dtype=float))
     estimate = float(np.median(ordered))
-    rank = _rank(len(ordered), level)
+    rank = _sign_rank(len(ordered), level)
     if rank == 0:
         return Interval(estimate, None, None)
     return Interval(estimate, float(ordered[rank - 1]), float(ordered[-rank]))
 
 
-def paired_ratio(numerator: Mapping[int, float], denominator: Mapping[int, float]) -> Interval | None:
-    """The median of ``numerator / denominator`` over the blocks that both were in, with its interval; None without one.
+def hodges_lehmann(values: Sequence[float], level: float = LEVEL) -> Interval:
+    """The Hodges-Lehmann estimate of a symmetric distribution's centre, with its exact signed-rank interval.
 
-    The samples of a block are neighbours in time, so whatever slows the machine down slows both, and cancels.
+    The estimate is the median of the averages of all pairs, a value with itself included (Walsh averages); the k-th
+    smallest and k-th largest of them enclose the centre with probability 1 - 2 P(W < k), W being Wilcoxon's
+    signed-rank statistic (Hollander, Wolfe and Chicken, Nonparametric Statistical Methods, 3rd ed., sections 3.2 and
+    3.3). SciPy has the test (`scipy.stats.wilcoxon`) and neither the estimate nor the interval.
     """
-    shared = sorted(set(numerator) & set(denominator))
-    if not shared:
+    array = np.asarray(values, dtype=float)
+    first, second = np.triu_indices(len(array))
+    averages = np.sort((array[first] + array[second]) / 2)
+    estimate = float(np.median(averages))
+    rank = _signed_rank(len(array), level)
+    if rank == 0:
+        return Interval(estimate, None, None)
+    return Interval(estimate, float(averages[rank - 1]), float(averages[-rank]))
+
+
+def student(values: Sequence[float], level: float = FEW_LEVEL) -> Interval:
+    """The mean with Student's interval, for values too few for an interval without a distribution."""
+    array = np.asarray(values, dtype=float)
+    mean = float(array.mean())
+    if len(array) < FEWEST_VALUES:
+        return Interval(mean, None, None)
+    half = float(stats.t.ppf((1 + level) / 2, len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array)))
+    return Interval(mean, mean - half, mean + half)
+
+
+def relate(interval: Interval, band: float = BAND) -> Relation:
+    """What an interval of a log-ratio allows to say.
+
+    Args:
+        interval: Of log(other's time / this one's).
+        band: Ratios from 1 / (1 + band) to 1 + band are no difference; declared before anything is measured.
+    """
+    low, high, edge = interval.low, interval.high, math.log1p(band)
+    if low is None or high is None:
+        return Relation.AMBIGUOUS
+    if -edge <= low and high <= edge:
+        return Relation.EQUIVALENT
+    if low > 0 and interval.estimate > edge:
+        return Relation.FASTER
+    if high < 0 and interval.estimate < -edge:
+        return Relation.SLOWER
+    return Relation.AMBIGUOUS
+
+
+def compare(
+    times: Mapping[int, float], others: Mapping[int, float], processes: Mapping[int, int], band: float = BAND
+) -> Comparison | None:
+    """Compare two backends over the blocks that both were in; None if there is no such block.
+
+    The Hodges-Lehmann estimate and its signed-rank interval speak, the median and its order-statistic interval, which
+    needs no symmetry, must agree: if they would say different things, the answer is ``ambiguous``. Where processes
+    differ by more than their blocks explain, a process is one value (the estimate over its blocks), whatever the
+    number of its blocks; counting its blocks instead would be pseudo-replication (Kalibera and Jones, Rigorous
+    Benchmarking in Reasonable Time, ISMM'13).
+
+    Args:
+        times: This one's time of a call in each block, in seconds.
+        others: The other's.
+        processes: For each block, which of its fresh processes each backend was measured in.
+        band: Of equivalence.
+    """
+    groups: dict[int, list[float]] = {}
+    for block in sorted(set(times) & set(others)):
+        groups.setdefault(processes.get(block, 0), []).append(math.log(others[block] / times[block]))
+    if not groups:
         return None
-    return median_interval([numerator[block] / denominator[block] for block in shared])
+    by_process = list(groups.values())
+    if levels.matter(by_process):
+        unit, values = "process", [hodges_lehmann(logs).estimate for logs in by_process]
+    else:
+        unit, values = "block", [log for logs in by_process for log in logs]
+    intervals = [student(values)]
+    if len(values) >= LEAST_VALUES:
+        intervals = [hodges_lehmann(values), median_interval(values)]
+    relations = {relate(interval, band) for interval in intervals}
+    widths = [interval.half_width for interval in intervals]
+    speaking = intervals[0]
+    split = levels.split(by_process)
+    return Comparison(
+        ratio=Interval(math.exp(speaking.estimate), _exp(speaking.low), _exp(speaking.high)),
+        relation=relations.pop() if len(relations) == 1 else Relation.AMBIGUOUS,
+        half_width=max((width for width in widths if width is not None), default=None),
+        unit=unit,
+        units=len(values),
+        block_spread=split.within,
+        process_spread=split.between,
+    )
 
 
-def ranks(seconds: Mapping[str, Mapping[int, float]]) -> dict[str, int]:
+def ranks(
+    seconds: Mapping[str, Mapping[int, float]], processes: Mapping[int, int], band: float = BAND
+) -> dict[str, int]:
     """Rank backends by speed; those that cannot be told apart from the fastest of their group share its rank.
-
-    Two are told apart when the interval of their block-by-block ratio excludes 1 and the ratio itself is more than
-    ``EQUIVALENCE`` away from it. Without an interval (few blocks) the smallest and largest ratio stand in for it.
 
     Args:
         seconds: For each backend the time of a call in each block, in seconds.
+        processes: For each block, which of its fresh processes each backend was measured in.
+        band: Of equivalence.
     """
     order = sorted(seconds, key=lambda name: float(np.median(list(seconds[name].values()))))
     given: dict[str, int] = {}
     leader = ""
     for place, name in enumerate(order, start=1):
-        if leader and tie(seconds[leader], seconds[name]):
+        if leader and tie(seconds[leader], seconds[name], processes, band):
             given[name] = given[leader]
         else:
             leader = name
@@ -100,19 +228,30 @@ def ranks(seconds: Mapping[str, Mapping[int, float]]) -> dict[str, int]:
     return given
 
 
-def tie(faster: Mapping[int, float], slower: Mapping[int, float]) -> bool:
+def tie(
+    faster: Mapping[int, float], slower: Mapping[int, float], processes: Mapping[int, int], band: float = BAND
+) -> bool:
     """Whether two backends cannot be told apart."""
-    shared = sorted(set(faster) & set(slower))
-    if not shared:
+    found = compare(faster, slower, processes, band)
+    if found is None:
         return False
-    ratios = [slower[block] / faster[block] for block in shared]
-    ratio = median_interval(ratios)
-    low, high = (min(ratios), max(ratios)) if ratio.low is None or ratio.high is None else (ratio.low, ratio.high)
-    return low <= 1 <= high or abs(ratio.estimate - 1) <= EQUIVALENCE
+    if found.ratio.low is None:
+        return min(slower[block] / faster[block] for block in set(faster) & set(slower)) < UNPROVEN
+    return found.relation is not Relation.FASTER
+
+
+def relative_half_width(values: Iterable[float]) -> float | None:
+    """Half-width of the interval of the median, as a share of the median; None without an interval."""
+    found = median_interval(list(values))
+    return None if found.half_width is None else found.half_width / found.estimate
+
+
+def _exp(value: float | None) -> float | None:
+    return None if value is None else math.exp(value)
 
 
 @functools.cache
-def _rank(count: int, level: float) -> int:
+def _sign_rank(count: int, level: float) -> int:
     """Largest k for which the k-th values from both ends enclose the median at ``level``; 0 if there is none."""
     if count == 0:
         return 0
@@ -121,3 +260,24 @@ def _rank(count: int, level: float) -> int:
     while rank > 0 and stats.binom.cdf(rank - 1, count, 0.5) > (1 - level) / 2:
         rank -= 1
     return rank
+
+
+@functools.cache
+def _signed_rank(count: int, level: float) -> int:
+    """Largest k for which the k-th Walsh averages from both ends enclose the centre; 0 if there is none."""
+    tail = (1 - level) / 2
+    if count > EXACT_VALUES:
+        mean, spread = count * (count + 1) / 4, math.sqrt(count * (count + 1) * (2 * count + 1) / 24)
+        return math.floor(mean + float(stats.norm.ppf(tail)) * spread)
+    # P(W <= k - 1) <= tail.
+    return int(np.searchsorted(np.cumsum(_signed_rank_probabilities(count)), tail, side="right"))
+
+
+def _signed_rank_probabilities(count: int) -> npt.NDArray[np.float64]:
+    """P(W = 0), P(W = 1), ...: each of the ranks 1 to n is in the sum or not, with even odds."""
+    probabilities = np.zeros(count * (count + 1) // 2 + 1)
+    probabilities[0] = 1.0
+    for rank in range(1, count + 1):
+        probabilities[rank:] += probabilities[:-rank].copy()
+        probabilities /= 2
+    return probabilities

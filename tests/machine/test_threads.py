@@ -93,3 +93,38 @@ def test_what_this_process_says_is_what_the_system_says():
     found = threads.read_back()
     assert found["affinity"] == sorted(os.sched_getaffinity(0))
     assert all({"internal_api", "num_threads"} <= set(one) for one in found["pools"])
+
+
+def schedstat(root, **threads_):
+    for name, (ran, waited) in threads_.items():
+        (root / name).mkdir(exist_ok=True)
+        (root / name / "schedstat").write_text(f"{ran} {waited} 17\n")
+    return threads.usage(root)
+
+
+def test_threads_that_ran_are_counted_and_so_is_how_many_wanted_to_at_a_time(tmp_path):
+    before = schedstat(tmp_path, main=(0, 0), pool=(5_000_000, 0), idle=(7_000_000, 0))
+    after = schedstat(
+        tmp_path,
+        main=(900_000_000, 100_000_000),
+        pool=(805_000_000, 200_000_000),
+        idle=(8_000_000, 0),
+        late=(300_000_000, 0),
+    )
+    found = threads.busy(before, after, seconds=1.0)
+    assert found["threads"] == 3
+    assert found["runnable"] == pytest.approx(1.0 + 1.0 + 0.001 + 0.3)
+
+
+def test_more_threads_than_the_budget_are_an_overload_and_a_main_thread_that_hands_over_is_none():
+    assert threads.overload({"threads": 3, "runnable": 2.2}, 2) is None
+    assert threads.overload({"threads": 4, "runnable": 3.6}, 2) == "oversubscribed(3.6)"
+    assert threads.overload(None, 2) is None
+
+
+def test_what_the_system_does_not_tell_is_unknown(tmp_path):
+    assert threads.usage(tmp_path) == {}
+    assert threads.busy({}, {}, 1.0) is None
+    schedstat(tmp_path, main=(1, 1))
+    (tmp_path / "main" / "schedstat").write_text("nonsense")
+    assert threads.usage(tmp_path) == {}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
@@ -43,3 +44,87 @@ def test_the_reference_needs_at_least_three_float64_copies_and_more_for_a_step()
     assert cost.reference_bytes(STEP) > cost.reference_bytes(CASE)
     half = dataclasses.replace(CASE, dtype="float16")
     assert cost.reference_bytes(half) == cost.reference_bytes(CASE)
+
+
+PEAKS = cost.Peaks(
+    {"float32": cost.Rate(1e9, "FMA chains"), "float64": cost.Rate(5e8, "FMA chains")},
+    (cost.Product("numpy", "float32", 9e8, "OpenBLAS"), cost.Product("jax", "float64", 4e8, "XLA")),
+    (cost.Level("L1", 1000, 1e9), cost.Level("L2", 10_000, 1e8), cost.Level("memory", None, 1e7)),
+    ("torch.mm in float32: torch is not installed",),
+)
+
+
+def with_levels(*levels):
+    return dataclasses.replace(PEAKS, levels=levels)
+
+
+def test_the_limit_is_the_arithmetics_where_that_takes_longer():
+    fast = with_levels(cost.Level("L1", 10**9, 1e15))
+    assert cost.limit_seconds(CASE, fast) == cost.flop(CASE) / 1e9
+    assert cost.limit_seconds(STEP, fast) == 3 * cost.flop(CASE) / 1e9
+    assert cost.limit_seconds(dataclasses.replace(CASE, dtype="float64"), fast) == cost.flop(CASE) / 5e8
+
+
+def test_the_limit_is_the_bytes_where_they_take_longer():
+    slow = with_levels(cost.Level("L1", 10**9, 1e3))
+    assert cost.limit_seconds(CASE, slow) == cost.array_bytes(CASE) / 1e3
+    assert cost.limit_seconds(STEP, slow) == cost.array_bytes(STEP) / 1e3
+
+
+@pytest.mark.parametrize(
+    ("shape", "rate"), [((1, 1, 1, 1), 1e9), ((1, 10, 10, 2), 1e9), ((1, 10, 10, 3), 1e8), ((1, 50, 50, 3), 1e7)]
+)
+def test_bytes_are_read_at_the_rate_of_the_smallest_level_that_holds_them_all(shape, rate):
+    case = Case(*shape)
+    bytes_alone = dataclasses.replace(PEAKS, arithmetic={}, levels=PEAKS.levels[::-1])
+    assert cost.limit_seconds(case, bytes_alone) == pytest.approx(cost.array_bytes(case) / rate)
+
+
+def test_a_level_that_the_bytes_just_fill_holds_them():
+    size = cost.array_bytes(CASE)
+    for capacity, rate in ((size, 1e3), (size - 1, 1e2)):
+        peaks = with_levels(cost.Level("L1", capacity, 1e3), cost.Level("L2", 10**6, 1e2))
+        assert cost.limit_seconds(CASE, peaks) == size / rate
+
+
+def test_where_one_rate_is_unknown_the_other_is_the_limit():
+    assert cost.limit_seconds(CASE, with_levels()) == cost.flop(CASE) / 1e9
+    assert cost.limit_seconds(CASE, with_levels(cost.Level("L1", 10, 1.0))) == cost.flop(CASE) / 1e9  # too small
+    bytes_alone = dataclasses.replace(PEAKS, arithmetic={})
+    assert cost.limit_seconds(CASE, bytes_alone) == cost.array_bytes(CASE) / 1e9
+
+
+def test_without_a_known_cache_memorys_rate_is_no_limit():
+    # What a cache holds comes faster than memory gives it, so a right backend could beat that limit.
+    memory = cost.Level("memory", None, 1.0)
+    assert cost.limit_seconds(CASE, with_levels(memory)) == cost.flop(CASE) / 1e9
+    assert cost.limit_seconds(CASE, cost.Peaks({}, (), (memory,))) is None
+
+
+@pytest.mark.parametrize("changes", [{"dtype": "float16"}, {"dtype": "bfloat16"}, {"precision": "tf32"}])
+def test_a_case_whose_rate_is_not_measured_has_no_limit(changes):
+    assert cost.limit_seconds(dataclasses.replace(CASE, **changes), PEAKS) is None
+    assert cost.limit_seconds(CASE, cost.Peaks({}, (), ())) is None
+
+
+def test_peaks_survive_json():
+    assert cost.Peaks.from_json(json.loads(json.dumps(PEAKS.as_json()))) == PEAKS
+    empty = cost.Peaks({}, (), ())
+    assert cost.Peaks.from_json(json.loads(json.dumps(empty.as_json()))) == empty
+
+
+def test_of_two_surveys_the_higher_rate_of_each_thing_counts_and_what_neither_has_is_missing():
+    again = cost.Peaks(
+        {"float32": cost.Rate(2e9, "quiet now"), "float64": cost.Rate(4e8, "disturbed")},
+        (cost.Product("numpy", "float32", 8e8, "OpenBLAS"), cost.Product("torch.mm", "float32", 7e8, "MKL")),
+        (cost.Level("L1", 1000, 2e9), cost.Level("L2", 10_000, 5e7), cost.Level("L3", 10**5, 4e7)),
+        ("jax in float32: killed",),
+    )
+    best = PEAKS.best(again)
+    assert {dtype: rate.flop_per_second for dtype, rate in best.arithmetic.items()} == {"float32": 2e9, "float64": 5e8}
+    assert best.products == (*PEAKS.products, again.products[1])
+    assert [(level.name, level.bytes_per_second) for level in best.levels] == [
+        *(("L1", 2e9), ("L2", 1e8), ("L3", 4e7), ("memory", 1e7))
+    ]
+    assert best.missing == ()
+    assert PEAKS.best(PEAKS) == PEAKS

@@ -1,0 +1,693 @@
+"""Is this machine fit to measure on? What was seen and what to do about it, before any time is spent.
+
+``gather`` looks at the machine for about a second; all that judges is a pure function of the facts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, Final
+
+import psutil
+
+from harness.machine import state as machine_state
+from harness.machine import threads as budget
+from harness.machine.state import State
+
+if TYPE_CHECKING:
+    from harness.timing.cost import Peaks, Product
+
+OK, NOTE, WARNING = "ok", "note", "warning"
+LEVELS: Final = (WARNING, NOTE, OK)
+
+#: A GEMM of a few thousand rows reaches 80 to 95 % of the multiply-add peak with the right kernels; below this it has
+#: others, or is disturbed.
+PRODUCT_SHARE: Final = 0.6
+#: The same between libraries: kernels for another CPU cost a third and more.
+LIBRARY_SHARE: Final = 0.7
+#: Other kernels have to be faster by this ratio to be worth a variable.
+LEAST_GAIN: Final = 1.05
+#: Threads that others keep busy on average: half a CPU.
+LOAD: Final = 0.5
+#: The kernel's one-minute load decays by this time, in seconds: a CPU second of ours adds at most 1/60 to it.
+LOAD_SECONDS: Final = 60.0
+#: Share of the machine's time that the hypervisor may take while nothing is measured: one tick of 10 ms in a second.
+STOLEN_SHARE: Final = 0.01
+#: Memory is short below this share of all; then the kernel swaps out what is idle, as stopped workers are.
+MEMORY_SHARE: Final = 0.1
+#: How long the machine is watched, in seconds: a hundred ticks.
+WATCH_SECONDS: Final = 1.0
+
+#: Vector instructions, each twice as fast as the one before it; FMA comes with AVX2.
+VECTORS: Final = ("SSE", "AVX", "AVX2", "AVX-512")
+#: What they are in OpenBLAS, by its names for its kernels (dynamic.c, getarch.c); other kernels are not judged.
+OPENBLAS_VECTORS: Final = {
+    **dict.fromkeys(("prescott", "core2", "penryn", "dunnington", "nehalem", "atom", "nano", "bobcat"), "SSE"),
+    **dict.fromkeys(("athlon", "opteron", "opteron_sse3", "barcelona"), "SSE"),
+    **dict.fromkeys(("sandybridge", "bulldozer", "piledriver", "steamroller"), "AVX"),
+    **dict.fromkeys(("haswell", "zen", "excavator"), "AVX2"),
+    **dict.fromkeys(("skylakex", "cooperlake", "sapphirerapids"), "AVX-512"),
+}
+#: The most general kernels of OpenBLAS for the widest vectors, with the flags of the CPU that they need.
+CORETYPES: Final = (
+    ("SKYLAKEX", "AVX-512", frozenset({"avx512f", "avx512dq", "avx512bw", "avx512vl"})),
+    ("HASWELL", "AVX2", frozenset({"avx2", "fma"})),
+)
+CORETYPE_VARIABLE: Final = "OPENBLAS_CORETYPE"
+#: MKL itself, not MKL-DNN, as oneDNN was called.
+_MKL: Final = re.compile(r"\bMKL\b(?!-DNN)")
+_OPENBLAS: Final = re.compile(r"\bOpenBLAS\b", re.IGNORECASE)
+
+#: Commands of this harness that keep a machine busy.
+COMMANDS: Final = ("run", "check")
+
+#: Columns of ``nvidia-smi --query-gpu`` in order; the reasons have two names, the newer one first (driver 535).
+GPU_COLUMNS: Final = ("uuid", "clocks.sm", "clocks.max.sm", "{reasons}", "persistence_mode", "utilization.gpu", "name")
+GPU_REASONS: Final = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
+#: Why a GPU runs below its clock, by bit (nvmlClocksEventReasons in nvml.h). Being idle, and clocks that somebody set
+#: (bits 0, 1 and 8), are no such reasons.
+GPU_THROTTLES: Final = {
+    0x04: "power cap",
+    0x08: "hardware slowdown",
+    0x10: "sync boost",
+    0x20: "heat (software)",
+    0x40: "heat (hardware)",
+    0x80: "power brake",
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        level: ``ok``, ``note`` (times mean what they say, but mind it) or ``warning`` (they may not).
+        topic: What was looked at, in a word or two.
+        saw: What there is, with the numbers.
+        advice: What to do; empty where there is nothing to do.
+    """
+
+    level: str
+    topic: str
+    saw: str
+    advice: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Gpu:
+    """One NVIDIA GPU now; None where the driver does not say.
+
+    Attributes:
+        name: The product.
+        clock_mhz: Of its multiprocessors.
+        most_mhz: The most that this clock can be.
+        reasons: Bits that say why the clock is what it is.
+        persistent: Whether the driver stays loaded between processes.
+        utilization: Per cent of the last moment in which a kernel ran.
+        others: Processes on it that are not ours.
+    """
+
+    name: str
+    clock_mhz: int | None
+    most_mhz: int | None
+    reasons: int | None
+    persistent: bool | None
+    utilization: int | None
+    others: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What there is to judge; None where the system does not say.
+
+    Attributes:
+        threads: The thread budget.
+        affinity: CPUs that this process may use, the budget's first.
+        cpu_count: CPUs of the machine.
+        quota: CPUs that the cgroups grant.
+        siblings: CPUs of the budget that share a core, a tuple for each such core.
+        vendor: Of the CPU, as it calls itself.
+        flags: What the CPU can do, by the kernel's names.
+        coretype: What OPENBLAS_CORETYPE is set to.
+        kernels: Version and kernels of each OpenBLAS, for when there are no products: ``OpenBLAS 0.3.30 Haswell``.
+        governors: Of the frequency, of the CPUs of the budget.
+        huge_pages: When memory comes in huge pages: ``always``, ``madvise`` or ``never``.
+        load: Average over the last minute.
+        own_cpu_seconds: CPU time that this process and its children have used, which is in the load too.
+        before: State of the machine when the watch began.
+        after: State when it ended.
+        seconds: How long it took.
+        memory_bytes: All there is.
+        available_bytes: What is free, or can be.
+        swap_used_bytes: What lies in swap.
+        other_runs: Runs of this harness that are not ours.
+        gpus: Each NVIDIA GPU.
+        peaks: What was measured; None without.
+    """
+
+    threads: int
+    affinity: tuple[int, ...] | None
+    cpu_count: int | None
+    quota: float | None
+    siblings: tuple[tuple[int, ...], ...]
+    vendor: str | None
+    flags: frozenset[str]
+    coretype: str | None
+    kernels: tuple[str, ...]
+    governors: tuple[str, ...]
+    huge_pages: str | None
+    load: float | None
+    own_cpu_seconds: float
+    before: State
+    after: State
+    seconds: float
+    memory_bytes: int | None
+    available_bytes: int | None
+    swap_used_bytes: int | None
+    other_runs: int
+    gpus: tuple[Gpu, ...]
+    peaks: Peaks | None
+
+
+def examine(facts: Facts) -> list[Finding]:
+    """Judge all facts; warnings first, then notes, then what is well."""
+    found = [finding for check in CHECKS for finding in check(facts)]
+    return sorted(found, key=lambda finding: LEVELS.index(finding.level))
+
+
+def as_json(findings: Sequence[Finding]) -> list[dict[str, str]]:
+    """The findings as JSON can hold them."""
+    return [dataclasses.asdict(finding) for finding in findings]
+
+
+def trial(findings: Sequence[Finding]) -> dict[str, str]:
+    """Environment variables that the findings advise for NumPy's BLAS, to be tried; empty without such advice."""
+    advised = (re.match(r"export (\w+)=(\w+)", one.advice) for one in findings if one.topic == "BLAS kernels")
+    return {found[1]: found[2] for found in advised if found}
+
+
+# What judges: facts in, findings out.
+
+
+def blas_kernels(facts: Facts) -> list[Finding]:
+    """Does OpenBLAS use the widest vectors that the CPU has? Releases older than a CPU take those of an earlier one."""
+    coretype, widest = next(((name, vectors) for name, vectors, needs in CORETYPES if needs <= facts.flags), ("", ""))
+    found = []
+    for detail, product in _openblas(facts):
+        used = next((OPENBLAS_VECTORS[word] for word in detail.lower().split() if word in OPENBLAS_VECTORS), None)
+        if used is None or not widest:
+            continue
+        reached = "" if product is None else f": {_rate(product, facts)} in {product.dtype}"
+        if VECTORS.index(used) >= VECTORS.index(widest):
+            found.append(Finding(OK, "BLAS kernels", f"{detail} uses {used}{reached}", ""))
+            continue
+        why = f"{CORETYPE_VARIABLE} is {facts.coretype}" if facts.coretype else "its own choice"
+        saw = f"{detail} uses {used}, this CPU has {widest} ({why}){reached}"
+        level, advice = WARNING, f"export {CORETYPE_VARIABLE}={coretype}"
+        trial = None if product is None else _trial(facts, product.dtype)
+        if product is not None and trial is not None:
+            if trial.flop_per_second < LEAST_GAIN * product.flop_per_second:
+                level, advice = NOTE, f"nothing: {advice} reached {_rate(trial, facts)}"
+            else:
+                advice = f"{advice}, which reached {_rate(trial, facts)}"
+        found.append(Finding(level, "BLAS kernels", saw, advice))
+    return found
+
+
+def mkl_on_amd(facts: Facts) -> list[Finding]:
+    """Is MKL much slower than the best library? It chooses its kernels by the CPU's vendor, not by what it can do."""
+    found = []
+    for product in _products(facts):
+        if not _is_mkl_on_amd(product, facts):
+            continue
+        saw = f"{product.library} multiplies in {product.dtype} by {product.detail}: {_rate(product, facts)}"
+        if (best := _much_better(product, facts)) is None:
+            found.append(Finding(OK, "MKL on AMD", saw, ""))
+            continue
+        saw = f"{saw}, {product.flop_per_second / best.flop_per_second:.0%} of the best, {best.library}"
+        advice = f"prefer {best.library} ({best.detail}) for GEMM: it reached {_rate(best, facts)}"
+        found.append(Finding(WARNING, "MKL on AMD", saw, advice))
+    return found
+
+
+def slow_products(facts: Facts) -> list[Finding]:
+    """Does each library's float32 GEMM come near to what the CPU can do? MKL that was warned of is not said again."""
+    found = []
+    for product in _products(facts, "float32"):
+        share = _share(product, facts)
+        if share is None or (_is_mkl_on_amd(product, facts) and _much_better(product, facts)):
+            continue
+        saw = f"{product.library} ({product.detail}) reaches {_rate(product, facts)} in float32"
+        if share >= PRODUCT_SHARE:
+            found.append(Finding(OK, "GEMM", saw, ""))
+        else:
+            advice = "mind it when comparing: backends that rest on this library are held back by it"
+            found.append(Finding(NOTE, "GEMM", saw, advice))
+    return found
+
+
+def thread_budget(facts: Facts) -> list[Finding]:
+    """Are the threads of the budget CPUs of our own?"""
+    if facts.affinity is None:
+        advice = "use Linux, or leave the machine alone and believe no comparison across thread counts"
+        return [Finding(NOTE, "threads", "this system has no CPU affinity: the budget cannot be held", advice)]
+    allowed, count = len(facts.affinity), facts.cpu_count or len(facts.affinity)
+    granted = "" if facts.quota is None else f", the cgroup grants the time of {facts.quota:g}"
+    saw = f"budget of {facts.threads}; {allowed} of {count} CPUs allowed{granted}"
+    if facts.quota is not None and facts.quota < facts.threads:
+        advice = "raise the quota, or choose --threads within it: the kernel stops what exceeds it amid samples"
+        return [Finding(WARNING, "threads", saw, advice)]
+    if facts.quota is not None and (facts.quota < allowed or facts.quota % 1):
+        advice = "bind CPUs instead (as in docker run --cpuset-cpus): a quota counts time on any of them"
+        return [Finding(NOTE, "threads", saw, advice)]
+    if allowed < count:
+        return [Finding(NOTE, "threads", saw, "the other CPUs may be busy: caches, memory and power are shared")]
+    return [Finding(OK, "threads", saw, "")]
+
+
+def core_siblings(facts: Facts) -> list[Finding]:
+    """Do threads of the budget share a core?"""
+    if facts.affinity is None:
+        return []
+    if not facts.siblings:
+        return [Finding(OK, "cores", f"no two of the budget's {facts.threads} CPUs are known to share a core", "")]
+    shared = "; ".join(" and ".join(map(str, group)) for group in facts.siblings)
+    advice = "two threads on a core are not twice as fast: allow one CPU of each core (taskset -c), or switch SMT off"
+    return [Finding(NOTE, "cores", f"CPUs that share a core: {shared}", advice)]
+
+
+def frequency_governor(facts: Facts) -> list[Finding]:
+    """Does the clock stay up between samples?"""
+    if not facts.governors:
+        whose = "the host's, as this is a virtual machine" if _virtual(facts) else "not shown by this kernel"
+        return [Finding(NOTE, "governor", f"the frequency governor is {whose}", "watch for drift between blocks")]
+    slow = [governor for governor in facts.governors if governor != "performance"]
+    saw = f"frequency governor: {', '.join(facts.governors)}"
+    if slow:
+        return [Finding(WARNING, "governor", saw, "sudo cpupower frequency-set -g performance")]
+    return [Finding(OK, "governor", saw, "")]
+
+
+def load(facts: Facts) -> list[Finding]:
+    """Does somebody else compute here?"""
+    running = min(facts.before.running or 0, facts.after.running or 0)
+    others = max(0.0, (facts.load or 0.0) - facts.own_cpu_seconds / LOAD_SECONDS)
+    if facts.load is None and facts.after.running is None:
+        return []
+    saw = f"others: load of {others:.2f} in the last minute, {running} runnable now"
+    if running or others > LOAD:
+        return [Finding(WARNING, "load", saw, "wait a minute, or stop what computes (see top)")]
+    return [Finding(OK, "load", saw, "")]
+
+
+def steal(facts: Facts) -> list[Finding]:
+    """Does the hypervisor take time away?"""
+    if facts.before.steal_seconds is None or facts.after.steal_seconds is None or not facts.cpu_count:
+        return []
+    share = (facts.after.steal_seconds - facts.before.steal_seconds) / (facts.seconds * facts.cpu_count)
+    saw = f"{share:.1%} of the time stolen by the hypervisor while watching for {facts.seconds:.1f} s"
+    if share > STOLEN_SHARE:
+        return [Finding(WARNING, "steal", saw, "measure at another time, or on a machine with CPUs of its own")]
+    return [Finding(OK, "steal", saw, "")]
+
+
+def swap(facts: Facts) -> list[Finding]:
+    """Does memory go to disk?"""
+    moved = (facts.after.swapped_bytes or 0) - (facts.before.swapped_bytes or 0)
+    if facts.memory_bytes is None or facts.available_bytes is None or facts.swap_used_bytes is None:
+        return []
+    available, total, used = (
+        f"{count / 2**30:,.1f} GiB" for count in (facts.available_bytes, facts.memory_bytes, facts.swap_used_bytes)
+    )
+    saw = f"{available} of {total} available, {used} in swap"
+    if moved:
+        saw = f"{saw}, {moved / 2**20:,.1f} MiB moved while watching"
+    short = facts.swap_used_bytes > 0 and facts.available_bytes < MEMORY_SHARE * facts.memory_bytes
+    if moved or short:
+        return [Finding(WARNING, "swap", saw, "free memory before measuring; then sudo swapoff -a")]
+    return [Finding(OK, "swap", saw, "")]
+
+
+def huge_pages(facts: Facts) -> list[Finding]:
+    """Can large arrays have huge pages? Without, address translation is part of what is measured."""
+    if facts.huge_pages is None:
+        return []
+    saw = f"transparent huge pages: {facts.huge_pages}"
+    if facts.huge_pages == "never":
+        advice = "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled"
+        return [Finding(NOTE, "huge pages", saw, advice)]
+    return [Finding(OK, "huge pages", saw, "")]
+
+
+def virtual_machine(facts: Facts) -> list[Finding]:
+    """Is the machine shared with neighbours that cannot be seen?"""
+    if not _virtual(facts):
+        return [Finding(OK, "hardware", "no sign of a hypervisor", "")]
+    saw = "a virtual machine: neighbours can slow it down unseen, and real clocks are not visible"
+    return [Finding(NOTE, "hardware", saw, "trust ratios of one run; repeat it at another time before publishing")]
+
+
+def other_runs(facts: Facts) -> list[Finding]:
+    """Does another run of this harness measure here?"""
+    if facts.other_runs:
+        saw = f"{facts.other_runs} other run(s) of this harness on this machine"
+        return [Finding(WARNING, "other runs", saw, "let one end before the next begins: each spoils the other")]
+    return [Finding(OK, "other runs", "no other run of this harness", "")]
+
+
+def gpus(facts: Facts) -> list[Finding]:
+    """Is each GPU cool, ours alone, and awake? Nothing where there is none."""
+    found = []
+    for number, gpu in enumerate(facts.gpus):
+        topic = f"GPU {number}"
+        clocks = f"{_or_unknown(gpu.clock_mhz)} of {_or_unknown(gpu.most_mhz)} MHz"
+        causes = [cause for bit, cause in GPU_THROTTLES.items() if (gpu.reasons or 0) & bit]
+        findings = []
+        if causes:
+            saw = f"{gpu.name}: {clocks}, held back by {', '.join(causes)}"
+            findings.append(Finding(WARNING, topic, saw, "let it cool, or see nvidia-smi -q -d PERFORMANCE"))
+        if gpu.others or gpu.utilization:
+            saw = f"{gpu.name}: {gpu.others} other process(es) on it, {_or_unknown(gpu.utilization)} % busy"
+            findings.append(Finding(WARNING, topic, saw, "stop what uses it (see nvidia-smi), or choose another one"))
+        if gpu.persistent is False:
+            saw = f"{gpu.name}: persistence mode is off, so the driver is loaded anew for each first process"
+            findings.append(Finding(NOTE, topic, saw, "sudo nvidia-smi -pm 1"))
+        found += findings or [Finding(OK, topic, f"{gpu.name}: {clocks}, idle", "")]
+    return found
+
+
+CHECKS: Final[tuple[Callable[[Facts], list[Finding]], ...]] = (
+    *(other_runs, load, steal, swap, thread_budget, core_siblings, frequency_governor, blas_kernels, mkl_on_amd),
+    *(slow_products, gpus, huge_pages, virtual_machine),
+)
+
+
+def _virtual(facts: Facts) -> bool:
+    return "hypervisor" in facts.flags
+
+
+def _is_trial(product: Product) -> bool:
+    """Whether OpenBLAS was told what to use; such a product advises, and is not judged."""
+    return CORETYPE_VARIABLE in f"{product.library} {product.detail}"
+
+
+def _products(facts: Facts, dtype: str | None = None) -> list[Product]:
+    """What was measured with libraries as they are."""
+    given = facts.peaks.products if facts.peaks else ()
+    return [product for product in given if not _is_trial(product) and dtype in (None, product.dtype)]
+
+
+def _trial(facts: Facts, dtype: str) -> Product | None:
+    given = facts.peaks.products if facts.peaks else ()
+    return next((product for product in given if _is_trial(product) and product.dtype == dtype), None)
+
+
+def _is_mkl_on_amd(product: Product, facts: Facts) -> bool:
+    return facts.vendor == "AuthenticAMD" and bool(_MKL.search(product.detail))
+
+
+def _much_better(product: Product, facts: Facts) -> Product | None:
+    """The best product of that dtype, if this one comes nowhere near to it."""
+    best = max(_products(facts, product.dtype), key=lambda one: one.flop_per_second)
+    return best if product.flop_per_second < LIBRARY_SHARE * best.flop_per_second else None
+
+
+def _openblas(facts: Facts) -> list[tuple[str, Product | None]]:
+    """Each OpenBLAS once, with its first product (float32 if there is one); those of ``kernels`` without products."""
+    found: dict[str, Product | None] = {}
+    for product in sorted(_products(facts), key=lambda one: one.dtype):
+        if _OPENBLAS.search(product.detail):
+            found.setdefault(product.detail, product)
+    return list(found.items()) or [(detail, None) for detail in facts.kernels]
+
+
+def _share(product: Product, facts: Facts) -> float | None:
+    peak = facts.peaks.arithmetic.get(product.dtype) if facts.peaks else None
+    return product.flop_per_second / peak.flop_per_second if peak else None
+
+
+def _rate(product: Product, facts: Facts) -> str:
+    """A product's rate beside the arithmetic peak of its dtype."""
+    rate, share = f"{product.flop_per_second / 1e9:,.0f} GFLOP/s", _share(product, facts)
+    if facts.peaks is None or share is None:
+        return rate
+    peak = facts.peaks.arithmetic[product.dtype].flop_per_second
+    return f"{rate} ({share:.0%} of the peak of {peak / 1e9:,.0f})"
+
+
+def _or_unknown(value: int | None) -> str:
+    return "?" if value is None else str(value)
+
+
+# What looks.
+
+
+def gather(
+    threads: int,
+    peaks: Peaks | None = None,
+    pools: Sequence[Mapping[str, Any]] | None = None,
+    *,
+    root: Path = Path("/"),
+    sleep: Callable[[float], object] = time.sleep,
+    ask_gpus: Callable[[], tuple[str, str]] | None = None,
+    processes: Callable[[], Mapping[int, tuple[int, list[str]]]] | None = None,
+) -> Facts:
+    """Look at the machine, for ``WATCH_SECONDS``. Nothing of ours should compute meanwhile.
+
+    Args:
+        threads: The thread budget.
+        peaks: What was measured.
+        pools: What ``threads.read_back`` said of a worker's pools; by default of this process's own.
+        root: Where /proc and /sys lie.
+        sleep: Lets so many seconds pass.
+        ask_gpus: Returns what nvidia-smi says of GPUs and of the processes on them, as CSV; empty without.
+        processes: Returns every process: parent and arguments by its number.
+    """
+    table = (processes or _processes)()
+    cpus = budget.affinity()
+    chosen = [] if cpus is None else cpus[:threads]
+    # The CSV is asked for before the watch: nvidia-smi itself is load.
+    listed, on_gpus = (ask_gpus or _ask_gpus)()
+    load_average, own_cpu_seconds = _load(root), _own_cpu_seconds()
+    begin = time.monotonic()
+    before = machine_state.read(root, cpus and chosen)
+    sleep(WATCH_SECONDS)
+    after = machine_state.read(root, cpus and chosen)
+    seconds = max(time.monotonic() - begin, WATCH_SECONDS)
+    cpuinfo, memory = _fields(root / "proc/cpuinfo"), _fields(root / "proc/meminfo")
+    swap_total, swap_free = _kib(memory.get("SwapTotal")), _kib(memory.get("SwapFree"))
+    return Facts(
+        threads=threads,
+        affinity=None if cpus is None else tuple(cpus),
+        cpu_count=os.cpu_count(),
+        quota=_quota(root),
+        siblings=_siblings(root, chosen),
+        vendor=cpuinfo.get("vendor_id"),
+        flags=frozenset((cpuinfo.get("flags") or cpuinfo.get("Features") or "").split()),
+        coretype=os.environ.get(CORETYPE_VARIABLE),
+        kernels=_kernels(budget.read_back()["pools"] if pools is None else pools),
+        governors=_governors(root, chosen),
+        huge_pages=_chosen_word(_read(root / "sys/kernel/mm/transparent_hugepage/enabled")),
+        load=load_average,
+        own_cpu_seconds=own_cpu_seconds,
+        before=before,
+        after=after,
+        seconds=seconds,
+        memory_bytes=_kib(memory.get("MemTotal")),
+        available_bytes=_kib(memory.get("MemAvailable")),
+        swap_used_bytes=None if swap_total is None or swap_free is None else swap_total - swap_free,
+        other_runs=count_other_runs(table, os.getpid()),
+        gpus=parse_gpus(listed, on_gpus, _family(table, os.getpid())),
+        peaks=peaks,
+    )
+
+
+def parse_gpus(listed: str, on_gpus: str, ours: frozenset[int] = frozenset()) -> tuple[Gpu, ...]:
+    """Read what nvidia-smi says, as CSV without header and units; lines that are something else are left out.
+
+    Args:
+        listed: ``GPU_COLUMNS`` of each GPU.
+        on_gpus: UUID of the GPU and number of each process that computes on one.
+        ours: Processes that do not count.
+    """
+    users = [[cell.strip() for cell in line.split(",")] for line in on_gpus.splitlines()]
+    found = []
+    for line in listed.splitlines():
+        cells = [cell.strip() for cell in line.split(",", len(GPU_COLUMNS) - 1)]
+        if len(cells) != len(GPU_COLUMNS):
+            continue
+        uuid, clock, most, reasons, persistence, utilization, name = cells
+        others = sum(1 for user in users if user[0] == uuid and len(user) > 1 and _integer(user[1]) not in ours)
+        persistent = {"Enabled": True, "Disabled": False}.get(persistence)
+        numbers = _integer(clock), _integer(most), _integer(reasons)
+        found.append(Gpu(name, *numbers, persistent, _integer(utilization), others))
+    return tuple(found)
+
+
+def count_other_runs(table: Mapping[int, tuple[int, list[str]]], own: int) -> int:
+    """Count runs of this harness that we are no part of, a run and its workers as one.
+
+    Args:
+        table: Parent and arguments of every process, by its number.
+        own: The number of this process.
+    """
+    runs = {number for number, (_, arguments) in table.items() if is_run(arguments)}
+    ours = _family(table, own)
+    return sum(1 for number in runs if number not in ours and not runs & set(_ancestors(table, number)))
+
+
+def is_run(arguments: Sequence[str]) -> bool:
+    """Whether a process with these arguments is a run of this harness or one of its workers."""
+    for at, argument in enumerate(arguments):
+        module, command = (*arguments[at + 1 : at + 3], "", "")[:2]
+        if argument == "-m":
+            return module == "harness.process.worker" or (module == "harness" and command in COMMANDS)
+        if at < 2 and PurePath(argument).name == "bilinear-bench":  # the script, alone or after its interpreter
+            return module in COMMANDS
+    return False
+
+
+def _family(table: Mapping[int, tuple[int, list[str]]], own: int) -> frozenset[int]:
+    """This process, its ancestors, and the descendants of the outermost run above it, or of itself."""
+    above = [own, *_ancestors(table, own)]
+    top = next((number for number in reversed(above) if is_run(table.get(number, (0, []))[1])), own)
+    return frozenset(above) | {number for number in table if top in _ancestors(table, number)}
+
+
+def _ancestors(table: Mapping[int, tuple[int, list[str]]], number: int) -> list[int]:
+    """Nearest first."""
+    found: list[int] = []
+    parent = table.get(number, (0, []))[0]
+    while parent not in (*found, number, 0):  # numbers that were given anew could make a circle
+        found.append(parent)
+        parent = table.get(parent, (0, []))[0]
+    return found
+
+
+def _processes() -> dict[int, tuple[int, list[str]]]:
+    asked = psutil.process_iter(["pid", "ppid", "cmdline"])
+    return {one.info["pid"]: (one.info["ppid"] or 0, one.info["cmdline"] or []) for one in asked}
+
+
+def _own_cpu_seconds() -> float:
+    """CPU time of this process, of its children that have ended, and of those that live."""
+    ours = os.times()
+    seconds = ours.user + ours.system + ours.children_user + ours.children_system
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it may end while we look
+            seconds += child.cpu_times().user + child.cpu_times().system
+    return seconds
+
+
+def _ask_gpus() -> tuple[str, str]:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return "", ""
+    for reasons in GPU_REASONS:  # a driver that does not know the name fails, and says so in place of the CSV
+        listed = _nvidia_smi(program, "gpu", ",".join(GPU_COLUMNS).format(reasons=reasons))
+        if listed:
+            return listed, _nvidia_smi(program, "compute-apps", "gpu_uuid,pid")
+    return "", ""
+
+
+def _nvidia_smi(program: str, what: str, columns: str) -> str:
+    command = [program, f"--query-{what}={columns}", "--format=csv,noheader,nounits"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""  # installed without a device, or the driver does not answer: as good as none
+
+
+def _quota(root: Path) -> float | None:
+    """The least quota of this process's cgroup and those above it: a service's own is not at the root.
+
+    Version 1 has its quota in other files; there it is the one of the root, where a container sees its own.
+    """
+    mount = root / "sys/fs/cgroup"
+    path = next((line[3:] for line in (_read(root / "proc/self/cgroup") or "").splitlines() if line[:3] == "0::"), "/")
+    folder = PurePath(path.lstrip("/"))
+    quotas = [budget.cgroup_quota(mount / one) for one in (folder, *folder.parents)]
+    quota, period = (_integer(_read(mount / f"cpu/cpu.cfs_{name}_us")) for name in ("quota", "period"))
+    if quota is not None and period and quota > 0:
+        quotas.append(quota / period)
+    return min((one for one in quotas if one is not None), default=None)
+
+
+def _siblings(root: Path, cpus: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    groups = set()
+    for cpu in cpus:
+        listed = _read(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        groups.add(tuple(one for one in _cpu_list(listed or "") if one in cpus))
+    return tuple(sorted(group for group in groups if len(group) > 1))
+
+
+def _cpu_list(text: str) -> list[int]:
+    """Read the kernel's way to list CPUs: ``0-3,8``."""
+    ranges = re.findall(r"(\d+)(?:-(\d+))?", text)
+    return [cpu for first, last in ranges for cpu in range(int(first), int(last or first) + 1)]
+
+
+def _governors(root: Path, cpus: Sequence[int]) -> tuple[str, ...]:
+    """Each governor once."""
+    paths = (root / f"sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor" for cpu in cpus)
+    return tuple(sorted({governor for path in paths if (governor := _read(path))}))
+
+
+def _kernels(pools: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Each OpenBLAS once, as products name it."""
+    return tuple(
+        dict.fromkeys(
+            f"OpenBLAS {pool.get('version')} {pool.get('architecture')}"
+            for pool in pools
+            if pool.get("internal_api") == "openblas"
+        )
+    )
+
+
+def _load(root: Path) -> float | None:
+    with contextlib.suppress(ValueError, IndexError):
+        return float((_read(root / "proc/loadavg") or "").split()[0])
+    return None
+
+
+def _fields(path: Path) -> dict[str, str]:
+    """``name: value`` lines, the first of each name."""
+    found: dict[str, str] = {}
+    for line in (_read(path) or "").splitlines():
+        name, _, value = line.partition(":")
+        found.setdefault(name.strip(), value.strip())
+    return found
+
+
+def _kib(text: str | None) -> int | None:
+    """Bytes of a line of /proc/meminfo, which counts in KiB."""
+    return 2**10 * int(text.split()[0]) if text and text.split()[0].isdigit() else None
+
+
+def _chosen_word(text: str | None) -> str | None:
+    """The word in brackets: ``always [madvise] never``."""
+    found = re.search(r"\[(\w+)\]", text or "")
+    return found[1] if found else None
+
+
+def _integer(text: str | None) -> int | None:
+    """Read a number, also ``0x0000000000000004``; ``[N/A]`` and the like are None."""
+    try:
+        return int(text or "", 0)
+    except ValueError:
+        return None
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None

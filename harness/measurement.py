@@ -1,0 +1,396 @@
+"""The measurement of one panel: blocks in fresh processes, until the intervals are narrow enough or the budget is used.
+
+A block is one sample of every backend, in an order that is drawn. A few blocks are taken in each of several fresh
+processes, since a process keeps what it was born with; how many blocks, and whether processes or blocks are what is
+counted, follows from how the noise splits (``timing.levels``). Measuring stops on the width of the intervals or on the
+budget, never on what they say: to stop as soon as a difference is significant would find one in every pair.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics as python_statistics
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+from harness.case import Case
+from harness.correctness import behaviour
+from harness.entrant import Entrant
+from harness.examination import Examination
+from harness.loader import Loader
+from harness.machine import state, threads
+from harness.plan import BASELINE
+from harness.process.supervisor import WorkerError
+from harness.record import Sample, Status
+from harness.sitting import Sitting
+from harness.timing import clock, cost, levels, statistics
+
+#: Blocks that are taken even if the budget is over.
+LEAST_BLOCKS: Final = 3
+#: Blocks between two looks at the intervals, once a process has had its share.
+LOOK_BLOCKS: Final = 5
+#: Backends whose call takes longer join the first few blocks only, in seconds.
+SLOW_SECONDS: Final = 0.250
+#: Warmup of every backend alike, in seconds of calls (at least one call).
+WARM_UP_SECONDS: Final = 0.2
+#: In each of these ranges of a process's blocks one is drawn whose results are judged; in the very first process, two
+#: of its first few besides.
+KEPT_RANGES: Final = ((3, 10), (10, 20), (20, 40), (40, 80), (80, 160), (160, 320), (320, 640))
+#: Calls of such a block whose results are kept, at most, and bytes that they may take.
+KEPT_CALLS, KEPT_BYTES = 4, 64 * 2**20
+#: A loop that costs more than this share of a call is worth a flag.
+OVERHEAD_SHARE: Final = 0.05
+#: Arrays of a case of up to so many bytes lie at new places for every sample: for larger ones it matters less, and
+#: takes longer.
+PLACED_BYTES: Final = 8 * 2**20
+#: A kernel that is made and first called in so many seconds is made anew, too.
+KERNEL_SECONDS: Final = 0.020
+#: No limit to the blocks that a backend joins.
+ALL_BLOCKS: Final = sys.maxsize
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Look:
+    """What a look at an entrant's times says: how precise they are, what counts in that, and how the noise splits."""
+
+    half_width: float | None
+    counts_processes: bool = False
+    split: levels.Split | None = None
+
+
+class Measurement:
+    """Times the entrants of a panel.
+
+    Args:
+        sitting: What the run shares.
+        case: The case.
+        device: Where.
+        entrants: Prepared and judged; the baseline first, if it is among them.
+        examination: Judges fresh processes, and results from inside the samples.
+        expect: Has the reference answer for a kind and a variation, so that its time is nobody's.
+        loader: Starts fresh processes.
+        begun: When the group began, by the sitting's clock.
+        processes: For each block of the group so far, its process; goes on here.
+    """
+
+    def __init__(
+        self,
+        sitting: Sitting,
+        case: Case,
+        device: str,
+        entrants: list[Entrant],
+        examination: Examination,
+        expect: Callable[[str, int], None],
+        loader: Loader,
+        begun: float,
+        processes: dict[int, int],
+    ) -> None:
+        self._sitting = sitting
+        self._plan = sitting.plan
+        self._case = case
+        self._device = device
+        self._entrants = entrants
+        self._examination = examination
+        self._expect = expect
+        self._loader = loader
+        self._begun = begun
+        self._processes = processes
+        self._block = len(processes)
+        self._process = max(processes.values(), default=-1) + 1
+        self._first_process = self._process
+        #: Blocks of this process so far, and how many it shall have before the next one.
+        self._taken, self._share = 0, levels.FEWEST_BLOCKS
+        self._start = 0.0
+        self._aside = 0.0  # time that was spent on judging
+        self._block_seconds: list[float] = []
+        self._process_seconds: list[float] = []
+
+    def run(self) -> None:
+        """Warm up, then take blocks; whatever ends a cell is noted in its entrant."""
+        self._start = self._sitting.now()
+        for entrant in self._shuffled(self._going()):
+            entrant.phase = "timing"
+            self._warm_up(entrant)
+            entrant.kept_blocks = self._draw_blocks(entrant.joins)
+        while joining := self._open():
+            if self._taken >= LEAST_BLOCKS and self._left() < self._predicted_block(joining):
+                self._stop("budget")
+                break
+            self._take_block(joining)
+            ready = self._taken >= self._share and (self._taken - self._share) % LOOK_BLOCKS == 0
+            if ready and not self._go_on():
+                break
+        for entrant in self._going():
+            entrant.note(behaviour.judge_clock(entrant.unseen_seconds, entrant.measured_seconds))
+            entrant.conclude()
+
+    def _going(self) -> list[Entrant]:
+        return [entrant for entrant in self._entrants if entrant.going]
+
+    def _shuffled(self, entrants: list[Entrant]) -> list[Entrant]:
+        return self._sitting.order.sample(entrants, len(entrants))
+
+    def _left(self) -> float:
+        """What is left of the budget, in seconds; judging is not in it."""
+        return self._plan.budget_seconds - (self._sitting.now() - self._start - self._aside)
+
+    def _predicted_block(self, joining: list[Entrant]) -> float:
+        return sum(entrant.call_seconds * entrant.base_calls for entrant in joining)
+
+    def _count(self, entrant: Entrant) -> int:
+        return len(entrant.seconds)
+
+    def _stop(self, why: str) -> None:
+        for entrant in self._open():
+            entrant.stopped_by = "target" if entrant.answer_seconds is not None else why
+
+    def _go_on(self) -> bool:
+        """Look at the intervals; say whether more is to be measured, and start fresh processes if that is due."""
+        found = [(entrant, self._look(entrant)) for entrant in self._open()]
+        for entrant, look in found:
+            reached = look.half_width is not None and look.half_width <= self._plan.target
+            # Since when it has been narrow enough.
+            since = entrant.answer_seconds or self._sitting.now() - self._begun
+            entrant.answer_seconds = since if reached else None
+        lacking = [look for entrant, look in found if entrant.answer_seconds is None]
+        had = self._process - self._first_process + 1
+        piloting = had < min(levels.PILOT, self._plan.processes)
+        if not lacking and not piloting:
+            self._stop("target")
+            return False
+        block_seconds = python_statistics.median(self._block_seconds)
+        needed = self._predicted_process() + levels.FEWEST_BLOCKS * block_seconds
+        if had < self._plan.processes and needed <= self._left():
+            if not piloting:
+                splits = [look.split for look in lacking if look.split is not None]
+                shares = [
+                    levels.blocks_per_process(split, self._predicted_process(), block_seconds) for split in splits
+                ]
+                self._share = min(shares, default=levels.MOST_BLOCKS)
+            self._begin_process()
+            return True
+        if all(look.counts_processes for look in lacking):
+            # More blocks of the same processes would say nothing new.
+            self._stop("processes" if had == self._plan.processes else "budget")
+            return False
+        return True
+
+    def _open(self) -> list[Entrant]:
+        """Those that still join, and so can become more precise."""
+        return [entrant for entrant in self._going() if self._count(entrant) < entrant.joins]
+
+    def _look(self, entrant: Entrant) -> _Look:
+        """Look at the ratio to the baseline; where no baseline goes on joining, at the entrant's own median."""
+        rivals = [other for other in self._open() if other.name != BASELINE]
+        baseline = next((other for other in self._open() if other.name == BASELINE), None)
+        if baseline is None or not rivals:
+            return _Look(statistics.relative_half_width(entrant.seconds.values()))
+        if entrant is baseline:
+            return _Look(0.0)
+        found = statistics.compare(entrant.seconds, baseline.seconds, self._processes, self._plan.band)
+        if found is None:
+            return _Look(None)
+        split = levels.Split(found.block_spread, found.process_spread)
+        return _Look(found.half_width, found.unit == "process", split)
+
+    def _predicted_process(self) -> float:
+        """What a fresh process of everybody takes until its first block, in seconds."""
+        if self._process_seconds:
+            return python_statistics.median(self._process_seconds)
+        costs = ("import_seconds", "prepare_seconds", "first_call_seconds")
+        started = self._open()
+        return sum(float(entrant.columns.get(name, 0.0)) for entrant in started for name in costs) + (
+            WARM_UP_SECONDS * len(started)
+        )
+
+    def _begin_process(self) -> None:
+        """Give everybody who goes on a fresh process, and judge what it returns first."""
+        start, aside = self._sitting.now(), self._aside
+        renewed = self._open()
+        self._sitting.observer.stage(f"process {self._process - self._first_process + 2}")
+        loaded = self._loader.renew([entrant.name for entrant in renewed], self._device)
+        for entrant, (worker, answer) in zip(renewed, loaded, strict=True):
+            if isinstance(answer, WorkerError):
+                entrant.end(answer.status, f"in a fresh process: {answer.reason}")
+            elif not answer["available"]:
+                entrant.end(Status.FAILED, f"in a fresh process: {answer['reason']}")
+            else:
+                entrant.worker, entrant.loaded = worker, entrant.loaded | answer
+                self._prepare_again(entrant)
+        self._process += 1
+        self._taken = 0
+        for entrant in self._shuffled([entrant for entrant in renewed if entrant.going]):
+            self._warm_up(entrant)
+            entrant.kept_blocks = self._draw_blocks(entrant.joins)
+        self._process_seconds.append(self._sitting.now() - start - (self._aside - aside))
+
+    def _prepare_again(self, entrant: Entrant) -> None:
+        if self._examination.prepare(entrant, cost.INPUT_SETS) is None:
+            return
+        judging = self._sitting.now()
+        self._expect("normal", 0)
+        with entrant.gating(self._sitting.now):
+            self._examination.judge_first(entrant)
+        entrant.conclude()
+        self._aside += self._sitting.now() - judging
+
+    def _draw_blocks(self, joins: int) -> frozenset[int]:
+        """Draw the blocks of this process whose results are judged; in the first one, two that are reached for sure."""
+        sample = self._sitting.secret.sample
+        first = self._process == self._first_process
+        drawn = sample(range(min(LEAST_BLOCKS, joins)), min(2, joins)) if first else []
+        ranges = KEPT_RANGES if first else ((0, KEPT_RANGES[0][1]), *KEPT_RANGES[1:])
+        return frozenset([*drawn, *(sample(range(*bounds), 1)[0] for bounds in ranges)])
+
+    def _draw_calls(self, calls: int) -> list[int]:
+        """Draw the calls of a sample whose results are kept: of one input set, so that they can be compared."""
+        alike = range(self._sitting.secret.randrange(min(calls, cost.INPUT_SETS)), calls, cost.INPUT_SETS)
+        count = max(1, min(KEPT_CALLS, KEPT_BYTES // max(self._case.result_bytes, 1), len(alike)))
+        return sorted(self._sitting.secret.sample(alike, count))
+
+    def _warm_up(self, entrant: Entrant) -> None:
+        """Run it in, learn how long a call takes, and from that how many make a sample."""
+        self._sitting.observer.stage(f"warm up {entrant.name}")
+        said = entrant.ask("warm_up", self._plan.time_limit_seconds, seconds=WARM_UP_SECONDS, at_least=1)
+        if said is None:
+            return
+        for calls, seconds in said["stretches"]:
+            self._keep(entrant, "warmup", calls, seconds)
+        latest = [seconds / calls for calls, seconds in said["stretches"][-3:]]
+        entrant.call_seconds = python_statistics.median(latest)
+        try:
+            entrant.base_calls = clock.calls_per_sample(entrant.call_seconds, entrant.loaded["tick_seconds"])
+        except ValueError as error:
+            entrant.end(Status.FAILED, str(error))
+            return
+        entrant.loaded["busy"] = said["busy"]
+        entrant.flag(threads.overload(said["busy"], self._plan.threads))
+        if self._process > self._first_process:
+            return
+        budget = self._plan.budget_seconds
+        if entrant.call_seconds > budget and entrant.name.partition("#")[0] != BASELINE:
+            entrant.end(Status.TOO_SLOW, f"one call takes {entrant.call_seconds:.3g} s, the budget is {budget:g} s")
+        entrant.joins = ALL_BLOCKS
+        if entrant.call_seconds > SLOW_SECONDS:
+            # A slow one may take a quarter of the budget, in three blocks at the most and one at the least.
+            entrant.joins = max(1, min(LEAST_BLOCKS, int(budget / 4 / entrant.call_seconds)))
+        if entrant.loaded["overhead_seconds"] > OVERHEAD_SHARE * entrant.call_seconds:
+            entrant.flag("overhead")
+
+    def _take_block(self, joining: list[Entrant]) -> None:
+        """Take a sample of everybody, and judge some of what came out."""
+        start = self._sitting.now()
+        self._sitting.observer.stage(f"process {self._process - self._first_process + 1}, block {self._taken + 1}")
+        self._processes[self._block] = self._process
+        kept: list[tuple[Entrant, int]] = []
+        for position, entrant in enumerate(self._shuffled(joining)):
+            keep = self._taken in entrant.kept_blocks
+            if (variation := self._sample(entrant, position, keep)) is not None:
+                kept.append((entrant, variation))
+        judging = self._sitting.now()
+        self._block_seconds.append(judging - start)
+        for entrant, variation in kept:
+            self._expect("normal", variation)
+            with entrant.gating(self._sitting.now):
+                self._examination.judge_kept(entrant, variation)
+            entrant.conclude()
+        self._aside += self._sitting.now() - judging
+        self._block += 1
+        self._taken += 1
+
+    def _sample(self, entrant: Entrant, position: int, keep: bool) -> int | None:
+        """Take a sample; return the input set of the call whose results were kept, if they were to be."""
+        # A number of calls that nobody can foresee; a little more than needed, never less.
+        calls = entrant.base_calls + self._sitting.secret.randrange(entrant.base_calls // 4 + 1)
+        kept = self._draw_calls(calls) if keep else []
+        slow = entrant.call_seconds > SLOW_SECONDS
+        stepping = self._case.mode == "forward_backward"
+        limit = self._plan.time_limit_seconds
+        if cost.array_bytes(self._case) <= PLACED_BYTES and not slow:
+            entrant.ask("place", limit, kernel=entrant.kernel_seconds <= KERNEL_SECONDS)
+            if not entrant.going:
+                return None
+        expected = calls * entrant.call_seconds * (2 if stepping else 1)
+        before = self._sitting.look()
+        said = entrant.ask(
+            "sample",
+            min(limit, 10 + 20 * expected),
+            calls=calls,
+            first=self._block,
+            # Against a quarter of a second and more, 10 ms of coming back do not show; a whole call would cost.
+            settle_seconds=(settle := 0.0 if slow else clock.SETTLE_SECONDS),
+            forward=stepping,
+            keep=kept,
+        )
+        if said is None or entrant.worker is None:
+            return None
+        after = self._sitting.look()
+        seconds, forward = said["seconds"], said["forward_seconds"]
+        if not seconds > 0 or (stepping and not forward > 0):
+            entrant.end(Status.FAILED, f"a sample of {calls} calls took {seconds} s: the clock cannot be right")
+            return None
+        measured = seconds + (forward or 0.0)
+        entrant.measured_seconds.append(measured)
+        # Settling ends with a whole call, longer perhaps than what is left of its time, or than it was in warming up.
+        settled = settle + max(entrant.call_seconds, seconds / calls) if settle else 0.0
+        entrant.unseen_seconds.append(entrant.worker.elapsed_seconds - measured - settled)
+        self._correct(entrant, seconds / calls)
+        entrant.calls.append(calls)
+        entrant.seconds[self._block] = seconds / calls
+        seen = self._disturbances(before, after, entrant.worker.elapsed_seconds, said["involuntary_switches"])
+        if seen["disturbance"]:
+            entrant.disturbed_blocks.add(self._block)
+        self._keep(entrant, "call", calls, seconds, self._block, position, **seen)
+        if stepping:
+            entrant.forward_seconds[self._block] = forward / calls
+            self._keep(entrant, "forward", calls, forward, self._block, position, **seen)
+        return (self._block + kept[0]) % cost.INPUT_SETS if kept else None
+
+    def _disturbances(self, before: state.State, after: state.State, seconds: float, switches: int) -> dict[str, Any]:
+        """What the machine did meanwhile, as columns of a sample."""
+        self._sitting.best_clock_mhz = max(self._sitting.best_clock_mhz, after.clock_mhz or 0.0)
+        best = self._sitting.best_clock_mhz or None
+        stolen = None
+        if before.steal_seconds is not None and after.steal_seconds is not None:
+            stolen = after.steal_seconds - before.steal_seconds
+        return {
+            "steal_seconds": stolen,
+            "involuntary_switches": switches,
+            "others_running": after.running,
+            "clock_mhz": after.clock_mhz,
+            "disturbance": state.disturbed(before, after, seconds, self._plan.threads, switches, best),
+        }
+
+    def _correct(self, entrant: Entrant, call_seconds: float) -> None:
+        """Plan anew for one that is far faster than it was when it was run in: it gets as many blocks as others."""
+        if call_seconds < entrant.call_seconds / 4:
+            entrant.call_seconds = call_seconds
+            entrant.base_calls = clock.calls_per_sample(call_seconds, entrant.loaded["tick_seconds"])
+            entrant.joins = ALL_BLOCKS if call_seconds <= SLOW_SECONDS else entrant.joins
+
+    def _keep(
+        self,
+        entrant: Entrant,
+        phase: str,
+        calls: int,
+        seconds: float,
+        block: int | None = None,
+        position: int | None = None,
+        **seen: Any,
+    ) -> None:
+        self._sitting.keep_sample(
+            Sample(
+                case=self._case.name,
+                mode=self._case.mode,
+                device=self._device,
+                backend=entrant.name,
+                phase=phase,
+                process=self._process,
+                block=block,
+                position=position,
+                calls=calls,
+                seconds=seconds,
+                **seen,
+            )
+        )

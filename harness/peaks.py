@@ -1,0 +1,189 @@
+"""The machine's peaks under a thread budget, measured in processes of their own: arithmetic, GEMMs, memory levels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from harness.machine import environment
+from harness.machine import threads as budget
+from harness.process.supervisor import WorkerError
+from harness.timing.cost import LIMITED_DTYPES, Level, Peaks, Product, Rate
+
+#: The GEMMs that are asked for, by the library whose process they share; and what the process for the peaks needs.
+LIBRARIES: Final = {"numpy": ("numpy",), "torch": ("torch.mm", "torch oneDNN"), "jax": ("jax",)}
+INSTRUMENT: Final = "numba"
+#: Memory is read from buffers of so many times the last cache, together, and at least so many bytes.
+MEMORY_TIMES, MEMORY_BYTES = 4, 256 * 2**20
+#: The buffers take at most this part of the memory that is free.
+MEMORY_SHARE: Final = 4
+#: Longest reason that is kept, in characters.
+REASON_LENGTH: Final = 200
+
+
+class Surveyor(Protocol):
+    """What is needed of a worker."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still be asked."""
+
+    def request(self, do: str, time_limit_seconds: float, **fields: Any) -> dict[str, Any]:
+        """Answer, or raise WorkerError."""
+
+
+class Surveyors(Protocol):
+    """What is needed of the supervisor."""
+
+    def surveyor(self, name: str, variables: Mapping[str, str] | None = None) -> Surveyor:
+        """Start one, or raise WorkerError."""
+
+    def discard_surveyor(self, name: str) -> None:
+        """End it."""
+
+
+def measure(workers: Surveyors, threads: int, limit_seconds: float) -> Peaks:
+    """Measure the peaks; what cannot be measured is left out, and a line says why.
+
+    Args:
+        workers: Starts and ends the processes; one is there at a time.
+        threads: The thread budget, which the workers are held to.
+        limit_seconds: Time limit of each request, in seconds; the first one to a library imports it.
+    """
+    sizes = reading_bytes(environment.caches(), budget.cpus(threads), threads, environment.available_bytes())
+    missing: list[str] = []
+    rates: dict[str, Rate] = {}
+    absent: dict[str, str] = {}  # why there is no rate, by dtype
+    levels: list[Level] = []
+    with _Visit(workers, INSTRUMENT, limit_seconds) as visit:
+        for dtype in LIMITED_DTYPES:
+            value, text = visit.ask("arithmetic", "flop_per_second", "source", dtype=dtype)
+            if value is None:
+                absent[dtype] = text
+            else:
+                rates[dtype] = Rate(value, text)
+        for name, capacity, per_thread in sizes:
+            value, text = visit.ask("bandwidth", "bytes_per_second", "source", bytes_per_thread=per_thread)
+            if value is None:
+                # Nor are the larger ones asked: without this one, a slower level would stand for what it holds.
+                missing.append(f"bandwidth of {name}: {text}")
+                break
+            levels.append(Level(name, capacity, value))
+    missing = [f"FMA peak in {dtype}: {text}" for dtype, text in absent.items()] + missing
+
+    products: list[Product] = []
+    for library, names in LIBRARIES.items():
+        with _Visit(workers, library, limit_seconds) as visit:
+            for name in names:
+                for dtype in LIMITED_DTYPES:
+                    value, text = visit.ask("product", "flop_per_second", "detail", library=name, dtype=dtype)
+                    if value is None:
+                        missing.append(f"{name} in {dtype}: {text}")
+                    else:
+                        products.append(Product(name, dtype, value, text))
+            if library == "numpy" and not levels:
+                _, capacity, per_thread = sizes[-1]
+                value, text = visit.ask(
+                    "bandwidth", "bytes_per_second", "source", bytes_per_thread=per_thread, library="numpy"
+                )
+                if value is not None:
+                    levels.append(Level("memory", capacity, value))
+                    missing.append(f"the bandwidth of memory is that of {text}, which may be less than it has")
+    return Peaks(_arithmetic(rates, absent, products), tuple(products), tuple(levels), tuple(missing))
+
+
+def products_with(
+    workers: Surveyors, library: str, variables: Mapping[str, str], limit_seconds: float
+) -> tuple[Product, ...]:
+    """Measure a library's products under environment variables, which stand in the products' names."""
+    told = " ".join(f"{name}={value}" for name, value in variables.items())
+    found = []
+    with _Visit(workers, library, limit_seconds, variables) as visit:
+        for dtype in LIMITED_DTYPES:
+            value, text = visit.ask("product", "flop_per_second", "detail", library=library, dtype=dtype)
+            if value is not None:
+                found.append(Product(f"{library} with {told}", dtype, value, text))
+    return tuple(found)
+
+
+def reading_bytes(
+    caches: Sequence[environment.Cache], cpus: Sequence[int] | None, threads: int, available_bytes: int
+) -> list[tuple[str, int | None, int]]:
+    """Name, capacity and the bytes that each thread reads, of every level that these CPUs reach, smallest first.
+
+    A cache is read at half its capacity, so that it holds what is read beside all else. Only the memory's level is
+    returned where the CPUs' caches are not known.
+    """
+    reached = [cache for cache in caches if cache.cpus & set(cpus or ())]
+    capacities: dict[str, int] = {}
+    for cache in reached:  # each one once, however many of the threads share it
+        capacities[cache.name] = capacities.get(cache.name, 0) + cache.size_bytes
+    total = max(MEMORY_TIMES * max(capacities.values(), default=0), MEMORY_BYTES)
+    memory = min(total, available_bytes // MEMORY_SHARE) // threads
+    levels = [(name, capacity, capacity // (2 * threads)) for name, capacity in sorted(capacities.items())]
+    return [*levels, ("memory", None, memory)]
+
+
+class _Visit:
+    """One surveyor, from its start to its end; whatever goes wrong with it becomes a text. Use as a context manager."""
+
+    def __init__(
+        self, workers: Surveyors, name: str, limit_seconds: float, variables: Mapping[str, str] | None = None
+    ) -> None:
+        self._workers = workers
+        self._name = name
+        self._variables = variables
+        self._limit_seconds = limit_seconds
+        self._surveyor: Surveyor | None = None
+        self._ended = ""
+
+    def __enter__(self) -> _Visit:
+        try:
+            self._surveyor = self._workers.surveyor(self._name, self._variables)
+        except WorkerError as error:
+            self._ended = _first_line(error.reason)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._workers.discard_surveyor(self._name)
+
+    def ask(self, do: str, value: str, text: str, **fields: Any) -> tuple[float | None, str]:
+        """Return the value and the text of an answer; None, and why, where there is none."""
+        if self._surveyor is None:
+            return None, self._ended
+        try:
+            answer = self._surveyor.request(do, self._limit_seconds, **fields)
+        except WorkerError as error:
+            if not self._surveyor.alive:  # the other questions to it have the same answer
+                self._surveyor, self._ended = None, _first_line(error.reason)
+            return None, _first_line(error.reason)
+        return answer[value], answer[text]
+
+
+def _first_line(reason: str) -> str:
+    """What a library says first when it fails; some add a page of advice."""
+    return reason.strip().partition("\n")[0][:REASON_LENGTH]
+
+
+def _arithmetic(rates: Mapping[str, Rate], absent: Mapping[str, str], products: Sequence[Product]) -> dict[str, Rate]:
+    """The peak of each dtype: the FMA chains, or the best GEMM where there are none, or where it is faster.
+
+    Faster it can be where the machine was disturbed, or has matrix units that no vector code reaches.
+    """
+    peaks = dict(rates)
+    for dtype in LIMITED_DTYPES:
+        best = max(
+            (product for product in products if product.dtype == dtype),
+            key=lambda product: product.flop_per_second,
+            default=None,
+        )
+        if best is None:
+            continue
+        rate = rates.get(dtype)
+        if rate is None:
+            source = f"best GEMM ({best.library}) stands in: {absent[dtype]}"
+            peaks[dtype] = Rate(best.flop_per_second, source)
+        elif best.flop_per_second > rate.flop_per_second:
+            source = f"best GEMM ({best.library}): it is faster than {rate.source}"
+            peaks[dtype] = Rate(best.flop_per_second, source)
+    return peaks

@@ -1,0 +1,64 @@
+"""How much memory a call takes at its peak, beyond what was there before it."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+#: proc(5): writing 5 sets the high-water mark of the resident set (VmHWM) to what is resident now.
+_RESET: Final = "5"
+
+
+def trim() -> None:
+    """Give freed memory back to the system: glibc keeps it for later otherwise."""
+    gc.collect()
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)
+
+
+def peak_bytes(call: Callable[[], Any], device: str, proc: Path = Path("/proc/self")) -> int | None:
+    """What one call adds to the memory in use at its highest, results included; None where nobody can tell.
+
+    On the CPU it is the high-water mark of this process's resident set, reset before the call; what a framework keeps
+    from call to call (a scratch buffer that is never freed) was there before, and does not show. On a CUDA device it is
+    the peak of PyTorch's allocator; other frameworks' allocators have none that can be reset.
+
+    Args:
+        call: Calls, and waits for the result.
+        device: ``cpu`` or ``cuda``.
+        proc: Where the system tells of this process.
+    """
+    if device == "cuda":
+        return _cuda_peak_bytes(call)
+    trim()
+    try:
+        (proc / "clear_refs").write_text(_RESET)
+        before = _status_bytes(proc, "VmRSS")
+        call()
+        return max(0, _status_bytes(proc, "VmHWM") - before)
+    except (OSError, LookupError):
+        return None  # not Linux, or a sandbox that does not allow it
+
+
+def _cuda_peak_bytes(call: Callable[[], Any]) -> int | None:
+    torch: Any = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = int(torch.cuda.memory_allocated())
+    call()
+    torch.cuda.synchronize()
+    return max(0, int(torch.cuda.max_memory_allocated()) - before)
+
+
+def _status_bytes(proc: Path, name: str) -> int:
+    found = re.search(rf"^{name}:\s+(\d+) kB", (proc / "status").read_text(), re.MULTILINE)
+    if found is None:
+        raise LookupError(name)
+    return int(found[1]) * 1024

@@ -1,0 +1,131 @@
+"""Do the 99 % intervals cover in 99 % of all cases, whatever the noise? Synthetic traces, whose ratio is known.
+
+    python studies/coverage.py results/reference/coverage.csv [TRACES]
+
+Each trace is two backends whose true ratio is drawn, under one kind of noise, in one of three plans of measuring; the
+whole comparison of `harness.timing.statistics` runs on it, the choice of the unit included. Nothing is timed, so the
+table is the same on every machine.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.record import Relation
+from harness.timing import statistics
+
+Random = np.random.Generator
+Logs = npt.NDArray[np.float64]
+
+#: Processes and blocks of each: one process, the pilot of three, and as many processes as it takes.
+PLANS = ((1, 30), (3, 10), (12, 10))
+
+
+def lognormal(random: Random, processes: int, blocks: int) -> Logs:
+    """Independent, 5 % each."""
+    return random.normal(0, 0.05, (2, processes, blocks))
+
+
+def bimodal(random: Random, processes: int, blocks: int) -> Logs:
+    """Two speeds, 30 % apart, each block by lot; 1 % around them."""
+    return random.normal(0, 0.01, (2, processes, blocks)) + 0.3 * (random.random((2, processes, blocks)) < 0.4)
+
+
+def shared(random: Random, processes: int, blocks: int) -> Logs:
+    """A machine whose speed wanders (AR(1), rho 0.9, 10 %), the same for both of a block; 2 % besides."""
+    wander = np.empty(processes * blocks)
+    state = random.normal(0, 0.10)
+    for index in range(len(wander)):
+        state = 0.9 * state + random.normal(0, 0.10 * math.sqrt(1 - 0.9**2))
+        wander[index] = state
+    return random.normal(0, 0.02, (2, processes, blocks)) + wander.reshape(processes, blocks)
+
+
+def drift(random: Random, processes: int, blocks: int) -> Logs:
+    """20 % slower from the first block to the last, and within a block by what its place in the drawn order makes."""
+    count = processes * blocks
+    first = random.integers(0, 2, count)
+    place = np.stack([np.arange(count) + first / 2, np.arange(count) + (1 - first) / 2])
+    return random.normal(0, 0.02, (2, processes, blocks)) + 0.2 * place.reshape(2, processes, blocks) / count
+
+
+def spikes(random: Random, processes: int, blocks: int) -> Logs:
+    """2 %, and one sample in twenty takes ten times as long."""
+    hit = random.random((2, processes, blocks)) < 0.05
+    return random.normal(0, 0.02, (2, processes, blocks)) + math.log(10) * hit
+
+
+def hierarchical(random: Random, processes: int, blocks: int) -> Logs:
+    """Each process has a speed of its own (3 %); its blocks are within 0.5 %."""
+    return random.normal(0, 0.005, (2, processes, blocks)) + random.normal(0, 0.03, (2, processes, 1))
+
+
+KINDS: dict[str, Callable[[Random, int, int], Logs]] = {
+    kind.__name__: kind for kind in (lognormal, bimodal, shared, drift, spikes, hierarchical)
+}
+
+
+def trace(kind: str, processes: int, blocks: int, seed: int) -> tuple[float, statistics.Comparison]:
+    """Return the true ratio and what the comparison makes of one trace."""
+    random = np.random.default_rng([seed, *kind.encode(), processes])
+    true = math.exp(random.uniform(-0.1, 0.1))
+    other, this = KINDS[kind](random, processes, blocks).reshape(2, -1)
+    found = statistics.compare(
+        dict(enumerate(np.exp(this) / true)),
+        dict(enumerate(np.exp(other))),
+        {block: block // blocks for block in range(processes * blocks)},
+    )
+    assert found is not None  # noqa: S101  # all blocks are shared
+    return true, found
+
+
+def coverage(kind: str, processes: int, blocks: int, traces: int) -> dict[str, float]:
+    """Shares of the traces: covered by the interval, of the wrong sign, decided; and the typical half-width."""
+    covered, wrong, decided, as_processes, widths = 0, 0, 0, 0, []
+    for seed in range(traces):
+        true, found = trace(kind, processes, blocks, seed)
+        low, high = found.ratio.low, found.ratio.high
+        # Without an interval nothing is claimed: that is no miss.
+        covered += low is None or high is None or low <= true <= high
+        wrong += found.relation is (Relation.SLOWER if true > 1 else Relation.FASTER)
+        decided += found.relation is not Relation.AMBIGUOUS
+        as_processes += found.unit == "process"
+        widths.append(found.half_width if found.half_width is not None else math.inf)
+    return {
+        "covered": covered / traces,
+        "wrong_sign": wrong / traces,
+        "decided": decided / traces,
+        "unit_process": as_processes / traces,
+        "median_half_width": float(np.median(widths)),
+    }
+
+
+def main() -> None:
+    """Write one row for each kind and plan."""
+    path = Path(sys.argv[1])
+    traces = int(sys.argv[2]) if len(sys.argv) > 2 else 10_000
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        for kind in KINDS:
+            for processes, blocks in PLANS:
+                if kind == "hierarchical" and processes == 1:
+                    continue  # one process cannot know how far off it is: that is why there are several
+                row = {"kind": kind, "processes": processes, "blocks": blocks, "traces": traces}
+                row |= coverage(kind, processes, blocks, traces)
+                if file.tell() == 0:
+                    writer.writerow(row)
+                writer.writerow(row.values())
+                file.flush()
+                print(", ".join(f"{name} {value}" for name, value in row.items()))
+
+
+if __name__ == "__main__":
+    main()

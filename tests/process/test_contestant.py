@@ -1,0 +1,122 @@
+"""What a contestant's worker does around the calls; here in this process, so that its arrays can be looked at."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from harness import Backend
+from harness.case import Case
+from harness.process import memory
+from harness.process.contestant import Contestant
+
+CASE = Case(128, 20, 30, 40)
+MIB = 2**20
+
+
+class Plain(Backend):
+    """The operator by one einsum, with a workspace of so many bytes that is touched and freed."""
+
+    name = "numpy-plain"
+    workspace_bytes_touched = 0
+
+    def prepare_forward(self, case, weight, bias):
+        def kernel(input1, input2):
+            np.ones(self.workspace_bytes_touched, np.uint8)
+            return np.einsum("bi,oij,bj->bo", input1, weight, input2, dtype=np.float32) + bias
+
+        kernel.weight = weight
+        return kernel
+
+
+class Hungry(Plain):
+    """Touches 64 MiB besides."""
+
+    workspace_bytes_touched = 64 * MIB
+
+
+@pytest.fixture
+def contestant(tmp_path):
+    return prepared(Plain, tmp_path)
+
+
+def prepared(kind, folder):
+    worker = Contestant()
+    worker.hold(kind("cpu"))
+    worker.prepare(dataclasses.asdict(CASE), 2, str(folder))
+    return worker
+
+
+def addresses(worker):
+    sets = [array.ctypes.data for inputs in worker.prepared.sets for array in inputs.values()]
+    return sets, worker.prepared.kernel.weight.ctypes.data
+
+
+def test_placing_moves_every_array_and_changes_no_value(contestant):
+    before = [{name: array.copy() for name, array in inputs.items()} for inputs in contestant.prepared.sets]
+    kept = contestant.prepared.sets  # alive, so that an address cannot be used again by chance
+    sets, weight = addresses(contestant)
+    contestant.place(kernel=True)
+    moved_sets, moved_weight = addresses(contestant)
+    assert not set(sets) & set(moved_sets)
+    assert moved_weight != weight
+    for earlier, inputs in zip(before, contestant.prepared.sets, strict=True):
+        assert all(np.array_equal(earlier[name], array) for name, array in inputs.items())
+    assert kept is not contestant.prepared.sets
+
+
+def test_placing_leaves_a_kernel_that_is_dear_alone_and_calls_it_with_the_new_arrays(contestant):
+    kernel, first = contestant.prepared.kernel, contestant.prepared.calls[0]()
+    contestant.place(kernel=False)
+    assert contestant.prepared.kernel is kernel
+    assert np.array_equal(contestant.prepared.calls[0](), first)
+    assert contestant.prepared.calls[0].args[0] is contestant.prepared.sets[0]["input1"]
+
+
+def test_placing_draws_new_places_each_time(contestant):
+    offsets = set()
+    for _ in range(8):
+        contestant.place(kernel=True)
+        offsets.add(contestant.prepared.sets[0]["input1"].ctypes.data % 4096)
+    assert len(offsets) > 2
+
+
+def test_a_sample_tells_how_often_the_cpu_was_taken_away(contestant):
+    said = contestant.sample(calls=3, first=0, settle_seconds=0.0, forward=False)
+    assert said["seconds"] > 0
+    assert said["involuntary_switches"] >= 0
+
+
+def test_warming_up_tells_how_many_threads_it_kept_busy(contestant):
+    busy = contestant.warm_up(seconds=0.05, at_least=1)["busy"]
+    if busy is None:
+        pytest.skip("this system has no /proc/self/task/*/schedstat")
+    assert busy["threads"] >= 1
+    assert busy["runnable"] > 0.1
+
+
+def test_the_memory_of_a_call_is_what_it_touches_at_its_peak(tmp_path):
+    needed = {}
+    for kind in (Plain, Hungry):
+        needed[kind] = prepared(kind, tmp_path).memory(3)["peak_bytes"]
+    if None in needed.values():
+        pytest.skip("this system does not reset the high-water mark of a process")
+    # The kernel counts pages for each thread by itself, and adds them up now and then.
+    assert needed[Plain] < 8 * MIB
+    assert 62 * MIB <= needed[Hungry] < 72 * MIB
+
+
+def test_a_larger_call_before_does_not_count(tmp_path):
+    peaks = [memory.peak_bytes(lambda size=size: np.ones(size, np.uint8), "cpu") for size in (64 * MIB, 4 * MIB)]
+    if None in peaks:
+        pytest.skip("this system does not reset the high-water mark of a process")
+    assert peaks[0] >= 62 * MIB
+    assert peaks[1] < 12 * MIB
+
+
+def test_memory_is_unknown_where_the_system_does_not_tell(tmp_path):
+    assert memory.peak_bytes(lambda: None, "cpu", tmp_path / "no proc") is None
+    (tmp_path / "status").write_text("Name: x\n")
+    assert memory.peak_bytes(lambda: None, "cpu", tmp_path) is None
