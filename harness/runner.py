@@ -172,8 +172,8 @@ class Runner:
                     entrant.flag("few_blocks")
                 if columns["steadiness"] == steadiness.NO_STEADY_STATE:
                     entrant.flag("no_steady_state")
-                if columns.get("comparison") != columns.get("comparison_undisturbed"):
-                    entrant.flag("disturbed")
+                if columns.get("comparison") != (quietly := columns.get("comparison_undisturbed")):
+                    entrant.flag(f"undisturbed={quietly}")
                 if classes.get(BASELINE) not in (None, entrant.precision_class):
                     entrant.flag("class_differs")
             elif status is None:

@@ -144,10 +144,19 @@ def test_the_rate_of_better_kernels_is_told_where_it_was_measured():
 
 def test_kernels_that_were_measured_to_be_no_faster_are_not_advised():
     usual = product("numpy", 95, "OpenBLAS 0.3.30 Haswell")
-    trial = product("numpy with OPENBLAS_CORETYPE=SKYLAKEX", 96, "OpenBLAS 0.3.30 SkylakeX")
+    trial = product("numpy with OPENBLAS_CORETYPE=SKYLAKEX", 104, "OpenBLAS 0.3.30 SkylakeX")
     finding = only(doctor.blas_kernels(but(peaks=peaks(usual, trial))))
     assert finding.level == NOTE
-    assert finding.advice.startswith("nothing")
+    assert finding.advice.startswith("nothing to gain")
+    assert doctor.trial([finding]) == {}
+
+
+@pytest.mark.parametrize(("gigaflop", "level"), [(119, WARNING), (121, NOTE)])
+def test_kernels_for_an_older_cpu_that_come_near_to_the_peak_all_the_same_are_a_note(gigaflop, level):
+    # As AVX2 does on Zen 4, which splits AVX-512 in two.
+    found = doctor.blas_kernels(but(peaks=peaks(product("numpy", gigaflop, "OpenBLAS 0.3.30 Haswell"))))
+    assert only(found).level == level
+    assert doctor.trial(found) == {"OPENBLAS_CORETYPE": "SKYLAKEX"}
 
 
 def test_what_is_advised_can_be_tried():

@@ -610,7 +610,7 @@ def test_a_verdict_that_hangs_on_disturbed_blocks_is_flagged(measure):
     records, _, _ = measure(states=states, other={"call_seconds": 0.005})
     row = records[CASE.name, "forward", "other"]
     assert (row.comparison, row.comparison_undisturbed, row.disturbed_blocks) == ("faster", "ambiguous", row.blocks)
-    assert "disturbed" in row.flags
+    assert "undisturbed=ambiguous" in row.flags
 
 
 PEAKS = cost.Peaks({"float32": cost.Rate(1e9, "planted")}, (), ())
