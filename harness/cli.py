@@ -274,7 +274,7 @@ def run(
 @app.command("doctor")
 def doctor_(threads: ThreadsOption = None) -> None:
     """Look at the machine before you trust it, and say what to do; takes about ten seconds."""
-    from harness import doctor, peaks
+    from harness import checkup, doctor, peaks
     from harness.machine.threads import budget
     from harness.output import report
     from harness.process.supervisor import Supervisor, default_cache
@@ -282,12 +282,12 @@ def doctor_(threads: ThreadsOption = None) -> None:
     count, limit = budget(threads), 120.0
     with Supervisor(count, default_cache()) as workers:
         measured = peaks.measure(workers, count, limit)
-        findings = doctor.examine(doctor.gather(count, measured))
+        findings = doctor.examine(checkup.gather(count, measured))
         if told := doctor.trial(findings):
             # Advice that was not tried is hearsay.
             tried = peaks.products_with(workers, "numpy", told, limit)
             measured = dataclasses.replace(measured, products=(*measured.products, *tried))
-            findings = doctor.examine(doctor.gather(count, measured))
+            findings = doctor.examine(checkup.gather(count, measured))
     console = _console()
     for table in report.machine(measured.as_json(), doctor.as_json(findings)):
         console.print(table)
@@ -320,7 +320,7 @@ def explain_() -> None:
 
 def _measure(plan: Plan, options: dict[str, Any], store: Store, skip: frozenset[tuple[str, str, str]]) -> bool:
     """Carry out the plan, row by row onto the disk; return whether it was interrupted."""
-    from harness import doctor, peaks
+    from harness import checkup, doctor, peaks
     from harness.output.store import add_to_environment
     from harness.plan import interrupted
     from harness.runner import Runner
@@ -339,7 +339,7 @@ def _measure(plan: Plan, options: dict[str, Any], store: Store, skip: frozenset[
         try:
             observer.begin("what this machine could do")
             measured = survey() if options["limit"] else None
-            findings = doctor.examine(doctor.gather(plan.threads, measured))
+            findings = doctor.examine(checkup.gather(plan.threads, measured))
             looked = {"peaks": measured.as_json() if measured else None, "doctor": doctor.as_json(findings)}
             add_to_environment(store.folder, looked)
             runner = Runner(sitting, peaks=measured, survey=survey if measured else None)

@@ -9,6 +9,7 @@ budget, never on what they say: to stop as soon as a difference is significant w
 from __future__ import annotations
 
 import dataclasses
+import os
 import statistics as python_statistics
 import sys
 from collections.abc import Callable
@@ -359,7 +360,7 @@ class Measurement:
             "involuntary_switches": switches,
             "others_running": after.running,
             "clock_mhz": after.clock_mhz,
-            "disturbance": state.disturbed(before, after, seconds, self._plan.threads, switches, best),
+            "disturbance": state.disturbed(before, after, seconds, os.cpu_count() or 1, switches, best),
         }
 
     def _correct(self, entrant: Entrant, call_seconds: float) -> None:

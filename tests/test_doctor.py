@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import doctor
-from harness.doctor import NOTE, OK, WARNING, Facts, Gpu
+from harness import checkup, doctor
+from harness.checkup import Facts, Gpu
+from harness.doctor import NOTE, OK, WARNING
 from harness.machine.state import State
 from harness.timing.cost import Peaks, Product, Rate
 
@@ -361,7 +362,7 @@ GPU-cc, [N/A], [N/A], [N/A], [N/A], [N/A], NVIDIA T4
 
 
 def test_what_nvidia_smi_says_is_read():
-    first, second, third = doctor.parse_gpus(LISTED, "GPU-aa, 7\nGPU-aa, 8\nGPU-bb, 9\n", frozenset({8}))
+    first, second, third = checkup.parse_gpus(LISTED, "GPU-aa, 7\nGPU-aa, 8\nGPU-bb, 9\n", frozenset({8}))
     assert first == Gpu("NVIDIA H100 80GB HBM3", 1980, 1980, 0, True, 0, 1)
     assert second == Gpu("NVIDIA H100, a strange name", 345, 1980, 0x21, False, 17, 1)
     assert third == Gpu("NVIDIA T4", None, None, None, None, None, 0)
@@ -369,7 +370,7 @@ def test_what_nvidia_smi_says_is_read():
 
 @pytest.mark.parametrize("text", ["", "\n", "No devices were found\n"])
 def test_what_is_no_gpu_is_left_out(text):
-    assert doctor.parse_gpus(text, text) == ()
+    assert checkup.parse_gpus(text, text) == ()
 
 
 @pytest.mark.parametrize(
@@ -387,7 +388,7 @@ def test_nvidia_smi_is_asked_with_the_name_that_the_driver_knows(tmp_path, monke
         (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    said = doctor._ask_gpus()
+    said = checkup._ask_gpus()
     assert all(word in one for word, one in zip(expected, said, strict=True))
     assert bool(said[0]) == bool(expected[0])
 
@@ -411,7 +412,7 @@ def test_nvidia_smi_is_asked_with_the_name_that_the_driver_knows(tmp_path, monke
     ],
 )
 def test_a_run_is_known_by_its_arguments(arguments, expected):
-    assert doctor.is_run(arguments) == expected
+    assert checkup.is_run(arguments) == expected
 
 
 RUN, WORKER, SHELL = ["python", "-m", "harness", "run"], ["python", "-m", "harness.process.worker", "{}"], ["sh"]
@@ -432,13 +433,13 @@ RUN, WORKER, SHELL = ["python", "-m", "harness", "run"], ["python", "-m", "harne
     ],
 )
 def test_runs_of_others_are_counted_once_and_ours_is_not(table, count):
-    assert doctor.count_other_runs(table, own=9) == count
+    assert checkup.count_other_runs(table, own=9) == count
 
 
 def test_all_below_the_outermost_run_above_us_is_ours():
     table = {1: (0, SHELL), 5: (1, RUN), 6: (5, WORKER), 7: (5, RUN), 8: (7, WORKER), 9: (8, SHELL), 20: (1, SHELL)}
-    assert doctor._family(table, 9) == {1, 5, 6, 7, 8, 9}
-    assert doctor._family(table, 20) == {1, 20}
+    assert checkup._family(table, 9) == {1, 5, 6, 7, 8, 9}
+    assert checkup._family(table, 20) == {1, 20}
 
 
 def test_a_real_run_is_found_and_is_ours_only_if_it_descends_from_us():
@@ -447,14 +448,14 @@ def test_a_real_run_is_found_and_is_ours_only_if_it_descends_from_us():
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as other:
         try:
             other.stdout.readline()
-            table = doctor._processes()
+            table = checkup._processes()
         finally:
             other.kill()
     assert table[other.pid][0] == os.getpid()
-    assert doctor.is_run(table[other.pid][1])
+    assert checkup.is_run(table[other.pid][1])
     # It is a child of this process, so it is ours, and not that of a process that is no relative.
-    assert other.pid in doctor._family(table, os.getpid())
-    assert other.pid not in doctor._family({**table, 10**9: (0, [])}, 10**9)
+    assert other.pid in checkup._family(table, os.getpid())
+    assert other.pid not in checkup._family({**table, 10**9: (0, [])}, 10**9)
 
 
 @pytest.fixture
@@ -469,7 +470,7 @@ def write(tmp_path):
 
 
 def gathered(root: Path, threads: int = 2, **more) -> Facts:
-    return doctor.gather(
+    return checkup.gather(
         threads,
         pools=more.pop("pools", []),
         root=root,
@@ -481,7 +482,7 @@ def gathered(root: Path, threads: int = 2, **more) -> Facts:
 
 
 def test_facts_are_gathered_from_the_files_of_the_system(tmp_path, write, monkeypatch):
-    monkeypatch.setattr(doctor.budget, "affinity", lambda: [2, 3, 6])
+    monkeypatch.setattr(checkup.budget, "affinity", lambda: [2, 3, 6])
     monkeypatch.setenv("OPENBLAS_CORETYPE", "ZEN")
     write("proc/cpuinfo", "vendor_id\t: AuthenticAMD\nflags\t\t: fma avx2 hypervisor\n\nvendor_id\t: other\n")
     write("proc/meminfo", "MemTotal: 1000 kB\nMemAvailable: 600 kB\nSwapTotal: 50 kB\nSwapFree: 20 kB\n")
@@ -506,7 +507,7 @@ def test_facts_are_gathered_from_the_files_of_the_system(tmp_path, write, monkey
 
 
 def test_an_empty_system_is_gathered_as_unknown_and_examined(tmp_path, monkeypatch):
-    monkeypatch.setattr(doctor.budget, "affinity", lambda: None)
+    monkeypatch.setattr(checkup.budget, "affinity", lambda: None)
     facts = gathered(tmp_path)
     assert facts.before == State(None, None, None, None)
     assert (facts.affinity, facts.vendor, facts.memory_bytes, facts.quota) == (None, None, None, None)
@@ -522,9 +523,9 @@ def test_the_machine_is_watched_while_time_passes(tmp_path, write):
         write("proc/loadavg", "0 0 0 5/83 1\n")
 
     facts = gathered(tmp_path, sleep=sleep)
-    assert slept == [doctor.WATCH_SECONDS]
+    assert slept == [checkup.WATCH_SECONDS]
     assert (facts.before.running, facts.after.running) == (0, 4)
-    assert facts.seconds >= doctor.WATCH_SECONDS
+    assert facts.seconds >= checkup.WATCH_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -548,6 +549,6 @@ def test_the_quota_is_the_least_on_the_way_to_the_root(tmp_path, write, files, q
 
 
 def test_this_machine_is_examined_without_naming_its_owner():
-    facts = doctor.gather(1, sleep=lambda seconds: None)
+    facts = checkup.gather(1, sleep=lambda seconds: None)
     text = json.dumps(doctor.as_json(doctor.examine(facts)))
     assert not [path for path in (str(Path.home()), str(Path.cwd())) if len(path) > 1 and path in text]

@@ -413,7 +413,8 @@ def test_bits_that_differ_within_the_bound_are_flagged_and_not_refused(measure):
             return said
 
     workers.kept["other"].__class__ = Jittery
-    sitting = Sitting(dataclasses.replace(workers.plan, cases=(CASE,)), workers, now=lambda: workers.clock.now)
+    plan = dataclasses.replace(workers.plan, cases=(CASE,))
+    sitting = Sitting(plan, workers, now=lambda: workers.clock.now, look=lambda: QUIET)
     (row,) = [row for row in Runner(sitting, lambda: 64 * GIB).run() if row.backend == "other"]
     assert worker is workers.kept["other"]
     assert (row.status, row.flags) == (Status.TIMED, "nondeterministic")

@@ -115,7 +115,7 @@ def caches(root: Path = Path("/sys/devices/system/cpu")) -> list[Cache]:
     for folder in root.glob("cpu[0-9]*/cache/index[0-9]*"):
         level, kind, size, shared = (_read(folder / name) for name in ("level", "type", "size", "shared_cpu_list"))
         if kind in ("Data", "Unified") and level and shared and (read := re.fullmatch(r"(\d+)([KMG]?)", size or "")):
-            found.add(Cache(f"L{level}", int(read[1]) * _SIZES.get(read[2], 1), _cpu_list(shared)))
+            found.add(Cache(f"L{level}", int(read[1]) * _SIZES.get(read[2], 1), cpu_list(shared)))
     return sorted(found, key=lambda cache: (cache.name, min(cache.cpus)))
 
 
@@ -154,10 +154,10 @@ def git_revision(folder: Path) -> str | None:
     return said.stdout.strip() or None
 
 
-def _cpu_list(text: str) -> frozenset[int]:
+def cpu_list(text: str) -> frozenset[int]:
     """Read the kernel's way to list CPUs: ``0-3,8``."""
-    ranges = (part.partition("-") for part in text.split(","))
-    return frozenset(cpu for first, _, last in ranges for cpu in range(int(first), int(last or first) + 1))
+    ranges = re.findall(r"(\d+)(?:-(\d+))?", text)
+    return frozenset(cpu for first, last in ranges for cpu in range(int(first), int(last or first) + 1))
 
 
 def _cpu_flags() -> set[str]:
