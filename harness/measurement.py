@@ -115,7 +115,7 @@ class Measurement:
             self._warm_up(entrant)
             entrant.kept_blocks = self._draw_blocks(entrant.joins)
         while joining := self._open():
-            if self._taken >= LEAST_BLOCKS and self._left() < self._predicted_block(joining):
+            if self._over(joining):
                 self._stop("budget")
                 break
             self._take_block(joining)
@@ -135,6 +135,20 @@ class Measurement:
     def _left(self) -> float:
         """What is left of the budget, in seconds; judging is not in it."""
         return self._plan.budget_seconds - (self._sitting.now() - self._start - self._aside)
+
+    def _over(self, joining: list[Entrant]) -> bool:
+        """Whether the budget has no room for another block of these.
+
+        Slow ones, the baseline among them perhaps, may have used it up while the others have not enough blocks for an
+        interval that a few outliers cannot move; so these may take as much again.
+        """
+        fewest = min(self._count(entrant) for entrant in joining)
+        more = (
+            self._plan.budget_seconds
+            if fewest < statistics.LEAST_VALUES and self._process == self._first_process
+            else 0.0
+        )
+        return fewest >= LEAST_BLOCKS and self._left() + more < self._predicted_block(joining)
 
     def _predicted_block(self, joining: list[Entrant]) -> float:
         return sum(entrant.call_seconds * entrant.base_calls for entrant in joining)
@@ -274,8 +288,10 @@ class Measurement:
             entrant.end(Status.TOO_SLOW, f"one call takes {entrant.call_seconds:.3g} s, the budget is {budget:g} s")
         entrant.joins = ALL_BLOCKS
         if entrant.call_seconds > SLOW_SECONDS:
-            # A slow one may take a quarter of the budget, in three blocks at the most and one at the least.
-            entrant.joins = max(1, min(LEAST_BLOCKS, int(budget / 4 / entrant.call_seconds)))
+            # A slow one may take a quarter of the budget, in three blocks at the most and one at the least. All ratios
+            # hang on the baseline: it gets its three in any case.
+            most = LEAST_BLOCKS if entrant.name == BASELINE else int(budget / 4 / entrant.call_seconds)
+            entrant.joins = max(1, min(LEAST_BLOCKS, most))
         if entrant.loaded["overhead_seconds"] > OVERHEAD_SHARE * entrant.call_seconds:
             entrant.flag("overhead")
 

@@ -172,8 +172,7 @@ class Runner:
                     entrant.flag("few_blocks")
                 if columns["steadiness"] == steadiness.NO_STEADY_STATE:
                     entrant.flag("no_steady_state")
-                if columns.get("comparison") != (quietly := columns.get("comparison_undisturbed")):
-                    entrant.flag(f"undisturbed={quietly}")
+                entrant.flag(_disturbance(columns, entrant, disturbed))
                 if classes.get(BASELINE) not in (None, entrant.precision_class):
                     entrant.flag("class_differs")
             elif status is None:
@@ -287,6 +286,17 @@ def _comparison(
         "block_spread": found.block_spread,
         "process_spread": found.process_spread,
     }
+
+
+def _disturbance(columns: Mapping[str, Any], entrant: Entrant, disturbed: frozenset[int]) -> str | None:
+    """Say that the verdict hangs on disturbed blocks, or that there are hardly others, as a flag."""
+    quiet = set(entrant.seconds) - disturbed - entrant.disturbed_blocks
+    without = columns.get("comparison_undisturbed")
+    if len(quiet) < len(entrant.seconds) / 2:
+        return "mostly_disturbed"
+    # With fewer quiet blocks than an interval needs, less can be said of course.
+    differs = without != columns.get("comparison") and len(quiet) >= statistics.LEAST_VALUES
+    return f"undisturbed={without}" if differs else None
 
 
 def _break_even(columns: Mapping[str, Any], baseline: Mapping[str, Any]) -> int | None:

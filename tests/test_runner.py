@@ -376,7 +376,7 @@ def test_one_that_was_slow_only_while_it_was_run_in_gets_as_many_blocks_as_other
 
 
 def test_results_are_judged_from_inside_the_timed_samples_even_if_the_budget_ends_them_early(measure):
-    _, workers, _ = measure(budget=0.2)
+    _, workers, _ = measure(budget=0.05)
     did = [do for name, do, _ in workers.log if name == "other"]
     assert did.count("sample") == LEAST_BLOCKS
     assert did.count("kept") == 2
@@ -485,10 +485,18 @@ def test_measuring_stops_when_the_budget_is_used_up(measure):
     row = records[CASE.name, "forward", "other"]
     assert (row.stopped_by, row.answer_seconds) == ("budget", None)
     assert row.blocks > FEWEST_BLOCKS
-    records, _, _ = measure(budget=0.2)
+    records, _, _ = measure(budget=0.05)
     row = records[CASE.name, "forward", "other"]
     assert (row.stopped_by, row.blocks) == ("budget", LEAST_BLOCKS)
     assert "few_blocks" in row.flags
+
+
+def test_a_slow_baseline_gets_three_blocks_and_does_not_eat_up_those_of_the_others(measure):
+    records, _, _ = measure(budget=8.0, torch_bilinear={"call_seconds": 2.4})
+    baseline, row = (records[CASE.name, "forward", name] for name in (BASELINE, "other"))
+    assert (baseline.blocks, baseline.stopped_by) == (LEAST_BLOCKS, "blocks")
+    assert row.blocks == FEWEST_BLOCKS
+    assert (row.comparison, row.speedup) == ("faster", pytest.approx(240))
 
 
 def test_measuring_goes_on_until_the_interval_is_narrow_enough_and_no_longer(measure):
@@ -611,7 +619,23 @@ def test_a_verdict_that_hangs_on_disturbed_blocks_is_flagged(measure):
     records, _, _ = measure(states=states, other={"call_seconds": 0.005})
     row = records[CASE.name, "forward", "other"]
     assert (row.comparison, row.comparison_undisturbed, row.disturbed_blocks) == ("faster", "ambiguous", row.blocks)
-    assert "undisturbed=ambiguous" in row.flags
+    assert row.flags == "mostly_disturbed"
+
+
+def test_a_verdict_that_only_disturbed_blocks_support_is_flagged_with_what_the_others_say(measure):
+    class Jumps(FakeWorker):
+        def sample(self, **fields):
+            said = super().sample(**fields)
+            return said | {"seconds": said["seconds"] * (0.5 if self.blocks <= 14 else 1.0)}
+
+    # Two readings a sample, two samples a block: something is stolen in the first twelve blocks.
+    stolen = (dataclasses.replace(QUIET, steal_seconds=float(min(number, 47))) for number in itertools.count())
+    records, _, _ = measure(states=stolen, target=0.001, budget=2.7, other={"kind": Jumps, "spread": (0.0, 0.01)})
+    row = records[CASE.name, "forward", "other"]
+    assert row.disturbed_blocks == 12
+    assert row.blocks >= 22
+    assert row.comparison_undisturbed != row.comparison
+    assert f"undisturbed={row.comparison_undisturbed}" in row.flags
 
 
 PEAKS = cost.Peaks({"float32": cost.Rate(1e9, "planted")}, (), ())

@@ -71,17 +71,20 @@ def tables(records: pd.DataFrame, labels: Mapping[str, str]) -> Iterator[Rendera
     """A table for every case, mode and device, sorted by speed, with a line for every row that was not timed."""
     for (device, case, mode), rows in groups(records):
         title = _title(labels, case, mode, device)
+        timed = _timed(rows)
+        classes = timed["precision_class"].nunique(dropna=False) > 1
         table = Table(title=title, title_justify="left", box=None, pad_edge=False)
         table.add_column("rank", justify="right")
         table.add_column("backend", no_wrap=True)
         for heading in ("median", "vs nn.Bilinear", "99 % interval"):
-            table.add_column(heading, justify="right")
+            table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("so it is")
-        for heading in ("of limit", "GFLOP/s", "memory", "first call", "pays off after", "mean abs. error"):
-            table.add_column(heading, justify="right")
-        table.add_column("class")
+        for heading in ("of limit", "GFLOP/s", "memory", "first call", "pays off", "mean error"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        if classes:
+            table.add_column("class", no_wrap=True)
         table.add_column("flags")
-        for _, row in _timed(rows).iterrows():
+        for _, row in timed.iterrows():
             table.add_row(
                 "-" if pd.isna(row["rank"]) else str(row["rank"]),
                 row["backend"],
@@ -93,10 +96,10 @@ def tables(records: pd.DataFrame, labels: Mapping[str, str]) -> Iterator[Rendera
                 number(row["gflop_per_second"]),
                 size(row["peak_memory_bytes"]),
                 seconds(row["prepare_seconds"] + row["first_call_seconds"]),
-                "" if pd.isna(row["break_even_calls"]) else f"{row['break_even_calls']:,d} calls",
+                "" if pd.isna(row["break_even_calls"]) else f"{row['break_even_calls']:,d}",
                 number(row["mean_absolute_error"], ".1e"),
-                _or(row["precision_class"]),
-                Text(plain(_or(row["flags"]))),
+                *([_or(row["precision_class"])] if classes else []),
+                Text(plain(_or(row["flags"]).replace(";", " "))),
             )
         parts: list[RenderableType] = [table] if table.row_count else [title]
         parts += [_not_timed(row) for _, row in rows[rows["status"] != Status.TIMED.value].iterrows()]
@@ -196,7 +199,8 @@ def times(value: float | None, low: float | None = None, high: float | None = No
     """A ratio, as in 1.86x, with the digits that its interval supports (two without one)."""
     if value is None or pd.isna(value):
         return ""
-    return "1x" if value == low == high else f"{_supported(value, _half(low, high))}x"
+    half = _half(low, high)
+    return "1x" if half == 0 and value == 1 else f"{_supported(value, half)}x"
 
 
 def size(value: float | None) -> str:

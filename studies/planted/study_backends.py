@@ -1,0 +1,61 @@
+"""Backends whose speed is known, for studies of the harness itself; this folder is a distribution on their path."""
+
+import os
+import time
+
+import numpy as np
+
+from backends.torch_bilinear import TorchBilinear
+from harness.backend import Backend
+
+#: The share of its own time by which ``torch-delayed`` is slower.
+DELAY = "BILINEAR_BENCH_DELAY"
+#: The seconds that a call of ``numpy-lasting`` takes.
+LASTING = "BILINEAR_BENCH_LASTING"
+
+
+class TorchDelayed(TorchBilinear):
+    """nn.Bilinear itself; then each call goes on for a share of the time that it has just taken.
+
+    A share and not a constant: on a machine whose speed wanders it stays the same slowdown.
+    """
+
+    name = "torch-delayed"
+
+    def prepare_forward(self, case, weight, bias):
+        """Return nn.Bilinear with its delay."""
+        right = super().prepare_forward(case, weight, bias)
+        longer = 1 + float(os.environ[DELAY])
+        now = time.perf_counter
+
+        def kernel(input1, input2):
+            start = now()
+            output = right(input1, input2)
+            end = start + longer * (now() - start)
+            while now() < end:
+                pass
+            return output
+
+        return kernel
+
+
+class NumpyLasting(Backend):
+    """The right result, and not before a given time has passed."""
+
+    name = "numpy-lasting"
+
+    def prepare_forward(self, case, weight, bias):
+        """Return an einsum that waits."""
+        lasting = float(os.environ[LASTING])
+        now = time.perf_counter
+
+        def kernel(input1, input2):
+            end = now() + lasting
+            output = np.einsum("bi,oij,bj->bo", input1, weight, input2, optimize=True)
+            if bias is not None:
+                output += bias
+            while now() < end:
+                pass
+            return output
+
+        return kernel
