@@ -29,10 +29,11 @@ from harness.timing import clock, cost, levels, statistics
 
 #: Blocks that are taken even if the budget is over.
 LEAST_BLOCKS: Final = 3
-#: Blocks between two looks at the intervals, once a process has had its share.
+#: Blocks between two looks at the intervals, once a process has had its share; a tenth of those taken, if more.
 LOOK_BLOCKS: Final = 5
-#: Backends whose call takes longer join the first few blocks only, in seconds.
+#: Backends whose call takes longer join the first few blocks only, in seconds; how many blocks that is at most.
 SLOW_SECONDS: Final = 0.250
+SLOW_BLOCKS: Final = 5
 #: Warmup of every backend alike, in seconds of calls (at least one call).
 WARM_UP_SECONDS: Final = 0.2
 #: In each of these ranges of a process's blocks one is drawn whose results are judged; in the very first process, two
@@ -100,8 +101,9 @@ class Measurement:
         self._block = len(processes)
         self._process = max(processes.values(), default=-1) + 1
         self._first_process = self._process
-        #: Blocks of this process so far, and how many it shall have before the next one.
+        #: Blocks of this process so far, how many it shall have before the next one, and when to look at it.
         self._taken, self._share = 0, levels.FEWEST_BLOCKS
+        self._look_at = self._share
         self._start = 0.0
         self._aside = 0.0  # time that was spent on judging
         self._block_seconds: list[float] = []
@@ -119,9 +121,10 @@ class Measurement:
                 self._stop("budget")
                 break
             self._take_block(joining)
-            ready = self._taken >= self._share and (self._taken - self._share) % LOOK_BLOCKS == 0
-            if ready and not self._go_on():
-                break
+            if self._taken >= self._look_at:
+                self._look_at = self._taken + max(LOOK_BLOCKS, self._taken // 10)
+                if not self._go_on():
+                    break
         for entrant in self._going():
             entrant.note(behaviour.judge_clock(entrant.unseen_seconds, entrant.measured_seconds))
             entrant.conclude()
@@ -157,20 +160,27 @@ class Measurement:
         return len(entrant.seconds)
 
     def _stop(self, why: str) -> None:
+        """Note why those that still join stop; one that was precise enough in the pilot is done all the same."""
         for entrant in self._open():
             entrant.stopped_by = "target" if entrant.answer_seconds is not None else why
 
     def _go_on(self) -> bool:
-        """Look at the intervals; say whether more is to be measured, and start fresh processes if that is due."""
-        found = [(entrant, self._look(entrant)) for entrant in self._open()]
-        for entrant, look in found:
+        """Look at the intervals; say whether more is to be measured, and start fresh processes if that is due.
+
+        Who is known precisely enough leaves, so that the time goes to the others; the baseline stays until the end.
+        """
+        had = self._process - self._first_process + 1
+        piloting = had < min(levels.PILOT, self._plan.processes)
+        lacking = []
+        for entrant, look in [(entrant, self._look(entrant)) for entrant in self._compared()]:
             reached = look.half_width is not None and look.half_width <= self._plan.target
             # Since when it has been narrow enough.
             since = entrant.answer_seconds or self._sitting.now() - self._begun
             entrant.answer_seconds = since if reached else None
-        lacking = [look for entrant, look in found if entrant.answer_seconds is None]
-        had = self._process - self._first_process + 1
-        piloting = had < min(levels.PILOT, self._plan.processes)
+            if not reached:
+                lacking.append(look)
+            elif not piloting:
+                entrant.joins, entrant.stopped_by = self._count(entrant), "target"
         if not lacking and not piloting:
             self._stop("target")
             return False
@@ -191,18 +201,20 @@ class Measurement:
             return False
         return True
 
+    def _compared(self) -> list[Entrant]:
+        """Those that still join and are compared; the baseline only where nobody is."""
+        rivals = [entrant for entrant in self._open() if entrant.name != BASELINE]
+        return rivals or self._open()
+
     def _open(self) -> list[Entrant]:
         """Those that still join, and so can become more precise."""
         return [entrant for entrant in self._going() if self._count(entrant) < entrant.joins]
 
     def _look(self, entrant: Entrant) -> _Look:
         """Look at the ratio to the baseline; where no baseline goes on joining, at the entrant's own median."""
-        rivals = [other for other in self._open() if other.name != BASELINE]
         baseline = next((other for other in self._open() if other.name == BASELINE), None)
-        if baseline is None or not rivals:
+        if baseline is None or entrant is baseline:
             return _Look(statistics.relative_half_width(entrant.seconds.values()))
-        if entrant is baseline:
-            return _Look(0.0)
         found = statistics.compare(entrant.seconds, baseline.seconds, self._processes, self._plan.band)
         if found is None:
             return _Look(None)
@@ -234,7 +246,7 @@ class Measurement:
                 entrant.worker, entrant.loaded = worker, entrant.loaded | answer
                 self._prepare_again(entrant)
         self._process += 1
-        self._taken = 0
+        self._taken, self._look_at = 0, self._share
         for entrant in self._shuffled([entrant for entrant in renewed if entrant.going]):
             self._warm_up(entrant)
             entrant.kept_blocks = self._draw_blocks(entrant.joins)
@@ -288,10 +300,10 @@ class Measurement:
             entrant.end(Status.TOO_SLOW, f"one call takes {entrant.call_seconds:.3g} s, the budget is {budget:g} s")
         entrant.joins = ALL_BLOCKS
         if entrant.call_seconds > SLOW_SECONDS:
-            # A slow one may take a quarter of the budget, in three blocks at the most and one at the least. All ratios
-            # hang on the baseline: it gets its three in any case.
-            most = LEAST_BLOCKS if entrant.name == BASELINE else int(budget / 4 / entrant.call_seconds)
-            entrant.joins = max(1, min(LEAST_BLOCKS, most))
+            # A slow one may take a quarter of the budget, and one block at the least. All ratios hang on the baseline:
+            # it gets its few in any case.
+            most = SLOW_BLOCKS if entrant.name == BASELINE else int(budget / 4 / entrant.call_seconds)
+            entrant.joins = max(1, min(SLOW_BLOCKS, most))
         if entrant.loaded["overhead_seconds"] > OVERHEAD_SHARE * entrant.call_seconds:
             entrant.flag("overhead")
 
@@ -355,7 +367,8 @@ class Measurement:
         self._correct(entrant, seconds / calls)
         entrant.calls.append(calls)
         entrant.seconds[self._block] = seconds / calls
-        seen = self._disturbances(before, after, entrant.worker.elapsed_seconds, said["involuntary_switches"])
+        switches = said["involuntary_switches"]
+        seen = self._disturbances(before, after, entrant, switches)
         if seen["disturbance"]:
             entrant.disturbed_blocks.add(self._block)
         self._keep(entrant, "call", calls, seconds, self._block, position, **seen)
@@ -364,19 +377,23 @@ class Measurement:
             self._keep(entrant, "forward", calls, forward, self._block, position, **seen)
         return (self._block + kept[0]) % cost.INPUT_SETS if kept else None
 
-    def _disturbances(self, before: state.State, after: state.State, seconds: float, switches: int) -> dict[str, Any]:
-        """What the machine did meanwhile, as columns of a sample."""
+    def _disturbances(self, before: state.State, after: state.State, entrant: Entrant, switches: int) -> dict[str, Any]:
+        """What the machine did during an entrant's sample, as columns of the sample."""
+        seconds = entrant.worker.elapsed_seconds if entrant.worker else 0.0
         self._sitting.best_clock_mhz = max(self._sitting.best_clock_mhz, after.clock_mhz or 0.0)
         best = self._sitting.best_clock_mhz or None
         stolen = None
         if before.steal_seconds is not None and after.steal_seconds is not None:
             stolen = after.steal_seconds - before.steal_seconds
+        # Threads of one backend may take the CPUs from each other all the time: that is its way, and no disturbance.
+        entrant.switch_rates.append(switches / seconds if seconds else 0.0)
+        foreign = round(switches - python_statistics.median(entrant.switch_rates) * seconds)
         return {
             "steal_seconds": stolen,
             "involuntary_switches": switches,
             "others_running": after.running,
             "clock_mhz": after.clock_mhz,
-            "disturbance": state.disturbed(before, after, seconds, os.cpu_count() or 1, switches, best),
+            "disturbance": state.disturbed(before, after, seconds, os.cpu_count() or 1, foreign, best),
         }
 
     def _correct(self, entrant: Entrant, call_seconds: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -30,7 +31,8 @@ def run(backend: str, *options: str, **variables: str) -> dict[str, str]:
         wall_seconds = time.monotonic() - start
         with (folder / "records.csv").open() as file:
             row = next(row for row in csv.DictReader(file) if row["backend"] == backend)
-    return row | {"wall_seconds": f"{wall_seconds:.1f}"}
+        worker = json.loads((folder / "environment.json").read_text())["workers"][f"{backend} on cpu"]
+    return row | {"wall_seconds": f"{wall_seconds:.1f}", "overhead_seconds": str(worker["overhead_seconds"])}
 
 
 def fill(

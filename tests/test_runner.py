@@ -17,7 +17,7 @@ from harness.case import Case
 from harness.correctness.inputs import PRECISE_KINDS, make_inputs
 from harness.examination import EXERCISES, Examination
 from harness.machine.state import State
-from harness.measurement import LEAST_BLOCKS
+from harness.measurement import LEAST_BLOCKS, SLOW_BLOCKS
 from harness.panel import FRESH_ATTEMPTS
 from harness.plan import BASELINE, Plan, interrupted
 from harness.process.referee import ROUNDED_KINDS
@@ -475,7 +475,7 @@ def test_input_sets_take_turns_from_block_to_block(measure):
 
 def test_a_slow_backend_joins_the_first_blocks_only_and_the_others_go_on(measure):
     records, _, _ = measure(other={"call_seconds": 0.3})
-    assert records[CASE.name, "forward", "other"].blocks == LEAST_BLOCKS
+    assert records[CASE.name, "forward", "other"].blocks == SLOW_BLOCKS
     assert "few_blocks" in records[CASE.name, "forward", "other"].flags
     assert records[CASE.name, "forward", BASELINE].blocks == FEWEST_BLOCKS
 
@@ -491,10 +491,10 @@ def test_measuring_stops_when_the_budget_is_used_up(measure):
     assert "few_blocks" in row.flags
 
 
-def test_a_slow_baseline_gets_three_blocks_and_does_not_eat_up_those_of_the_others(measure):
+def test_a_slow_baseline_gets_its_few_blocks_and_does_not_eat_up_those_of_the_others(measure):
     records, _, _ = measure(budget=8.0, torch_bilinear={"call_seconds": 2.4})
     baseline, row = (records[CASE.name, "forward", name] for name in (BASELINE, "other"))
-    assert (baseline.blocks, baseline.stopped_by) == (LEAST_BLOCKS, "blocks")
+    assert (baseline.blocks, baseline.stopped_by) == (SLOW_BLOCKS, "blocks")
     assert row.blocks == FEWEST_BLOCKS
     assert (row.comparison, row.speedup) == ("faster", pytest.approx(240))
 
@@ -507,6 +507,15 @@ def test_measuring_goes_on_until_the_interval_is_narrow_enough_and_no_longer(mea
     half = math.log(narrow.speedup_high / narrow.speedup_low) / 2
     assert 0.005 < half <= 0.01
     assert 0 < wide.answer_seconds < narrow.answer_seconds
+
+
+def test_who_is_known_precisely_enough_leaves_and_the_baseline_stays(measure):
+    records, _, _ = measure(target=0.02, other={"spread": (0.0, 0.001)}, third={"spread": (0.0, 0.06)})
+    quiet, noisy, baseline = (records[CASE.name, "forward", name] for name in ("other", "third", BASELINE))
+    assert quiet.blocks == FEWEST_BLOCKS
+    assert noisy.blocks > 3 * FEWEST_BLOCKS
+    assert baseline.blocks == noisy.blocks
+    assert quiet.answer_seconds < noisy.answer_seconds
 
 
 def test_what_the_interval_says_does_not_stop_measuring(measure):
@@ -598,6 +607,18 @@ def test_calls_pay_off_once_what_they_gain_is_more_than_what_preparing_cost(meas
     assert records[CASE.name, "forward", "other"].break_even_calls == 1
     records, _, _ = measure(other={"call_seconds": 0.02, "compile_seconds": -0.1})
     assert records[CASE.name, "forward", "other"].break_even_calls is None, "it is slower: that never pays off"
+
+
+def test_threads_of_one_backend_that_take_the_cpus_from_each_other_are_no_disturbance(measure):
+    class Switching(FakeWorker):
+        def sample(self, **fields):
+            said = super().sample(**fields)
+            usual = int(2000 * said["seconds"])
+            return said | {"involuntary_switches": usual + (500 if self.blocks == 7 else 0)}
+
+    records, _, samples = measure(other={"kind": Switching})
+    assert records[CASE.name, "forward", "other"].disturbed_blocks == 1
+    assert [sample.disturbance for sample in samples if sample.disturbance] == ["switches"]
 
 
 def test_disturbed_blocks_are_flagged_and_kept_and_the_verdict_is_there_without_them(measure):

@@ -50,13 +50,13 @@ def cells(path):
 
 
 def test_every_value_of_a_record_comes_back_with_its_type(folder):
-    times = {"median_seconds": 0.1 + 0.2, "baseline_median_seconds": 1e-7, "speedup": 1 / 3, "rank": 2, "cold": False}
+    times = {"median_seconds": 0.1 + 0.2, "baseline_median_seconds": 1e-7, "speedup": 1 / 3, "rank": 2, "bias": False}
     row = Record(**KEY, status=Status.TIMED, **times, threads=4, flags='a "quoted", b')
     write(folder, [row], [sample(block=None, seconds=0.1 + 0.2)])
     frame = store.read(folder / RECORDS)
     back = {name: None if value is pd.NA else value for name, value in frame.iloc[0].to_dict().items()}
     assert back == dataclasses.asdict(row)
-    kinds = {"speedup": "Float64", "rank": "Int64", "cold": "boolean", "batch": "Int64", "reason": "string"}
+    kinds = {"speedup": "Float64", "rank": "Int64", "bias": "boolean", "batch": "Int64", "reason": "string"}
     assert {name: str(frame[name].dtype) for name in kinds} == kinds
     one = store.read(folder / SAMPLES).iloc[0]
     assert (one["seconds"], one["calls"], one["block"] is pd.NA) == (0.1 + 0.2, 3, True)

@@ -1,0 +1,97 @@
+"""Does the harness measure what is there? Kernels whose duration is known, and twice as many calls.
+
+    python studies/known_answer.py results/reference/MACHINE/known_answer.csv
+
+First `bilinear-bench run` on a backend whose call ends after a given time, and not before: the median ought to be that
+time, plus what calling costs (`overhead_seconds`, the harness's own loop around a call that does nothing). Then, for real
+backends, samples of n and of 2 n calls in turn, in the worker that a run would use: the ratio ought to be 2.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import random
+import statistics
+import sys
+from pathlib import Path
+
+from sittings import run
+
+from harness.case import Case
+from harness.machine.threads import budget
+from harness.process.supervisor import Supervisor, default_cache
+from harness.registry import select
+from harness.timing.clock import SETTLE_SECONDS, calls_per_sample
+
+DURATIONS = (20e-6, 200e-6, 2e-3, 20e-3, 100e-3)
+BACKENDS = ("torch-bilinear", "torch-einsum", "numpy-loop", "numpy-einsum", "numba-loop", "jax-jit")
+CASE = Case(128, 20, 30, 40)
+PAIRS = 60
+COLUMNS = ("what", "backend", "given", "measured", "low", "high", "overhead_seconds", "off")
+
+
+def duration(seconds: float) -> dict[str, object]:
+    """Measure a call of known duration; ``off`` is the share by which the median is over it, beyond the overhead."""
+    row = run("numpy-lasting", "--seed", "0", BILINEAR_BENCH_LASTING=repr(seconds))
+    median, overhead = float(row["median_seconds"]), float(row["overhead_seconds"])
+    return {
+        "what": "duration",
+        "backend": "numpy-lasting",
+        "given": seconds,
+        "measured": median,
+        "low": row["median_low_seconds"],
+        "high": row["median_high_seconds"],
+        "overhead_seconds": overhead,
+        "off": (median - overhead) / seconds - 1,
+    }
+
+
+def doubling(name: str, workers: Supervisor) -> dict[str, object]:
+    """Time n and 2 n calls in turn; the ratio and its quartiles over the pairs."""
+    worker, _ = workers.worker(name, "cpu")
+    worker.request("load", 120, name=name, target=select([name])[name].target, device="cpu")
+    worker.request("prepare", 120, case=dataclasses.asdict(CASE), input_sets=2, directory=str(worker.directory))
+    calls, seconds = worker.request("warm_up", 120, seconds=0.5, at_least=1)["stretches"][-1]
+    count = calls_per_sample(seconds / calls, 1e-7)
+    ratios = []
+    for number in range(PAIRS):
+        taken = {}
+        for times in random.sample((1, 2), 2):
+            said = worker.request(
+                "sample", 120, calls=times * count, first=number, settle_seconds=SETTLE_SECONDS, forward=False
+            )
+            taken[times] = said["seconds"]
+        ratios.append(taken[2] / taken[1])
+    workers.discard(name, "cpu")
+    low, ratio, high = statistics.quantiles(ratios, n=4)
+    return {
+        "what": "doubling",
+        "backend": name,
+        "given": 2,
+        "measured": ratio,
+        "low": low,
+        "high": high,
+        "overhead_seconds": "",
+        "off": ratio / 2 - 1,
+    }
+
+
+def main() -> None:
+    """Write one row for each duration and each backend."""
+    path = Path(sys.argv[1])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file, Supervisor(budget(None), default_cache()) as workers:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        rows = [lambda seconds=seconds: duration(seconds) for seconds in DURATIONS]
+        rows += [lambda name=name: doubling(name, workers) for name in BACKENDS]
+        for make in rows:
+            row = make()
+            writer.writerow(row)
+            file.flush()
+            print(f"{row['what']} {row['backend']}: {row['given']} measured as {row['measured']:.6g} ({row['off']:+.2%})")
+
+
+if __name__ == "__main__":
+    main()
