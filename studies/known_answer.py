@@ -3,8 +3,8 @@
     python studies/known_answer.py results/reference/MACHINE/known_answer.csv
 
 First `bilinear-bench run` on a backend whose call ends after a given time, and not before: the median ought to be that
-time, plus what calling costs (`overhead_seconds`, the harness's own loop around a call that does nothing). Then, for real
-backends, samples of n and of 2 n calls in turn, in the worker that a run would use: the ratio ought to be 2.
+time, plus what calling costs (`overhead_seconds`, the harness's own loop around a call that does nothing). Then, for
+real backends, samples of n and of 2 n calls in turn, in the worker that a run would use: the ratio ought to be 2.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ def main() -> None:
             row = make()
             writer.writerow(row)
             file.flush()
-            print(f"{row['what']} {row['backend']}: {row['given']} measured as {row['measured']:.6g} ({row['off']:+.2%})")
+            print(
+                f"{row['what']} {row['backend']}: {row['given']} measured as {row['measured']:.6g} ({row['off']:+.2%})"
+            )
 
 
 if __name__ == "__main__":

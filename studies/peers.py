@@ -2,10 +2,10 @@
 
     python studies/peers.py results/reference/MACHINE/peers.csv [RUNS] [SECONDS]
 
-Each tool compares nn.Bilinear with nn.Bilinear (the seed case, forward, all CPUs) as its documentation says, and has the
-same wall time for it, imports included: about WALL_SECONDS. The tools take turns, so that all see the same machine. The
-ratio is that of the two figures that the tool puts first: medians, for pyperf means, for ours the estimate of the ratio.
-Goes on with a table that is there; no run is begun after SECONDS. Needs `pip install pyperf`.
+Each tool compares nn.Bilinear with nn.Bilinear (the seed case, forward, all CPUs) as its documentation says, and has
+the same wall time for it, imports included: about WALL_SECONDS. The tools take turns, so that all see the same machine.
+The ratio is that of the two figures that the tool puts first: medians, for pyperf means, for ours the estimate of the
+ratio. Goes on with a table that is there; no run is begun after SECONDS. Needs `pip install pyperf`.
 """
 
 from __future__ import annotations
@@ -89,7 +89,16 @@ def pytest_benchmark(folder: Path) -> tuple[float, float, float, str]:
     """Two benchmarks in one file, with half of the time each."""
     (folder / "test_layers.py").write_text(PYTEST_BENCHMARK)
     each = (WALL_SECONDS - 4) / 2
-    command = [sys.executable, "-m", "pytest", "-q", "test_layers.py", "--benchmark-json=out.json", "-p", "no:cacheprovider"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "test_layers.py",
+        "--benchmark-json=out.json",
+        "-p",
+        "no:cacheprovider",
+    ]
     subprocess.run(
         [*command, f"--benchmark-max-time={each}"], cwd=folder, env=tool_environment(), check=True, capture_output=True
     )
@@ -114,9 +123,7 @@ def pyperf(folder: Path) -> tuple[float, float, float, str]:
     command = [sys.executable, "layers.py", "--processes=2", "-o", "out.json", "--inherit-environ=OMP_NUM_THREADS"]
     subprocess.run(command, cwd=folder, env=tool_environment(), check=True, capture_output=True)
     benchmarks = json.loads((folder / "out.json").read_text())["benchmarks"]
-    means = [
-        statistics.fmean(value for made in one["runs"] for value in made.get("values", ())) for one in benchmarks
-    ]
+    means = [statistics.fmean(value for made in one["runs"] for value in made.get("values", ())) for one in benchmarks]
     return means[0] / means[1], means[0], means[1], ""
 
 
@@ -134,7 +141,13 @@ def measure(number: int) -> dict[str, str]:
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         ratio, first, second, comparison = TOOLS[tool](Path(scratch))
-    found = {"tool": tool, "run": number // len(TOOLS), "ratio": ratio, "first_seconds": first, "second_seconds": second}
+    found = {
+        "tool": tool,
+        "run": number // len(TOOLS),
+        "ratio": ratio,
+        "first_seconds": first,
+        "second_seconds": second,
+    }
     taken = {"wall_seconds": f"{time.monotonic() - start:.1f}", "comparison": comparison}
     return {name: str(value) for name, value in (found | taken).items()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from command_line import ROOT, command, environment
+from command_line import BRIEF, ROOT, command, environment
 
 TINY = ("--case", "6x5x4x3", "--threads", "1")
 #: Frameworks that are not there, as seen by a worker: an import that raises.
@@ -62,7 +63,7 @@ def test_every_planned_cell_has_one_row_with_the_right_status_whatever_its_backe
         chosen = [option for name, _ in cells if name != "torch-bilinear" for option in ("--backend", name)]
         # A seed, since which element is the first wrong one depends on it.
         limits = ("--mode", mode, "--seed", "0", "--budget", "1", "--time-limit", "10", "--out", mode)
-        ended = bilinear_bench("run", *TINY, *limits, *chosen, PYTHONPATH=paths)
+        ended = bilinear_bench("run", *TINY, *BRIEF, *limits, *chosen, PYTHONPATH=paths)
         assert ended.returncode == 1, ended.stdout + ended.stderr
         found = {(row["backend"], row["mode"]): row for row in rows(tmp_path / mode)}
         assert len(rows(tmp_path / mode)) == len(found)
@@ -164,12 +165,52 @@ def test_check_tells_right_from_wrong_and_writes_nothing(bilinear_bench, tmp_pat
 
 
 def test_report_prints_the_tables_again_and_latest_is_the_newest_run(bilinear_bench, tmp_path):
-    measured = bilinear_bench("run", *TINY, "--backend", "planted-honest", "--budget", "0.3")
+    measured = bilinear_bench("run", *TINY, *BRIEF, "--backend", "planted-honest", "--budget", "0.3")
     assert measured.returncode == 0, measured.stdout + measured.stderr
     again = bilinear_bench("report", "latest")
     assert again.returncode == 0
     assert again.stdout == measured.stdout
     assert len(list((tmp_path / "results").glob("2*/records.csv"))) == 1
+
+
+def test_a_run_as_users_make_it_measures_the_machine_and_looks_at_it_and_starts_fresh_processes(
+    bilinear_bench, tmp_path
+):
+    options = ("--mode", "forward", "--backend", "numpy-loop", "--budget", "60", "--target", "30%", "--out", "run")
+    ended = bilinear_bench("run", "--case", "128x20x30x40", *options)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["peaks"]["arithmetic"]["float32"]["flop_per_second"] > 1e8
+    assert [level["name"] for level in environment["peaks"]["levels"]][-1] == "memory"
+    assert {finding["level"] for finding in environment["doctor"]} <= {"ok", "note", "warning"}
+    for row in rows(tmp_path / "run"):
+        assert int(row["processes"]) >= 3
+        assert 0 < float(row["limit_fraction"]) < 1.05
+        assert row["stopped_by"] == "target"
+        assert row["cold"] in ("yes", "warm_caches")
+        assert row["peak_memory_bytes"] != "" or sys.platform != "linux"
+    (ours,) = (row for row in rows(tmp_path / "run") if row["backend"] == "numpy-loop")
+    assert ours["comparison"] in ("faster", "slower", "equivalent", "ambiguous")
+    assert float(ours["speedup_low"]) <= float(ours["speedup"]) <= float(ours["speedup_high"])
+    assert float(ours["answer_seconds"]) > 0
+    assert " of limit" in ended.stdout
+
+
+def test_the_doctor_says_what_the_machine_can_do_and_what_to_know(bilinear_bench, tmp_path):
+    ended = bilinear_bench("doctor", "--threads", "1")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "arithmetic, float32" in ended.stdout
+    assert "GEMM of torch.mm, float64" in ended.stdout
+    assert "ok threads: " in ended.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["--target", "--band"])
+@pytest.mark.parametrize("share", ["0", "100%", "-1%", "much"])
+def test_a_share_that_is_none_is_refused_with_what_was_expected(bilinear_bench, option, share):
+    ended = bilinear_bench("run", *TINY, option, share)
+    assert ended.returncode == 2
+    assert f"{share!r} is no share, expected one such as 2% or 0.02" in " ".join(ended.stderr.split())
 
 
 def test_explain_walks_through_the_article_and_finds_its_error(bilinear_bench):
@@ -183,8 +224,9 @@ def test_explain_walks_through_the_article_and_finds_its_error(bilinear_bench):
 
 def start_long_run(tmp_path: Path) -> subprocess.Popen[bytes]:
     """Start a run, and return it when the blocks of its second group have begun."""
-    arguments = ("run", "--case", "6x5x4x3", "--case", "7x5x4x3", "--mode", "forward", "--threads", "1")
+    arguments = ("run", *BRIEF, "--case", "6x5x4x3", "--case", "7x5x4x3", "--mode", "forward", "--threads", "1")
     options = ("--backend", "planted-honest", "--backend", "numpy-loop", "--budget", "2", "--out", "run")
+    options += ("--target", "0.01%")  # never reached: the budget is used up, so there is time to interrupt it
     process = subprocess.Popen(
         command(*arguments, *options), cwd=tmp_path, env=environment(TMPDIR=str(tmp_path)), stdout=subprocess.DEVNULL
     )
@@ -230,7 +272,7 @@ def test_kill_9_leaves_files_that_report_reads_and_resume_completes_and_no_worke
 
 @pytest.mark.skipif(sys.platform != "linux", reason="that the kernel ends orphans is promised for Linux only")
 def test_kill_9_ends_even_a_worker_that_hangs_and_so_never_sees_its_pipe_close(tmp_path):
-    arguments = ("run", *TINY, "--mode", "forward", "--backend", "planted-sleeps", "--out", "run")
+    arguments = ("run", *TINY, *BRIEF, "--mode", "forward", "--backend", "planted-sleeps", "--out", "run")
     process = subprocess.Popen(
         command(*arguments), cwd=tmp_path, env=environment(TMPDIR=str(tmp_path)), stdout=subprocess.DEVNULL
     )
@@ -271,7 +313,12 @@ def test_a_wheel_installed_outside_the_checkout_does_the_same(tmp_path):
     variables = os.environ | {"PYTHONPATH": str(tmp_path / "site"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     options = ("--backend", "numpy-loop", "--mode", "forward", "--budget", "0.3")
     ended = subprocess.run(
-        command("run", *TINY, *options), cwd=tmp_path, env=variables, capture_output=True, text=True, check=False
+        command("run", *TINY, *BRIEF, *options),
+        cwd=tmp_path,
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     run = next((tmp_path / "results").glob("2*"))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import ROOT, command
+from command_line import BRIEF, ROOT, command
 
 MUTANTS = Path(__file__).parent / "mutants"
 CPUS = sorted(os.sched_getaffinity(0))[:2]
@@ -64,7 +64,18 @@ def measure(part: str, names: list[str], folder: Path, cpus: set[int]) -> dict[t
     chosen = [option for name in names for option in ("--backend", name)]
     out = folder / part.replace("/", "-")
     ended = subprocess.run(
-        command("run", *RUNS[part.partition("/")[0]], "--seed", "11", "--time-limit", "60", "--out", str(out), *chosen),
+        command(
+            "run",
+            *BRIEF,
+            *RUNS[part.partition("/")[0]],
+            "--seed",
+            "11",
+            "--time-limit",
+            "60",
+            "--out",
+            str(out),
+            *chosen,
+        ),
         cwd=folder,
         env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{MUTANTS}"},
         capture_output=True,

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import ROOT
+from command_line import BRIEF, ROOT
 
 OUTSIDE = ROOT / "tests" / "third_party"
 CASE = ("--case", "33x20x30x7", "--backend", "outside-matmul", "--threads", "1")
@@ -77,7 +77,7 @@ def test_it_is_checked(outside):
 
 
 def test_it_is_timed(outside):
-    ended = outside.run("-m", "harness", "run", *CASE, "--budget", "1", "--out", "run")
+    ended = outside.run("-m", "harness", "run", *BRIEF, *CASE, "--budget", "1", "--out", "run")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     with (outside.folder / "run" / "records.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["backend"] == "outside-matmul"]
@@ -106,7 +106,7 @@ def test_a_broken_copy_is_rejected_and_never_timed(tmp_path, mode, right, wrong,
     (copy / "bilinear_outside.py").write_text(source.replace(right, wrong))
     broken = Environment(tmp_path)
     broken.install(copy)
-    ended = broken.run("-m", "harness", "run", *CASE, "--mode", mode, "--budget", "1", "--out", "run")
+    ended = broken.run("-m", "harness", "run", *BRIEF, *CASE, "--mode", mode, "--budget", "1", "--out", "run")
     assert ended.returncode == 1, ended.stdout + ended.stderr
     with (tmp_path / "run" / "records.csv").open() as file:
         (row,) = [row for row in csv.DictReader(file) if row["backend"] == "outside-matmul"]

@@ -150,10 +150,13 @@ def machine(peaks: Mapping[str, Any], findings: Sequence[Mapping[str, str]]) -> 
     for heading in ("what", "rate", "measured by"):
         rates.add_column(heading)
     for dtype, rate in peaks["arithmetic"].items():
-        rates.add_row(f"arithmetic, {dtype}", f"{rate['flop_per_second'] / 1e9:,.0f} GFLOP/s", plain(rate["source"]))
+        rates.add_row(
+            f"arithmetic, {dtype}", f"{rate['flop_per_second'] / 1e9:,.0f} GFLOP/s", Text(plain(rate["source"]))
+        )
     for product in peaks["products"]:
         rate = f"{product['flop_per_second'] / 1e9:,.0f} GFLOP/s"
-        rates.add_row(f"GEMM of {plain(product['library'])}, {product['dtype']}", rate, plain(product["detail"]))
+        name = Text(f"GEMM of {plain(product['library'])}, {product['dtype']}")
+        rates.add_row(name, rate, Text(plain(product["detail"])))
     for level in peaks["levels"]:
         held = "" if level["capacity_bytes"] is None else f", {size(level['capacity_bytes'])}"
         rates.add_row(f"reading from {level['name']}{held}", f"{level['bytes_per_second'] / 1e9:,.0f} GB/s", "")
@@ -190,8 +193,9 @@ def seconds(value: float | None, low: float | None = None, high: float | None = 
     if value is None or pd.isna(value):
         return ""
     for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if value >= 0.9995 * scale or unit == "µs":
-            return f"{_supported(value / scale, _half(low, high, scale))} {unit}"
+        shown = _supported(value / scale, _half(low, high, scale))
+        if unit == "µs" or float(shown.replace(",", "")) >= 1:
+            return f"{shown} {unit}"
     raise AssertionError("the last unit takes everything")
 
 

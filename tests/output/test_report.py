@@ -57,8 +57,8 @@ def test_the_answer_is_the_winner_with_those_that_tie_and_no_other(frame):
     text = shown(report.answer(records, {"3x2x2x2": "a small layer"}))
     winner = line_with(text, "3x2x2x2")
     assert "first = second" in winner
-    assert "2.00 ms" in winner
-    assert "2.00x" in winner
+    assert "2.0 ms" in winner
+    assert "2.0x" in winner
     assert "a small layer" in winner
     assert "slow" not in text
     assert "none was timed" in line_with(text, "9x2x2x2")
@@ -76,7 +76,7 @@ def test_every_row_that_was_not_timed_appears_with_its_reason(frame):
     text = shown(Group(*report.tables(frame(timed("fine", 1e-3, 1), *rows), {})))
     for status in others:
         assert f"b-{status}: {status}, reason of {status}, x[0, 1] [/red]" in text
-    assert "1.00 ms" in line_with(text, "fine")
+    assert "1.0 ms" in line_with(text, "fine")
 
 
 def test_winners_of_different_precision_classes_stand_apart_with_their_class(frame):
@@ -88,7 +88,7 @@ def test_winners_of_different_precision_classes_stand_apart_with_their_class(fra
 def test_rows_of_a_table_are_sorted_by_speed_and_each_case_mode_and_device_has_its_own(frame):
     records = frame(
         timed("slow", 4e-3, 2),
-        timed("fast", 1e-3, 1, speedup_low=3.9, speedup_high=4.1, gflop_per_second=123.4),
+        timed("fast", 1e-3, 1, comparison="faster", speedup_low=3.9, speedup_high=4.1, gflop_per_second=123.4),
         timed("step", 1e-3, 1, mode="forward_backward"),
         timed("gpu", 1e-3, 1, device="cuda"),
     )
@@ -96,6 +96,7 @@ def test_rows_of_a_table_are_sorted_by_speed_and_each_case_mode_and_device_has_i
     assert keys == [("cpu", "3x2x2x2", m) for m in ("forward", "forward_backward")] + [("cuda", "3x2x2x2", "forward")]
     text = shown(Group(*report.tables(records, {"3x2x2x2": "small"})))
     assert text.index("fast") < text.index("slow") < text.index("step") < text.index("gpu")
+    assert "4.00x" in line_with(text, "fast")
     assert "3.90x .. 4.10x" in line_with(text, "fast")
     assert "123" in line_with(text, "fast")
     assert "small: 3x2x2x2, forward + backward, cpu" in text
@@ -146,27 +147,106 @@ def test_no_escape_sequence_of_a_reason_reaches_the_terminal(frame):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"),
+    ("value", "low", "high", "text"),
     [
-        *[(None, ""), (float("nan"), ""), (pd.NA, "")],
-        *[(1.0, "1.00 s"), (12.34, "12.3 s"), (123.4, "123 s"), (12345.6, "12,346 s")],
-        *[(0.99949, "999 ms"), (0.9996, "1.00 s"), (9.996e-3, "10.0 ms"), (99.96e-3, "100 ms"), (1.234e-3, "1.23 ms")],
-        *[
-            (0.9996e-3, "1.00 ms"),
-            (0.9994e-3, "999 µs"),
-            (1e-6, "1.00 µs"),
-            (2.5e-7, "0.250 µs"),
-            (1.23e-8, "0.0123 µs"),
-        ],
+        (1.2345, 1.20, 1.28, "1.23 s"),
+        (1.2345, 1.2344, 1.2346, "1.234 s"),  # four digits are the most
+        (1.2345, 0.5, 2.5, "1 s"),
+        (12.34, 12.1, 12.5, "12.3 s"),
+        (0.0005049, 0.000480, 0.000530, "500 µs"),
+        (0.0005049, 0.0005040, 0.0005058, "504.9 µs"),
+        (9.996e-3, 9.98e-3, 10.01e-3, "10.0 ms"),
+        (0.9996, 0.8, 1.2, "1 s"),
+        (0.9994e-3, 0.98e-3, 1.02e-3, "1.0 ms"),
+        (0.9994e-3, 0.9993e-3, 0.9995e-3, "999.4 µs"),
+        (12345.6, 12000.0, 13000.0, "12,300 s"),
+        (1.23e-8, 1.22e-8, 1.24e-8, "0.0123 µs"),
+        (1.864e-3, pd.NA, pd.NA, "1.9 ms"),  # no interval: two digits
+        (123.4, None, None, "120 s"),
+        (pd.NA, pd.NA, pd.NA, ""),
+        (None, None, None, ""),
+        (float("nan"), 1.0, 2.0, ""),
     ],
 )
-def test_a_time_has_three_digits_and_the_unit_that_suits_it(value, text):
-    assert report.seconds(value) == text
+def test_a_time_has_the_digits_that_its_interval_supports_and_the_unit_that_suits_it(value, low, high, text):
+    assert report.seconds(value, low, high) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "text"),
+    [
+        (1.0, 1.0, 1.0, "1x"),  # the baseline, which is as fast as itself
+        (1.864, 1.80, 1.92, "1.86x"),
+        (41.93, 38.0, 45.0, "42x"),
+        (0.1234, 0.1, 0.15, "0.12x"),
+        (57.0, 7.0, 460.0, "60x"),
+        (250.4, 249.0, 252.0, "250x"),
+        (1.864, pd.NA, pd.NA, "1.9x"),
+        (pd.NA, pd.NA, pd.NA, ""),
+    ],
+)
+def test_a_ratio_has_the_digits_that_its_interval_supports(value, low, high, text):
+    assert report.times(value, low, high) == text
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(pd.NA, ""), (1.0, "1.00x"), (1.864, "1.86x"), (0.1234, "0.123x"), (93.21, "93.2x"), (250.4, "250x")],
+    [(pd.NA, ""), (0, "0"), (1023, "0"), (1024, "1.0 KiB"), (300 * 1024, "300 KiB"), (2.8e9, "2.6 GiB")],
 )
-def test_a_ratio_has_three_digits(value, text):
-    assert report.times(value) == text
+def test_memory_has_two_digits_and_what_is_below_a_kibibyte_is_none(value, text):
+    assert report.size(value) == text
+
+
+def test_a_row_shows_its_verdict_its_costs_and_its_share_of_the_limit(frame):
+    known = {"comparison": "faster", "limit_fraction": 0.625, "peak_memory_bytes": 3 * 2**20, "break_even_calls": 6506}
+    costs = {"prepare_seconds": 0.3, "first_call_seconds": 2.5}
+    text = shown(Group(*report.tables(frame(timed("fast", 1e-3, 1, **known, **costs)), {})))
+    row = line_with(text, "fast")
+    for word in ("faster", "62 %", "3.0 MiB", "6,506", "2.8 s"):
+        assert word in row
+
+
+def test_a_row_that_is_not_ranked_has_a_dash_for_a_rank(frame):
+    text = shown(Group(*report.tables(frame(timed("miracle", 1e-6, None, flags="implausible")), {})))
+    assert line_with(text, "miracle").split()[0] == "-"
+    assert "implausible" in text
+
+
+def test_rows_of_one_class_need_no_column_for_it(frame):
+    records = frame(timed("one", 1e-3, 1), timed("other", 2e-3, 1))
+    records["precision_class"] = ["float32", "float32"]
+    assert "class" not in shown(Group(*report.tables(records, {})))
+    records["precision_class"] = ["tf32", "float32"]
+    assert "tf32" in shown(Group(*report.tables(records, {})))
+
+
+FINDINGS = [
+    {"level": "warning", "topic": "load", "saw": "3 others [run]", "advice": "wait"},
+    {"level": "note", "topic": "virtual machine", "saw": "it is one", "advice": ""},
+    {"level": "ok", "topic": "swap", "saw": "none", "advice": ""},
+]
+
+
+def test_only_warnings_about_the_machine_stand_in_a_runs_report():
+    text = shown(report.warnings(FINDINGS))
+    assert "warning load: 3 others [run] -> wait" in text
+    assert "virtual machine" not in text
+    assert report.warnings(FINDINGS[1:]) is None
+    assert report.warnings([]) is None
+
+
+def test_the_doctors_report_has_every_rate_every_finding_and_what_is_missing():
+    peaks = {
+        "arithmetic": {"float32": {"flop_per_second": 2.345e11, "source": "FMA [chains]"}},
+        "products": [{"library": "numpy", "dtype": "float32", "flop_per_second": 2e11, "detail": "OpenBLAS"}],
+        "levels": [
+            {"name": "L1", "capacity_bytes": 2**16, "bytes_per_second": 4e11},
+            {"name": "memory", "capacity_bytes": None, "bytes_per_second": 3e10},
+        ],
+        "missing": ["jax in float32: not installed"],
+    }
+    text = shown(Group(*report.machine(peaks, FINDINGS)))
+    for line in ("234 GFLOP/s", "FMA [chains]", "OpenBLAS", "L1, 64 KiB", "400 GB/s", "not measured: jax in float32"):
+        assert line in text
+    for finding in FINDINGS:
+        assert f"{finding['level']} {finding['topic']}: {finding['saw']}" in text

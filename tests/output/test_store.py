@@ -27,6 +27,7 @@ def failed(**changes):
 
 def sample(**changes):
     given = {"case": "3x2x2x2", "mode": "forward", "device": "cpu", "backend": "numpy-loop", "phase": "call"}
+    given["process"] = 0
     return Sample(**given | {"block": 0, "position": 0, "calls": 3, "seconds": 0.1} | changes)
 
 
@@ -50,7 +51,7 @@ def cells(path):
 
 
 def test_every_value_of_a_record_comes_back_with_its_type(folder):
-    times = {"median_seconds": 0.1 + 0.2, "baseline_median_seconds": 1e-7, "speedup": 1 / 3, "rank": 2, "bias": False}
+    times = {"median_seconds": 0.1 + 0.2, "baseline_median_seconds": 1e-7, "speedup": 1 / 3, "rank": 2}
     row = Record(**KEY, status=Status.TIMED, **times, threads=4, flags='a "quoted", b')
     write(folder, [row], [sample(block=None, seconds=0.1 + 0.2)])
     frame = store.read(folder / RECORDS)
