@@ -46,8 +46,9 @@ OVERHEAD_SHARE: Final = 0.05
 #: Arrays of a case of up to so many bytes lie at new places for every sample: for larger ones it matters less, and
 #: takes longer.
 PLACED_BYTES: Final = 8 * 2**20
-#: A kernel that is made and first called in so many seconds is made anew, too.
-KERNEL_SECONDS: Final = 0.020
+#: A kernel that is made and first called in so many seconds is made anew, too, if the inputs, which must not exist
+#: meanwhile, are soon drawn again.
+KERNEL_SECONDS, KERNEL_BYTES = 0.020, 2**20
 #: No limit to the blocks that a backend joins.
 ALL_BLOCKS: Final = sys.maxsize
 
@@ -202,9 +203,9 @@ class Measurement:
         return True
 
     def _compared(self) -> list[Entrant]:
-        """Those that still join and are compared; the baseline only where nobody is."""
-        rivals = [entrant for entrant in self._open() if entrant.name != BASELINE]
-        return rivals or self._open()
+        """Those that still join and are compared; the baseline only where there is nobody else."""
+        rivals = any(entrant.name != BASELINE for entrant in self._going())
+        return [entrant for entrant in self._open() if entrant.name != BASELINE or not rivals]
 
     def _open(self) -> list[Entrant]:
         """Those that still join, and so can become more precise."""
@@ -243,6 +244,7 @@ class Measurement:
             elif not answer["available"]:
                 entrant.end(Status.FAILED, f"in a fresh process: {answer['reason']}")
             else:
+                del answer["cold"]  # the next case finds it warm
                 entrant.worker, entrant.loaded = worker, entrant.loaded | answer
                 self._prepare_again(entrant)
         self._process += 1
@@ -336,8 +338,8 @@ class Measurement:
         slow = entrant.call_seconds > SLOW_SECONDS
         stepping = self._case.mode == "forward_backward"
         limit = self._plan.time_limit_seconds
-        if cost.array_bytes(self._case) <= PLACED_BYTES and not slow:
-            entrant.ask("place", limit, kernel=entrant.kernel_seconds <= KERNEL_SECONDS)
+        if (size := cost.array_bytes(self._case)) <= PLACED_BYTES and not slow:
+            entrant.ask("place", limit, kernel=size <= KERNEL_BYTES and entrant.kernel_seconds <= KERNEL_SECONDS)
             if not entrant.going:
                 return None
         expected = calls * entrant.call_seconds * (2 if stepping else 1)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
+from command_line import command, environment
 
 from harness.registry import entries
 
@@ -13,20 +16,28 @@ OTHER_DTYPES = ("7x5x3x11:float64:nobias", "7x5x3x11:float16", "7x5x3x11:bfloat1
 WITHOUT = {"numba-loop": ("float16", "bfloat16"), "numpy-loop": ("bfloat16",), "numpy-einsum": ("bfloat16",)}
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_every_backend_passes_the_gate_on_the_suite_seed_in_both_modes(bilinear_bench, name):
-    ended = bilinear_bench("check", "--backend", name, "--suite", "seed")
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert list(verdicts(ended.stdout)[name].values()) == ["right", "right"]
+@pytest.fixture(scope="module")
+def in_both_modes(tmp_path_factory):
+    """What all of them are told on the suite `seed`; in one run, for the baseline and the reference are in each."""
+    return checked(tmp_path_factory, OURS, "--suite", "seed")
 
 
-# Compiling is slow: torch.compile shows float32 alone. A training step has the output, too.
-@pytest.mark.parametrize("name", [name for name in OURS if name != "torch-compile"])
-def test_every_backend_passes_the_gate_in_every_dtype_that_it_has(bilinear_bench, name):
+@pytest.fixture(scope="module")
+def in_other_dtypes(tmp_path_factory):
+    """The same in other dtypes. Compiling is slow: torch.compile shows float32 alone. A step has the output, too."""
     chosen = [word for case in OTHER_DTYPES for word in ("--case", case)]
-    ended = bilinear_bench("check", "--backend", name, "--mode", "forward_backward", *chosen)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    said = verdicts(ended.stdout)[name]
+    names = [name for name in OURS if name != "torch-compile"]
+    return checked(tmp_path_factory, names, "--mode", "forward_backward", *chosen)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_backend_passes_the_gate_on_the_suite_seed_in_both_modes(in_both_modes, name):
+    assert list(in_both_modes[name].values()) == ["right", "right"]
+
+
+@pytest.mark.parametrize("name", [name for name in OURS if name != "torch-compile"])
+def test_every_backend_passes_the_gate_in_every_dtype_that_it_has(in_other_dtypes, name):
+    said = in_other_dtypes[name]
     assert len(said) == len(OTHER_DTYPES)
     for title, verdict in said.items():
         lacking = any(f":{dtype}," in title for dtype in WITHOUT.get(name, ()))
@@ -40,6 +51,21 @@ def test_the_shapes_of_pytorchs_tests_pass_the_gate_work_of_size_zero_included(b
     assert set(said.values()) == {"right"}
     assert len(said) == 23
     assert sum(": 0x" in title for title in said) == 4
+
+
+def checked(tmp_path_factory, names, *options: str) -> dict[str, dict[str, str]]:
+    """Check backends; return their verdicts."""
+    chosen = [word for name in names for word in ("--backend", name)]
+    ended = subprocess.run(
+        command("check", *chosen, *options),
+        cwd=tmp_path_factory.mktemp("checked"),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return verdicts(ended.stdout)
 
 
 def verdicts(printed: str) -> dict[str, dict[str, str]]:

@@ -225,7 +225,7 @@ def test_explain_walks_through_the_article_and_finds_its_error(bilinear_bench):
 def start_long_run(tmp_path: Path) -> subprocess.Popen[bytes]:
     """Start a run, and return it when the blocks of its second group have begun."""
     arguments = ("run", *BRIEF, "--case", "6x5x4x3", "--case", "7x5x4x3", "--mode", "forward", "--threads", "1")
-    options = ("--backend", "planted-honest", "--backend", "numpy-loop", "--budget", "2", "--out", "run")
+    options = ("--backend", "planted-honest", "--backend", "numpy-loop", "--budget", "1", "--out", "run")
     options += ("--target", "0.01%")  # never reached: the budget is used up, so there is time to interrupt it
     process = subprocess.Popen(
         command(*arguments, *options), cwd=tmp_path, env=environment(TMPDIR=str(tmp_path)), stdout=subprocess.DEVNULL

@@ -229,10 +229,21 @@ class FakeWorkers:
 def measure(tmp_path):
     """Run a plan with the given faults; return records by (case, mode, backend), the workers and the samples."""
 
-    def run(*cases, free_bytes=64 * GIB, timing=True, budget=1000.0, processes=1, target=0.02, peaks=(), **spoilt):
+    def run(
+        *cases,
+        free_bytes=64 * GIB,
+        timing=True,
+        budget=1000.0,
+        processes=1,
+        target=0.02,
+        peaks=(),
+        backends=None,
+        **spoilt,
+    ):
         states = spoilt.pop("states", itertools.repeat(QUIET))
         spoilt = {name.replace("_", "-"): faults for name, faults in spoilt.items()}
         names = [BASELINE, "other", *(name for name in spoilt if name.isalpha() and name not in ("other", "reference"))]
+        names = names if backends is None else backends
         workers = FakeWorkers(Path(tempfile.mkdtemp(dir=tmp_path)), spoilt)
         plan = Plan(
             run_id="run",
@@ -548,6 +559,20 @@ def test_where_processes_are_what_counts_more_blocks_of_the_last_one_are_not_tak
     row = records[CASE.name, "forward", "other"]
     assert (row.processes, row.blocks, row.stopped_by) == (4, 4 * FEWEST_BLOCKS, "processes")
     assert row.comparison == "ambiguous"
+
+
+def test_a_worker_is_warm_after_its_first_case_however_often_it_was_renewed_meanwhile(measure):
+    cases = CASE, dataclasses.replace(CASE, batch=4)
+    for processes in (1, 40):
+        records, _, _ = measure(*cases, processes=processes, other={"spread": (0.0, 0.001)})
+        assert [records[case.name, "forward", "other"].cold for case in cases] == ["warm_caches", "warm_worker"]
+
+
+def test_the_baseline_does_not_go_on_alone(measure):
+    records, _, _ = measure(target=0.0001, other={"call_seconds": 0.3}, torch_bilinear={"spread": (0.0, 0.05)})
+    assert records[CASE.name, "forward", BASELINE].blocks <= FEWEST_BLOCKS
+    alone, _, _ = measure(target=0.01, torch_bilinear={"spread": (0.0, 0.05)}, backends=(BASELINE,))
+    assert alone[CASE.name, "forward", BASELINE].blocks > FEWEST_BLOCKS, "but where it is all there is, it does"
 
 
 def test_fresh_processes_that_the_budget_cannot_pay_for_are_not_started(measure):

@@ -28,6 +28,7 @@ from harness.correctness.inputs import make_inputs
 from harness.machine import threads
 from harness.process import memory, observation
 from harness.registry import Entry
+from harness.timing import cost
 from harness.timing.clock import Call, Clock
 
 if TYPE_CHECKING:
@@ -64,7 +65,6 @@ class _Prepared:
         wait: Returns when a result exists.
         kept: Results of some of the calls of the last sample.
         kept_forward: The same of its forward alone.
-        values: What the arrays hold, on the host, once ``place`` needs it: inputs by variation, then parameters.
     """
 
     case: Case
@@ -77,7 +77,6 @@ class _Prepared:
     forwards: list[Call] = dataclasses.field(default_factory=list)
     kept: list[Any] = dataclasses.field(default_factory=list)
     kept_forward: list[Any] = dataclasses.field(default_factory=list)
-    values: list[Mapping[str, Any]] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.calls = [_timed_call(self.case, self.kernel, self.parameters, inputs) for inputs in self.sets]
@@ -122,6 +121,8 @@ class Contestant:
         self._examined: tuple[Case, dict[str, Any]] | None = None
         #: What another kernel of the prepared case cost, its first call included, in seconds.
         self._kernel_seconds: float | None = None
+        #: The case, and what its arrays in rotation hold, on the host, by variation.
+        self._values: tuple[Case, dict[int, Mapping[str, Any]]] | None = None
         #: Memory that is held only so that other memory lies elsewhere.
         self._scattered: list[Any] = []
 
@@ -211,13 +212,14 @@ class Contestant:
 
     def prepare(self, case: dict[str, Any], input_sets: int, directory: str) -> dict[str, Any]:
         """Prepare, make the inputs, call once; leave the first call's results in ``directory``."""
-        self._prepared = None
+        self._prepared = self._values = None
         asked = Case(**case)
         parameters = self._parameters(asked, "normal")
         start = time.perf_counter()
         kernel = self._prepare(asked, parameters)
         prepare_seconds = time.perf_counter() - start
         # Only now: while it prepares, there shall be no inputs that it could find and work ahead on.
+        self._values = asked, {}
         sets = [self._inputs(asked, variation) for variation in range(input_sets)]
 
         wait = self._waiter(asked)
@@ -272,7 +274,7 @@ class Contestant:
         prepared = self.prepared
         found = []
         for variation, inputs in enumerate(prepared.sets):
-            made = make_inputs(prepared.case, variation)
+            made = self._made(prepared.case, variation)
             given = inputs | (prepared.parameters if variation == 0 else {})
             found += [
                 name if variation == 0 else f"{name} of input set {variation}"
@@ -299,27 +301,33 @@ class Contestant:
         Sound Performance Evaluation, ASPLOS'13, do it to code, too).
         """
         prepared, case = self.prepared, self.prepared.case
-        if not prepared.values:
-            every = [make_inputs(case, variation) for variation in range(len(prepared.sets))]
-            inputs = [{name: made[name] for name in made if name not in PARAMETERS} for made in every]
-            prepared.values = [*inputs, {name: every[0][name] for name in PARAMETERS if name in every[0]}]
+        made, parameters, count, wait = prepared.kernel, prepared.parameters, len(prepared.sets), prepared.wait
+        if kernel:
+            # Once more, while it prepares there shall be no inputs that it could find and work ahead on.
+            self._prepared = self._values = None
+            del prepared
+            self._scatter()
+            parameters = self._parameters(case, "normal")
+            made = self._prepare(case, parameters)
+            self._values = case, {}
+        else:
+            self._scatter()
+            if case.mode == "forward_backward":
+                parameters = self._parameters(case, "normal")
+        inputs = [self._inputs(case, variation) for variation in range(count)]
+        moved = _Prepared(case, made, parameters, inputs, {}, wait)
+        moved.wait(tuple(array for arrays in (parameters, *inputs) for array in arrays.values()))
+        self._prepared = moved
+        return {}
+
+    def _scatter(self) -> None:
+        """Take and free blocks of memory, so that what is taken next lies elsewhere than last time."""
         lot = random.SystemRandom()
         # As many small blocks as large ones: an allocator keeps a list for each size.
         sizes = [round(2 ** lot.uniform(4, math.log2(SCATTERED_BYTES))) for _ in range(lot.randrange(SCATTERED_BLOCKS))]
         blocks = [np.empty(size, np.uint8) for size in sizes]
-        # Holes between what stays; dropped only after the old arrays have been replaced, so that these move, too.
+        # What is freed leaves holes between what stays.
         self._scattered = lot.sample(blocks, 2 * len(blocks) // 3)
-        del blocks
-        *inputs, parameters = [
-            {name: self._to_device(array, case) for name, array in values.items()} for values in prepared.values
-        ]
-        made = self._prepare(case, parameters) if kernel else prepared.kernel
-        if case.mode == "forward" and not kernel:
-            parameters = prepared.parameters  # the kernel has these
-        moved = _Prepared(case, made, parameters, inputs, {}, prepared.wait, values=prepared.values)
-        moved.wait(tuple(array for arrays in (parameters, *inputs) for array in arrays.values()))
-        self._prepared = moved
-        return {}
 
     def memory(self, calls: int) -> dict[str, Any]:
         """Measure the memory that a call takes; of several the least, for a first touch may add some."""
@@ -398,7 +406,7 @@ class Contestant:
 
     def release(self) -> dict[str, Any]:
         """Let the case go, and its memory."""
-        self._prepared, self._scattered = None, []
+        self._prepared, self._values, self._scattered = None, None, []
         memory.trim()  # while this worker is stopped, others need what it has freed
         return {}
 
@@ -456,7 +464,7 @@ class Contestant:
 
     def _refilled(self, prepared: _Prepared, variation: int, kind: str) -> tuple[Results, Results]:
         """Inputs, and parameters in a training step, with new values in the memory of those in rotation."""
-        made = make_inputs(prepared.case, variation, kind)
+        made = self._made(prepared.case, variation, kind)
         inputs = self._fill(prepared.case, prepared.sets[0], made)
         if prepared.case.mode == "forward":
             return inputs, prepared.parameters
@@ -464,7 +472,7 @@ class Contestant:
 
     def _restore(self, prepared: _Prepared) -> None:
         """Undo ``_refilled``."""
-        made = make_inputs(prepared.case, 0)
+        made = self._made(prepared.case, 0)
         self._fill(prepared.case, prepared.sets[0] | prepared.parameters, made)
 
     def _fill(self, case: Case, targets: Results, made: Mapping[str, Any]) -> Results:
@@ -540,18 +548,33 @@ class Contestant:
 
     def _inputs(self, case: Case, variation: int, kind: str = "normal") -> Results:
         """The inputs on the device, without the parameters."""
-        made = make_inputs(case, variation, kind)
+        made = self._made(case, variation, kind)
         return {name: self._to_device(array, case) for name, array in made.items() if name not in PARAMETERS}
 
     def _parameters(self, case: Case, kind: str) -> Results:
         """Weight and bias on the device."""
-        made = make_inputs(case, 0, kind)
+        made = self._made(case, 0, kind)
         return {name: self._to_device(made[name], case) for name in PARAMETERS if name in made}
+
+    def _made(self, case: Case, variation: int, kind: str = "normal") -> Mapping[str, Any]:
+        """What ``make_inputs`` gives; for the sets in rotation made once, since drawing a large weight takes long."""
+        if kind != "normal" or variation >= cost.INPUT_SETS or self._values is None or self._values[0] != case:
+            return make_inputs(case, variation, kind)
+        known = self._values[1]
+        if variation not in known:
+            made = make_inputs(case, variation)
+            for name in PARAMETERS:
+                if name in made and known:
+                    made[name] = next(iter(known.values()))[name]  # the same values in every set, so one copy does
+            for array in made.values():
+                array.setflags(write=False)
+            known[variation] = made
+        return known[variation]
 
     def _to_device(self, array: Any, case: Case) -> NativeArray:
         """Copy to the device: like an array of the backend's own making, without showing it the values if possible."""
         made = observation.place(array, self._like(case))
-        return self.backend.to_device(array, case.dtype) if made is None else made
+        return self.backend.to_device(np.array(array), case.dtype) if made is None else made
 
     def _like(self, case: Case) -> NativeArray:
         if case.dtype not in self._likes:
