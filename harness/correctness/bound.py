@@ -23,6 +23,7 @@ The bound is sure but wide: with 1024 terms it lets tf32 pass in float32. Which 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
     from harness.case import Case
 
+#: Elements of a piece: half a megabyte of float64.
+PIECE: Final = 2**16
 UNIT_ROUNDOFF: Final = {
     "float64": 2.0**-53,
     "float32": 2.0**-24,
@@ -50,6 +53,13 @@ def tolerance(
         relative_bound(case, name) * scale + UNIT_ROUNDOFF[case.dtype] * np.abs(reference) + TINY[case.dtype]
     )
     return allowed
+
+
+def pieces(*arrays: npt.NDArray[np.floating]) -> Iterator[tuple[npt.NDArray[np.floating], ...]]:
+    """Yield arrays of the same size piece by piece, flat: what is computed from a piece stays in the cache."""
+    flat = [array.reshape(-1) for array in arrays]
+    for start in range(0, flat[0].size, PIECE):
+        yield tuple(array[start : start + PIECE] for array in flat)
 
 
 def relative_bound(case: Case, name: str) -> float:

@@ -185,12 +185,14 @@ def judge(case: Case, expected: Expected, actual: Arrays, probe: str = "bound") 
             return refused(probe, fault)
         if result.size == 0:
             continue
-        error = np.abs(result - reference)
-        with np.errstate(over="ignore"):  # a result of 1e300 is over any bound, and infinity says so
-            ratio = error / bound.tolerance(case, name, reference, scale)
-        peak = float(ratio.max())
-        worst, largest = max(worst, peak), max(largest, float(error.max()))
+        peak = 0.0
+        for part, wanted, allowed in bound.pieces(result, reference, scale):
+            error = np.abs(part - wanted)
+            peak = max(peak, float(_over(error, bound.tolerance(case, name, wanted, allowed)).max()))
+            largest = max(largest, float(error.max()))
+        worst = max(worst, peak)
         if peak > 1:
+            ratio = _over(np.abs(result - reference), bound.tolerance(case, name, reference, scale))
             first, wrong = int(np.argmax(ratio > 1)), int(np.count_nonzero(ratio > 1))
             reasons.append(
                 f"{name}[{_index(first, shape)}] is {result.flat[first]:.9g}, expected {reference.flat[first]:.9g}: "
@@ -240,6 +242,12 @@ def mean_absolute_difference(one: npt.NDArray[np.floating], other: npt.NDArray[n
         return None
     mean = float(np.abs(one.astype(np.float64) - other.astype(np.float64)).mean())
     return mean if math.isfinite(mean) else None
+
+
+def _over(error: npt.NDArray[np.floating], allowed: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    with np.errstate(over="ignore"):  # a result of 1e300 is over any bound, and infinity says so
+        ratio: npt.NDArray[np.floating] = error / allowed
+    return ratio
 
 
 def _figures(case: Case, name: str, expected: Expected, result: npt.NDArray[np.floating]) -> precision.Errors:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from harness.correctness.bound import TINY, UNIT_ROUNDOFF
+from harness.correctness.bound import TINY, UNIT_ROUNDOFF, pieces
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -75,13 +75,16 @@ def measure(
     """
     if actual.size == 0:
         return Errors(0.0, 0.0)
-    error = np.abs(actual - expected)
-    beyond = np.maximum(error - UNIT_ROUNDOFF[case.dtype] * np.abs(expected) - TINY[case.dtype], 0)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        ratio = np.where(beyond > 0, beyond / scale, 0.0)
-        root = float(np.sqrt(np.mean(np.square(beyond, dtype=np.float64))))
+    peak = squares = 0.0
+    for part, wanted, allowed in pieces(actual, expected, scale):
+        error = np.abs(part - wanted)
+        beyond = np.maximum(error - UNIT_ROUNDOFF[case.dtype] * np.abs(wanted) - TINY[case.dtype], 0)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            peak = max(peak, float(np.where(beyond > 0, beyond / allowed, 0.0).max()))
+            squares += float(np.square(beyond, dtype=np.float64).sum())
+    root = math.sqrt(squares / actual.size)
     typical = 0.0 if root <= TINY[case.dtype] else root / quadratic if quadratic > 0 else math.inf
-    return Errors(float(ratio.max()), typical)
+    return Errors(peak, typical)
 
 
 def limits(case: Case, name: str, precision_class: str) -> Errors:

@@ -71,7 +71,7 @@ class Comparison:
     Attributes:
         ratio: The other's time / this one's, with its interval: above 1 is faster than the other.
         relation: What may be said.
-        half_width: Relative, of the wider of the two intervals that must agree; None without an interval.
+        half_width: Of the interval of the log-ratio, so relative; None without one.
         unit: ``block`` or ``process``: what was counted as one value.
         units: How many of them there were.
         block_spread: Standard deviation of the log-ratio among the blocks of a process; None with fewer than two.
@@ -161,13 +161,29 @@ def relate(interval: Interval, band: float = BAND) -> Relation:
     return Relation.AMBIGUOUS
 
 
+def agrees(relation: Relation, check: Interval, band: float = BAND) -> bool:
+    """Whether a second interval of the same log-ratio, wider by nature, supports what the first one says.
+
+    For a difference it must exclude 1 on the same side, for equivalence its estimate must lie inside the band.
+    """
+    low, high = check.low, check.high
+    match relation:
+        case Relation.FASTER:
+            return low is not None and low > 0
+        case Relation.SLOWER:
+            return high is not None and high < 0
+        case Relation.EQUIVALENT:
+            return abs(check.estimate) <= math.log1p(band)
+    return True
+
+
 def compare(
     times: Mapping[int, float], others: Mapping[int, float], processes: Mapping[int, int], band: float = BAND
 ) -> Comparison | None:
     """Compare two backends over the blocks that both were in; None if there is no such block.
 
-    The Hodges-Lehmann estimate and its signed-rank interval speak, the median and its order-statistic interval, which
-    needs no symmetry, must agree: if they would say different things, the answer is ``ambiguous``. Where processes
+    The Hodges-Lehmann estimate and its signed-rank interval speak; the median and its order-statistic interval, which
+    needs no symmetry, must support them, or the answer is ``ambiguous``. Where processes
     differ by more than their blocks explain, a process is one value (the estimate over its blocks), whatever the
     number of its blocks; counting its blocks instead would be pseudo-replication (Kalibera and Jones, Rigorous
     Benchmarking in Reasonable Time, ISMM'13).
@@ -188,17 +204,16 @@ def compare(
         unit, values = "process", [hodges_lehmann(logs).estimate for logs in by_process]
     else:
         unit, values = "block", [log for logs in by_process for log in logs]
-    intervals = [student(values)]
-    if len(values) >= LEAST_VALUES:
-        intervals = [hodges_lehmann(values), median_interval(values)]
-    relations = {relate(interval, band) for interval in intervals}
-    widths = [interval.half_width for interval in intervals]
-    speaking = intervals[0]
+    few = len(values) < LEAST_VALUES
+    found = student(values) if few else hodges_lehmann(values)
+    relation = relate(found, band)
+    if not few and not agrees(relation, median_interval(values), band):
+        relation = Relation.AMBIGUOUS
     split = levels.split(by_process)
     return Comparison(
-        ratio=Interval(math.exp(speaking.estimate), _exp(speaking.low), _exp(speaking.high)),
-        relation=relations.pop() if len(relations) == 1 else Relation.AMBIGUOUS,
-        half_width=max((width for width in widths if width is not None), default=None),
+        ratio=Interval(math.exp(found.estimate), _exp(found.low), _exp(found.high)),
+        relation=relation,
+        half_width=found.half_width,
         unit=unit,
         units=len(values),
         block_spread=split.within,

@@ -11,6 +11,7 @@ from harness.timing.statistics import (
     BAND,
     LEAST_VALUES,
     Interval,
+    agrees,
     compare,
     hodges_lehmann,
     median_interval,
@@ -133,12 +134,22 @@ def test_noise_that_a_block_shares_cancels_from_the_ratio():
     assert ranks({"slow": blocks(1.1 * noise), "fast": blocks(noise)}, ONE) == {"fast": 1, "slow": 2}
 
 
-def test_two_methods_that_would_say_different_things_say_nothing():
-    # A little faster in most blocks, far slower in a few: the middle value alone would be convinced.
-    ratios = [0.05] * 18 + [-0.8] * 4
-    found = compare(blocks(np.exp(-np.array(ratios))), blocks(np.ones(22)), ONE)
-    assert relate(median_interval(ratios)) is Relation.FASTER
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_difference_that_the_median_does_not_support_is_none(sign):
+    # No symmetry at all: two thirds far faster, one third a little slower. Averages of pairs are convinced, half of the
+    # values could as well be on either side.
+    ratios = sign * np.array([0.5] * 14 + [-0.01] * 7)
+    found = compare(blocks(np.exp(-ratios)), blocks(np.ones(21)), ONE)
+    word = Relation.FASTER if sign > 0 else Relation.SLOWER
+    assert relate(hodges_lehmann(ratios)) is word
+    assert not agrees(word, median_interval(ratios))
     assert found.relation is Relation.AMBIGUOUS
+
+
+def test_a_median_outside_the_band_does_not_support_equivalence():
+    assert agrees(Relation.EQUIVALENT, Interval(0.019, -0.1, 0.1))
+    assert not agrees(Relation.EQUIVALENT, Interval(0.03, -0.1, 0.1))
+    assert agrees(Relation.AMBIGUOUS, Interval(0.03, None, None))
 
 
 def test_processes_are_what_counts_where_they_differ_by_more_than_their_blocks_explain():
