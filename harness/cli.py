@@ -218,7 +218,7 @@ def run(
         typer.Option(
             "--budget",
             min=0.1,
-            help="Seconds of measuring for a case in one mode on one device. Default: 30; 8 in quick.",
+            help="Seconds of measuring for a case in one mode on one device. Default: 30; 5 in quick.",
         ),
     ] = None,
     cold: Annotated[

@@ -207,7 +207,7 @@ SUITES: Final[dict[str, Suite]] = {
             "six shapes that differ, in a few minutes",
             (_SEED, _SIMGNN, _COLA, _SPACY, _DGI, _TUCKER),
             target=0.05,
-            budget_seconds=8.0,
+            budget_seconds=5.0,
             processes=1,
         ),
         Suite("models", "what published models compute", _MODELS),
