@@ -2,8 +2,8 @@
 
     python studies/known_answer.py results/reference/MACHINE/known_answer.csv
 
-First `bilinear-bench run` on a backend whose call ends after a given time, and not before: the median ought to be that
-time, plus what calling costs (`overhead_seconds`, the harness's own loop around a call that does nothing). Then, for
+First `bilinear-bench run` on a backend whose call ends after a given time, and not before (on a case that is computed
+within it): the median ought to be that time, plus what calling costs (`overhead_seconds`, the harness's own loop around a call that does nothing). Then, for
 real backends, samples of n and of 2 n calls in turn, in the worker that a run would use: the ratio ought to be 2.
 """
 
@@ -33,7 +33,8 @@ COLUMNS = ("what", "backend", "given", "measured", "low", "high", "overhead_seco
 
 def duration(seconds: float) -> dict[str, object]:
     """Measure a call of known duration; ``off`` is the share by which the median is over it, beyond the overhead."""
-    row = run("numpy-lasting", "--seed", "0", BILINEAR_BENCH_LASTING=repr(seconds))
+    cases = ("--case", "4x3x2x2") if seconds < 1e-3 else ("--suite", "seed")
+    row = run("numpy-lasting", "--seed", "0", cases=cases, BILINEAR_BENCH_LASTING=repr(seconds))
     median, overhead = float(row["median_seconds"]), float(row["overhead_seconds"])
     return {
         "what": "duration",

@@ -15,11 +15,11 @@ from pathlib import Path
 PLANTED = Path(__file__).parent / "planted"
 
 
-def run(backend: str, *options: str, **variables: str) -> dict[str, str]:
-    """Run the seed case, forward, with one backend beside nn.Bilinear; return its row and the wall time in seconds."""
+def run(backend: str, *options: str, cases: tuple[str, str] = ("--suite", "seed"), **variables: str) -> dict[str, str]:
+    """Run a case, forward, with one backend beside nn.Bilinear; return its row and the wall time in seconds."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "run"
-        command = [sys.executable, "-m", "harness", "run", "--suite", "seed", "--mode", "forward", "--no-limit"]
+        command = [sys.executable, "-m", "harness", "run", *cases, "--mode", "forward", "--no-limit"]
         path = os.pathsep.join(filter(None, (str(PLANTED), os.environ.get("PYTHONPATH"))))
         start = time.monotonic()
         subprocess.run(

@@ -45,17 +45,15 @@ class NumpyLasting(Backend):
     name = "numpy-lasting"
 
     def prepare_forward(self, case, weight, bias):
-        """Return an einsum that waits."""
+        """Return a batched product that waits."""
         lasting = float(os.environ[LASTING])
         now = time.perf_counter
 
         def kernel(input1, input2):
             end = now() + lasting
-            output = np.einsum("bi,oij,bj->bo", input1, weight, input2, optimize=True)
-            if bias is not None:
-                output += bias
+            output = ((input1 @ weight) * input2).sum(2).T + (0 if bias is None else bias)
             while now() < end:
                 pass
-            return output
+            return np.ascontiguousarray(output)
 
         return kernel
