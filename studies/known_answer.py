@@ -3,8 +3,9 @@
     python studies/known_answer.py results/reference/MACHINE/known_answer.csv
 
 First `bilinear-bench run` on a backend whose call ends after a given time, and not before (on a case that is computed
-within it): the median ought to be that time, plus what calling costs (`overhead_seconds`, the harness's own loop around a call that does nothing). Then, for
-real backends, samples of n and of 2 n calls in turn, in the worker that a run would use: the ratio ought to be 2.
+within it): the median ought to be that time, plus what calling costs (`overhead_seconds`, the harness's own loop around
+a call that does nothing). Then, for real backends, samples of n and of 2 n calls in turn, in the worker that a run
+would use: the ratio ought to be 2.
 """
 
 from __future__ import annotations
