@@ -204,11 +204,14 @@ def run(
         ),
     ] = None,
     band: Annotated[
-        float,
+        float | None,
         typer.Option(
-            "--band", parser=_share, metavar="SHARE", help="Equivalence band: ratios within it are no difference."
+            "--band",
+            parser=_share,
+            metavar="SHARE",
+            help="Equivalence band: ratios within it are no difference. Default: 2%; 5% in quick.",
         ),
-    ] = "2%",  # type: ignore[assignment]  # the parser turns the text into a share
+    ] = None,
     processes: Annotated[
         int | None,
         typer.Option("--processes", min=1, help="Most fresh processes of each backend. Default: 40; 1 in quick."),
@@ -254,7 +257,7 @@ def run(
         plan = _plan(run_id, suite, case, backend, device, mode, threads, seed)
         plan = dataclasses.replace(
             plan,
-            band=band,
+            band=plan.band if band is None else band,
             time_limit_seconds=time_limit,
             target=plan.target if target is None else target,
             budget_seconds=plan.budget_seconds if budget is None else budget,
@@ -400,6 +403,7 @@ def _plan(
         run_id=run_id,
         suite=name,
         target=usual.target,
+        band=usual.band,
         budget_seconds=usual.budget_seconds,
         processes=usual.processes,
         cases=tuple(

@@ -1,8 +1,8 @@
 """The measurement of one panel: blocks in fresh processes, until the intervals are narrow enough or the budget is used.
 
 A block is one sample of every backend, in an order that is drawn. A few blocks are taken in each of several fresh
-processes, since a process keeps what it was born with; how many blocks, and whether processes or blocks are what is
-counted, follows from how the noise splits (``timing.levels``). Measuring stops on the width of the intervals or on the
+processes, since a process keeps what it was born with; how many blocks follows from how the noise splits
+(``timing.levels``). Measuring stops on the width of the intervals or on the
 budget, never on what they say: to stop as soon as a difference is significant would find one in every pair.
 """
 
@@ -59,6 +59,7 @@ class _Look:
 
     half_width: float | None
     counts_processes: bool = False
+    units: int = statistics.LEAST_VALUES
     split: levels.Split | None = None
 
 
@@ -174,7 +175,9 @@ class Measurement:
         piloting = had < min(levels.PILOT, self._plan.processes)
         lacking = []
         for entrant, look in [(entrant, self._look(entrant)) for entrant in self._compared()]:
-            reached = look.half_width is not None and look.half_width <= self._plan.target
+            # A few values can agree by chance, so they are no reason to stop, unless there cannot be more.
+            enough = look.units >= min(statistics.LEAST_VALUES, self._plan.processes) or not look.counts_processes
+            reached = enough and look.half_width is not None and look.half_width <= self._plan.target
             # Since when it has been narrow enough.
             since = entrant.answer_seconds or self._sitting.now() - self._begun
             entrant.answer_seconds = since if reached else None
@@ -186,7 +189,9 @@ class Measurement:
             self._stop("target")
             return False
         block_seconds = python_statistics.median(self._block_seconds)
-        needed = self._predicted_process() + levels.FEWEST_BLOCKS * block_seconds
+        # With fewer than the pilot's few there is no interval between processes: then better one alone.
+        more = levels.PILOT - 1 if had == 1 else 1
+        needed = more * (self._predicted_process() + levels.FEWEST_BLOCKS * block_seconds)
         if had < self._plan.processes and needed <= self._left():
             if not piloting:
                 splits = [look.split for look in lacking if look.split is not None]
@@ -220,7 +225,7 @@ class Measurement:
         if found is None:
             return _Look(None)
         split = levels.Split(found.block_spread, found.process_spread)
-        return _Look(found.half_width, found.unit == "process", split)
+        return _Look(found.half_width, found.unit == "process", found.units, split)
 
     def _predicted_process(self) -> float:
         """What a fresh process of everybody takes until its first block, in seconds."""

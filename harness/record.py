@@ -161,15 +161,12 @@ class Record:
         "baseline time / this backend's time, above 1 is faster: Hodges-Lehmann estimate over the log-ratios of the "
         "blocks, or of the processes (`unit`)"
     )
-    speedup_low: float | None = column(
-        "lower end of its 99 % signed-rank interval; with 3 to 9 values of Student's at 99.9 %"
-    )
+    speedup_low: float | None = column("lower end of its 99 % signed-rank interval; with 3 to 9 values, of Student's")
     speedup_high: float | None = column("upper end; both empty with fewer than three values")
     comparison: str | None = column("faster, slower, equivalent or ambiguous; see below. Empty for the baseline")
     comparison_undisturbed: str | None = column("the same without the disturbed blocks")
     unit: str | None = column(
-        "what counts as one value of the comparison: `block`, or `process` where processes differ by more than their "
-        "blocks explain"
+        "what counts as one value of the comparison: `process` where there are several, else `block`"
     )
     block_spread: float | None = column("standard deviation of the log-ratio among the blocks of a process (robust)")
     process_spread: float | None = column("the same between processes, what the blocks explain taken off")

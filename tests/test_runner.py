@@ -27,7 +27,8 @@ from harness.registry import Entry
 from harness.runner import Runner
 from harness.sitting import Sitting
 from harness.timing import cost
-from harness.timing.levels import FEWEST_BLOCKS, PILOT
+from harness.timing.levels import FEWEST_BLOCKS
+from harness.timing.statistics import LEAST_VALUES
 
 CASE = Case(3, 2, 2, 2)
 QUIET = State(0.0, 0, 3000.0, 0)
@@ -535,19 +536,25 @@ def test_what_the_interval_says_does_not_stop_measuring(measure):
     assert records[CASE.name, "forward", "other"].blocks > 10 * FEWEST_BLOCKS
 
 
-def test_processes_that_do_not_differ_stay_at_the_pilots_few(measure):
+def test_there_are_ten_processes_at_least_since_a_few_can_agree_by_chance(measure):
     records, workers, samples = measure(processes=40, other={"spread": (0.0, 0.001)})
     row = records[CASE.name, "forward", "other"]
-    assert (row.processes, row.blocks, row.stopped_by) == (PILOT, PILOT * FEWEST_BLOCKS, "target")
-    assert [do for name, do, _ in workers.log if name == "other"].count("load") == PILOT
-    assert sorted({sample.process for sample in samples}) == list(range(PILOT))
+    assert (row.processes, row.unit, row.stopped_by) == (LEAST_VALUES, "process", "target")
+    assert [do for name, do, _ in workers.log if name == "other"].count("load") == LEAST_VALUES
+    assert sorted({sample.process for sample in samples}) == list(range(LEAST_VALUES))
 
 
-def test_where_processes_differ_they_are_what_is_counted_and_there_are_more_of_them(measure):
+def test_where_there_can_be_no_more_processes_a_few_have_to_do(measure):
+    records, _, _ = measure(processes=4, other={"spread": (0.0, 0.001)})
+    row = records[CASE.name, "forward", "other"]
+    assert (row.processes, row.stopped_by, row.comparison) == (4, "target", "equivalent")
+
+
+def test_the_more_processes_differ_the_more_of_them_there_are(measure):
     records, _, _ = measure(processes=40, other={"spread": (0.03, 0.002), "call_seconds": 0.012})
     row = records[CASE.name, "forward", "other"]
     assert row.unit == "process"
-    assert row.processes >= 10
+    assert row.processes > LEAST_VALUES
     assert row.process_spread == pytest.approx(0.03, rel=0.7)
     assert row.comparison == "slower"
     pooled = measure(processes=1, other={"spread": (0.03, 0.002)})[0][CASE.name, "forward", "other"]
@@ -607,7 +614,7 @@ def test_a_fresh_process_that_does_not_start_costs_its_own_cell(measure):
     records, _, _ = measure(processes=40, other={"kind": Once}, third={})
     row = records[CASE.name, "forward", "other"]
     assert (row.status, row.reason) == (Status.FAILED, "in a fresh process: planted")
-    assert records[CASE.name, "forward", "third"].processes == PILOT
+    assert records[CASE.name, "forward", "third"].processes == LEAST_VALUES
 
 
 def test_a_call_that_makes_threads_wait_for_each_other_is_flagged(measure):

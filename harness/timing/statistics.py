@@ -22,13 +22,11 @@ from scipy import stats
 from harness.record import Relation
 from harness.timing import levels
 
-#: Confidence level of every interval that assumes no distribution.
+#: Confidence level of every interval.
 LEVEL: Final = 0.99
 #: Fewest values for such an interval: with ten, both kinds exist at ``LEVEL`` and check each other.
 LEAST_VALUES: Final = 10
-#: With fewer, Student's interval has to do. Nothing checks that the values are normal then, so its level is higher.
-FEW_LEVEL: Final = 0.999
-#: Fewest values for that one.
+#: With fewer, Student's interval has to do, for values that are normal; and so many it needs.
 FEWEST_VALUES: Final = 3
 #: Equivalence band: ratios between 1 / 1.02 and 1.02 are no difference that anybody should act on.
 BAND: Final = 0.02
@@ -132,7 +130,7 @@ def hodges_lehmann(values: Sequence[float], level: float = LEVEL) -> Interval:
     return Interval(estimate, float(averages[rank - 1]), float(averages[-rank]))
 
 
-def student(values: Sequence[float], level: float = FEW_LEVEL) -> Interval:
+def student(values: Sequence[float], level: float = LEVEL) -> Interval:
     """The mean with Student's interval, for values too few for an interval without a distribution."""
     array = np.asarray(values, dtype=float)
     mean = float(array.mean())
@@ -183,10 +181,9 @@ def compare(
     """Compare two backends over the blocks that both were in; None if there is no such block.
 
     The Hodges-Lehmann estimate and its signed-rank interval speak; the median and its order-statistic interval, which
-    needs no symmetry, must support them, or the answer is ``ambiguous``. Where processes
-    differ by more than their blocks explain, a process is one value (the estimate over its blocks), whatever the
-    number of its blocks; counting its blocks instead would be pseudo-replication (Kalibera and Jones, Rigorous
-    Benchmarking in Reasonable Time, ISMM'13).
+    needs no symmetry, must support them, or the answer is ``ambiguous``. With several
+    processes a process is one value (the estimate over its blocks), whatever the number of its blocks; counting its
+    blocks instead would be pseudo-replication (Kalibera and Jones, Rigorous Benchmarking in Reasonable Time, ISMM'13).
 
     Args:
         times: This one's time of a call in each block, in seconds.
@@ -200,7 +197,7 @@ def compare(
     if not groups:
         return None
     by_process = list(groups.values())
-    if levels.matter(by_process):
+    if len(by_process) > 1:
         unit, values = "process", [hodges_lehmann(logs).estimate for logs in by_process]
     else:
         unit, values = "block", [log for logs in by_process for log in logs]

@@ -3,27 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.timing.levels import FEWEST_BLOCKS, MOST_BLOCKS, Split, blocks_per_process, matter, split
+from harness.timing.levels import FEWEST_BLOCKS, MOST_BLOCKS, Split, blocks_per_process, split
 
 
 def processes(between, within, count=8, blocks=10, seed=0):
     generator = np.random.default_rng(seed)
     return [generator.normal(centre, within, blocks) for centre in generator.normal(0, between, count)]
-
-
-def test_processes_matter_where_they_differ_by_more_than_their_blocks_explain():
-    assert matter(processes(0.03, 0.005))
-
-
-def test_alike_processes_are_pooled_in_three_of_four_cases():
-    pooled = [not matter(processes(0.0, 0.02, seed=seed)) for seed in range(400)]
-    assert 0.70 <= np.mean(pooled) <= 0.80
-
-
-def test_one_process_or_values_without_any_spread_cannot_differ():
-    assert not matter([[0.1, 0.2, 0.3]])
-    assert not matter([[0.0, 0.0], [0.0, 0.0]])
-    assert not matter([[0.1], [0.2], [0.3]])
 
 
 def test_the_split_finds_both_spreads():
