@@ -143,7 +143,7 @@ def gather(
     sleep(WATCH_SECONDS)
     after = machine_state.read(root, cpus and chosen)
     seconds = max(time.monotonic() - begin, WATCH_SECONDS)
-    cpuinfo, memory = _fields(root / "proc/cpuinfo"), _fields(root / "proc/meminfo")
+    cpuinfo, memory = environment.fields(root / "proc/cpuinfo"), environment.fields(root / "proc/meminfo")
     swap_total, swap_free = _kib(memory.get("SwapTotal")), _kib(memory.get("SwapFree"))
     return Facts(
         threads=threads,
@@ -156,7 +156,7 @@ def gather(
         coretype=os.environ.get(CORETYPE_VARIABLE),
         kernels=_kernels(budget.read_back()["pools"] if pools is None else pools),
         governors=_governors(root, chosen),
-        huge_pages=_chosen_word(_read(root / "sys/kernel/mm/transparent_hugepage/enabled")),
+        huge_pages=_chosen_word(environment.read(root / "sys/kernel/mm/transparent_hugepage/enabled")),
         load=load_average,
         own_cpu_seconds=own_cpu_seconds,
         before=before,
@@ -273,10 +273,13 @@ def _quota(root: Path) -> float | None:
     Version 1 has its quota in other files; there it is the one of the root, where a container sees its own.
     """
     mount = root / "sys/fs/cgroup"
-    path = next((line[3:] for line in (_read(root / "proc/self/cgroup") or "").splitlines() if line[:3] == "0::"), "/")
+    path = next(
+        (line[3:] for line in (environment.read(root / "proc/self/cgroup") or "").splitlines() if line[:3] == "0::"),
+        "/",
+    )
     folder = PurePath(path.lstrip("/"))
     quotas = [budget.cgroup_quota(mount / one) for one in (folder, *folder.parents)]
-    quota, period = (_integer(_read(mount / f"cpu/cpu.cfs_{name}_us")) for name in ("quota", "period"))
+    quota, period = (_integer(environment.read(mount / f"cpu/cpu.cfs_{name}_us")) for name in ("quota", "period"))
     if quota is not None and period and quota > 0:
         quotas.append(quota / period)
     return min((one for one in quotas if one is not None), default=None)
@@ -285,7 +288,7 @@ def _quota(root: Path) -> float | None:
 def _siblings(root: Path, cpus: Sequence[int]) -> tuple[tuple[int, ...], ...]:
     groups = set()
     for cpu in cpus:
-        listed = _read(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        listed = environment.read(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
         groups.add(tuple(one for one in environment.cpu_list(listed or "") if one in cpus))
     return tuple(sorted(group for group in groups if len(group) > 1))
 
@@ -293,7 +296,7 @@ def _siblings(root: Path, cpus: Sequence[int]) -> tuple[tuple[int, ...], ...]:
 def _governors(root: Path, cpus: Sequence[int]) -> tuple[str, ...]:
     """Each governor once."""
     paths = (root / f"sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor" for cpu in cpus)
-    return tuple(sorted({governor for path in paths if (governor := _read(path))}))
+    return tuple(sorted({governor for path in paths if (governor := environment.read(path))}))
 
 
 def _kernels(pools: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -309,17 +312,8 @@ def _kernels(pools: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 def _load(root: Path) -> float | None:
     with contextlib.suppress(ValueError, IndexError):
-        return float((_read(root / "proc/loadavg") or "").split()[0])
+        return float((environment.read(root / "proc/loadavg") or "").split()[0])
     return None
-
-
-def _fields(path: Path) -> dict[str, str]:
-    """``name: value`` lines, the first of each name."""
-    found: dict[str, str] = {}
-    for line in (_read(path) or "").splitlines():
-        name, _, value = line.partition(":")
-        found.setdefault(name.strip(), value.strip())
-    return found
 
 
 def _kib(text: str | None) -> int | None:
@@ -338,11 +332,4 @@ def _integer(text: str | None) -> int | None:
     try:
         return int(text or "", 0)
     except ValueError:
-        return None
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text().strip()
-    except OSError:
         return None

@@ -174,7 +174,8 @@ class Measurement:
         had = self._process - self._first_process + 1
         piloting = had < min(levels.PILOT, self._plan.processes)
         lacking = []
-        for entrant, look in [(entrant, self._look(entrant)) for entrant in self._compared()]:
+        for entrant in self._compared():
+            look = self._look(entrant)
             # A few values can agree by chance, so they are no reason to stop, unless there cannot be more.
             enough = look.units >= min(statistics.LEAST_VALUES, self._plan.processes) or not look.counts_processes
             reached = enough and look.half_width is not None and look.half_width <= self._plan.target
@@ -303,7 +304,7 @@ class Measurement:
         if self._process > self._first_process:
             return
         budget = self._plan.budget_seconds
-        if entrant.call_seconds > budget and entrant.name.partition("#")[0] != BASELINE:
+        if entrant.call_seconds > budget and entrant.base_name != BASELINE:
             entrant.end(Status.TOO_SLOW, f"one call takes {entrant.call_seconds:.3g} s, the budget is {budget:g} s")
         entrant.joins = ALL_BLOCKS
         if entrant.call_seconds > SLOW_SECONDS:

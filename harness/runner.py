@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics as python_statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any, Final
 
 from harness.case import Case
@@ -162,7 +162,8 @@ class Runner:
             if entrant.name in timed:
                 status = Status.TIMED
                 columns |= _times(entrant, case, processes)
-                columns |= _comparison(entrant, baseline, processes, disturbed, band)
+                quiet = set(entrant.seconds) - disturbed - entrant.disturbed_blocks
+                columns |= _comparison(entrant, baseline, processes, quiet, band)
                 columns |= {"rank": ranks.get(entrant.name), "break_even_calls": _break_even(columns, cost_of_baseline)}
                 if limit_seconds is not None:
                     columns["limit_fraction"] = limit_seconds / columns["median_seconds"]
@@ -172,7 +173,7 @@ class Runner:
                     entrant.flag("few_blocks")
                 if columns["steadiness"] == steadiness.NO_STEADY_STATE:
                     entrant.flag("no_steady_state")
-                entrant.flag(_disturbance(columns, entrant, disturbed))
+                entrant.flag(_disturbance(columns, len(quiet)))
                 if classes.get(BASELINE) not in (None, entrant.precision_class):
                     entrant.flag("class_differs")
             elif status is None:
@@ -259,7 +260,7 @@ def _comparison(
     entrant: Entrant,
     baseline: Mapping[int, float],
     processes: Mapping[int, int],
-    disturbed: frozenset[int],
+    quiet: Set[int],
     band: float,
 ) -> dict[str, Any]:
     """Return the columns that compare a row with the baseline; none without a block that both were in."""
@@ -276,9 +277,8 @@ def _comparison(
     }
     if entrant.name == BASELINE:
         return columns  # it is no faster than itself
-    spoilt = disturbed | entrant.disturbed_blocks
-    quiet = {block: time for block, time in entrant.seconds.items() if block not in spoilt}
-    without = found if len(quiet) == len(entrant.seconds) else statistics.compare(quiet, baseline, processes, band)
+    kept = {block: time for block, time in entrant.seconds.items() if block in quiet}
+    without = found if len(kept) == len(entrant.seconds) else statistics.compare(kept, baseline, processes, band)
     return columns | {
         "comparison": found.relation,
         "comparison_undisturbed": without.relation if without else Relation.AMBIGUOUS,
@@ -288,14 +288,13 @@ def _comparison(
     }
 
 
-def _disturbance(columns: Mapping[str, Any], entrant: Entrant, disturbed: frozenset[int]) -> str | None:
+def _disturbance(columns: Mapping[str, Any], quiet: int) -> str | None:
     """Say that the verdict hangs on disturbed blocks, or that there are hardly others, as a flag."""
-    quiet = set(entrant.seconds) - disturbed - entrant.disturbed_blocks
     without = columns.get("comparison_undisturbed")
-    if len(quiet) < len(entrant.seconds) / 2:
+    if quiet < columns["blocks"] / 2:
         return "mostly_disturbed"
     # With fewer quiet blocks than an interval needs, less can be said of course.
-    differs = without != columns.get("comparison") and len(quiet) >= statistics.LEAST_VALUES
+    differs = without != columns.get("comparison") and quiet >= statistics.LEAST_VALUES
     return f"undisturbed={without}" if differs else None
 
 

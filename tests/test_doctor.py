@@ -458,17 +458,6 @@ def test_a_real_run_is_found_and_is_ours_only_if_it_descends_from_us():
     assert other.pid not in checkup._family({**table, 10**9: (0, [])}, 10**9)
 
 
-@pytest.fixture
-def write(tmp_path):
-    """Write a file of the fake system."""
-
-    def into(name: str, text: str) -> None:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-
-    return into
-
-
 def gathered(root: Path, threads: int = 2, **more) -> Facts:
     return checkup.gather(
         threads,

@@ -58,8 +58,8 @@ def describe() -> dict[str, Any]:
         "cpu_flags": [flag for flag in ("avx2", "fma", "avx512f", "asimd", "sve") if flag in _cpu_flags()],
         "threads_available": threads.available_threads(),
         "cgroup_cpus": threads.cgroup_quota(),
-        "frequency_governor": _read(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
-        "transparent_huge_pages": _read(Path("/sys/kernel/mm/transparent_hugepage/enabled")),
+        "frequency_governor": read(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
+        "transparent_huge_pages": read(Path("/sys/kernel/mm/transparent_hugepage/enabled")),
         "memory_bytes": memory.total,
         "memory_available_bytes": memory.available,
         "load_average": list(os.getloadavg()),
@@ -78,7 +78,7 @@ def describe() -> dict[str, Any]:
 def available_bytes() -> int:
     """Memory that workers may take together: what is free now, cut to the cgroup's limit, less a reserve; in bytes."""
     free = int(psutil.virtual_memory().available)
-    limit, used = _read(Path("/sys/fs/cgroup/memory.max")), _read(Path("/sys/fs/cgroup/memory.current"))
+    limit, used = read(Path("/sys/fs/cgroup/memory.max")), read(Path("/sys/fs/cgroup/memory.current"))
     if limit and limit.isdigit() and used and used.isdigit():
         free = min(free, int(limit) - int(used))
     return max(0, free - RESERVE_BYTES)
@@ -86,7 +86,7 @@ def available_bytes() -> int:
 
 def total_bytes() -> int:
     """Memory of this machine or of its cgroup, whichever is less, in bytes."""
-    limit = _read(Path("/sys/fs/cgroup/memory.max"))
+    limit = read(Path("/sys/fs/cgroup/memory.max"))
     total = int(psutil.virtual_memory().total)
     return min(total, int(limit)) if limit and limit.isdigit() else total
 
@@ -113,15 +113,15 @@ def caches(root: Path = Path("/sys/devices/system/cpu")) -> list[Cache]:
     """Every cache that holds data, once each, smallest level first; empty where the system does not say."""
     found = set()
     for folder in root.glob("cpu[0-9]*/cache/index[0-9]*"):
-        level, kind, size, shared = (_read(folder / name) for name in ("level", "type", "size", "shared_cpu_list"))
-        if kind in ("Data", "Unified") and level and shared and (read := re.fullmatch(r"(\d+)([KMG]?)", size or "")):
-            found.add(Cache(f"L{level}", int(read[1]) * _SIZES.get(read[2], 1), cpu_list(shared)))
+        level, kind, size, shared = (read(folder / name) for name in ("level", "type", "size", "shared_cpu_list"))
+        if kind in ("Data", "Unified") and level and shared and (match := re.fullmatch(r"(\d+)([KMG]?)", size or "")):
+            found.add(Cache(f"L{level}", int(match[1]) * _SIZES.get(match[2], 1), cpu_list(shared)))
     return sorted(found, key=lambda cache: (cache.name, min(cache.cpus)))
 
 
 def oom_kills() -> int | None:
     """How often the kernel has killed a process for memory since boot; None where it does not say."""
-    for line in (_read(Path("/proc/vmstat")) or "").splitlines():
+    for line in (read(Path("/proc/vmstat")) or "").splitlines():
         name, _, value = line.partition(" ")
         if name == "oom_kill":
             return int(value)
@@ -130,11 +130,7 @@ def oom_kills() -> int | None:
 
 def cpu_model() -> str | None:
     """The CPU's own name."""
-    for line in (_read(Path("/proc/cpuinfo")) or "").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            return value.strip()
-    return platform.processor() or None
+    return fields(Path("/proc/cpuinfo")).get("model name") or platform.processor() or None
 
 
 def git_revision(folder: Path) -> str | None:
@@ -161,11 +157,8 @@ def cpu_list(text: str) -> frozenset[int]:
 
 
 def _cpu_flags() -> set[str]:
-    for line in (_read(Path("/proc/cpuinfo")) or "").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() in ("flags", "Features"):
-            return set(value.split())
-    return set()
+    said = fields(Path("/proc/cpuinfo"))
+    return set((said.get("flags") or said.get("Features") or "").split())
 
 
 def _version(distribution: str) -> str | None:
@@ -175,7 +168,17 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _read(path: Path) -> str | None:
+def fields(path: Path) -> dict[str, str]:
+    """The ``name: value`` lines of a file of the kernel, the first of each name; {} where there is none."""
+    found: dict[str, str] = {}
+    for line in (read(path) or "").splitlines():
+        name, _, value = line.partition(":")
+        found.setdefault(name.strip(), value.strip())
+    return found
+
+
+def read(path: Path) -> str | None:
+    """A small file of the kernel as text; None where it cannot be read."""
     try:
         return path.read_text().strip()
     except OSError:

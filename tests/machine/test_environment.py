@@ -16,7 +16,7 @@ GIB = 2**30
 def system_files(monkeypatch):
     """Answer for the system's files; those not named are missing."""
     files: dict[str, str] = {}
-    monkeypatch.setattr(environment, "_read", lambda path: files.get(str(path)))
+    monkeypatch.setattr(environment, "read", lambda path: files.get(str(path)))
     return files
 
 

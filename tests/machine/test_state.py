@@ -19,17 +19,6 @@ CPUINFO = "".join(
 QUIET = State(steal_seconds=1.0, running=0, clock_mhz=3000.0, swapped_bytes=0)
 
 
-@pytest.fixture
-def write(tmp_path):
-    """Write a file of the fake system."""
-
-    def into(name: str, text: str) -> None:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-
-    return into
-
-
 def clock_file(cpu: int) -> str:
     return f"sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq"
 
