@@ -13,6 +13,7 @@ Requirements that shaped it:
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -157,3 +158,30 @@ class Backend(ABC):
         import numpy as np
 
         return np.array(result, dtype=np.float64 if result.dtype == np.float64 else np.float32)
+
+
+class EntryPointError(Exception):
+    """An entry point that leads to nothing, or to something else."""
+
+
+def backend_class(name: str, target: str) -> type[Backend]:
+    """Import a backend's class.
+
+    Args:
+        name: Of the entry point.
+        target: ``module:Class``.
+
+    Raises:
+        EntryPointError: The class is not there, or calls itself something else.
+        Exception: Whatever importing its module raises.
+    """
+    module, _, attribute = target.partition(":")
+    loaded = getattr(importlib.import_module(module), attribute, None)
+    if loaded is None:
+        raise EntryPointError(f"{module} has no {attribute}: the entry point {name} points to nothing")
+    if getattr(loaded, "name", None) != name:
+        raise EntryPointError(
+            f"entry point {name} leads to a class named {getattr(loaded, 'name', None)!r}: "
+            "make the entry point's name and the class attribute `name` equal"
+        )
+    return loaded  # type: ignore[no-any-return]  # what an import gives is untyped

@@ -7,20 +7,16 @@ Ours go the same way as a third party's. In a checkout that is not installed the
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import importlib.metadata
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from packaging.requirements import InvalidRequirement, Requirement
 
 from harness.backend import Support
 from harness.record import NAME_PATTERN
-
-if TYPE_CHECKING:
-    from harness.backend import Backend
 
 GROUP: Final = "bilinear_bench.backends"
 DISTRIBUTION: Final = "bilinear-bench"
@@ -58,24 +54,6 @@ class Entry:
             if not requirement.specifier.contains(found, prereleases=True):
                 return Support(False, f"{requirement.name} {found} is installed, expected {requirement.specifier}")
         return Support(True)
-
-    def load(self) -> type[Backend]:
-        """Import the backend's class.
-
-        Raises:
-            RegistryError: The class is not there, or calls itself something else.
-            Exception: Whatever importing its module raises.
-        """
-        module, _, attribute = self.target.partition(":")
-        loaded = getattr(importlib.import_module(module), attribute, None)
-        if loaded is None:
-            raise RegistryError(f"{module} has no {attribute}: the entry point {self.name} points to nothing")
-        if getattr(loaded, "name", None) != self.name:
-            raise RegistryError(
-                f"entry point {self.name} leads to a class named {getattr(loaded, 'name', None)!r}: "
-                "make the entry point's name and the class attribute `name` equal"
-            )
-        return loaded  # type: ignore[no-any-return]  # what an import gives is untyped
 
 
 def entries() -> dict[str, Entry]:

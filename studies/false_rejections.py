@@ -16,7 +16,7 @@ import csv
 import sys
 from pathlib import Path
 
-from harness.backend import Backend
+from harness.backend import Backend, backend_class
 from harness.case import MODES, Case
 from harness.correctness import bound, gate, precision, reference
 from harness.correctness.inputs import make_inputs
@@ -102,7 +102,9 @@ def main() -> None:
     first = int(sys.argv[3]) if len(sys.argv) > 3 else 0
     dtypes = tuple(sys.argv[4:]) or DTYPES
     honest = {
-        name: entry.load()("cpu") for name, entry in entries().items() if entry.distribution.startswith("bilinear")
+        name: backend_class(name, entry.target)("cpu")
+        for name, entry in entries().items()
+        if entry.distribution.startswith("bilinear")
     }
     rows: list[dict] = []
     target.parent.mkdir(parents=True, exist_ok=True)

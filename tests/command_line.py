@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -20,3 +23,21 @@ def command(*arguments: str) -> list[str]:
 def environment(**variables: str) -> dict[str, str]:
     """This process's environment with checkout and planted backends on the path."""
     return os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{PLANTED}"} | variables
+
+
+@contextlib.contextmanager
+def cpus_for(arguments: Iterable[str]) -> Iterator[None]:
+    """Hold what is started meanwhile with these arguments, if it uses one CPU, to one that no neighbour is held to.
+
+    Does nothing where the system knows no such thing.
+    """
+    if ("--threads", "1") not in itertools.pairwise(arguments) or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    os.sched_setaffinity(0, {sorted(before)[number % len(before)]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

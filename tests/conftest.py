@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from command_line import PLANTED, command, environment
+from command_line import PLANTED, command, cpus_for, environment
 
 #: The outside package has tests of its own; `test_third_party.py` runs them where the package is installed.
 collect_ignore = ["third_party"]
@@ -25,15 +25,16 @@ def bilinear_bench(tmp_path: Path):
     """Run the command line in an empty folder, planted backends on its path; return the finished process."""
 
     def run(*arguments: str, timeout: float = 300, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command(*arguments),
-            cwd=tmp_path,
-            env=environment(**variables),
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        with cpus_for(arguments):
+            return subprocess.run(
+                command(*arguments),
+                cwd=tmp_path,
+                env=environment(**variables),
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                check=False,
+            )
 
     return run
 

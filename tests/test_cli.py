@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from command_line import BRIEF, ROOT, command, environment
+from command_line import BRIEF, ROOT, command, cpus_for, environment
 
 TINY = ("--case", "6x5x4x3", "--threads", "1")
 #: Frameworks that are not there, as seen by a worker: an import that raises.
@@ -201,7 +201,7 @@ def test_the_doctor_says_what_the_machine_can_do_and_what_to_know(bilinear_bench
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "arithmetic, float32" in ended.stdout
     assert "GEMM of torch.mm, float64" in ended.stdout
-    assert "ok threads: " in ended.stdout
+    assert " threads: " in ended.stdout
     assert not list(tmp_path.iterdir())
 
 
@@ -227,9 +227,15 @@ def start_long_run(tmp_path: Path) -> subprocess.Popen[bytes]:
     arguments = ("run", *BRIEF, "--case", "6x5x4x3", "--case", "7x5x4x3", "--mode", "forward", "--threads", "1")
     options = ("--backend", "planted-honest", "--backend", "numpy-loop", "--budget", "1", "--out", "run")
     options += ("--target", "0.01%")  # never reached: the budget is used up, so there is time to interrupt it
-    process = subprocess.Popen(
-        command(*arguments, *options), cwd=tmp_path, env=environment(TMPDIR=str(tmp_path)), stdout=subprocess.DEVNULL
-    )
+    with cpus_for(arguments):
+        process = subprocess.Popen(
+            command(*arguments, *options),
+            cwd=tmp_path,
+            env=environment(TMPDIR=str(tmp_path)),
+            stdout=subprocess.DEVNULL,
+            # A shell's background job ignores SIGINT, and so would its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
     wait_for(lambda: (tmp_path / "run" / "records.csv").is_file() and len(rows(tmp_path / "run")) >= 3)
     samples = tmp_path / "run" / "samples.csv"
     wait_for(lambda: any(s.startswith("7x5x4x3,") and ",call," in s for s in samples.read_text().splitlines()))
@@ -273,9 +279,10 @@ def test_kill_9_leaves_files_that_report_reads_and_resume_completes_and_no_worke
 @pytest.mark.skipif(sys.platform != "linux", reason="that the kernel ends orphans is promised for Linux only")
 def test_kill_9_ends_even_a_worker_that_hangs_and_so_never_sees_its_pipe_close(tmp_path):
     arguments = ("run", *TINY, *BRIEF, "--mode", "forward", "--backend", "planted-sleeps", "--out", "run")
-    process = subprocess.Popen(
-        command(*arguments), cwd=tmp_path, env=environment(TMPDIR=str(tmp_path)), stdout=subprocess.DEVNULL
-    )
+    with cpus_for(arguments):
+        process = subprocess.Popen(
+            command(*arguments), cwd=tmp_path, env=environment(TMPDIR=str(tmp_path)), stdout=subprocess.DEVNULL
+        )
     # It hangs in its first call: its folder for results is there by then, and it is the one worker that runs.
     wait_for(lambda: len(list(tmp_path.glob("bilinear-bench-*/worker*/first"))) == 2)
     workers = workers_of(process.pid)
@@ -288,8 +295,10 @@ def test_kill_9_ends_even_a_worker_that_hangs_and_so_never_sees_its_pipe_close(t
     assert len(gone) == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_has_a_row_for_every_cell_and_can_be_resumed(bilinear_bench, tmp_path, number):
+@pytest.mark.parametrize(
+    ("number", "resumed"), [(signal.SIGINT, True), (signal.SIGTERM, False)], ids=["SIGINT", "SIGTERM"]
+)
+def test_an_interrupted_run_has_a_row_for_every_cell_and_can_be_resumed(bilinear_bench, tmp_path, number, resumed):
     process = start_long_run(tmp_path)
     workers = workers_of(process.pid)
     process.send_signal(number)
@@ -298,7 +307,8 @@ def test_an_interrupted_run_has_a_row_for_every_cell_and_can_be_resumed(bilinear
     found = rows(tmp_path / "run")
     assert len(found) == 6
     assert {row["status"] for row in found if row["case"] == "7x5x4x3"} == {"interrupted"}
-    finish(bilinear_bench, tmp_path)
+    if resumed:  # what is left on disk is the same for both
+        finish(bilinear_bench, tmp_path)
 
 
 def test_a_wheel_installed_outside_the_checkout_does_the_same(tmp_path):

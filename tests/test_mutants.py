@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import csv
+import functools
 import importlib
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import BRIEF, ROOT, command
+from command_line import BRIEF, ROOT, command, cpus_for
 
 MUTANTS = Path(__file__).parent / "mutants"
-CPUS = sorted(os.sched_getaffinity(0))[:2]
+CPUS = min(2, len(os.sched_getaffinity(0)))
 #: What each run measures, and on how many CPUs. `late` takes all blocks, since what it has is caught in any of them.
 RUNS = {
     "numpy": ("--case", "64x40x24x16", "--budget", "1", "--threads", "1"),
     "late": ("--case", "48x32x32x16", "--budget", "60", "--threads", "1"),
-    "float64": ("--case", "16x12x10x6:float64", "--budget", "1", "--threads", str(len(CPUS))),
+    "float64": ("--case", "16x12x10x6:float64", "--budget", "1", "--threads", str(CPUS)),
     "frameworks": ("--case", "64x40x24x16", "--budget", "1", "--threads", "1"),
 }
-#: Runs that follow each other, on a CPU of their own where there are two.
-LANES = (["numpy/one", "frameworks"], ["numpy/two", "late", "float64"])
+#: The longest run is made in so many parts.
+NUMPY_PARTS = 3
 MODES = ("forward", "forward_backward")
 
 
@@ -52,56 +53,49 @@ INEFFECTIVE = {name: mutant.ineffective for name, mutant in CLASSES.items() if n
 
 
 def parts() -> dict[str, list[str]]:
-    """The names that go into each run; the longest run is in two parts, so that the lanes are about as long."""
+    """The names that are measured together."""
     names = {run: [name for name, mutant in CLASSES.items() if mutant.run == run] for run in RUNS}
     whole = names.pop("numpy")
-    return {"numpy/one": whole[::3], "numpy/two": whole[1::3] + whole[2::3]} | names
+    return {f"numpy/{part}": whole[part::NUMPY_PARTS] for part in range(NUMPY_PARTS)} | names
 
 
-def measure(part: str, names: list[str], folder: Path, cpus: set[int]) -> dict[tuple[str, str], dict[str, str]]:
-    """Run the command line on some mutants, in both modes; return their rows."""
-    os.sched_setaffinity(0, cpus)  # of this thread; what it starts inherits it
-    chosen = [option for name in names for option in ("--backend", name)]
-    out = folder / part.replace("/", "-")
-    ended = subprocess.run(
-        command(
-            "run",
-            *BRIEF,
-            *RUNS[part.partition("/")[0]],
-            "--seed",
-            "11",
-            "--time-limit",
-            "60",
-            "--out",
-            str(out),
-            *chosen,
-        ),
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{MUTANTS}"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert (out / "records.csv").is_file(), ended.stdout + ended.stderr
-    with (out / "records.csv").open() as file:
-        return {(row["backend"], row["mode"]): row for row in csv.DictReader(file)}
+def each(names: Iterable[str]) -> list[Any]:
+    """Parameters for tests: those of a part go to the same process of pytest-xdist, which measures them once."""
+    part_of = {name: part for part, members in parts().items() for name in members}
+    return [pytest.param(name, marks=pytest.mark.xdist_group(f"mutants {part_of[name]}")) for name in names]
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], dict[str, str]]:
-    """The rows of all mutants, by name and mode. Each CPU has a lane of runs of its own."""
-    folder, found = tmp_path_factory.mktemp("mutants"), {}
+def row_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], dict[str, str]]:
+    """The row of a mutant in a mode; all of its part are measured when the first is asked for."""
+    folder = tmp_path_factory.mktemp("mutants")
+    measured = functools.cache(functools.partial(measure, folder=folder))
 
-    def drive(lane: list[str], cpu: int) -> None:
-        for part in lane:
-            found.update(measure(part, parts()[part], folder, set(CPUS) if part == "float64" else {cpu}))
+    def row(name: str, mode: str) -> dict[str, str]:
+        part = next(part for part, members in parts().items() if name in members)
+        return measured(part)[name, mode]
 
-    with ThreadPoolExecutor(len(CPUS)) as pool:
-        lanes = LANES if len(CPUS) > 1 else [[*LANES[0], *LANES[1]]]
-        for future in [pool.submit(drive, lane, cpu) for lane, cpu in zip(lanes, CPUS, strict=True)]:
-            future.result()
-    return found
+    return row
+
+
+def measure(part: str, folder: Path) -> dict[tuple[str, str], dict[str, str]]:
+    """Run the command line on the mutants of a part, in both modes; return their rows."""
+    options = RUNS[part.partition("/")[0]]
+    chosen = [option for name in parts()[part] for option in ("--backend", name)]
+    out = folder / part.replace("/", "-")
+    with cpus_for(options):
+        ended = subprocess.run(
+            command("run", *BRIEF, *options, "--seed", "11", "--time-limit", "60", "--out", str(out), *chosen),
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{MUTANTS}"},
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+    assert (out / "records.csv").is_file(), ended.stdout + ended.stderr
+    with (out / "records.csv").open() as file:
+        return {(row["backend"], row["mode"]): row for row in csv.DictReader(file)}
 
 
 def ending(row: dict[str, str]) -> tuple[str, str, str]:
@@ -110,11 +104,11 @@ def ending(row: dict[str, str]) -> tuple[str, str, str]:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", CAUGHT)
-def test_a_mutant_ends_with_the_status_phase_and_probe_that_it_states(rows, name, mode):
-    if name == "mutant-race" and len(CPUS) == 1:
+@pytest.mark.parametrize("name", each(CAUGHT))
+def test_a_mutant_ends_with_the_status_phase_and_probe_that_it_states(row_of, name, mode):
+    if name == "mutant-race" and CPUS == 1:
         pytest.skip("a race needs two CPUs")
-    stated, row = CAUGHT[name], rows[name, mode]
+    stated, row = CAUGHT[name], row_of(name, mode)
     if mode not in stated.modes:
         assert row["status"] == stated.otherwise, row["reason"]
         return
@@ -123,9 +117,9 @@ def test_a_mutant_ends_with_the_status_phase_and_probe_that_it_states(rows, name
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", INEFFECTIVE)
-def test_a_backend_whose_fault_is_none_is_timed_and_flagged_where_there_is_something_to_say(rows, name, mode):
-    stated, row = INEFFECTIVE[name], rows[name, mode]
+@pytest.mark.parametrize("name", each(INEFFECTIVE))
+def test_a_backend_whose_fault_is_none_is_timed_and_flagged_where_there_is_something_to_say(row_of, name, mode):
+    stated, row = INEFFECTIVE[name], row_of(name, mode)
     assert row["status"] == "timed", row["reason"]
     assert stated.flag in row["flags"]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import registry
+from harness.backend import EntryPointError, backend_class
 from harness.registry import GROUP, Entry, RegistryError, entries, select
 
 
@@ -44,7 +45,7 @@ def test_names_are_listed_without_importing_the_module_behind_them(plant):
     assert entry.installed()
     assert "peer_module" not in sys.modules
     with pytest.raises(AssertionError, match="imported"):
-        entry.load()
+        backend_class(entry.name, entry.target)
 
 
 def test_our_own_backends_are_found_in_any_checkout():
@@ -117,11 +118,11 @@ def test_a_class_that_is_missing_or_has_another_name_is_refused(plant):
         module="class A:\n    name = 'peer-a'\nclass B:\n    name = 'other'\n",
     )
     found = entries()
-    assert found["peer-a"].load().name == "peer-a"
-    with pytest.raises(RegistryError, match="entry point peer-b leads to a class named 'other'"):
-        found["peer-b"].load()
-    with pytest.raises(RegistryError, match="peer_module has no C"):
-        found["peer-c"].load()
+    assert backend_class("peer-a", found["peer-a"].target).name == "peer-a"
+    with pytest.raises(EntryPointError, match="entry point peer-b leads to a class named 'other'"):
+        backend_class("peer-b", found["peer-b"].target)
+    with pytest.raises(EntryPointError, match="peer_module has no C"):
+        backend_class("peer-c", found["peer-c"].target)
 
 
 def test_a_second_entry_of_a_backend_shares_its_class():

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import BRIEF, ROOT
+from command_line import BRIEF, ROOT, cpus_for
 
 OUTSIDE = ROOT / "tests" / "third_party"
 CASE = ("--case", "33x20x30x7", "--backend", "outside-matmul", "--threads", "1")
@@ -45,15 +45,16 @@ class Environment:
         subprocess.run([*pip, *offline, str(built)], check=True)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [self.python, "-P", *arguments],
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-            env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
-        )
+        with cpus_for(arguments):
+            return subprocess.run(
+                [self.python, "-P", *arguments],
+                cwd=self.folder,
+                capture_output=True,
+                text=True,
+                timeout=300,
+                check=False,
+                env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+            )
 
 
 @pytest.fixture(scope="module")

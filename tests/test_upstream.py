@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 
+from harness.backend import backend_class
 from harness.case import Case, CaseError
 from harness.correctness import gate
 from harness.correctness.inputs import round_to
@@ -120,7 +121,7 @@ def instance(name: str):
     entry = entries()[name]
     if not (installed := entry.installed()).ok:
         pytest.skip(installed.reason)
-    kind = entry.load()
+    kind = backend_class(entry.name, entry.target)
     if not (available := kind.available("cpu")).ok:
         pytest.skip(available.reason)
     return kind("cpu")

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from harness.backend import backend_class
 from harness.case import Case
 from harness.correctness.behaviour import same_bits
 from harness.correctness.gate import judge_facts
 from harness.correctness.inputs import make_inputs
 from harness.machine import threads
 from harness.process import memory, observation
-from harness.registry import Entry
 from harness.timing import cost
 from harness.timing.clock import Call, Clock
 
@@ -148,7 +148,7 @@ class Contestant:
         """Import the backend and ask whether it can be had on the device; a failed import is a no with its reason."""
         start = time.perf_counter()
         try:
-            loaded = Entry(name, target, (), "").load()
+            loaded = backend_class(name, target)
             support = loaded.available(device) if device in loaded.devices else None
         except Exception as error:
             return {"available": False, "reason": f"{type(error).__name__} at import: {error}", "offered": True}
@@ -619,8 +619,9 @@ class _Poisoned:
 
     def __enter__(self) -> None:
         # NaN, which even a factor of zero does not hide.
+        pattern = np.full(SMALL_BYTES, 0xFF, np.uint8)
         for size in range(self._itemsize, SMALL_BYTES, self._itemsize):
-            blocks = [np.full(size, 0xFF, np.uint8) for _ in range(SMALL_BLOCKS)]
+            blocks = [pattern[:size].copy() for _ in range(SMALL_BLOCKS)]
             del blocks
         self._set(POISON)
 

@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special  # and not scipy.stats, whose import takes a second
 
 from harness.record import Relation
 from harness.timing import levels
@@ -136,7 +136,7 @@ def student(values: Sequence[float], level: float = LEVEL) -> Interval:
     mean = float(array.mean())
     if len(array) < FEWEST_VALUES:
         return Interval(mean, None, None)
-    half = float(stats.t.ppf((1 + level) / 2, len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array)))
+    half = float(special.stdtrit(len(array) - 1, (1 + level) / 2) * array.std(ddof=1) / math.sqrt(len(array)))
     return Interval(mean, mean - half, mean + half)
 
 
@@ -267,11 +267,8 @@ def _sign_rank(count: int, level: float) -> int:
     """Largest k for which the k-th values from both ends enclose the median at ``level``; 0 if there is none."""
     if count == 0:
         return 0
-    # P(Binomial < k) <= (1 - level) / 2; ppf is the smallest x with P(Binomial <= x) >= q, hence k <= x.
-    rank = int(stats.binom.ppf((1 - level) / 2, count, 0.5))
-    while rank > 0 and stats.binom.cdf(rank - 1, count, 0.5) > (1 - level) / 2:
-        rank -= 1
-    return rank
+    # P(Binomial <= k - 1) <= (1 - level) / 2.
+    return int(np.searchsorted(special.bdtr(np.arange(count), count, 0.5), (1 - level) / 2, side="right"))
 
 
 @functools.cache
@@ -280,7 +277,7 @@ def _signed_rank(count: int, level: float) -> int:
     tail = (1 - level) / 2
     if count > EXACT_VALUES:
         mean, spread = count * (count + 1) / 4, math.sqrt(count * (count + 1) * (2 * count + 1) / 24)
-        return math.floor(mean + float(stats.norm.ppf(tail)) * spread)
+        return math.floor(mean + float(special.ndtri(tail)) * spread)
     # P(W <= k - 1) <= tail.
     return int(np.searchsorted(np.cumsum(_signed_rank_probabilities(count)), tail, side="right"))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pytest
 
+from harness.backend import backend_class
 from harness.case import MODES
 from harness.correctness import gate, reference
 from harness.correctness.inputs import make_inputs
@@ -45,7 +46,7 @@ def ready(request, case, expected):
     entry = entries()[request.param]
     if not (installed := entry.installed()).ok:
         pytest.skip(installed.reason)
-    backend = entry.load()
+    backend = backend_class(entry.name, entry.target)
     for support in (backend.available("cpu"), backend("cpu").supports(case)):
         if not support.ok:
             pytest.skip(support.reason)
