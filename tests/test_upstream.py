@@ -312,7 +312,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("given", "theirs", "error", "said"), REFUSED, ids=lambda given: str(given)[:40])
+@pytest.mark.parametrize(("given", "theirs", "error", "said"), REFUSED, ids=[str(refused[0]) for refused in REFUSED])
 def test_what_nn_bilinear_refuses_a_case_refuses_in_its_own_words(given, theirs, error, said):
     with pytest.raises(error):
         theirs()
