@@ -44,7 +44,7 @@ bench: $(READY) ## Check and time every backend; print the answer; leave CSV fil
 	@$(PY) -m harness run $(OPTIONS)
 
 test: $(READY) ## Run the tests
-	@$(PY) -m pytest -q -n 2 --dist loadgroup
+	@$(PY) -m pytest -q -n 2
 
 gate: $(READY) ## Check every backend: all of PyTorch's own tests, then the suite `models`; takes long
 	@BILINEAR_BENCH_ALL=1 $(PY) -m pytest -q tests/test_upstream.py

@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import PLANTED, command, cpus_for, environment
 
 #: The outside package has tests of its own; `test_third_party.py` runs them where the package is installed.
 collect_ignore = ["third_party"]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests go to whichever process is free; those that share what takes long to make go to the same one.
+
+    They say so by a name before a colon: `test_something[what they share: parameter]`. (The groups that pytest-xdist
+    3.8 knows do not reach its scheduler under pytest 9.2.)
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Sharing(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            shared, colon, _ = nodeid.partition("[")[2].partition(": ")
+            return shared if colon else nodeid
+
+    return Sharing(config, log)
 
 
 @pytest.fixture

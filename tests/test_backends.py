@@ -30,14 +30,12 @@ def in_other_dtypes(tmp_path_factory):
     return checked(tmp_path_factory, names, "--mode", "forward_backward", *chosen)
 
 
-@pytest.mark.xdist_group("backends in both modes")
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", OURS, ids="both modes: {}".format)
 def test_every_backend_passes_the_gate_on_the_suite_seed_in_both_modes(in_both_modes, name):
     assert list(in_both_modes[name].values()) == ["right", "right"]
 
 
-@pytest.mark.xdist_group("backends in other dtypes")
-@pytest.mark.parametrize("name", [name for name in OURS if name != "torch-compile"])
+@pytest.mark.parametrize("name", [name for name in OURS if name != "torch-compile"], ids="other dtypes: {}".format)
 def test_every_backend_passes_the_gate_in_every_dtype_that_it_has(in_other_dtypes, name):
     said = in_other_dtypes[name]
     assert len(said) == len(OTHER_DTYPES)

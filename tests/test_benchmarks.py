@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -9,9 +10,12 @@ from command_line import ROOT
 
 
 def collect(*options: str) -> str:
+    # Nothing is benchmarked in a process of pytest-xdist.
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "tests/benchmarks", "-p", "no:cacheprovider", *options],
         cwd=ROOT,
+        env=variables,
         capture_output=True,
         text=True,
         check=False,

@@ -62,7 +62,7 @@ def parts() -> dict[str, list[str]]:
 def each(names: Iterable[str]) -> list[Any]:
     """Parameters for tests: those of a part go to the same process of pytest-xdist, which measures them once."""
     part_of = {name: part for part, members in parts().items() for name in members}
-    return [pytest.param(name, marks=pytest.mark.xdist_group(f"mutants {part_of[name]}")) for name in names]
+    return [pytest.param(name, id=f"{part_of[name]}: {name}") for name in names]
 
 
 @pytest.fixture(scope="module")

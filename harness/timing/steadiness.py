@@ -85,7 +85,7 @@ def _changes(logs: npt.NDArray[np.float64], offset: int) -> list[int]:
     """Where the level changes, in ascending order; each part is searched again."""
     if len(logs) < LEAST_TIMES:
         return []
-    if np.abs(_balance(logs)).max() < _critical(len(logs)):
+    if np.abs(_balance(_ranks(logs))).max() < _critical(len(logs)):
         return []
     # The test says that there is a change; ranks say badly where. Two medians do, with the least distance to them.
     at = min(range(1, len(logs)), key=lambda cut: _distance(logs[:cut]) + _distance(logs[cut:]))
@@ -97,13 +97,16 @@ def _distance(values: npt.NDArray[np.float64]) -> float:
     return float(np.abs(values - np.median(values)).sum())
 
 
-def _balance(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Pettitt's U for a cut after each value but the last: 2 (sum of the ranks before it) - t (n + 1)."""
-    count = len(values)
-    ranks = np.empty(count)
-    ranks[np.argsort(values, kind="stable")] = np.arange(1, count + 1)
-    cuts = np.arange(1, count)
-    return np.asarray(2 * np.cumsum(ranks)[:-1] - cuts * (count + 1), dtype=float)
+def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
+    """Ranks from 1; of equal values the earlier one is the lower."""
+    return np.argsort(np.argsort(values, kind="stable")) + 1
+
+
+def _balance(ranks: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Pettitt's U for a cut after each rank (..., n) but the last: 2 (sum of the ranks before it) - t (n + 1)."""
+    count = ranks.shape[-1]
+    balance: npt.NDArray[np.intp] = 2 * ranks.cumsum(axis=-1)[..., :-1] - np.arange(1, count) * (count + 1)
+    return balance
 
 
 @functools.cache
@@ -112,6 +115,6 @@ def _critical(count: int) -> float:
 
     Drawn, not Pettitt's approximation, which never rejects with ten values; the draw is seeded.
     """
-    random = np.random.default_rng(count)
-    largest = [float(np.abs(_balance(random.permutation(count).astype(float))).max()) for _ in range(_DRAWN)]
+    ranks = np.tile(np.arange(1, count + 1), (_DRAWN, 1))
+    largest = np.abs(_balance(np.random.default_rng(count).permuted(ranks, axis=1))).max(axis=1)
     return float(np.quantile(largest, 1 - SIGNIFICANCE, method="higher"))
