@@ -1,11 +1,12 @@
 """How often does the harness see a difference where there is none? The same backend under two names, run by run.
 
-    python studies/false_alarms.py results/reference/MACHINE/false_alarms.csv [RUNS] [SECONDS]
+    python studies/false_alarms.py results/reference/false_alarms.csv [RUNS] [SECONDS]
 
 Each run is `bilinear-bench run --suite seed --mode forward --backend torch-bilinear#2`: gate, fresh processes, adaptive
 stopping, the default target and budget (only the machine's limit is left out, which no verdict depends on). `faster`
 and `slower` are false alarms. With RUNS (299) rows and none, at most 1 % of such runs raise one, with 95 %
-confidence; with 473 rows one is allowed. Goes on with a table that is there; no run is begun after SECONDS.
+confidence; with 473 rows one is allowed. Goes on with a table that is there, on whatever
+machine; no run is begun after SECONDS.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from sittings import fill, run
 COLUMNS = (
     *("seed", "comparison", "comparison_undisturbed", "speedup", "speedup_low", "speedup_high", "unit", "processes"),
     *("blocks", "block_spread", "process_spread", "median_seconds", "disturbed_blocks", "steadiness", "stopped_by"),
-    *("answer_seconds", "wall_seconds"),
+    *("answer_seconds", "wall_seconds", "threads", "cpu"),
 )
 
 

@@ -1,6 +1,6 @@
 """Does the harness see a difference that is there? A backend that is 3 % slower than nn.Bilinear, run by run.
 
-    python studies/power.py results/reference/MACHINE/power.csv [RUNS] [SECONDS]
+    python studies/power.py results/reference/power.csv [RUNS] [SECONDS]
 
 The backend is nn.Bilinear with a delay inside its timed call. Each run is `bilinear-bench run --suite seed --mode
 forward --backend torch-delayed --target 0.8% --budget 600`; all but `slower` is a miss. With RUNS (59) rows and no

@@ -31,8 +31,13 @@ def run(backend: str, *options: str, cases: tuple[str, str] = ("--suite", "seed"
         wall_seconds = time.monotonic() - start
         with (folder / "records.csv").open() as file:
             row = next(row for row in csv.DictReader(file) if row["backend"] == backend)
-        worker = json.loads((folder / "environment.json").read_text())["workers"][f"{backend} on cpu"]
-    return row | {"wall_seconds": f"{wall_seconds:.1f}", "overhead_seconds": str(worker["overhead_seconds"])}
+        environment = json.loads((folder / "environment.json").read_text())
+    more = {
+        "wall_seconds": f"{wall_seconds:.1f}",
+        "overhead_seconds": str(environment["workers"][f"{backend} on cpu"]["overhead_seconds"]),
+        "cpu": environment["cpu_model"],
+    }
+    return row | more
 
 
 def fill(

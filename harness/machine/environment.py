@@ -129,8 +129,12 @@ def oom_kills() -> int | None:
 
 
 def cpu_model() -> str | None:
-    """The CPU's own name."""
-    return fields(Path("/proc/cpuinfo")).get("model name") or platform.processor() or None
+    """The CPU's own name, with family and model where it has them: in a virtual machine names say little."""
+    known = fields(Path("/proc/cpuinfo"))
+    name = known.get("model name") or platform.processor() or None
+    if name is None or not {"cpu family", "model"} <= set(known):
+        return name
+    return f"{name} (family {known['cpu family']}, model {known['model']})"
 
 
 def git_revision(folder: Path) -> str | None:
