@@ -22,8 +22,8 @@ from harness.process.supervisor import WorkerError
 from harness.sitting import Sitting
 from harness.timing import cost
 
-#: Calls whose memory is measured, unless they are slow.
-MEMORY_CALLS: Final = 3
+#: Calls whose memory is measured; of those that take longer than this, in seconds, one.
+MEMORY_CALLS, MEMORY_SECONDS = 3, 0.020
 #: Single calls on inputs of their own, after the blocks, at least and at most: do they take as long as others?
 FRESH_CALLS: Final = (3, 24)
 #: As many of them as this time allows, in seconds.
@@ -209,7 +209,7 @@ class Panel:
         """Measure what a call takes at its peak, in calls that are not timed."""
         for entrant in self._going():
             self._sitting.observer.stage(f"memory of {entrant.name}")
-            calls = 1 if entrant.call_seconds > measurement.SLOW_SECONDS else MEMORY_CALLS
+            calls = 1 if entrant.call_seconds > MEMORY_SECONDS else MEMORY_CALLS
             said = entrant.ask("memory", self._plan.time_limit_seconds, calls=calls)
             if said is not None and said["peak_bytes"] is not None:
                 # What it returns is its job, and is no workspace.

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -53,7 +53,7 @@ LARGE_KINDS: Final = ("large input1", "large input2", "large weight", "large gra
 NAN_ROW, INFINITE_ROW = 1, 3
 
 
-def make_inputs(case: Case, variation: int = 0, kind: str = "normal") -> Arrays:
+def make_inputs(case: Case, variation: int = 0, kind: str = "normal", only: Collection[str] | None = None) -> Arrays:
     """Return seeded arrays by the operator's own names, with the shapes of ``case.shapes()``.
 
     Args:
@@ -61,12 +61,14 @@ def make_inputs(case: Case, variation: int = 0, kind: str = "normal") -> Arrays:
         variation: Tells the input sets of one case apart. Weight and bias are the same in all of them, but for
             ``new weight`` and ``positive``.
         kind: What to fill them with; see the module's docstring.
+        only: The names that are wanted; None for all. The values are the same as without.
 
     Raises:
         KeyError: There is no such kind.
     """
-    made = _KINDS[kind](case, variation)
-    return {name: round_to(values, case.dtype) for name, values in made.items()}
+    # Only these are drawn without the others, since they come in great numbers and beside large weights.
+    made = _normal(case, variation, only=only) if kind == "normal" else _KINDS[kind](case, variation)
+    return {name: round_to(values, case.dtype) for name, values in made.items() if only is None or name in only}
 
 
 def permutation(case: Case, variation: int) -> npt.NDArray[np.intp]:
@@ -86,7 +88,7 @@ def round_to(values: npt.NDArray[np.floating], dtype: str) -> npt.NDArray[np.flo
     return values
 
 
-def _normal(case: Case, variation: int, weights: int = 0) -> Arrays:
+def _normal(case: Case, variation: int, weights: int = 0, only: Collection[str] | None = None) -> Arrays:
     """Inputs and ``grad_output`` are standard normal. Weight and bias are uniform in ±1/sqrt(in1_features).
 
     nn.Bilinear initialises both so (``Bilinear.reset_parameters``): magnitudes are those of a real layer.
@@ -95,6 +97,8 @@ def _normal(case: Case, variation: int, weights: int = 0) -> Arrays:
     bound = 1 / math.sqrt(case.in1_features)
     kind = _kind(case)
     for number, (name, shape) in enumerate(case.shapes().items()):
+        if only is not None and name not in only:
+            continue
         parameter = name in ("weight", "bias")
         # A stream of its own for each array: adding a bias, say, does not change the weight.
         generator = np.random.default_rng([case.seed, number, len(name), weights if parameter else variation])

@@ -15,7 +15,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -548,24 +548,27 @@ class Contestant:
 
     def _inputs(self, case: Case, variation: int, kind: str = "normal") -> Results:
         """The inputs on the device, without the parameters."""
-        made = self._made(case, variation, kind)
-        return {name: self._to_device(array, case) for name, array in made.items() if name not in PARAMETERS}
+        names = [name for name in case.shapes() if name not in PARAMETERS]
+        made = self._made(case, variation, kind, names)
+        return {name: self._to_device(made[name], case) for name in names}
 
     def _parameters(self, case: Case, kind: str) -> Results:
         """Weight and bias on the device."""
-        made = self._made(case, 0, kind)
-        return {name: self._to_device(made[name], case) for name in PARAMETERS if name in made}
+        names = [name for name in case.shapes() if name in PARAMETERS]
+        made = self._made(case, 0, kind, names)
+        return {name: self._to_device(made[name], case) for name in names}
 
-    def _made(self, case: Case, variation: int, kind: str = "normal") -> Mapping[str, Any]:
-        """What ``make_inputs`` gives; for the sets in rotation made once, since drawing a large weight takes long."""
+    def _made(
+        self, case: Case, variation: int, kind: str = "normal", only: Collection[str] | None = None
+    ) -> Mapping[str, Any]:
+        """What ``make_inputs`` gives, or more; for the sets in rotation made once, since drawing takes long."""
         if kind != "normal" or variation >= cost.INPUT_SETS or self._values is None or self._values[0] != case:
-            return make_inputs(case, variation, kind)
+            return make_inputs(case, variation, kind, only)
         known = self._values[1]
         if variation not in known:
-            made = make_inputs(case, variation)
-            for name in PARAMETERS:
-                if name in made and known:
-                    made[name] = next(iter(known.values()))[name]  # the same values in every set, so one copy does
+            # They are the same in every set, so one copy does.
+            shared = {name: array for name, array in next(iter(known.values()), {}).items() if name in PARAMETERS}
+            made = shared | make_inputs(case, variation, only=case.shapes().keys() - shared.keys())
             for array in made.values():
                 array.setflags(write=False)
             known[variation] = made

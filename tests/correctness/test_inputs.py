@@ -270,3 +270,12 @@ def test_one_nan_and_one_infinity_go_in_different_rows_of_different_inputs(dtype
     assert row1 != row2
     for name, array in made.items():
         assert np.array_equal(array[np.isfinite(array)], normal[name][np.isfinite(array)]), name
+
+
+@pytest.mark.parametrize("kind", ["normal", "integers", "new weight"])
+def test_arrays_that_are_asked_for_alone_have_the_values_that_they_have_among_all(kind):
+    made = make_inputs(CASE, 3, kind)
+    for names in (("weight", "bias"), ("input1", "input2", "grad_output"), ()):
+        alone = make_inputs(CASE, 3, kind, only=names)
+        assert set(alone) == set(names)
+        assert all(same(alone[name], made[name]) for name in names)

@@ -73,6 +73,8 @@ def test_the_systems_files_are_read_and_a_missing_one_is_none(system_files):
     assert environment.oom_kills() == 3
     assert environment.cpu_model() == "Fast One 3000"
     assert environment.describe()["cpu_flags"] == ["avx2", "fma"]
+    system_files["/proc/cpuinfo"] = "model name\t: AMD EPYC\ncpu family\t: 25\nmodel\t\t: 17"
+    assert environment.cpu_model() == "AMD EPYC (family 25, model 17)"
 
 
 @pytest.mark.parametrize(
