@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -46,7 +47,7 @@ class Expectations:
     """The reference's answers, each asked for once.
 
     They are read into this process's memory map and their files deleted at once: while a contestant runs, no right
-    answer is in any folder.
+    answer is in any folder. Several threads may ask.
 
     Args:
         workers: Has the reference.
@@ -57,6 +58,7 @@ class Expectations:
         self._workers = workers
         self._limit_seconds = limit_seconds
         self._known: dict[tuple[Case, str, int], Expected] = {}
+        self._lock = threading.Lock()
 
     def of(self, case: Case, kind: str, variation: int) -> Expected:
         """Return what is expected.
@@ -65,32 +67,48 @@ class Expectations:
             NoReference: The reference could not be had.
         """
         key = (case, kind, variation)
-        if key not in self._known:
-            try:
-                referee = self._workers.referee()
-                folder = fresh_folder(referee.directory / "expected")
-                said = referee.request(
-                    "expect",
-                    self._limit_seconds,
-                    case=dataclasses.asdict(case),
-                    kind=kind,
-                    variation=variation,
-                    directory=str(folder),
-                )
-            except WorkerError as error:
-                raise NoReference(error.status, error.reason) from None
-            self._known[key] = Expected(
-                arrays(folder, case),
-                arrays(folder, case, ".scale"),
-                said["quadratics"],
-                {
-                    name: (positions, values)
-                    for name, positions in arrays(folder, case, ".positions").items()
-                    for values in (np.load(folder / f"{name}.wide.npy", allow_pickle=False),)
-                },
+        with self._lock:
+            if key not in self._known:
+                self._known[key] = self._ask(case, kind, variation)
+            return self._known[key]
+
+    def start(self) -> None:
+        """Start the reference, if it is not there: a worker dies with the thread that has started it.
+
+        Raises:
+            NoReference: It could not be had.
+        """
+        try:
+            self._workers.referee()
+        except WorkerError as error:
+            raise NoReference(error.status, error.reason) from None
+
+    def _ask(self, case: Case, kind: str, variation: int) -> Expected:
+        try:
+            referee = self._workers.referee()
+            folder = fresh_folder(referee.directory / "expected")
+            said = referee.request(
+                "expect",
+                self._limit_seconds,
+                case=dataclasses.asdict(case),
+                kind=kind,
+                variation=variation,
+                directory=str(folder),
             )
-            shutil.rmtree(folder, ignore_errors=True)
-        return self._known[key]
+        except WorkerError as error:
+            raise NoReference(error.status, error.reason) from None
+        expected = Expected(
+            arrays(folder, case),
+            arrays(folder, case, ".scale"),
+            said["quadratics"],
+            {
+                name: (positions, values)
+                for name, positions in arrays(folder, case, ".positions").items()
+                for values in (np.load(folder / f"{name}.wide.npy", allow_pickle=False),)
+            },
+        )
+        shutil.rmtree(folder, ignore_errors=True)
+        return expected
 
     def forget(self, case: Case, kind: str | None = None) -> None:
         """Let the answers about a case go; all of them, or those of one kind."""

@@ -126,9 +126,8 @@ class Panel:
             entrant.flag(threads.fault(said["threads"], self._plan.threads))
             entrant.phase = "gate"
             entrant.conclude()
-        for entrant in self._going():
-            self._sitting.observer.stage(f"examine {entrant.name}")
-            self._examiners.answer(entrant, self._case, self._device)
+        self._sitting.observer.stage("examine all")
+        self._examiners.answer(self._going(), self._case, self._device)
         self._judge_first()
         for what in EXERCISES:
             done: list[Entrant] = []

@@ -1,0 +1,110 @@
+"""Examiners work side by side, and all end when the run does."""
+
+from __future__ import annotations
+
+import _thread
+import signal
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from harness import examiners
+from harness.case import Case
+from harness.entrant import Entrant
+from harness.examination import Structure
+from harness.examiners import Examiners
+from harness.process.supervisor import WorkerError
+from harness.record import Status
+
+CASE = Case(4, 3, 2, 5)
+NAMES = ("one", "two", "three")
+
+
+class Workers:
+    """Starts examiners that answer as ``load`` does, and notes who started and ended which."""
+
+    def __init__(self, load=lambda name: None):
+        self.load, self.started, self.discarded = load, [], []
+
+    def examiner(self, name, device):
+        self.started.append((name, threading.current_thread().name))
+        return SimpleNamespace(request=lambda do, limit, **fields: self.load(name))
+
+    def discard_examiner(self, name, device):
+        self.discarded.append(name)
+
+
+@pytest.fixture
+def ask(monkeypatch):
+    """Have three backends examined with so many threads; return their entrants."""
+    monkeypatch.setattr(examiners, "examine", lambda *_: Structure({}, True))
+
+    def run(workers, threads=2):
+        plan = SimpleNamespace(
+            threads=threads,
+            cases=(CASE,),
+            time_limit_seconds=1.0,
+            backends={name: SimpleNamespace(target=f"module:{name}") for name in NAMES},
+        )
+        sitting = SimpleNamespace(plan=plan, workers=workers, now=lambda: 0.0)
+        entrants = [Entrant(name) for name in NAMES]
+        Examiners(sitting, SimpleNamespace(start=lambda: None)).answer(entrants, CASE, "cpu")
+        return entrants
+
+    return run
+
+
+def test_two_are_at_work_at_a_time_and_each_ends_where_it_was_started(ask):
+    met = threading.Barrier(2, timeout=10)
+    workers = Workers(lambda name: met.wait() if name != "three" else None)
+    assert [entrant.going for entrant in ask(workers)] == [True] * 3
+    assert "MainThread" not in {thread for _, thread in workers.started}
+    assert sorted(workers.discarded) == sorted(NAMES)
+
+
+def test_with_one_cpu_there_is_one_at_a_time(ask):
+    at_work = []
+
+    def load(name):
+        assert not at_work
+        at_work.append(name)
+        at_work.remove(name)
+
+    assert [entrant.going for entrant in ask(Workers(load), threads=1)] == [True] * 3
+
+
+def test_one_that_dies_ends_its_own_cell(ask):
+    def load(name):
+        if name == "two":
+            raise WorkerError(Status.FAILED, "planted")
+
+    entrants = ask(Workers(load))
+    assert [entrant.going for entrant in entrants] == [True, False, True]
+    assert entrants[1].reason == "in the structure probe: planted"
+
+
+def test_ctrl_c_ends_every_examiner_and_none_is_started_after_it(ask):
+    begun = threading.Event()
+
+    def load(name):
+        if name == "one":
+            _thread.interrupt_main()
+        begun.wait(10)
+
+    workers = Workers(load)
+    real = workers.discard_examiner
+
+    def discard(name, device):
+        begun.set()  # a request to a worker that is killed ends
+        real(name, device)
+
+    workers.discard_examiner = discard
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            ask(workers)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert set(NAMES) <= set(workers.discarded)
+    assert "three" not in [name for name, _ in workers.started]
