@@ -84,18 +84,18 @@ def test_one_that_dies_ends_its_own_cell(ask):
 
 
 def test_ctrl_c_ends_every_examiner_and_none_is_started_after_it(ask):
-    begun = threading.Event()
+    met, ended = threading.Barrier(2, timeout=10), threading.Event()
 
     def load(name):
-        if name == "one":
+        if met.wait() == 0:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-        begun.wait(10)
+        ended.wait(10)
 
     workers = Workers(load)
     real = workers.discard_examiner
 
     def discard(name, device):
-        begun.set()  # a request to a worker that is killed ends
+        ended.set()  # a request to a worker that is killed ends
         real(name, device)
 
     workers.discard_examiner = discard
