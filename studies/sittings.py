@@ -22,12 +22,15 @@ def run(backend: str, *options: str, cases: tuple[str, str] = ("--suite", "seed"
         command = [sys.executable, "-m", "harness", "run", *cases, "--mode", "forward", "--no-limit"]
         path = os.pathsep.join(filter(None, (str(PLANTED), os.environ.get("PYTHONPATH"))))
         start = time.monotonic()
-        subprocess.run(
+        ended = subprocess.run(
             [*command, "--device", "cpu", "--backend", backend, "--out", str(folder), *options],
             env=os.environ | {"PYTHONPATH": path} | variables,
-            check=True,
             capture_output=True,
+            text=True,
+            check=False,
         )
+        if ended.returncode:
+            sys.exit(f"{' '.join(ended.args)} exited with {ended.returncode}:\n{ended.stdout}{ended.stderr}")
         wall_seconds = time.monotonic() - start
         with (folder / "records.csv").open() as file:
             row = next(row for row in csv.DictReader(file) if row["backend"] == backend)

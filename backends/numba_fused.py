@@ -1,0 +1,733 @@
+"""The fused kernel: what a GEMM would write between the two contractions stays in vector registers (Numba, LLVM).
+
+Formula, for a strip of rows ``b`` side by side in the lanes of vectors, and one page ``o``::
+
+    tile[j, b]   = sum_i weight[o, i, j] * input1[b, i]            a few j at a time, in registers
+    output[b, o] = sum_j tile[j, b] * input2[b, j] + bias[o]       einsum: bi,oij,bj->bo
+
+and for the gradients of both inputs, from one tile::
+
+    tile[j, b]          = sum_o weight[o, i, j] * grad_output[b, o]
+    grad_input1[b, i] += sum_j tile[j, b] * input2[b, j]
+    grad_input2[b, j] += tile[j, b] * input1[b, i]
+
+Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
+
+* Work: 2 b i j o flop forward; 6 b i j o a step, the least there is (two for the output, two for both input gradients,
+  two for ``grad_weight``). Below ``FEW_PAGES`` outputs a tile over ``o`` is too short: each input gradient then has a
+  pass of its own, 8 b i j o in all.
+* Written between: inputs in strips ``[feature][row]``, at most ``PACKED_BYTES``, and results of a block in that order.
+  Nothing of size b i j, b o j or b o i.
+* Prepared outside the clock: how to divide the work. The weight is read where it lies, one number for all lanes.
+* Order of the loops: a block of strips that fits into the second-level cache meets page after page. A batch no longer
+  than a vector has its rows in the tile's rows, and the lanes run over ``j``.
+* ``grad_weight[o]`` is one product over the batch, with ``grad_output[:, o]`` multiplied into ``input1``, panel by
+  panel.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Final
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from backends import numba_tiles
+from backends.numba_tiles import FEW_ROWS, ROWS, VECTOR_BYTES, VECTORS, at, call
+from harness.backend import Backend, Kernel
+from harness.case import Case
+
+Array = npt.NDArray[np.floating]
+
+#: Inputs of a block of strips: with a page's column they stay in the second-level cache.
+BLOCK_BYTES: Final = 256 * 2**10
+#: Inputs in strips at a time.
+PACKED_BYTES: Final = 16 * 2**20
+#: Results of a block, before they are laid out as the caller has them.
+RESULT_BYTES: Final = 256 * 2**10
+#: Rows of the batch in a panel of ``grad_weight``.
+PANEL_ROWS: Final = 256
+#: Below so many outputs each input gradient has a pass of its own.
+FEW_PAGES: Final = 8
+#: Below so much work threads cost more than they bring (some microseconds).
+PARALLEL_FLOP: Final = 1e6
+#: A weight of more bytes does not stay in any cache that a thread has for itself.
+LARGE_BYTES: Final = 2**20
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """How a case is divided.
+
+    Attributes:
+        parallel: Whether threads share it.
+        few: Whether the batch lies in the tile's rows.
+        lanes: Of a vector.
+        block: Strips that are worked on together, at most.
+        blocks: Blocks that are packed at a time.
+        parts: Parts that the pages (forward) or the rows of a page (backward) are divided into.
+        weight_parts: Parts that the rows of a page of ``grad_weight`` are divided into.
+        transpose: Address of that function of ``numba_tiles``; the same below. 0 for those that the case does not need.
+    """
+
+    parallel: bool
+    few: bool
+    lanes: int
+    block: int
+    blocks: int
+    parts: int
+    weight_parts: int
+    transpose: int = 0
+    contract: int = 0
+    share: int = 0
+    scale: int = 0
+    accumulate: int = 0
+    weigh: int = 0
+    share_few: int = 0
+
+
+def plan(case: Case, threads: int) -> Plan:
+    """Divide a case for so many threads, evenly."""
+    stepping = case.mode == "forward_backward"
+    in1, in2, pages = case.in1_features, case.in2_features, case.out_features
+    lanes = VECTOR_BYTES // case.itemsize
+    strips = max(1, math.ceil(case.batch / (VECTORS * lanes)))
+    # A step's backward has the inputs, their gradients and grad_output in strips.
+    strip_bytes = VECTORS * lanes * case.itemsize * (2 * (in1 + in2) + pages if stepping else in1 + in2)
+    parallel = threads > 1 and 2 * case.batch * in1 * in2 * pages >= PARALLEL_FLOP
+    workers = threads if parallel else 1
+    along = in1 if stepping else pages
+    few = case.batch <= lanes
+    # A large weight is better read by one thread than by all; with fewer strips than threads there is no other way.
+    divided = few or strips < workers or in1 * in2 * pages * case.itemsize > LARGE_BYTES
+    parts = max(1, min(workers, along)) if divided else 1
+    blocks = math.ceil(strips / max(1, BLOCK_BYTES // strip_bytes))
+    if parts < workers:
+        blocks = min(strips, math.ceil(blocks / workers) * workers)
+    block = math.ceil(strips / blocks)
+    return Plan(
+        parallel=parallel,
+        few=few,
+        lanes=lanes,
+        block=block,
+        blocks=min(blocks, max(1, PACKED_BYTES // (strip_bytes * block * workers)) * workers),
+        parts=parts,
+        weight_parts=min(math.ceil(workers / max(1, pages)), in1),
+        **{tile.__name__: numba_tiles.compiled(tile, case.dtype).address for tile in _needed(few, stepping, pages)},
+    )
+
+
+def _needed(few: bool, stepping: bool, pages: int) -> list[Callable[..., None]]:
+    """The tiles of a forward, or of a step's backward."""
+    if not stepping:
+        return [numba_tiles.weigh] if few else [numba_tiles.transpose, numba_tiles.contract]
+    if few:
+        return [numba_tiles.accumulate, numba_tiles.share_few]
+    inputs = numba_tiles.scale if pages < FEW_PAGES else numba_tiles.share
+    return [numba_tiles.accumulate, numba_tiles.transpose, inputs]
+
+
+class NumbaFused(Backend):
+    """Fused tiles in vector code; float32 and float64."""
+
+    name = "numba-fused"
+
+    def workspace_bytes(self, case: Case) -> int:
+        """Strips and results of a block on each thread, panels."""
+        threads = int(numba.get_num_threads())
+        panel = PANEL_ROWS * max(case.in1_features, case.out_features) * case.itemsize
+        return PACKED_BYTES + threads * (2 * RESULT_BYTES + BLOCK_BYTES + panel)
+
+    def version(self) -> str:
+        """Version of Numba."""
+        return f"numba {numba.__version__}"
+
+    def prepare_forward(self, case: Case, weight: Array, bias: Array | None) -> Kernel:
+        """Divide the case; return the kernel over this weight."""
+        divided = plan(case, int(numba.get_num_threads()))
+        addend = _bias_or_zeros(weight, bias)
+
+        def kernel(input1: Array, input2: Array) -> Array:
+            return forward(divided, input1, input2, weight, addend)
+
+        return kernel
+
+    def prepare_forward_backward(self, case: Case) -> FusedStep:
+        """Divide the case."""
+        threads = int(numba.get_num_threads())
+        return FusedStep(plan(case.with_mode("forward"), threads), plan(case, threads))
+
+
+class FusedStep:
+    """The kernel, one pass for both input gradients, and one product for the gradient of the weight.
+
+    Args:
+        ahead: How the forward is divided.
+        back: How the backward is.
+    """
+
+    def __init__(self, ahead: Plan, back: Plan) -> None:
+        self._ahead, self._back = ahead, back
+        self._saved: tuple[Array, Array, Array, bool] | None = None
+
+    def forward(self, input1: Array, input2: Array, weight: Array, bias: Array | None) -> Array:
+        """Return output (b, o)."""
+        self._saved = input1, input2, weight, bias is not None
+        return forward(self._ahead, input1, input2, weight, _bias_or_zeros(weight, bias))
+
+    def backward(self, grad_output: Array) -> tuple[Array, Array, Array, Array | None]:
+        """Return the gradients."""
+        if self._saved is None:
+            raise RuntimeError("backward without a forward: call forward first")
+        (input1, input2, weight, has_bias), self._saved = self._saved, None
+        grad_input1, grad_input2 = input_gradients(self._back, input1, input2, weight, grad_output)
+        grad_weight = weight_gradient(self._back, input1, input2, grad_output)
+        return grad_input1, grad_input2, grad_weight, _column_sums(grad_output) if has_bias else None
+
+
+def forward(divided: Plan, input1: Array, input2: Array, weight: Array, bias: Array) -> Array:
+    """Return output (b, o) of input1 (b, i), input2 (b, j), weight (o, i, j) and bias (o,)."""
+    output = np.empty((input1.shape[0], weight.shape[0]), input1.dtype)
+    given = input1, input2, weight, bias, output, divided.lanes
+    if not divided.few:
+        run = _forward_parallel if divided.parallel else _forward
+        run(divided.transpose, divided.contract, *given, divided.block, divided.blocks, divided.parts)
+    elif divided.parallel:
+        _forward_few_parallel(divided.weigh, *given, divided.parts)
+    else:
+        _forward_few(divided.weigh, *given)
+    return output
+
+
+def input_gradients(
+    divided: Plan, input1: Array, input2: Array, weight: Array, grad_output: Array
+) -> tuple[Array, Array]:
+    """Return grad_input1 (b, i) and grad_input2 (b, j)."""
+    given, lanes = (input1, input2, weight, grad_output), divided.lanes
+    grad_input1 = np.empty_like(input1)
+    if divided.few and divided.parallel:
+        sums = np.zeros((divided.parts, *input2.shape), input2.dtype)
+        _backward_few_parallel(divided.share_few, *given, lanes, grad_input1, sums)
+        return grad_input1, sums.sum(0)
+    if divided.few:
+        grad_input2 = np.zeros_like(input2)
+        _backward_few_rows(divided.share_few, *given, 0, input1.shape[1], lanes, grad_input1, grad_input2)
+        return grad_input1, grad_input2
+    grad_input2 = np.empty_like(input2)
+    tiles = divided.transpose, divided.share, divided.scale
+    run = _backward_parallel if divided.parallel else _backward
+    run(*tiles, *given, grad_input1, grad_input2, lanes, divided.block, divided.blocks, divided.parts)
+    return grad_input1, grad_input2
+
+
+def weight_gradient(divided: Plan, input1: Array, input2: Array, grad_output: Array) -> Array:
+    """Return grad_weight (o, i, j)."""
+    shape = grad_output.shape[1], input1.shape[1], input2.shape[1]
+    grad_weight = np.empty(shape, input1.dtype) if len(input1) else np.zeros(shape, input1.dtype)
+    given = divided.accumulate, input1, input2, grad_output, grad_weight, divided.lanes
+    if divided.parallel:
+        _weight_parallel(*given, divided.weight_parts)
+    else:
+        _weight(*given)
+    return grad_weight
+
+
+def _bias_or_zeros(weight: Array, bias: Array | None) -> Array:
+    """A bias (o,) in any case: the loops then need one compiled version, not two."""
+    return np.zeros(weight.shape[0], dtype=weight.dtype) if bias is None else bias
+
+
+# From here on all is compiled. Loops are written once, with prange, and inlined into a function for one thread and one
+# for all; what a thread does is a function of its own, so that it is compiled once.
+
+
+@numba.njit(cache=True, nogil=True)
+def _pack(transpose: int, source: Array, first: int, lanes: int, strips: Array, begin: int) -> None:
+    """Lay rows from ``first`` of source (b, f) into a strip (f, rows); rows beyond the batch are 0."""
+    batch, features = source.shape
+    apart = VECTORS * lanes
+    zero = source.dtype.type(0)
+    for v in range(VECTORS):
+        row, start = first + v * lanes, begin + v * lanes
+        whole = features // lanes * lanes if row + lanes <= batch else 0
+        for f in range(0, whole, lanes):
+            call(transpose, (at(source, row * features + f), features, at(strips, start + f * apart), apart))
+        for f in range(whole, features):
+            for r in range(lanes):
+                strips[start + f * apart + r] = source[row + r, f] if row + r < batch else zero
+
+
+@numba.njit(cache=True, nogil=True)
+def _unpack(transpose: int, strips: Array, begin: int, lanes: int, target: Array, first: int) -> None:
+    """Lay a strip (f, rows) into rows from ``first`` of target (b, f)."""
+    batch, features = target.shape
+    apart = VECTORS * lanes
+    for v in range(VECTORS):
+        row, start = first + v * lanes, begin + v * lanes
+        whole = features // lanes * lanes if row + lanes <= batch else 0
+        for f in range(0, whole, lanes):
+            call(transpose, (at(strips, start + f * apart), apart, at(target, row * features + f), features))
+        for f in range(whole, features):
+            for r in range(min(lanes, batch - row)):
+                target[row + r, f] = strips[start + f * apart + r]
+
+
+@numba.njit(cache=True, nogil=True)
+def _forward_block(
+    contract: int,
+    strips1: Array,
+    strips2: Array,
+    low: int,
+    high: int,
+    weight: Array,
+    bias: Array,
+    begin: int,
+    end: int,
+    lanes: int,
+    output: Array,
+    first: int,
+) -> None:
+    """Output of strips ``low`` to ``high``, whose first row is ``first``, for pages ``begin`` to ``end``."""
+    in1, in2 = weight.shape[1:]
+    apart = VECTORS * lanes
+    # The longer axis is contracted in the tile, the shorter one in its epilogue.
+    over1 = in1 >= in2
+    count, rows = (in1, in2) if over1 else (in2, in1)
+    along_c, along_r = (in2, 1) if over1 else (1, in2)
+    inner, outer = (strips1, strips2) if over1 else (strips2, strips1)
+    tiles = (rows + ROWS - 1) // ROWS
+    most = max(1, RESULT_BYTES // ((high - low) * apart * weight.itemsize))
+    results = np.empty(min(most, end - begin) * (high - low) * apart, weight.dtype)
+    for start in range(begin, end, most):
+        pages = min(most, end - start)
+        results[:] = 0
+        for page in range(pages):
+            for tile in range(tiles):
+                top, bottom = tile * rows // tiles, (tile + 1) * rows // tiles
+                corner = (start + page) * in1 * in2 + top * along_r
+                for strip in range(low, high):
+                    into = ((strip - low) * pages + page) * apart
+                    beside = (strip * rows + top) * apart
+                    call(contract, (
+                        bottom - top, at(weight, corner), along_c, along_r, at(inner, strip * count * apart), apart,
+                        count, at(outer, beside), at(results, into),
+                    ))  # fmt: skip
+        for strip in range(high - low):
+            row = first + strip * apart
+            for r in range(min(apart, output.shape[0] - row)):
+                for page in range(pages):
+                    output[row + r, start + page] = results[(strip * pages + page) * apart + r] + bias[start + page]
+
+
+@numba.njit(inline="always")
+def _forward_loops(
+    transpose: int,
+    contract: int,
+    input1: Array,
+    input2: Array,
+    weight: Array,
+    bias: Array,
+    output: Array,
+    lanes: int,
+    block: int,
+    blocks: int,
+    parts: int,
+) -> None:
+    pages, in1, in2 = weight.shape
+    apart = VECTORS * lanes
+    strips = (input1.shape[0] + apart - 1) // apart
+    strips1 = np.empty(block * blocks * in1 * apart, input1.dtype)
+    strips2 = np.empty(block * blocks * in2 * apart, input1.dtype)
+    for begin in range(0, strips, block * blocks):
+        here = min(block * blocks, strips - begin)
+        for strip in numba.prange(here):
+            _pack(transpose, input1, (begin + strip) * apart, lanes, strips1, strip * in1 * apart)
+            _pack(transpose, input2, (begin + strip) * apart, lanes, strips2, strip * in2 * apart)
+        count = min(blocks, here)
+        for task in numba.prange(count * parts):
+            number, part = task // parts, task % parts
+            low, high = number * here // count, (number + 1) * here // count
+            first, last = part * pages // parts, (part + 1) * pages // parts
+            _forward_block(
+                contract, strips1, strips2, low, high, weight, bias, first, last, lanes, output, (begin + low) * apart
+            )
+
+
+@numba.njit(cache=True, nogil=True)
+def _forward(
+    transpose: int,
+    contract: int,
+    input1: Array,
+    input2: Array,
+    weight: Array,
+    bias: Array,
+    output: Array,
+    lanes: int,
+    block: int,
+    blocks: int,
+    parts: int,
+) -> None:
+    _forward_loops(transpose, contract, input1, input2, weight, bias, output, lanes, block, blocks, parts)
+
+
+@numba.njit(cache=True, nogil=True, parallel=True)
+def _forward_parallel(
+    transpose: int,
+    contract: int,
+    input1: Array,
+    input2: Array,
+    weight: Array,
+    bias: Array,
+    output: Array,
+    lanes: int,
+    block: int,
+    blocks: int,
+    parts: int,
+) -> None:
+    _forward_loops(transpose, contract, input1, input2, weight, bias, output, lanes, block, blocks, parts)
+
+
+@numba.njit(cache=True, nogil=True)
+def _forward_few_pages(
+    weigh: int,
+    input1: Array,
+    input2: Array,
+    weight: Array,
+    bias: Array,
+    begin: int,
+    end: int,
+    lanes: int,
+    output: Array,
+) -> None:
+    """Output of a small batch for pages ``begin`` to ``end``; its rows are the tile's, the lanes run over ``j``."""
+    batch, in1 = input1.shape
+    pages, in2 = weight.shape[0], weight.shape[2]
+    for page in range(begin, end):
+        for row in range(batch):
+            output[row, page] = bias[page]
+        for j in range(0, in2, VECTORS * lanes):
+            for row in range(0, batch, FEW_ROWS):
+                call(weigh, (
+                    min(FEW_ROWS, batch - row), at(input1, row * in1), 1, in1, at(weight, page * in1 * in2 + j), in2,
+                    in1, at(input2, row * in2 + j), in2, in2 - j, at(output, row * pages + page), pages,
+                ))  # fmt: skip
+
+
+@numba.njit(cache=True, nogil=True)
+def _forward_few(
+    weigh: int, input1: Array, input2: Array, weight: Array, bias: Array, output: Array, lanes: int
+) -> None:
+    _forward_few_pages(weigh, input1, input2, weight, bias, 0, weight.shape[0], lanes, output)
+
+
+@numba.njit(cache=True, nogil=True, parallel=True)
+def _forward_few_parallel(
+    weigh: int, input1: Array, input2: Array, weight: Array, bias: Array, output: Array, lanes: int, parts: int
+) -> None:
+    pages = weight.shape[0]
+    for part in numba.prange(parts):
+        begin, end = part * pages // parts, (part + 1) * pages // parts
+        _forward_few_pages(weigh, input1, input2, weight, bias, begin, end, lanes, output)
+
+
+@numba.njit(cache=True, nogil=True)
+def _backward_block(
+    share: int,
+    strips1: Array,
+    strips2: Array,
+    gradients: Array,
+    low: int,
+    high: int,
+    weight: Array,
+    begin: int,
+    end: int,
+    lanes: int,
+    sums1: Array,
+    sums2: Array,
+) -> None:
+    """Input gradients of strips ``low`` to ``high`` from rows ``begin`` to ``end`` of every page, added to the sums."""
+    pages, in1, in2 = weight.shape
+    apart = VECTORS * lanes
+    tiles = (in2 + ROWS - 1) // ROWS
+    for i in range(begin, end):
+        for tile in range(tiles):
+            left, right = tile * in2 // tiles, (tile + 1) * in2 // tiles
+            for strip in range(low, high):
+                mine1 = (strip * in1 + i) * apart
+                mine2 = (strip * in2 + left) * apart
+                call(share, (
+                    right - left, at(weight, i * in2 + left), in1 * in2, 1, at(gradients, strip * pages * apart), apart,
+                    pages, at(strips2, mine2), at(sums1, mine1), at(strips1, mine1), at(sums2, mine2),
+                ))  # fmt: skip
+
+
+@numba.njit(cache=True, nogil=True)
+def _backward_block_of_few_pages(
+    scale: int,
+    strips1: Array,
+    strips2: Array,
+    gradients: Array,
+    low: int,
+    high: int,
+    weight: Array,
+    begin: int,
+    end: int,
+    lanes: int,
+    sums1: Array,
+    sums2: Array,
+) -> None:
+    """As ``_backward_block`` where there are few outputs: each gradient has a pass of its own."""
+    pages, in1, in2 = weight.shape
+    apart = VECTORS * lanes
+    for page in range(pages):
+        start = page * in1 * in2
+        for tile in range((end - begin + ROWS - 1) // ROWS):
+            top = begin + tile * ROWS
+            count = min(ROWS, end - top)
+            for strip in range(low, high):
+                call(scale, (
+                    count, at(weight, start + top * in2), 1, in2, at(strips2, strip * in2 * apart), apart, in2,
+                    at(gradients, (strip * pages + page) * apart), at(sums1, (strip * in1 + top) * apart),
+                ))  # fmt: skip
+        for tile in range((in2 + ROWS - 1) // ROWS):
+            left = tile * ROWS
+            count = min(ROWS, in2 - left)
+            for strip in range(low, high):
+                call(scale, (
+                    count, at(weight, start + begin * in2 + left), in2, 1, at(strips1, (strip * in1 + begin) * apart),
+                    apart, end - begin, at(gradients, (strip * pages + page) * apart),
+                    at(sums2, (strip * in2 + left) * apart),
+                ))  # fmt: skip
+
+
+@numba.njit(inline="always")
+def _backward_loops(
+    transpose: int,
+    share: int,
+    scale: int,
+    input1: Array,
+    input2: Array,
+    weight: Array,
+    grad_output: Array,
+    grad_input1: Array,
+    grad_input2: Array,
+    lanes: int,
+    block: int,
+    blocks: int,
+    parts: int,
+) -> None:
+    pages, in1, in2 = weight.shape
+    apart = VECTORS * lanes
+    strips = (input1.shape[0] + apart - 1) // apart
+    room = block * blocks
+    strips1 = np.empty(room * in1 * apart, input1.dtype)
+    strips2 = np.empty(room * in2 * apart, input1.dtype)
+    gradients = np.empty(room * pages * apart, input1.dtype)
+    sums1 = np.empty(room * in1 * apart, input1.dtype)
+    # Every part of the rows of a page adds to all of grad_input2: each has sums of its own.
+    sums2 = np.empty((parts, room * in2 * apart), input1.dtype)
+    for begin in range(0, strips, room):
+        here = min(room, strips - begin)
+        for strip in numba.prange(here):
+            first = (begin + strip) * apart
+            _pack(transpose, input1, first, lanes, strips1, strip * in1 * apart)
+            _pack(transpose, input2, first, lanes, strips2, strip * in2 * apart)
+            _pack(transpose, grad_output, first, lanes, gradients, strip * pages * apart)
+            sums1[strip * in1 * apart : (strip + 1) * in1 * apart] = 0
+            sums2[:, strip * in2 * apart : (strip + 1) * in2 * apart] = 0
+        count = min(blocks, here)
+        for task in numba.prange(count * parts):
+            number, part = task // parts, task % parts
+            low, high = number * here // count, (number + 1) * here // count
+            top, bottom = part * in1 // parts, (part + 1) * in1 // parts
+            if pages < FEW_PAGES:
+                _backward_block_of_few_pages(
+                    scale, strips1, strips2, gradients, low, high, weight, top, bottom, lanes, sums1, sums2[part]
+                )
+            else:
+                _backward_block(
+                    share, strips1, strips2, gradients, low, high, weight, top, bottom, lanes, sums1, sums2[part]
+                )
+        for strip in numba.prange(here):
+            mine = sums2[0, strip * in2 * apart : (strip + 1) * in2 * apart]
+            for part in range(1, parts):
+                mine += sums2[part, strip * in2 * apart : (strip + 1) * in2 * apart]
+            _unpack(transpose, sums1, strip * in1 * apart, lanes, grad_input1, (begin + strip) * apart)
+            _unpack(transpose, mine, 0, lanes, grad_input2, (begin + strip) * apart)
+
+
+@numba.njit(cache=True, nogil=True)
+def _backward(
+    transpose: int,
+    share: int,
+    scale: int,
+    input1: Array,
+    input2: Array,
+    weight: Array,
+    grad_output: Array,
+    grad_input1: Array,
+    grad_input2: Array,
+    lanes: int,
+    block: int,
+    blocks: int,
+    parts: int,
+) -> None:
+    _backward_loops(
+        transpose,
+        share,
+        scale,
+        input1,
+        input2,
+        weight,
+        grad_output,
+        grad_input1,
+        grad_input2,
+        lanes,
+        block,
+        blocks,
+        parts,
+    )
+
+
+@numba.njit(cache=True, nogil=True, parallel=True)
+def _backward_parallel(
+    transpose: int,
+    share: int,
+    scale: int,
+    input1: Array,
+    input2: Array,
+    weight: Array,
+    grad_output: Array,
+    grad_input1: Array,
+    grad_input2: Array,
+    lanes: int,
+    block: int,
+    blocks: int,
+    parts: int,
+) -> None:
+    _backward_loops(
+        transpose,
+        share,
+        scale,
+        input1,
+        input2,
+        weight,
+        grad_output,
+        grad_input1,
+        grad_input2,
+        lanes,
+        block,
+        blocks,
+        parts,
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def _backward_few_rows(
+    share_few: int,
+    input1: Array,
+    input2: Array,
+    weight: Array,
+    grad_output: Array,
+    begin: int,
+    end: int,
+    lanes: int,
+    grad_input1: Array,
+    grad_input2: Array,
+) -> None:
+    """Input gradients of a small batch from rows ``begin`` to ``end`` of every page; added to grad_input2."""
+    batch, in1 = input1.shape
+    pages, in2 = weight.shape[0], weight.shape[2]
+    grad_input1[:, begin:end] = 0
+    for i in range(begin, end):
+        for j in range(0, in2, VECTORS * lanes):
+            for row in range(0, batch, FEW_ROWS):
+                call(share_few, (
+                    min(FEW_ROWS, batch - row), at(grad_output, row * pages), 1, pages, at(weight, i * in2 + j),
+                    in1 * in2, pages, at(input2, row * in2 + j), in2, in2 - j, at(grad_input1, row * in1 + i), in1,
+                    at(input1, row * in1 + i), in1, at(grad_input2, row * in2 + j),
+                ))  # fmt: skip
+
+
+@numba.njit(cache=True, nogil=True, parallel=True)
+def _backward_few_parallel(
+    share_few: int,
+    input1: Array,
+    input2: Array,
+    weight: Array,
+    grad_output: Array,
+    lanes: int,
+    grad_input1: Array,
+    sums: Array,
+) -> None:
+    """As ``_backward_few_rows`` for all rows, a part on each thread; each has a grad_input2 of its own in ``sums``."""
+    in1, parts = input1.shape[1], sums.shape[0]
+    for part in numba.prange(parts):
+        begin, end = part * in1 // parts, (part + 1) * in1 // parts
+        _backward_few_rows(share_few, input1, input2, weight, grad_output, begin, end, lanes, grad_input1, sums[part])
+
+
+@numba.njit(cache=True, nogil=True)
+def _weight_rows(
+    accumulate: int,
+    input1: Array,
+    input2: Array,
+    grad_output: Array,
+    page: int,
+    begin: int,
+    end: int,
+    lanes: int,
+    grad_weight: Array,
+) -> None:
+    """Rows ``begin`` to ``end`` of a page of grad_weight: a sum over the batch, panel by panel."""
+    batch, in1 = input1.shape
+    in2 = input2.shape[1]
+    width = end - begin
+    tiles = (width + ROWS - 1) // ROWS
+    panel = np.empty((min(PANEL_ROWS, batch), width), input1.dtype)
+    for first in range(0, batch, PANEL_ROWS):
+        rows = min(PANEL_ROWS, batch - first)
+        for row in range(rows):
+            gradient = grad_output[first + row, page]
+            for i in range(width):
+                panel[row, i] = gradient * input1[first + row, begin + i]
+        for j in range(0, in2, VECTORS * lanes):
+            for tile in range(tiles):
+                top, bottom = tile * width // tiles, (tile + 1) * width // tiles
+                call(accumulate, (
+                    bottom - top, at(panel, top), width, 1, at(input2, first * in2 + j), in2, rows,
+                    at(grad_weight, (page * in1 + begin + top) * in2 + j), in2, in2 - j, int(first == 0),
+                ))  # fmt: skip
+
+
+@numba.njit(cache=True, nogil=True)
+def _weight(accumulate: int, input1: Array, input2: Array, grad_output: Array, grad_weight: Array, lanes: int) -> None:
+    for page in range(grad_output.shape[1]):
+        _weight_rows(accumulate, input1, input2, grad_output, page, 0, input1.shape[1], lanes, grad_weight)
+
+
+@numba.njit(cache=True, nogil=True, parallel=True)
+def _weight_parallel(
+    accumulate: int, input1: Array, input2: Array, grad_output: Array, grad_weight: Array, lanes: int, parts: int
+) -> None:
+    in1 = input1.shape[1]
+    for task in numba.prange(grad_output.shape[1] * parts):
+        page, part = task // parts, task % parts
+        begin, end = part * in1 // parts, (part + 1) * in1 // parts
+        _weight_rows(accumulate, input1, input2, grad_output, page, begin, end, lanes, grad_weight)
+
+
+@numba.njit(cache=True, nogil=True)
+def _column_sums(values: Array) -> Array:
+    """Sum over the rows of values (b, o), a panel at a time: one long sum of float32 would lose digits."""
+    total = np.zeros(values.shape[1], values.dtype)
+    for first in range(0, values.shape[0], PANEL_ROWS):
+        part = np.zeros(values.shape[1], values.dtype)
+        for row in range(first, min(first + PANEL_ROWS, values.shape[0])):
+            part += values[row]
+        total += part
+    return total

@@ -1,0 +1,495 @@
+"""Register tiles: vector code that Numba compiles into loops, built from Python with LLVM's vector types.
+
+A tile is ``acc[r, v] = sum_c a[c, r] * b[c, v]`` over a few rows ``r``, whose factor is one number for all lanes, and
+the lanes ``v`` of one or two vectors. It stays in registers until an epilogue has used it up: that is what makes a
+fused kernel, since the usual way, a GEMM, would write it to memory first.
+
+How many rows: each step of ``c`` loads the vectors of ``b`` once and one number a row. With ``rows x vectors`` sums the
+multiply-add units never wait for a sum (latency times units is 8 to 10), and the loads stay below what the ports take;
+sums, vectors and one factor must fit into the registers: 12 x 2 of 32, 6 x 2 of 16.
+
+Nothing is read or written beyond what the sizes say: what is less than a vector is loaded and stored under a mask.
+
+Each kind of tile is a C function with a switch over the number of rows. Loops call it by its address (``call``): were
+it an ordinary function, Numba would link and optimise all of its code again into everything that calls it, which took
+ten times as long.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, Final
+
+import numba
+from llvmlite import binding, ir
+from numba import types
+from numba.core import cgutils, config
+from numba.extending import intrinsic
+
+#: Steps of ``c`` between two tests of the loop.
+UNROLLED: Final = 4
+#: Vectors side by side in a tile, and most rows of one whose rows are those of a small batch.
+VECTORS: Final = 2
+FEW_ROWS: Final = 4
+
+_INT: Final = ir.IntType(64)
+_INT32: Final = ir.IntType(32)
+
+
+def _features() -> set[str]:
+    """What the CPU that Numba compiles for can do; nothing special unless that is this one."""
+    if config.CPU_FEATURES is not None:
+        return {word[1:] for word in config.CPU_FEATURES.split(",") if word.startswith("+")}
+    if config.CPU_NAME not in (None, "host"):
+        return set()
+    return {name for name, there in binding.get_host_cpu_features().items() if there}
+
+
+def _shape() -> tuple[int, int]:
+    """Bytes of a vector, and most rows of a tile: 32 registers are AVX-512's and NEON's."""
+    features = _features()
+    if "avx512f" in features:
+        return 64, 12
+    if "avx2" in features:
+        return 32, 6
+    return 16, 12 if "neon" in features else 6
+
+
+VECTOR_BYTES, ROWS = _shape()
+
+
+class _Emitter:
+    """Writes vector code at the builder's place.
+
+    Args:
+        context: Numba's target context.
+        builder: Where code goes.
+        dtype: The Numba type of the numbers.
+    """
+
+    def __init__(self, context: Any, builder: Any, dtype: Any) -> None:
+        self.builder = builder
+        scalar = context.get_data_type(dtype)
+        self._align = dtype.bitwidth // 8
+        self.lanes = VECTOR_BYTES // self._align
+        self.kind = ir.VectorType(scalar, self.lanes)
+        self._suffix = f"v{self.lanes}f{dtype.bitwidth}"
+        self.zero = ir.Constant(self.kind, [ir.Constant(scalar, 0.0)] * self.lanes)
+
+    def ahead(self, pointer: Any, elements: Any) -> Any:
+        """So many elements further."""
+        return self.builder.gep(pointer, [_INT(elements) if isinstance(elements, int) else elements])
+
+    def load(self, pointer: Any, mask: Any = None) -> Any:
+        """A vector; the lanes that a mask leaves out are 0."""
+        place = self.builder.bitcast(pointer, self.kind.as_pointer())
+        if mask is None:
+            loaded = self.builder.load(place)
+            loaded.align = self._align
+            return loaded
+        arguments = (place, _INT32(self._align), mask, self.zero)
+        return self._call("masked.load", f"{self._suffix}.p0", self.kind, arguments)
+
+    def store(self, value: Any, pointer: Any, mask: Any = None) -> None:
+        """A vector; the lanes that a mask leaves out stay as they are."""
+        place = self.builder.bitcast(pointer, self.kind.as_pointer())
+        if mask is None:
+            self.builder.store(value, place).align = self._align
+        else:
+            arguments = (value, place, _INT32(self._align), mask)
+            self._call("masked.store", f"{self._suffix}.p0", ir.VoidType(), arguments)
+
+    def mask(self, count: Any) -> Any:
+        """The first so many lanes; all of them if there are more."""
+        numbers = ir.Constant(ir.VectorType(_INT, self.lanes), list(range(self.lanes)))
+        return self.builder.icmp_signed("<", numbers, self._spread(count, ir.VectorType(_INT, self.lanes)))
+
+    def splat(self, scalar: Any) -> Any:
+        """The scalar in each lane."""
+        return self._spread(scalar, self.kind)
+
+    def multiply_add(self, one: Any, other: Any, addend: Any) -> Any:
+        """``one * other + addend``, fused where the CPU can."""
+        return self._call("fmuladd", self._suffix, self.kind, (one, other, addend))
+
+    def total(self, vector: Any) -> Any:
+        """The sum over the lanes, in halves."""
+        width = self.lanes
+        while width > 1:
+            width //= 2
+            lower, upper = ([*range(start, start + width)] for start in (0, width))
+            halves = (
+                self.builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(_INT32, width), lanes))
+                for lanes in (lower, upper)
+            )
+            vector = self.builder.fadd(*halves)
+        return self.builder.extract_element(vector, _INT32(0))
+
+    def tile(self, rows: int, factors: tuple[Any, ...], masks: tuple[Any, ...]) -> list[list[Any]]:
+        """The sums, row by row and vector by vector.
+
+        Args:
+            rows: Of the tile.
+            factors: ``a`` (pointer), its strides along ``c`` and along the rows, ``b`` (pointer), its stride along
+                ``c``, and the length of ``c``.
+            masks: For each vector its mask, or None.
+        """
+        builder = self.builder
+        a, a_c, a_r, b, b_c, count = factors
+        sums = [[cgutils.alloca_once_value(builder, self.zero) for _ in masks] for _ in range(rows)]
+        across = [builder.mul(a_r, _INT(row)) for row in range(rows)]
+
+        def step(c: Any) -> None:
+            from_a, from_b = self.ahead(a, builder.mul(c, a_c)), self.ahead(b, builder.mul(c, b_c))
+            vectors = [self.load(self.ahead(from_b, v * self.lanes), mask) for v, mask in enumerate(masks)]
+            for offset, row in zip(across, sums, strict=True):
+                factor = self.splat(builder.load(self.ahead(from_a, offset)))
+                for vector, place in zip(vectors, row, strict=True):
+                    builder.store(self.multiply_add(factor, vector, builder.load(place)), place)
+
+        unrolled = _INT(UNROLLED)
+        whole = builder.mul(builder.sdiv(count, unrolled), unrolled)
+        with cgutils.for_range_slice(builder, _INT(0), whole, unrolled, _INT) as (c, _):
+            for ahead in range(UNROLLED):
+                step(builder.add(c, _INT(ahead)))
+        with cgutils.for_range_slice(builder, whole, count, _INT(1), _INT) as (c, _):
+            step(c)
+        return [[builder.load(place) for place in row] for row in sums]
+
+    def for_rows(self, rows: Any, most: int, emit: Callable[[int], None]) -> None:
+        """Emit code for each number of rows from 1, and jump to the one for ``rows``."""
+        end = self.builder.append_basic_block("rows.end")
+        switch = self.builder.switch(rows, end)
+        for number in range(1, most + 1):
+            block = self.builder.append_basic_block(f"rows.{number}")
+            switch.add_case(_INT(number), block)
+            self.builder.position_at_end(block)
+            emit(number)
+            self.builder.branch(end)
+        self.builder.position_at_end(end)
+
+    def _spread(self, scalar: Any, kind: Any) -> Any:
+        undefined = ir.Constant(kind, ir.Undefined)
+        one = self.builder.insert_element(undefined, scalar, _INT32(0))
+        return self.builder.shuffle_vector(
+            one, undefined, ir.Constant(ir.VectorType(_INT32, kind.count), [0] * kind.count)
+        )
+
+    def _call(self, name: str, suffix: str, returned: Any, arguments: tuple[Any, ...]) -> Any:
+        kind = ir.FunctionType(returned, [argument.type for argument in arguments])
+        function = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.{name}.{suffix}")
+        return self.builder.call(function, arguments)
+
+
+class _Given:
+    """The arguments of a tile, and its epilogue's, as LLVM values.
+
+    All intrinsics below begin alike: ``rows, a, a_c, a_r, b, b_c, count``; then come pointers and numbers.
+    """
+
+    def __init__(self, context: Any, builder: Any, signature: Any, values: Any) -> None:
+        self.emit = _Emitter(context, builder, signature.args[1].dtype)
+        self.rows, self._factors, self.more = values[0], tuple(values[1:7]), values[7:]
+
+    def tile(self, rows: int, masks: tuple[Any, ...]) -> list[list[Any]]:
+        """The sums."""
+        return self.emit.tile(rows, self._factors, masks)
+
+    def for_widths(self, valid: Any, use: Callable[[tuple[Any, ...]], None]) -> None:
+        """Emit code for whole vectors, for a last one that is not whole, and for a single one; one is run.
+
+        Args:
+            valid: How many lanes there are.
+            use: Emits code for some vectors, each with its mask or None.
+        """
+        emit, builder = self.emit, self.emit.builder
+        whole = builder.icmp_signed(">=", valid, _INT(VECTORS * emit.lanes))
+        with builder.if_else(whole) as (yes, no):
+            with yes:
+                use((None,) * VECTORS)
+            with no, builder.if_else(builder.icmp_signed(">", valid, _INT(emit.lanes))) as (several, single):
+                with several:
+                    use((None, emit.mask(builder.sub(valid, _INT(emit.lanes)))))
+                with single:
+                    use((emit.mask(valid),))
+
+
+def _void(context: Any) -> Any:
+    return context.get_dummy_value()
+
+
+_AT: Final = types.intp
+
+
+@intrinsic
+def _contract(_: Any, rows: Any, a: Any, a_c: Any, a_r: Any, b: Any, b_c: Any, count: Any, e: Any, out: Any) -> Any:
+    def generate(*arguments: Any) -> Any:
+        given = _Given(*arguments)
+        emit, (start_e, into) = given.emit, given.more
+
+        def epilogue(number: int) -> None:
+            tile = given.tile(number, (None,) * VECTORS)
+            for v in range(VECTORS):
+                place = emit.ahead(into, v * emit.lanes)
+                total = emit.load(place)
+                for r in range(number):
+                    other = emit.load(emit.ahead(start_e, (r * VECTORS + v) * emit.lanes))
+                    total = emit.multiply_add(tile[r][v], other, total)
+                emit.store(total, place)
+
+        emit.for_rows(given.rows, ROWS, epilogue)
+        return _void(arguments[0])
+
+    return types.void(_AT, a, _AT, _AT, b, _AT, _AT, e, out), generate
+
+
+@intrinsic
+def _share(
+    _: Any, rows: Any, a: Any, a_c: Any, a_r: Any, b: Any, b_c: Any, count: Any,
+    e: Any, one: Any, factor: Any, other: Any,
+) -> Any:  # fmt: skip
+    def generate(*arguments: Any) -> Any:
+        given = _Given(*arguments)
+        emit, (start_e, summed, scales, scaled) = given.emit, given.more
+
+        def epilogue(number: int) -> None:
+            tile = given.tile(number, (None,) * VECTORS)
+            for v in range(VECTORS):
+                place, by = emit.ahead(summed, v * emit.lanes), emit.load(emit.ahead(scales, v * emit.lanes))
+                total = emit.load(place)
+                for r in range(number):
+                    away = (r * VECTORS + v) * emit.lanes
+                    total = emit.multiply_add(tile[r][v], emit.load(emit.ahead(start_e, away)), total)
+                    row = emit.ahead(scaled, away)
+                    emit.store(emit.multiply_add(tile[r][v], by, emit.load(row)), row)
+                emit.store(total, place)
+
+        emit.for_rows(given.rows, ROWS, epilogue)
+        return _void(arguments[0])
+
+    return types.void(_AT, a, _AT, _AT, b, _AT, _AT, e, one, factor, other), generate
+
+
+@intrinsic
+def _scale(_: Any, rows: Any, a: Any, a_c: Any, a_r: Any, b: Any, b_c: Any, count: Any, factor: Any, out: Any) -> Any:
+    def generate(*arguments: Any) -> Any:
+        given = _Given(*arguments)
+        emit, (scales, into) = given.emit, given.more
+
+        def epilogue(number: int) -> None:
+            tile = given.tile(number, (None,) * VECTORS)
+            for v in range(VECTORS):
+                by = emit.load(emit.ahead(scales, v * emit.lanes))
+                for r in range(number):
+                    place = emit.ahead(into, (r * VECTORS + v) * emit.lanes)
+                    emit.store(emit.multiply_add(tile[r][v], by, emit.load(place)), place)
+
+        emit.for_rows(given.rows, ROWS, epilogue)
+        return _void(arguments[0])
+
+    return types.void(_AT, a, _AT, _AT, b, _AT, _AT, factor, out), generate
+
+
+@intrinsic
+def _accumulate(
+    _: Any, rows: Any, a: Any, a_c: Any, a_r: Any, b: Any, b_c: Any, count: Any,
+    out: Any, out_r: Any, valid: Any, begin: Any,
+) -> Any:  # fmt: skip
+    def generate(*arguments: Any) -> Any:
+        given = _Given(*arguments)
+        emit, builder = given.emit, given.emit.builder
+        into, apart, valid, begin = given.more
+        first = builder.icmp_signed("!=", begin, _INT(0))
+
+        def use(masks: tuple[Any, ...]) -> None:
+            def epilogue(number: int) -> None:
+                tile = given.tile(number, masks)
+                for r in range(number):
+                    row = emit.ahead(into, builder.mul(apart, _INT(r)))
+                    for v, mask in enumerate(masks):
+                        place = emit.ahead(row, v * emit.lanes)
+                        earlier = builder.select(first, emit.zero, emit.load(place, mask))
+                        emit.store(builder.fadd(tile[r][v], earlier), place, mask)
+
+            emit.for_rows(given.rows, ROWS, epilogue)
+
+        given.for_widths(valid, use)
+        return _void(arguments[0])
+
+    return types.void(_AT, a, _AT, _AT, b, _AT, _AT, out, _AT, _AT, _AT), generate
+
+
+@intrinsic
+def _weigh(
+    _: Any, rows: Any, a: Any, a_c: Any, a_r: Any, b: Any, b_c: Any, count: Any,
+    e: Any, e_r: Any, valid: Any, out: Any, out_r: Any,
+) -> Any:  # fmt: skip
+    def generate(*arguments: Any) -> Any:
+        given = _Given(*arguments)
+        emit, builder = given.emit, given.emit.builder
+        start_e, apart, valid, into, out_apart = given.more
+
+        def use(masks: tuple[Any, ...]) -> None:
+            def epilogue(number: int) -> None:
+                tile = given.tile(number, masks)
+                for r in range(number):
+                    row, total = emit.ahead(start_e, builder.mul(apart, _INT(r))), emit.zero
+                    for v, mask in enumerate(masks):
+                        total = emit.multiply_add(tile[r][v], emit.load(emit.ahead(row, v * emit.lanes), mask), total)
+                    place = emit.ahead(into, builder.mul(out_apart, _INT(r)))
+                    builder.store(builder.fadd(builder.load(place), emit.total(total)), place)
+
+            emit.for_rows(given.rows, FEW_ROWS, epilogue)
+
+        given.for_widths(valid, use)
+        return _void(arguments[0])
+
+    return types.void(_AT, a, _AT, _AT, b, _AT, _AT, e, _AT, _AT, out, _AT), generate
+
+
+@intrinsic
+def _share_few(
+    _: Any, rows: Any, a: Any, a_c: Any, a_r: Any, b: Any, b_c: Any, count: Any,
+    e: Any, e_r: Any, valid: Any, one: Any, one_r: Any, factor: Any, factor_r: Any, other: Any,
+) -> Any:  # fmt: skip
+    def generate(*arguments: Any) -> Any:
+        given = _Given(*arguments)
+        emit, builder = given.emit, given.emit.builder
+        start_e, apart, valid, summed, sums_apart, scales, scales_apart, scaled = given.more
+
+        def use(masks: tuple[Any, ...]) -> None:
+            def epilogue(number: int) -> None:
+                tile = given.tile(number, masks)
+                for r in range(number):
+                    away, total = builder.mul(apart, _INT(r)), emit.zero
+                    by = emit.splat(builder.load(emit.ahead(scales, builder.mul(scales_apart, _INT(r)))))
+                    for v, mask in enumerate(masks):
+                        at = builder.add(away, _INT(v * emit.lanes))
+                        total = emit.multiply_add(tile[r][v], emit.load(emit.ahead(start_e, at), mask), total)
+                        row = emit.ahead(scaled, at)
+                        emit.store(emit.multiply_add(tile[r][v], by, emit.load(row, mask)), row, mask)
+                    place = emit.ahead(summed, builder.mul(sums_apart, _INT(r)))
+                    builder.store(builder.fadd(builder.load(place), emit.total(total)), place)
+
+            emit.for_rows(given.rows, FEW_ROWS, epilogue)
+
+        given.for_widths(valid, use)
+        return _void(arguments[0])
+
+    return types.void(_AT, a, _AT, _AT, b, _AT, _AT, e, _AT, _AT, one, _AT, factor, _AT, other), generate
+
+
+@intrinsic
+def _transpose(_: Any, source: Any, source_r: Any, target: Any, target_r: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        emit = _Emitter(context, builder, signature.args[0].dtype)
+        begin, from_apart, end, to_apart = given
+        rows = [emit.load(emit.ahead(begin, builder.mul(from_apart, _INT(r)))) for r in range(emit.lanes)]
+        bit = 1
+        while bit < emit.lanes:
+            # Of two rows after each other, lanes from ``lanes`` on are the second one's.
+            kept = [lane if not lane & bit else emit.lanes + lane - bit for lane in range(emit.lanes)]
+            moved = [lane + bit if not lane & bit else emit.lanes + lane for lane in range(emit.lanes)]
+            for r in range(emit.lanes):
+                if not r & bit:
+                    pair = rows[r], rows[r + bit]
+                    rows[r], rows[r + bit] = (
+                        builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(_INT32, emit.lanes), order))
+                        for order in (kept, moved)
+                    )
+            bit *= 2
+        for r, row in enumerate(rows):
+            emit.store(row, emit.ahead(end, builder.mul(to_apart, _INT(r))))
+        return _void(context)
+
+    return types.void(source, _AT, target, _AT), generate
+
+
+# What becomes a C function. Pointers point to numbers of one dtype; strides, which end in ``_c`` or ``_r`` for the axis
+# they go along, count numbers.
+
+
+def contract(rows, a, a_c, a_r, b, b_c, count, e, out):  # type: ignore[no-untyped-def]
+    """``out[v] += sum_r acc[r, v] * e[r, v]``: the rows disappear. ``e`` has its rows one after the other."""
+    _contract(rows, a, a_c, a_r, b, b_c, count, e, out)
+
+
+def share(rows, a, a_c, a_r, b, b_c, count, e, one, factor, other):  # type: ignore[no-untyped-def]
+    """``one[v] += sum_r acc[r, v] * e[r, v]`` and ``other[r, v] += acc[r, v] * factor[v]``: a tile used twice."""
+    _share(rows, a, a_c, a_r, b, b_c, count, e, one, factor, other)
+
+
+def scale(rows, a, a_c, a_r, b, b_c, count, factor, out):  # type: ignore[no-untyped-def]
+    """``out[r, v] += acc[r, v] * factor[v]``; ``out`` has its rows one after the other."""
+    _scale(rows, a, a_c, a_r, b, b_c, count, factor, out)
+
+
+def accumulate(rows, a, a_c, a_r, b, b_c, count, out, out_r, valid, begin):  # type: ignore[no-untyped-def]
+    """``out[r, v] = acc[r, v]``, or ``+=`` unless ``begin``; the first ``valid`` lanes."""
+    _accumulate(rows, a, a_c, a_r, b, b_c, count, out, out_r, valid, begin)
+
+
+def weigh(rows, a, a_c, a_r, b, b_c, count, e, e_r, valid, out, out_r):  # type: ignore[no-untyped-def]
+    """``out[r] += sum_v acc[r, v] * e[r, v]``: the lanes disappear."""
+    _weigh(rows, a, a_c, a_r, b, b_c, count, e, e_r, valid, out, out_r)
+
+
+def share_few(rows, a, a_c, a_r, b, b_c, count, e, e_r, valid, one, one_r, factor, factor_r, other):  # type: ignore[no-untyped-def]
+    """``one[r] += sum_v acc[r, v] * e[r, v]`` and ``other[r, v] += acc[r, v] * factor[r]``; other_r is e_r."""
+    _share_few(rows, a, a_c, a_r, b, b_c, count, e, e_r, valid, one, one_r, factor, factor_r, other)
+
+
+def transpose(source, source_r, target, target_r):  # type: ignore[no-untyped-def]
+    """Transpose a square of as many rows and columns as a vector has lanes.
+
+    In each of log2(lanes) rounds, rows whose numbers differ in one bit exchange the lanes whose numbers do (Eklundh, A
+    Fast Computer Method for Matrix Transposing, IEEE Transactions on Computers C-21, 1972).
+    """
+    _transpose(source, source_r, target, target_r)
+
+
+#: The arguments of each that are pointers.
+_POINTERS: Final = {
+    contract: "a b e out",
+    share: "a b e one factor other",
+    scale: "a b factor out",
+    accumulate: "a b out",
+    weigh: "a b e out",
+    share_few: "a b e one factor other",
+    transpose: "source target",
+}
+
+
+@functools.cache
+def compiled(tile: Callable[..., None], dtype: str) -> Any:
+    """Compile one of the functions above for a dtype, or load it from the cache; its ``address`` is for ``call``."""
+    pointer = types.CPointer(getattr(types, dtype))
+    names = inspect.signature(tile).parameters
+    kinds = [pointer if name in _POINTERS[tile].split() else types.intp for name in names]
+    return numba.cfunc(types.void(*kinds), cache=True)(tile)
+
+
+@intrinsic
+def call(_: Any, address: Any, arguments: Any) -> Any:
+    """``call(address, (rows, ...))``: the C function at an address, with whole numbers and addresses."""
+
+    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        values = [builder.extract_value(given[1], number) for number in range(signature.args[1].count)]
+        kind = ir.FunctionType(ir.VoidType(), [_INT] * len(values))
+        builder.call(builder.inttoptr(given[0], kind.as_pointer()), values)
+        return _void(context)
+
+    return types.void(_AT, types.UniTuple(_AT, len(arguments))), generate
+
+
+@intrinsic
+def at(_: Any, array: Any, offset: Any) -> Any:
+    """``at(array, offset)``: the address of an element of a C-contiguous array, counted from its first."""
+
+    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, given[0]).data
+        return builder.ptrtoint(builder.gep(data, [given[1]]), _INT)
+
+    return types.intp(array, _AT), generate
