@@ -148,7 +148,7 @@ class NumbaFused(Backend):
 
     def prepare_forward(self, case: Case, weight: Array, bias: Array | None) -> Kernel:
         """Divide the case; return the kernel over this weight."""
-        divided = plan(case, int(numba.get_num_threads()))
+        divided = plan(case.with_mode("forward"), int(numba.get_num_threads()))
         addend = _bias_or_zeros(weight, bias)
 
         def kernel(input1: Array, input2: Array) -> Array:

@@ -13,7 +13,12 @@ OURS = sorted(name for name, entry in entries().items() if entry.distribution.st
 #: Sizes that are all different primes, in every other dtype that a case can have.
 OTHER_DTYPES = ("7x5x3x11:float64:nobias", "7x5x3x11:float16", "7x5x3x11:bfloat16")
 #: Who has no half precision.
-WITHOUT = {"numba-loop": ("float16", "bfloat16"), "numpy-loop": ("bfloat16",), "numpy-einsum": ("bfloat16",)}
+WITHOUT = {
+    "numba-fused": ("float16", "bfloat16"),
+    "numba-loop": ("float16", "bfloat16"),
+    "numpy-loop": ("bfloat16",),
+    "numpy-einsum": ("bfloat16",),
+}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,155 @@
+"""The fused kernel's own promises: right on any sizes, however divided, and no memory touched that is not given."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from command_line import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.case import Case
+
+numba = pytest.importorskip("numba", reason="numba is not installed")
+numba_fused = pytest.importorskip("backends.numba_fused", reason="needs numba")
+
+#: From far below a vector to several tiles and strips, odd sizes among them.
+SIZES = st.integers(1, 75)
+ULPS = 60
+
+
+def arrays(case, seed=0):
+    """Seeded arrays by name."""
+    generator = np.random.default_rng(seed)
+    return {name: generator.standard_normal(shape).astype(case.dtype) for name, shape in case.shapes().items()}
+
+
+def expected(made):
+    """All results of a step in float64, with the sums of the absolute values of their terms."""
+    found = []
+    for form in (np.positive, np.abs):
+        x1, x2, w, b, g = (
+            form(made[name].astype(np.float64)) for name in ("input1", "input2", "weight", "bias", "grad_output")
+        )
+        found.append(
+            (
+                np.einsum("bi,oij,bj->bo", x1, w, x2, optimize=True) + b,
+                np.einsum("bo,oij,bj->bi", g, w, x2, optimize=True),
+                np.einsum("bo,oij,bi->bj", g, w, x1, optimize=True),
+                np.einsum("bo,bi,bj->oij", g, x1, x2, optimize=True),
+                g.sum(0),
+            )
+        )
+    return found
+
+
+def step(case, made, threads):
+    """Output and gradients, divided for so many threads."""
+    fused = numba_fused.FusedStep(numba_fused.plan(case.with_mode("forward"), threads), numba_fused.plan(case, threads))
+    output = fused.forward(made["input1"], made["input2"], made["weight"], made["bias"])
+    return output, *fused.backward(made["grad_output"])
+
+
+def assert_right(case, threads):
+    made = arrays(case)
+    for right, scale, got in zip(*expected(made), step(case, made, threads), strict=True):
+        assert got.shape == right.shape
+        assert got.dtype == case.dtype
+        assert (np.abs(got - right) <= ULPS * np.finfo(case.dtype).eps * scale + np.finfo(case.dtype).tiny).all()
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(SIZES, SIZES, SIZES, st.integers(1, 20), st.sampled_from(["float32", "float64"]))
+def test_any_sizes_are_right(batch, in1, in2, out, dtype):
+    assert_right(Case(batch, in1, in2, out, dtype=dtype, mode="forward_backward"), threads=1)
+
+
+@pytest.mark.parametrize(
+    "sizes", [(3, 90, 80, 70), (40, 60, 50, 30), (700, 33, 21, 3), (650, 20, 45, 11), (64, 7, 130, 64)]
+)
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_however_it_is_divided_it_is_right(sizes, threads, monkeypatch):
+    # With so little room that there are several packed parts, blocks and results of a block.
+    monkeypatch.setattr(numba_fused, "PARALLEL_FLOP", 0)
+    monkeypatch.setattr(numba_fused, "BLOCK_BYTES", 2**14)
+    monkeypatch.setattr(numba_fused, "PACKED_BYTES", 2**15)
+    monkeypatch.setattr(numba_fused, "LARGE_BYTES", 2**16)
+    assert_right(Case(*sizes, mode="forward_backward"), threads)
+
+
+@pytest.mark.parametrize("sizes", [(0, 3, 4, 5), (3, 4, 5, 0), (0, 4, 5, 0)])
+def test_nothing_to_sum_is_zero_and_nothing_to_return_is_empty(sizes):
+    assert_right(Case(*sizes, mode="forward_backward"), threads=2)
+
+
+@pytest.mark.parametrize("batch", [128, 65536])
+@pytest.mark.parametrize("features", [8, 100, 1024])
+def test_what_is_packed_at_a_time_is_bounded_and_every_thread_has_a_share(batch, features):
+    for mode in ("forward", "forward_backward"):
+        case = Case(batch, features, features, 16, mode=mode)
+        divided = numba_fused.plan(case, 4)
+        rows = divided.block * divided.blocks * numba_fused.VECTORS * divided.lanes
+        more = 2 * 2 * features + 16 if mode == "forward_backward" else 2 * features
+        assert rows * more * 4 <= 2 * numba_fused.PACKED_BYTES
+        assert divided.blocks * divided.parts >= 4 or not divided.parallel
+
+
+#: Every array ends where a page begins that nobody may touch, or begins where one ends.
+GUARDED = """
+import ctypes, mmap, sys
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+from backends import numba_fused
+from harness.case import Case
+
+libc = ctypes.CDLL(None, use_errno=True)
+kept = []
+
+def guarded(array, at_end):
+    size = -(-max(array.nbytes, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, size + 2 * mmap.PAGESIZE)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    for page in (start, start + mmap.PAGESIZE + size):
+        assert libc.mprotect(ctypes.c_void_p(page), mmap.PAGESIZE, 0) == 0
+    kept.append(memory)
+    offset = mmap.PAGESIZE + (size - array.nbytes if at_end else 0)
+    view = np.frombuffer(memory, array.dtype, array.size, offset).reshape(array.shape)
+    view[:] = array
+    return view
+
+sizes = [(1, 1, 1, 1), (1, 7, 5, 3), (3, 5, 17, 9), (8, 3, 33, 2), (17, 9, 7, 11), (33, 19, 21, 5), (70, 31, 9, 13)]
+generator = np.random.default_rng(0)
+for dtype in sys.argv[2:]:
+    for size in sizes:
+        case = Case(*size, dtype=dtype, mode="forward_backward")
+        for at_end in (True, False):
+            a = {n: guarded(generator.standard_normal(s).astype(dtype), at_end) for n, s in case.shapes().items()}
+            step = numba_fused.NumbaFused("cpu").prepare_forward_backward(case)
+            step.forward(a["input1"], a["input2"], a["weight"], a["bias"])
+            step.backward(a["grad_output"])
+            numba_fused.NumbaFused("cpu").prepare_forward(case, a["weight"], a["bias"])(a["input1"], a["input2"])
+print("touched nothing else")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="protects pages by Linux's mprotect")
+@pytest.mark.parametrize(("cpu", "dtypes"), [("host", ("float32", "float64")), ("generic", ("float32",))])
+def test_no_memory_is_read_that_is_not_given(cpu, dtypes):
+    ended = subprocess.run(
+        [sys.executable, "-c", GUARDED, str(ROOT), *dtypes],
+        env=os.environ | ({} if cpu == "host" else {"NUMBA_CPU_NAME": cpu}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.stdout == "touched nothing else\n", (ended.returncode, ended.stderr[-2000:])
+
+
+def test_a_backward_without_a_forward_is_refused():
+    divided = numba_fused.plan(Case(4, 3, 2, 1), 1)
+    with pytest.raises(RuntimeError, match="call forward first"):
+        numba_fused.FusedStep(divided, divided).backward(np.zeros((4, 1), np.float32))
