@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -88,6 +89,7 @@ def test_ctrl_c_ends_every_examiner_and_none_is_started_after_it(ask):
 
     def load(name):
         if met.wait() == 0:
+            time.sleep(0.2)  # until the main thread waits: a signal just before that is seen only after it
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         ended.wait(10)
 

@@ -1233,7 +1233,7 @@ class OneLateLater(Counts):
     """C06, C08, F24: the same, after so many honest calls that the gate is past."""
 
     name = "mutant-one-call-late-after-50"
-    caught = Caught("bound", phase="timing", reason="in a timed sample")
+    caught = Caught("bound", phase="timing", reason="in a timed ")
     run = "late"
     earlier = None
 
@@ -1247,7 +1247,7 @@ class GarbageLater(Counts):
     """C06, F24: honest for its first calls, then garbage."""
 
     name = "mutant-garbage-after-50"
-    caught = Caught("bound", phase="timing", reason="in a timed sample")
+    caught = Caught("bound", phase="timing", reason="in a timed ")
     run = "late"
 
     def output(self, input1, input2, weight, bias):
