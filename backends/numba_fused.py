@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import types
 from collections.abc import Callable
 from typing import Final
 
@@ -193,13 +194,11 @@ def forward(divided: Plan, input1: Array, input2: Array, weight: Array, bias: Ar
     """Return output (b, o) of input1 (b, i), input2 (b, j), weight (o, i, j) and bias (o,)."""
     output = np.empty((input1.shape[0], weight.shape[0]), input1.dtype)
     given = input1, input2, weight, bias, output, divided.lanes
-    if not divided.few:
-        run = _forward_parallel if divided.parallel else _forward
-        run(divided.transpose, divided.contract, *given, divided.block, divided.blocks, divided.parts)
-    elif divided.parallel:
-        _forward_few_parallel(divided.weigh, *given, divided.parts)
+    if divided.few:
+        _forward_few[divided.parallel](divided.weigh, *given, divided.parts)
     else:
-        _forward_few(divided.weigh, *given)
+        tiles, blocks = (divided.transpose, divided.contract), (divided.block, divided.blocks, divided.parts)
+        _forward[divided.parallel](*tiles, *given, *blocks)
     return output
 
 
@@ -209,18 +208,14 @@ def input_gradients(
     """Return grad_input1 (b, i) and grad_input2 (b, j)."""
     given, lanes = (input1, input2, weight, grad_output), divided.lanes
     grad_input1 = np.empty_like(input1)
-    if divided.few and divided.parallel:
-        sums = np.zeros((divided.parts, *input2.shape), input2.dtype)
-        _backward_few_parallel(divided.share_few, *given, lanes, grad_input1, sums)
-        return grad_input1, sums.sum(0)
     if divided.few:
-        grad_input2 = np.zeros_like(input2)
-        _backward_few_rows(divided.share_few, *given, 0, input1.shape[1], lanes, grad_input1, grad_input2)
-        return grad_input1, grad_input2
+        sums = np.zeros((divided.parts, *input2.shape), input2.dtype)
+        _backward_few[divided.parallel](divided.share_few, *given, lanes, grad_input1, sums)
+        return grad_input1, sums[0] if divided.parts == 1 else sums.sum(0)
     grad_input2 = np.empty_like(input2)
     tiles = divided.transpose, divided.share, divided.scale
-    run = _backward_parallel if divided.parallel else _backward
-    run(*tiles, *given, grad_input1, grad_input2, lanes, divided.block, divided.blocks, divided.parts)
+    blocks = divided.block, divided.blocks, divided.parts
+    _backward[divided.parallel](*tiles, *given, grad_input1, grad_input2, lanes, *blocks)
     return grad_input1, grad_input2
 
 
@@ -228,11 +223,8 @@ def weight_gradient(divided: Plan, input1: Array, input2: Array, grad_output: Ar
     """Return grad_weight (o, i, j)."""
     shape = grad_output.shape[1], input1.shape[1], input2.shape[1]
     grad_weight = np.empty(shape, input1.dtype) if len(input1) else np.zeros(shape, input1.dtype)
-    given = divided.accumulate, input1, input2, grad_output, grad_weight, divided.lanes
-    if divided.parallel:
-        _weight_parallel(*given, divided.weight_parts)
-    else:
-        _weight(*given)
+    given = input1, input2, grad_output, grad_weight, divided.lanes
+    _weight[divided.parallel](divided.accumulate, *given, divided.weight_parts)
     return grad_weight
 
 
@@ -241,8 +233,20 @@ def _bias_or_zeros(weight: Array, bias: Array | None) -> Array:
     return np.zeros(weight.shape[0], dtype=weight.dtype) if bias is None else bias
 
 
-# From here on all is compiled. Loops are written once, with prange, and inlined into a function for one thread and one
-# for all; what a thread does is a function of its own, so that it is compiled once.
+# From here on all is compiled. What a thread does is a function of its own; the loops around it, which are shared out,
+# come as a pair: for one thread, and for all.
+
+
+def _for_one_and_for_all(loops: Callable[..., None]) -> tuple[Callable[..., None], Callable[..., None]]:
+    """Compile loops without threads, and once more with ``prange`` shared out; ``Plan.parallel`` chooses.
+
+    The second has a name of its own, since Numba's cache on disk knows functions by their names.
+    """
+    name = f"{loops.__name__}_parallel"
+    shared_out = types.FunctionType(loops.__code__, loops.__globals__, name)
+    shared_out.__qualname__ = name
+    options = {"cache": True, "nogil": True}
+    return numba.njit(**options)(loops), numba.njit(parallel=True, **options)(shared_out)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -323,8 +327,8 @@ def _forward_block(
                     output[row + r, start + page] = results[(strip * pages + page) * apart + r] + bias[start + page]
 
 
-@numba.njit(inline="always")
-def _forward_loops(
+@_for_one_and_for_all
+def _forward(
     transpose: int,
     contract: int,
     input1: Array,
@@ -358,40 +362,6 @@ def _forward_loops(
 
 
 @numba.njit(cache=True, nogil=True)
-def _forward(
-    transpose: int,
-    contract: int,
-    input1: Array,
-    input2: Array,
-    weight: Array,
-    bias: Array,
-    output: Array,
-    lanes: int,
-    block: int,
-    blocks: int,
-    parts: int,
-) -> None:
-    _forward_loops(transpose, contract, input1, input2, weight, bias, output, lanes, block, blocks, parts)
-
-
-@numba.njit(cache=True, nogil=True, parallel=True)
-def _forward_parallel(
-    transpose: int,
-    contract: int,
-    input1: Array,
-    input2: Array,
-    weight: Array,
-    bias: Array,
-    output: Array,
-    lanes: int,
-    block: int,
-    blocks: int,
-    parts: int,
-) -> None:
-    _forward_loops(transpose, contract, input1, input2, weight, bias, output, lanes, block, blocks, parts)
-
-
-@numba.njit(cache=True, nogil=True)
 def _forward_few_pages(
     weigh: int,
     input1: Array,
@@ -417,15 +387,8 @@ def _forward_few_pages(
                 ))  # fmt: skip
 
 
-@numba.njit(cache=True, nogil=True)
+@_for_one_and_for_all
 def _forward_few(
-    weigh: int, input1: Array, input2: Array, weight: Array, bias: Array, output: Array, lanes: int
-) -> None:
-    _forward_few_pages(weigh, input1, input2, weight, bias, 0, weight.shape[0], lanes, output)
-
-
-@numba.njit(cache=True, nogil=True, parallel=True)
-def _forward_few_parallel(
     weigh: int, input1: Array, input2: Array, weight: Array, bias: Array, output: Array, lanes: int, parts: int
 ) -> None:
     pages = weight.shape[0]
@@ -504,8 +467,8 @@ def _backward_block_of_few_pages(
                 ))  # fmt: skip
 
 
-@numba.njit(inline="always")
-def _backward_loops(
+@_for_one_and_for_all
+def _backward(
     transpose: int,
     share: int,
     scale: int,
@@ -561,72 +524,6 @@ def _backward_loops(
 
 
 @numba.njit(cache=True, nogil=True)
-def _backward(
-    transpose: int,
-    share: int,
-    scale: int,
-    input1: Array,
-    input2: Array,
-    weight: Array,
-    grad_output: Array,
-    grad_input1: Array,
-    grad_input2: Array,
-    lanes: int,
-    block: int,
-    blocks: int,
-    parts: int,
-) -> None:
-    _backward_loops(
-        transpose,
-        share,
-        scale,
-        input1,
-        input2,
-        weight,
-        grad_output,
-        grad_input1,
-        grad_input2,
-        lanes,
-        block,
-        blocks,
-        parts,
-    )
-
-
-@numba.njit(cache=True, nogil=True, parallel=True)
-def _backward_parallel(
-    transpose: int,
-    share: int,
-    scale: int,
-    input1: Array,
-    input2: Array,
-    weight: Array,
-    grad_output: Array,
-    grad_input1: Array,
-    grad_input2: Array,
-    lanes: int,
-    block: int,
-    blocks: int,
-    parts: int,
-) -> None:
-    _backward_loops(
-        transpose,
-        share,
-        scale,
-        input1,
-        input2,
-        weight,
-        grad_output,
-        grad_input1,
-        grad_input2,
-        lanes,
-        block,
-        blocks,
-        parts,
-    )
-
-
-@numba.njit(cache=True, nogil=True)
 def _backward_few_rows(
     share_few: int,
     input1: Array,
@@ -653,8 +550,8 @@ def _backward_few_rows(
                 ))  # fmt: skip
 
 
-@numba.njit(cache=True, nogil=True, parallel=True)
-def _backward_few_parallel(
+@_for_one_and_for_all
+def _backward_few(
     share_few: int,
     input1: Array,
     input2: Array,
@@ -704,14 +601,8 @@ def _weight_rows(
                 ))  # fmt: skip
 
 
-@numba.njit(cache=True, nogil=True)
-def _weight(accumulate: int, input1: Array, input2: Array, grad_output: Array, grad_weight: Array, lanes: int) -> None:
-    for page in range(grad_output.shape[1]):
-        _weight_rows(accumulate, input1, input2, grad_output, page, 0, input1.shape[1], lanes, grad_weight)
-
-
-@numba.njit(cache=True, nogil=True, parallel=True)
-def _weight_parallel(
+@_for_one_and_for_all
+def _weight(
     accumulate: int, input1: Array, input2: Array, grad_output: Array, grad_weight: Array, lanes: int, parts: int
 ) -> None:
     in1 = input1.shape[1]

@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.case import Case
+from harness.correctness import reference
+from harness.correctness.inputs import make_inputs
 
 numba = pytest.importorskip("numba", reason="numba is not installed")
 numba_fused = pytest.importorskip("backends.numba_fused", reason="needs numba")
@@ -20,31 +22,6 @@ numba_fused = pytest.importorskip("backends.numba_fused", reason="needs numba")
 #: From far below a vector to several tiles and strips, odd sizes among them.
 SIZES = st.integers(1, 75)
 ULPS = 60
-
-
-def arrays(case, seed=0):
-    """Seeded arrays by name."""
-    generator = np.random.default_rng(seed)
-    return {name: generator.standard_normal(shape).astype(case.dtype) for name, shape in case.shapes().items()}
-
-
-def expected(made):
-    """All results of a step in float64, with the sums of the absolute values of their terms."""
-    found = []
-    for form in (np.positive, np.abs):
-        x1, x2, w, b, g = (
-            form(made[name].astype(np.float64)) for name in ("input1", "input2", "weight", "bias", "grad_output")
-        )
-        found.append(
-            (
-                np.einsum("bi,oij,bj->bo", x1, w, x2, optimize=True) + b,
-                np.einsum("bo,oij,bj->bi", g, w, x2, optimize=True),
-                np.einsum("bo,oij,bi->bj", g, w, x1, optimize=True),
-                np.einsum("bo,bi,bj->oij", g, x1, x2, optimize=True),
-                g.sum(0),
-            )
-        )
-    return found
 
 
 def step(case, made, threads):
@@ -55,8 +32,10 @@ def step(case, made, threads):
 
 
 def assert_right(case, threads):
-    made = arrays(case)
-    for right, scale, got in zip(*expected(made), step(case, made, threads), strict=True):
+    made = make_inputs(case)
+    expected, scales = reference.expected(case, made), reference.scales(case, made)
+    for name, got in zip(case.result_shapes(), step(case, made, threads), strict=True):
+        right, scale = expected[name].numpy(), scales[name].numpy()
         assert got.shape == right.shape
         assert got.dtype == case.dtype
         assert (np.abs(got - right) <= ULPS * np.finfo(case.dtype).eps * scale + np.finfo(case.dtype).tiny).all()
