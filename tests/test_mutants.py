@@ -59,10 +59,13 @@ def parts() -> dict[str, list[str]]:
     return {f"numpy/{part}": whole[part::NUMPY_PARTS] for part in range(NUMPY_PARTS)} | names
 
 
+PARTS = parts()
+PART_OF = {name: part for part, members in PARTS.items() for name in members}
+
+
 def each(names: Iterable[str]) -> list[Any]:
     """Parameters for tests: those of a part go to the same process of pytest-xdist, which measures them once."""
-    part_of = {name: part for part, members in parts().items() for name in members}
-    return [pytest.param(name, id=f"{part_of[name]}: {name}") for name in names]
+    return [pytest.param(name, id=f"{PART_OF[name]}: {name}") for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -71,17 +74,13 @@ def row_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], dic
     folder = tmp_path_factory.mktemp("mutants")
     measured = functools.cache(functools.partial(measure, folder=folder))
 
-    def row(name: str, mode: str) -> dict[str, str]:
-        part = next(part for part, members in parts().items() if name in members)
-        return measured(part)[name, mode]
-
-    return row
+    return lambda name, mode: measured(PART_OF[name])[name, mode]
 
 
 def measure(part: str, folder: Path) -> dict[tuple[str, str], dict[str, str]]:
     """Run the command line on the mutants of a part, in both modes; return their rows."""
     options = RUNS[part.partition("/")[0]]
-    chosen = [option for name in parts()[part] for option in ("--backend", name)]
+    chosen = [option for name in PARTS[part] for option in ("--backend", name)]
     out = folder / part.replace("/", "-")
     with cpus_for(options):
         ended = subprocess.run(
