@@ -3,14 +3,16 @@
     python studies/peers.py results/reference/MACHINE/peers.csv [RUNS] [SECONDS]
 
 Each tool compares nn.Bilinear with nn.Bilinear (the seed case, forward, all CPUs) as its documentation says, and has
-the same wall time for it, imports included: about WALL_SECONDS. The tools take turns, so that all see the same machine.
-The ratio is that of the two figures that the tool puts first: medians, for pyperf means, for ours the estimate of the
-ratio. Goes on with a table that is there; no run is begun after SECONDS. Needs `pip install pyperf`.
+the same wall time for it, imports included: about WALL_SECONDS. How much a tool is told to measure for that (seconds a
+layer, for ours the budget, for pyperf processes) is learnt from its last row. The tools take turns, so that all see the
+same machine. The ratio is that of the two figures that the tool puts first: medians, for pyperf means, for ours the
+estimate of the ratio. Goes on with a table that is there; no run is begun after SECONDS. Needs `pip install pyperf`.
 """
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import statistics
@@ -23,10 +25,14 @@ from pathlib import Path
 
 from sittings import fill, run
 
+from harness.machine.environment import cpu_model
 from harness.machine.threads import budget, pool_environment
 
-WALL_SECONDS = 15.0
-COLUMNS = ("tool", "run", "ratio", "first_seconds", "second_seconds", "wall_seconds", "comparison")
+WALL_SECONDS = 30.0
+COLUMNS = ("tool", "run", "told", "ratio", "first_seconds", "second_seconds", "wall_seconds", "comparison", "cpu")
+
+#: The ratio of a comparison, the figures of both layers in seconds, and the tool's word for it if it has one.
+Found = tuple[float, float, float, str]
 
 LAYER = """
 import os, sys
@@ -73,83 +79,88 @@ runner.bench_func("second", layers[1], input1, input2)
 )
 
 
-def tool_environment() -> dict[str, str]:
-    """The same threads for everybody."""
-    return os.environ | pool_environment(budget(None))
-
-
-def ours(_: Path) -> tuple[float, float, float, str]:
-    """Run the harness; what the gate takes is in its wall time, too."""
-    row = run("torch-bilinear#2", "--budget", str(WALL_SECONDS - 6), "--device", "cpu")
+def ours(_: Path, told: float) -> Found:
+    """Run the harness with a budget of so many seconds; what the gate takes is in its wall time, too."""
+    row = run("torch-bilinear#2", "--budget", str(told), "--device", "cpu")
     first, second = float(row["baseline_median_seconds"]), float(row["median_seconds"])
     return float(row["speedup"]), first, second, row["comparison"]
 
 
-def pytest_benchmark(folder: Path) -> tuple[float, float, float, str]:
-    """Two benchmarks in one file, with half of the time each."""
+def pytest_benchmark(folder: Path, told: float) -> Found:
+    """Two benchmarks in one file, each of so many seconds."""
     (folder / "test_layers.py").write_text(PYTEST_BENCHMARK)
-    each = (WALL_SECONDS - 4) / 2
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "test_layers.py",
-        "--benchmark-json=out.json",
-        "-p",
-        "no:cacheprovider",
-    ]
-    subprocess.run(
-        [*command, f"--benchmark-max-time={each}"], cwd=folder, env=tool_environment(), check=True, capture_output=True
-    )
+    options = ("-q", "-p", "no:cacheprovider", "--benchmark-json=out.json", f"--benchmark-max-time={told}")
+    _python(folder, "-m", "pytest", "test_layers.py", *options)
     found = json.loads((folder / "out.json").read_text())["benchmarks"]
     first, second = (one["stats"]["median"] for one in sorted(found, key=lambda one: one["name"]))
     return first / second, first, second, ""
 
 
-def torch_timer(folder: Path) -> tuple[float, float, float, str]:
-    """Two timers in one process, with half of the time each."""
+def torch_timer(folder: Path, told: float) -> Found:
+    """Two timers in one process, each of so many seconds."""
     (folder / "timer.py").write_text(TORCH_TIMER)
-    each = (WALL_SECONDS - 2.5) / 2
-    command = [sys.executable, "timer.py", str(each)]
-    ended = subprocess.run(command, cwd=folder, env=tool_environment(), check=True, capture_output=True, text=True)
-    first, second = (float(word) for word in ended.stdout.split())
+    first, second = (float(word) for word in _python(folder, "timer.py", str(told)).split())
     return first / second, first, second, ""
 
 
-def pyperf(folder: Path) -> tuple[float, float, float, str]:
-    """As many worker processes as the time allows, three values each as by default."""
+def pyperf(folder: Path, told: float) -> Found:
+    """So many worker processes a layer, with three values each as by default."""
     (folder / "layers.py").write_text(PYPERF)
-    command = [sys.executable, "layers.py", "--processes=2", "-o", "out.json", "--inherit-environ=OMP_NUM_THREADS"]
-    subprocess.run(command, cwd=folder, env=tool_environment(), check=True, capture_output=True)
+    options = (f"--processes={round(told)}", "-o", "out.json", "--inherit-environ=OMP_NUM_THREADS")
+    _python(folder, "layers.py", *options)
     benchmarks = json.loads((folder / "out.json").read_text())["benchmarks"]
     means = [statistics.fmean(value for made in one["runs"] for value in made.get("values", ())) for one in benchmarks]
     return means[0] / means[1], means[0], means[1], ""
 
 
-TOOLS: dict[str, Callable[[Path], tuple[float, float, float, str]]] = {
-    "bilinear-bench": ours,
-    "pytest-benchmark": pytest_benchmark,
-    "torch.utils.benchmark": torch_timer,
-    "pyperf": pyperf,
+def _python(folder: Path, *arguments: str) -> str:
+    """Run Python in a folder, with as many threads for everybody; return what it printed."""
+    command = [sys.executable, *arguments]
+    environment = os.environ | pool_environment(budget(None))
+    return subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True).stdout
+
+
+@dataclasses.dataclass(frozen=True)
+class Tool:
+    """A tool, what to tell it the first time, how many wall seconds one more of that costs, and the least of it."""
+
+    compare: Callable[[Path, float], Found]
+    first: float
+    cost: float
+    least: float
+
+    def told(self, rows: list[dict[str, str]]) -> float:
+        """What to tell it next, so that it takes WALL_SECONDS if it is as fast as in its last row."""
+        if not rows:
+            return self.first
+        told, wall = float(rows[-1]["told"]), float(rows[-1]["wall_seconds"])
+        return max(self.least, round(told + (WALL_SECONDS - wall) / self.cost, 1))
+
+
+TOOLS = {
+    "bilinear-bench": Tool(ours, WALL_SECONDS - 10, 1, 1),
+    "pytest-benchmark": Tool(pytest_benchmark, (WALL_SECONDS - 4) / 2, 2, 0.5),
+    "torch.utils.benchmark": Tool(torch_timer, (WALL_SECONDS - 2.5) / 2, 2, 0.5),
+    # A process imports PyTorch and measures for half a second; both layers have as many.
+    "pyperf": Tool(pyperf, 4, 6, 1),
 }
 
 
-def measure(number: int) -> dict[str, str]:
+def measure(path: Path, number: int) -> dict[str, str]:
     """Let the tool whose turn it is compare once."""
-    tool = list(TOOLS)[number % len(TOOLS)]
+    name = list(TOOLS)[number % len(TOOLS)]
+    told = TOOLS[name].told(_rows(path, name))
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
-        ratio, first, second, comparison = TOOLS[tool](Path(scratch))
-    found = {
-        "tool": tool,
-        "run": number // len(TOOLS),
-        "ratio": ratio,
-        "first_seconds": first,
-        "second_seconds": second,
-    }
-    taken = {"wall_seconds": f"{time.monotonic() - start:.1f}", "comparison": comparison}
-    return {name: str(value) for name, value in (found | taken).items()}
+        ratio, first, second, comparison = TOOLS[name].compare(Path(scratch), told)
+    wall_seconds = f"{time.monotonic() - start:.1f}"
+    found = (name, number // len(TOOLS), told, ratio, first, second, wall_seconds, comparison, cpu_model())
+    return dict(zip(COLUMNS, map(str, found), strict=True))
+
+
+def _rows(path: Path, tool: str) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return [row for row in csv.DictReader(file) if row["tool"] == tool]
 
 
 def main() -> None:
@@ -157,11 +168,9 @@ def main() -> None:
     path = Path(sys.argv[1])
     runs = int(sys.argv[2]) if len(sys.argv) > 2 else 30
     seconds = float(sys.argv[3]) if len(sys.argv) > 3 else float("inf")
-    fill(path, COLUMNS, runs * len(TOOLS), seconds, measure)
-    with path.open() as file:
-        rows = list(csv.DictReader(file))
+    fill(path, COLUMNS, runs * len(TOOLS), seconds, lambda number: measure(path, number))
     for tool in TOOLS:
-        found = [row for row in rows if row["tool"] == tool]
+        found = _rows(path, tool)
         off = sorted(abs(float(row["ratio"]) - 1) for row in found)
         walls = [float(row["wall_seconds"]) for row in found]
         if off:
