@@ -187,7 +187,7 @@ class FusedStep:
         (input1, input2, weight, has_bias), self._saved = self._saved, None
         grad_input1, grad_input2 = input_gradients(self._back, input1, input2, weight, grad_output)
         grad_weight = weight_gradient(self._back, input1, input2, grad_output)
-        return grad_input1, grad_input2, grad_weight, _column_sums(grad_output) if has_bias else None
+        return grad_input1, grad_input2, grad_weight, column_sums(grad_output) if has_bias else None
 
 
 def forward(divided: Plan, input1: Array, input2: Array, weight: Array, bias: Array) -> Array:
@@ -613,7 +613,7 @@ def _weight(
 
 
 @numba.njit(cache=True, nogil=True)
-def _column_sums(values: Array) -> Array:
+def column_sums(values: Array) -> Array:
     """Sum over the rows of values (b, o), a panel at a time: one long sum of float32 would lose digits."""
     total = np.zeros(values.shape[1], values.dtype)
     for first in range(0, values.shape[0], PANEL_ROWS):

@@ -75,6 +75,11 @@ class Case:
         return sizes + dtype + precision + ("" if self.bias else ":nobias")
 
     @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """batch, in1_features, in2_features, out_features."""
+        return self.batch, self.in1_features, self.in2_features, self.out_features
+
+    @property
     def empty(self) -> bool:
         """Whether there is nothing to compute, and so nothing to time."""
         return self.batch == 0 or self.out_features == 0
