@@ -81,7 +81,7 @@ class TorchFused(TorchBackend):
         """What the fused kernel has: other dtypes would be another backend's."""
         if case.dtype not in DTYPES.values():
             return Support(
-                False, f"the fused kernel has no {case.dtype}: see torch-contract, where the module gives it"
+                False, f"the fused kernel has no {case.dtype}: torch-contract has, and the module goes there"
             )
         return self.supports_mode_and_precision(case)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ Formula = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 class TorchBackend(Backend):
     """A backend that is one differentiable formula on tensors; write ``name`` and ``formula``."""
 
-    devices = ("cpu", "cuda")
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
 
     def formula(self) -> Formula:
         """Return the formula. Called in each ``prepare``, so it may compile anew."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,3 +115,46 @@ SHARED = {
 def test_backends_import_the_interface_and_their_framework_only(path):
     ours = {module for module in imports(path.read_text()) if module.split(".")[0] in ("harness", "backends")}
     assert ours <= {"harness.backend", "harness.case"} | SHARED
+
+
+def test_only_the_reference_imports_a_framework_in_the_harness():
+    users = {
+        name_of(path)
+        for path in modules()
+        if any(module.split(".")[0] in FRAMEWORKS for module in imports(path.read_text()))
+    }
+    assert users <= {"harness.correctness.reference", "harness.process.referee", "harness.process.surveyor"}
+
+
+def test_nothing_is_called_utils_helpers_or_common():
+    assert not [path for path in modules() if path.stem in ("utils", "helpers", "common", "misc")]
+
+
+def frameworks_in(code: str) -> str:
+    """Run code in a new process; return the frameworks that it has imported then."""
+    ended = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys\nprint(*[f for f in {FRAMEWORKS} if f in sys.modules])"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    return ended.stdout.splitlines()[-1].strip()
+
+
+PARENT = """
+from harness import cli
+from harness.output import report, store
+import harness.explain, harness.runner
+plan = cli._plan("run", "seed", None, None, None, None, 1, 0)
+with cli._supervisor(plan):
+    pass
+"""
+
+
+def test_the_parent_process_imports_no_framework():
+    assert frameworks_in(PARENT) == ""
+
+
+def test_the_test_above_sees_a_framework_that_is_imported():
+    assert frameworks_in(PARENT + "import harness.correctness.reference") == "torch"
