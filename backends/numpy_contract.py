@@ -168,7 +168,7 @@ def _gradients_of_multiplied(
             grad1[b, features] = _dots(other, gradient)
             grad2[b] += (one[:, None] @ gradient)[:, 0]
             part_grad += grad_output[b].T @ _multiplied(one, other, between)
-        grad3[:, features] = part_grad.reshape(out, -1, in2)
+        grad3[:, features] = part_grad.reshape(grad3[:, features].shape)
     return grad1, grad2, grad3
 
 
