@@ -1,0 +1,24 @@
+"""The examples run, and show what they say they show."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+
+import pytest
+from command_line import ROOT
+
+pytest.importorskip("torch", reason="torch is not installed")
+pytest.importorskip("numba", reason="numba is not installed")
+
+
+def test_deep_graph_infomax_learns_the_same_with_both_modules(capsys):
+    found = importlib.util.spec_from_file_location("example", ROOT / "examples" / "deep_graph_infomax.py")
+    example = importlib.util.module_from_spec(found)
+    found.loader.exec_module(example)
+    example.main(example.Sizes(nodes=60, edges=100, words=30, words_of_a_node=4, hidden=16), epochs=4)
+    said = capsys.readouterr().out
+    losses = re.findall(r"^ +\d+ +([\d.]+) +([\d.]+) ", said, re.MULTILINE)
+    assert len(losses) == 4
+    assert losses[0] != losses[-1]
+    assert float(re.search(r"losses differ by (\S+) at most", said)[1]) < 1e-4
