@@ -86,6 +86,7 @@ class Plan:
     contract: int = 0
     share: int = 0
     scale: int = 0
+    multiply: int = 0
     accumulate: int = 0
     weigh: int = 0
     share_few: int = 0
@@ -127,9 +128,9 @@ def _needed(few: bool, stepping: bool, pages: int) -> list[Callable[..., None]]:
     if not stepping:
         return [numba_tiles.weigh] if few else [numba_tiles.transpose, numba_tiles.contract]
     if few:
-        return [numba_tiles.accumulate, numba_tiles.share_few]
+        return [numba_tiles.multiply, numba_tiles.accumulate, numba_tiles.share_few]
     inputs = numba_tiles.scale if pages < FEW_PAGES else numba_tiles.share
-    return [numba_tiles.accumulate, numba_tiles.transpose, inputs]
+    return [numba_tiles.multiply, numba_tiles.accumulate, numba_tiles.transpose, inputs]
 
 
 class NumbaFused(Backend):
@@ -224,7 +225,7 @@ def weight_gradient(divided: Plan, input1: Array, input2: Array, grad_output: Ar
     shape = grad_output.shape[1], input1.shape[1], input2.shape[1]
     grad_weight = np.empty(shape, input1.dtype) if len(input1) else np.zeros(shape, input1.dtype)
     given = input1, input2, grad_output, grad_weight, divided.lanes
-    _weight[divided.parallel](divided.accumulate, *given, divided.weight_parts)
+    _weight[divided.parallel](divided.multiply, divided.accumulate, *given, divided.weight_parts)
     return grad_weight
 
 
@@ -266,22 +267,25 @@ def _pack(transpose: int, source: Array, first: int, lanes: int, strips: Array, 
 
 
 @numba.njit(cache=True, nogil=True)
-def _unpack(transpose: int, strips: Array, begin: int, lanes: int, target: Array, first: int) -> None:
-    """Lay a strip (f, rows) into rows from ``first`` of target (b, f)."""
-    batch, features = target.shape
+def _unpack(
+    transpose: int, strips: Array, begin: int, lanes: int, target: Array, first: int, left: int, features: int
+) -> None:
+    """Lay a strip (f, rows) of so many features into target (b, ...): rows from ``first``, columns from ``left``."""
+    batch, width = target.shape
     apart = VECTORS * lanes
     for v in range(VECTORS):
         row, start = first + v * lanes, begin + v * lanes
         whole = features // lanes * lanes if row + lanes <= batch else 0
         for f in range(0, whole, lanes):
-            call(transpose, (at(strips, start + f * apart), apart, at(target, row * features + f), features))
+            call(transpose, (at(strips, start + f * apart), apart, at(target, row * width + left + f), width))
         for f in range(whole, features):
             for r in range(min(lanes, batch - row)):
-                target[row + r, f] = strips[start + f * apart + r]
+                target[row + r, left + f] = strips[start + f * apart + r]
 
 
 @numba.njit(cache=True, nogil=True)
 def _forward_block(
+    transpose: int,
     contract: int,
     strips1: Array,
     strips2: Array,
@@ -298,8 +302,9 @@ def _forward_block(
     """Output of strips ``low`` to ``high``, whose first row is ``first``, for pages ``begin`` to ``end``."""
     in1, in2 = weight.shape[1:]
     apart = VECTORS * lanes
-    # The longer axis is contracted in the tile, the shorter one in its epilogue.
-    over1 = in1 >= in2
+    # The longer axis is contracted in the tile, the shorter one in its epilogue. Not if they are much alike: along j
+    # a tile reads rows of the weight, along i columns, which lie pages of memory apart.
+    over1 = in1 > 2 * in2
     count, rows = (in1, in2) if over1 else (in2, in1)
     along_c, along_r = (in2, 1) if over1 else (1, in2)
     inner, outer = (strips1, strips2) if over1 else (strips2, strips1)
@@ -308,7 +313,10 @@ def _forward_block(
     results = np.empty(min(most, end - begin) * (high - low) * apart, weight.dtype)
     for start in range(begin, end, most):
         pages = min(most, end - start)
-        results[:] = 0
+        for strip in range(high - low):
+            for page in range(pages):
+                into = (strip * pages + page) * apart
+                results[into : into + apart] = bias[start + page]
         for page in range(pages):
             for tile in range(tiles):
                 top, bottom = tile * rows // tiles, (tile + 1) * rows // tiles
@@ -321,10 +329,7 @@ def _forward_block(
                         count, at(outer, beside), at(results, into),
                     ))  # fmt: skip
         for strip in range(high - low):
-            row = first + strip * apart
-            for r in range(min(apart, output.shape[0] - row)):
-                for page in range(pages):
-                    output[row + r, start + page] = results[(strip * pages + page) * apart + r] + bias[start + page]
+            _unpack(transpose, results, strip * pages * apart, lanes, output, first + strip * apart, start, pages)
 
 
 @_for_one_and_for_all
@@ -357,8 +362,9 @@ def _forward(
             low, high = number * here // count, (number + 1) * here // count
             first, last = part * pages // parts, (part + 1) * pages // parts
             _forward_block(
-                contract, strips1, strips2, low, high, weight, bias, first, last, lanes, output, (begin + low) * apart
-            )
+                transpose, contract, strips1, strips2, low, high, weight, bias, first, last, lanes, output,
+                (begin + low) * apart,
+            )  # fmt: skip
 
 
 @numba.njit(cache=True, nogil=True)
@@ -519,8 +525,8 @@ def _backward(
             mine = sums2[0, strip * in2 * apart : (strip + 1) * in2 * apart]
             for part in range(1, parts):
                 mine += sums2[part, strip * in2 * apart : (strip + 1) * in2 * apart]
-            _unpack(transpose, sums1, strip * in1 * apart, lanes, grad_input1, (begin + strip) * apart)
-            _unpack(transpose, mine, 0, lanes, grad_input2, (begin + strip) * apart)
+            _unpack(transpose, sums1, strip * in1 * apart, lanes, grad_input1, (begin + strip) * apart, 0, in1)
+            _unpack(transpose, mine, 0, lanes, grad_input2, (begin + strip) * apart, 0, in2)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -570,46 +576,76 @@ def _backward_few(
 
 @numba.njit(cache=True, nogil=True)
 def _weight_rows(
+    multiply: int,
     accumulate: int,
     input1: Array,
-    input2: Array,
+    strips2: Array,
     grad_output: Array,
+    chunk: int,
+    rows: int,
     page: int,
     begin: int,
     end: int,
     lanes: int,
     grad_weight: Array,
 ) -> None:
-    """Rows ``begin`` to ``end`` of a page of grad_weight: a sum over the batch, panel by panel."""
-    batch, in1 = input1.shape
-    in2 = input2.shape[1]
+    """Rows ``begin`` to ``end`` of a page of grad_weight: a sum over rows of the batch from ``chunk``, by panels."""
+    in1, pages = input1.shape[1], grad_output.shape[1]
+    in2 = grad_weight.shape[2]
+    apart = VECTORS * lanes
     width = end - begin
+    room = (width + apart - 1) // apart * apart
     tiles = (width + ROWS - 1) // ROWS
-    panel = np.empty((min(PANEL_ROWS, batch), width), input1.dtype)
-    for first in range(0, batch, PANEL_ROWS):
-        rows = min(PANEL_ROWS, batch - first)
-        for row in range(rows):
-            gradient = grad_output[first + row, page]
-            for i in range(width):
-                panel[row, i] = gradient * input1[first + row, begin + i]
-        for j in range(0, in2, VECTORS * lanes):
+    panel = np.empty(min(PANEL_ROWS, rows) * room, input1.dtype)
+    for first in range(0, rows, PANEL_ROWS):
+        count, row = min(PANEL_ROWS, rows - first), chunk + first
+        for i in range(0, width, apart):
+            call(multiply, (
+                count, at(input1, row * in1 + begin + i), in1, at(grad_output, row * pages + page), pages, width - i,
+                at(panel, i), room,
+            ))  # fmt: skip
+        for j in range(0, in2, apart):
+            beside = j * rows + first * apart
             for tile in range(tiles):
                 top, bottom = tile * width // tiles, (tile + 1) * width // tiles
                 call(accumulate, (
-                    bottom - top, at(panel, top), width, 1, at(input2, first * in2 + j), in2, rows,
-                    at(grad_weight, (page * in1 + begin + top) * in2 + j), in2, in2 - j, int(first == 0),
+                    bottom - top, at(panel, top), room, 1, at(strips2, beside), apart, count,
+                    at(grad_weight, (page * in1 + begin + top) * in2 + j), in2, in2 - j, int(row == 0),
                 ))  # fmt: skip
 
 
 @_for_one_and_for_all
 def _weight(
-    accumulate: int, input1: Array, input2: Array, grad_output: Array, grad_weight: Array, lanes: int, parts: int
+    multiply: int,
+    accumulate: int,
+    input1: Array,
+    input2: Array,
+    grad_output: Array,
+    grad_weight: Array,
+    lanes: int,
+    parts: int,
 ) -> None:
-    in1 = input1.shape[1]
-    for task in numba.prange(grad_output.shape[1] * parts):
-        page, part = task // parts, task % parts
-        begin, end = part * in1 // parts, (part + 1) * in1 // parts
-        _weight_rows(accumulate, input1, input2, grad_output, page, begin, end, lanes, grad_weight)
+    (batch, in1), in2 = input1.shape, input2.shape[1]
+    apart = VECTORS * lanes
+    columns = (in2 + apart - 1) // apart
+    # Columns of input2 side by side: along a column of the array itself lie as many lines of memory as rows, often at
+    # distances that put them all into the same few places of a cache.
+    most = max(1, PACKED_BYTES // (PANEL_ROWS * columns * apart * input2.itemsize)) * PANEL_ROWS
+    strips2 = np.empty(min(batch, most) * columns * apart, input2.dtype)
+    one = np.ones(1, input2.dtype)
+    for chunk in range(0, batch, most):
+        rows = min(most, batch - chunk)
+        for column in numba.prange(columns):
+            j = column * apart
+            call(multiply, (
+                rows, at(input2, chunk * in2 + j), in2, at(one, 0), 0, in2 - j, at(strips2, j * rows), apart,
+            ))  # fmt: skip
+        for task in numba.prange(grad_output.shape[1] * parts):
+            page, part = task // parts, task % parts
+            begin, end = part * in1 // parts, (part + 1) * in1 // parts
+            _weight_rows(
+                multiply, accumulate, input1, strips2, grad_output, chunk, rows, page, begin, end, lanes, grad_weight
+            )
 
 
 @numba.njit(cache=True, nogil=True)

@@ -32,6 +32,8 @@ from numba.extending import intrinsic
 UNROLLED: Final = 4
 #: Vectors side by side in a tile, and most rows of one whose rows are those of a small batch.
 VECTORS: Final = 2
+#: Rows of a tile whose addresses are computed from one another.
+ROWS_BESIDE: Final = 3
 FEW_ROWS: Final = 4
 
 _INT: Final = ir.IntType(64)
@@ -139,15 +141,25 @@ class _Emitter:
         builder = self.builder
         a, a_c, a_r, b, b_c, count = factors
         sums = [[cgutils.alloca_once_value(builder, self.zero) for _ in masks] for _ in range(rows)]
-        across = [builder.mul(a_r, _INT(row)) for row in range(rows)]
+        # Left to itself LLVM walks from row to row and on to the next step, so that each address waits for the one
+        # before, as long as the multiplications take; or keeps a pointer for each row and step, more than there are
+        # registers. So every step begins with pointers of which LLVM does not know where they come from.
+        apart = [builder.mul(a_r, _INT(row)) for row in range(ROWS_BESIDE)]
+        firsts = [self.ahead(a, builder.mul(a_r, _INT(row))) for row in range(0, rows, ROWS_BESIDE)]
+        groups = [cgutils.alloca_once_value(builder, first) for first in firsts]
+        lane = cgutils.alloca_once_value(builder, b)
 
-        def step(c: Any) -> None:
-            from_a, from_b = self.ahead(a, builder.mul(c, a_c)), self.ahead(b, builder.mul(c, b_c))
+        def step(_: Any) -> None:
+            from_b, from_a = builder.load(lane), [builder.load(group) for group in groups]
             vectors = [self.load(self.ahead(from_b, v * self.lanes), mask) for v, mask in enumerate(masks)]
-            for offset, row in zip(across, sums, strict=True):
-                factor = self.splat(builder.load(self.ahead(from_a, offset)))
+            for number, row in enumerate(sums):
+                group, beside = divmod(number, ROWS_BESIDE)
+                factor = self.splat(builder.load(self.ahead(from_a[group], apart[beside])))
                 for vector, place in zip(vectors, row, strict=True):
                     builder.store(self.multiply_add(factor, vector, builder.load(place)), place)
+            builder.store(self._opaque(self.ahead(from_b, b_c)), lane)
+            for pointer, group in zip(from_a, groups, strict=True):
+                builder.store(self._opaque(self.ahead(pointer, a_c)), group)
 
         unrolled = _INT(UNROLLED)
         whole = builder.mul(builder.sdiv(count, unrolled), unrolled)
@@ -169,6 +181,12 @@ class _Emitter:
             emit(number)
             self.builder.branch(end)
         self.builder.position_at_end(end)
+
+    def _opaque(self, pointer: Any) -> Any:
+        """The same pointer, of which LLVM knows nothing: from an assembler instruction that isn't one."""
+        number = self.builder.ptrtoint(pointer, _INT)
+        nothing = ir.InlineAsm(ir.FunctionType(_INT, [_INT]), "", "=r,0")
+        return self.builder.inttoptr(self.builder.call(nothing, [number]), pointer.type)
 
     def _spread(self, scalar: Any, kind: Any) -> Any:
         undefined = ir.Constant(kind, ir.Undefined)
@@ -305,7 +323,7 @@ def _accumulate(
 
         def use(masks: tuple[Any, ...]) -> None:
             def epilogue(number: int) -> None:
-                tile = given.tile(number, masks)
+                tile = given.tile(number, (None,) * len(masks))
                 for r in range(number):
                     row = emit.ahead(into, builder.mul(apart, _INT(r)))
                     for v, mask in enumerate(masks):
@@ -382,6 +400,26 @@ def _share_few(
 
 
 @intrinsic
+def _multiply(
+    _: Any, rows: Any, source: Any, source_r: Any, factor: Any, factor_r: Any, valid: Any, target: Any, target_r: Any
+) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        emit = _Emitter(context, builder, signature.args[1].dtype)
+        count, begin, apart, scales, scales_apart, lanes, end, end_apart = given
+        masks = [emit.mask(builder.sub(lanes, _INT(v * emit.lanes))) for v in range(VECTORS)]
+        with cgutils.for_range(builder, count, intp=_INT) as loop:
+            row = emit.ahead(begin, builder.mul(loop.index, apart))
+            into = emit.ahead(end, builder.mul(loop.index, end_apart))
+            by = emit.splat(builder.load(emit.ahead(scales, builder.mul(loop.index, scales_apart))))
+            for v, mask in enumerate(masks):
+                loaded = emit.load(emit.ahead(row, v * emit.lanes), mask)
+                emit.store(builder.fmul(loaded, by), emit.ahead(into, v * emit.lanes))
+        return _void(context)
+
+    return types.void(_AT, source, _AT, factor, _AT, _AT, target, _AT), generate
+
+
+@intrinsic
 def _transpose(_: Any, source: Any, source_r: Any, target: Any, target_r: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
         emit = _Emitter(context, builder, signature.args[0].dtype)
@@ -427,7 +465,7 @@ def scale(rows, a, a_c, a_r, b, b_c, count, factor, out):  # type: ignore[no-unt
 
 
 def accumulate(rows, a, a_c, a_r, b, b_c, count, out, out_r, valid, begin):  # type: ignore[no-untyped-def]
-    """``out[r, v] = acc[r, v]``, or ``+=`` unless ``begin``; the first ``valid`` lanes."""
+    """``out[r, v] = acc[r, v]``, or ``+=`` unless ``begin``; the first ``valid`` lanes. ``b`` has all of them."""
     _accumulate(rows, a, a_c, a_r, b, b_c, count, out, out_r, valid, begin)
 
 
@@ -439,6 +477,11 @@ def weigh(rows, a, a_c, a_r, b, b_c, count, e, e_r, valid, out, out_r):  # type:
 def share_few(rows, a, a_c, a_r, b, b_c, count, e, e_r, valid, one, one_r, factor, factor_r, other):  # type: ignore[no-untyped-def]
     """``one[r] += sum_v acc[r, v] * e[r, v]`` and ``other[r, v] += acc[r, v] * factor[r]``; other_r is e_r."""
     _share_few(rows, a, a_c, a_r, b, b_c, count, e, e_r, valid, one, one_r, factor, factor_r, other)
+
+
+def multiply(rows, source, source_r, factor, factor_r, valid, target, target_r):  # type: ignore[no-untyped-def]
+    """``target[r, v] = source[r, v] * factor[r]`` for both vectors; 0 beyond the first ``valid`` lanes."""
+    _multiply(rows, source, source_r, factor, factor_r, valid, target, target_r)
 
 
 def transpose(source, source_r, target, target_r):  # type: ignore[no-untyped-def]
@@ -458,6 +501,7 @@ _POINTERS: Final = {
     accumulate: "a b out",
     weigh: "a b e out",
     share_few: "a b e one factor other",
+    multiply: "source factor target",
     transpose: "source target",
 }
 
