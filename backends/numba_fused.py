@@ -56,6 +56,9 @@ PANEL_ROWS: Final = 256
 FEW_PAGES: Final = 8
 #: Below so much work threads cost more than they bring (some microseconds).
 PARALLEL_FLOP: Final = 1e6
+#: Lines of memory so far apart share a place in a first-level cache, which has some 8 of each (x86 and ARM alike).
+WAY_BYTES: Final = 4096
+SHARED_WAYS: Final = 4
 #: A weight of more bytes does not stay in any cache that a thread has for itself.
 LARGE_BYTES: Final = 2**20
 
@@ -72,6 +75,7 @@ class Plan:
         blocks: Blocks that are packed at a time.
         parts: Parts that the pages (forward) or the rows of a page (backward) are divided into.
         weight_parts: Parts that the rows of a page of ``grad_weight`` are divided into.
+        panelled: Whether a row of every page is copied next to each other before it is contracted over the pages.
         transpose: Address of that function of ``numba_tiles``; the same below. 0 for those that the case does not need.
     """
 
@@ -82,6 +86,7 @@ class Plan:
     blocks: int
     parts: int
     weight_parts: int
+    panelled: bool
     transpose: int = 0
     contract: int = 0
     share: int = 0
@@ -98,8 +103,11 @@ def plan(case: Case, threads: int) -> Plan:
     in1, in2, pages = case.in1_features, case.in2_features, case.out_features
     lanes = VECTOR_BYTES // case.itemsize
     strips = max(1, math.ceil(case.batch / (VECTORS * lanes)))
-    # A step's backward has the inputs, their gradients and grad_output in strips.
-    strip_bytes = VECTORS * lanes * case.itemsize * (2 * (in1 + in2) + pages if stepping else in1 + in2)
+    # A step's backward has the inputs, their gradients and grad_output in strips. A row of a page needs them all but
+    # of input1 and its gradient, of which it needs a row; below FEW_PAGES it is not much different.
+    row_bytes = VECTORS * lanes * case.itemsize
+    strip_bytes = row_bytes * (2 * (in1 + in2) + pages if stepping else in1 + in2)
+    used_bytes = row_bytes * (2 * in2 + pages if stepping else in1 + in2)
     parallel = threads > 1 and 2 * case.batch * in1 * in2 * pages >= PARALLEL_FLOP
     workers = threads if parallel else 1
     along = in1 if stepping else pages
@@ -107,7 +115,7 @@ def plan(case: Case, threads: int) -> Plan:
     # A large weight is better read by one thread than by all; with fewer strips than threads there is no other way.
     divided = few or strips < workers or in1 * in2 * pages * case.itemsize > LARGE_BYTES
     parts = max(1, min(workers, along)) if divided else 1
-    blocks = math.ceil(strips / max(1, BLOCK_BYTES // strip_bytes))
+    blocks = math.ceil(strips / max(1, BLOCK_BYTES // used_bytes))
     if parts < workers:
         blocks = min(strips, math.ceil(blocks / workers) * workers)
     block = math.ceil(strips / blocks)
@@ -119,6 +127,7 @@ def plan(case: Case, threads: int) -> Plan:
         blocks=min(blocks, max(1, PACKED_BYTES // (strip_bytes * block * workers)) * workers),
         parts=parts,
         weight_parts=min(math.ceil(workers / max(1, pages)), in1),
+        panelled=stepping and pages * math.gcd(in1 * in2 * case.itemsize, WAY_BYTES) > SHARED_WAYS * WAY_BYTES,
         **{tile.__name__: numba_tiles.compiled(tile, case.dtype).address for tile in _needed(few, stepping, pages)},
     )
 
@@ -215,7 +224,7 @@ def input_gradients(
         return grad_input1, sums[0] if divided.parts == 1 else sums.sum(0)
     grad_input2 = np.empty_like(input2)
     tiles = divided.transpose, divided.share, divided.scale
-    blocks = divided.block, divided.blocks, divided.parts
+    blocks = divided.block, divided.blocks, divided.parts, divided.panelled
     _backward[divided.parallel](*tiles, *given, grad_input1, grad_input2, lanes, *blocks)
     return grad_input1, grad_input2
 
@@ -405,6 +414,7 @@ def _forward_few(
 
 @numba.njit(cache=True, nogil=True)
 def _backward_block(
+    panelled: bool,
     share: int,
     strips1: Array,
     strips2: Array,
@@ -422,14 +432,22 @@ def _backward_block(
     pages, in1, in2 = weight.shape
     apart = VECTORS * lanes
     tiles = (in2 + ROWS - 1) // ROWS
+    # Row i of every page side by side, and a vector apart: as they are, they may all be so far from each other that
+    # they share the same few places of a cache.
+    gap = in2 + lanes if panelled else in1 * in2
+    panel = np.empty(pages * gap if panelled else 1, weight.dtype)
     for i in range(begin, end):
+        if panelled:
+            for page in range(pages):
+                panel[page * gap : page * gap + in2] = weight[page, i]
+        source = at(panel, 0) if panelled else at(weight, i * in2)
         for tile in range(tiles):
             left, right = tile * in2 // tiles, (tile + 1) * in2 // tiles
             for strip in range(low, high):
                 mine1 = (strip * in1 + i) * apart
                 mine2 = (strip * in2 + left) * apart
                 call(share, (
-                    right - left, at(weight, i * in2 + left), in1 * in2, 1, at(gradients, strip * pages * apart), apart,
+                    right - left, source + left * weight.itemsize, gap, 1, at(gradients, strip * pages * apart), apart,
                     pages, at(strips2, mine2), at(sums1, mine1), at(strips1, mine1), at(sums2, mine2),
                 ))  # fmt: skip
 
@@ -488,6 +506,7 @@ def _backward(
     block: int,
     blocks: int,
     parts: int,
+    panelled: bool,
 ) -> None:
     pages, in1, in2 = weight.shape
     apart = VECTORS * lanes
@@ -519,7 +538,19 @@ def _backward(
                 )
             else:
                 _backward_block(
-                    share, strips1, strips2, gradients, low, high, weight, top, bottom, lanes, sums1, sums2[part]
+                    panelled,
+                    share,
+                    strips1,
+                    strips2,
+                    gradients,
+                    low,
+                    high,
+                    weight,
+                    top,
+                    bottom,
+                    lanes,
+                    sums1,
+                    sums2[part],
                 )
         for strip in numba.prange(here):
             mine = sums2[0, strip * in2 * apart : (strip + 1) * in2 * apart]
