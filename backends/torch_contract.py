@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -135,18 +136,21 @@ def contract(order: First, input1: Tensor, input2: Tensor, weight: Tensor) -> Te
     rows = min(batch, PIECE_ROWS)
     if order == "input2":
         output = input1.new_empty((batch, out))
-        for pages in pieces(out, _room(input1) // (rows * in1)):
+        most = max(1, _room(input1) // (rows * in1))
+        room = input1.new_empty(rows * min(most, out) * in1)
+        for pages in pieces(out, most):
             part = weight[pages].reshape(-1, in2)  # (o i, j)
             for b in pieces(batch, rows):
-                between = _product(input2[b], part.t()).view(-1, pages.stop - pages.start, in1)  # (b, o, i)
+                between = _product(input2[b], part.t(), room).view(-1, pages.stop - pages.start, in1)  # (b, o, i)
                 output[b, pages] = _dots(input1[b], between)
         return output
     output = input1.new_zeros((batch, out), dtype=_wide(input1))
-    for features in pieces(in1, _room(input1) // (rows * in2)):
+    most = max(1, _room(input1) // (rows * in2))
+    room = input1.new_empty(rows * min(most, in1) * in2)
+    for features in pieces(in1, most):
         part = weight[:, features].reshape(out, -1)  # (o, i j)
         for b in pieces(batch, rows):
-            between = input1[b, features].unsqueeze(2) * input2[b].unsqueeze(1)  # (b, i, j)
-            _add_product(output[b], between.flatten(1), part.t())
+            _add_product(output[b], _multiplied(input1[b, features], input2[b], room), part.t())
     return output.to(input1.dtype)
 
 
@@ -173,16 +177,18 @@ def _gradients_of_contracted(
     grad1, grad2 = (torch.zeros_like(one, dtype=_wide(one)) for one in (input1, input2))
     grad3 = weight.new_empty(weight.shape)
     rows = min(batch, PIECE_ROWS)
-    for pages in pieces(out, _room(input1) // (rows * in1)):
+    most = max(1, _room(input1) // (rows * in1))
+    room = input1.new_empty(rows * min(most, out) * in1)
+    for pages in pieces(out, most):
         part = weight[pages].reshape(-1, in2)  # (o i, j)
         part_grad = torch.zeros_like(part, dtype=_wide(part)) if needed[2] else None
         for b in pieces(batch, rows):
             gradient = grad_output[b, pages]  # (b, o)
             if needed[0]:
-                between = _product(input2[b], part.t()).view(*gradient.shape, in1)  # (b, o, i)
+                between = _product(input2[b], part.t(), room).view(*gradient.shape, in1)  # (b, o, i)
                 grad1[b] += torch.bmm(gradient.unsqueeze(1), between).squeeze(1)
             if needed[1] or needed[2]:
-                scaled = (gradient.unsqueeze(2) * input1[b].unsqueeze(1)).flatten(1)  # (b, o i)
+                scaled = _multiplied(gradient, input1[b], room)  # (b, o i)
             if needed[1]:
                 _add_product(grad2[b], scaled, part)
             if part_grad is not None:
@@ -201,20 +207,21 @@ def _gradients_of_multiplied(
     grad2 = torch.zeros_like(input2, dtype=_wide(input2))
     grad3 = weight.new_empty(weight.shape)
     rows = min(batch, PIECE_ROWS)
-    for features in pieces(in1, _room(input1) // (rows * in2)):
+    most = max(1, _room(input1) // (rows * in2))
+    room = input1.new_empty(rows * min(most, in1) * in2)
+    for features in pieces(in1, most):
         part = weight[:, features].reshape(out, -1)  # (o, i j)
         part_grad = torch.zeros_like(part, dtype=_wide(part)) if needed[2] else None
         for b in pieces(batch, rows):
             one, other = input1[b, features], input2[b]
             if needed[0] or needed[1]:
-                gradient = _product(grad_output[b], part).view(*one.shape, in2)  # (b, i, j)
+                gradient = _product(grad_output[b], part, room).view(*one.shape, in2)  # (b, i, j)
             if needed[0]:
                 grad1[b, features] = _dots(other, gradient)
             if needed[1]:
                 grad2[b] += torch.bmm(one.unsqueeze(1), gradient).squeeze(1)
             if part_grad is not None:
-                between = one.unsqueeze(2) * other.unsqueeze(1)  # (b, i, j)
-                _add_product(part_grad, grad_output[b].t(), between.flatten(1))
+                _add_product(part_grad, grad_output[b].t(), _multiplied(one, other, room))  # (o, b) @ (b, i j)
         if part_grad is not None:
             grad3[:, features] = part_grad.view(out, -1, in2)
     return _kept((grad1, grad2.to(input2.dtype), grad3), needed)
@@ -264,11 +271,24 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         total += _product(left, right)
 
 
-def _product(left: Tensor, right: Tensor) -> Tensor:
-    """``left @ right`` by the faster library."""
+def _product(left: Tensor, right: Tensor, room: Tensor | None = None) -> Tensor:
+    """``left @ right`` by the faster library; at the beginning of ``room`` if that library can.
+
+    New memory of a piece's size would come from the system page by page, each time anew.
+    """
     if _for_onednn(left, right):
         return _onednn_product(left, right)
-    return torch.mm(left, right)
+    if room is None:
+        return torch.mm(left, right)
+    shape = left.shape[0], right.shape[1]
+    return torch.mm(left, right, out=room[: math.prod(shape)].view(shape))
+
+
+def _multiplied(one: Tensor, other: Tensor, room: Tensor) -> Tensor:
+    """Every product of a row's elements, (b, m) and (b, n) as (b, m n), at the beginning of ``room``."""
+    shape = *one.shape, other.shape[1]
+    made = torch.mul(one.unsqueeze(2), other.unsqueeze(1), out=room[: math.prod(shape)].view(shape))
+    return made.flatten(1)
 
 
 def _for_onednn(left: Tensor, right: Tensor) -> bool:
