@@ -75,7 +75,8 @@ class Plan:
         blocks: Blocks that are packed at a time.
         parts: Parts that the pages (forward) or the rows of a page (backward) are divided into.
         weight_parts: Parts that the rows of a page of ``grad_weight`` are divided into.
-        panelled: Whether a row of every page is copied next to each other before it is contracted over the pages.
+        panelled: Whether the weight is copied, where it would clash in a cache: a row of every page next to each other
+            before it is contracted over the pages; with few pages all of it with its last two axes swapped.
         transpose: Address of that function of ``numba_tiles``; the same below. 0 for those that the case does not need.
     """
 
@@ -127,9 +128,20 @@ def plan(case: Case, threads: int) -> Plan:
         blocks=min(blocks, max(1, PACKED_BYTES // (strip_bytes * block * workers)) * workers),
         parts=parts,
         weight_parts=min(math.ceil(workers / max(1, pages)), in1),
-        panelled=stepping and pages * math.gcd(in1 * in2 * case.itemsize, WAY_BYTES) > SHARED_WAYS * WAY_BYTES,
+        panelled=stepping and _clashes(case),
         **{tile.__name__: numba_tiles.compiled(tile, case.dtype).address for tile in _needed(few, stepping, pages)},
     )
+
+
+def _clashes(case: Case) -> bool:
+    """Whether what a backward contracts over lies at distances that share too few places of a cache."""
+    if case.out_features < FEW_PAGES:
+        count, apart = case.in1_features, case.in2_features * case.itemsize
+        if case.out_features * count * apart > PACKED_BYTES:
+            return False  # no room for another one
+    else:
+        count, apart = case.out_features, case.in1_features * case.in2_features * case.itemsize
+    return count * math.gcd(apart, WAY_BYTES) > SHARED_WAYS * WAY_BYTES
 
 
 def _needed(few: bool, stepping: bool, pages: int) -> list[Callable[..., None]]:
@@ -454,6 +466,7 @@ def _backward_block(
 
 @numba.njit(cache=True, nogil=True)
 def _backward_block_of_few_pages(
+    turned: Array,
     scale: int,
     strips1: Array,
     strips2: Array,
@@ -467,9 +480,13 @@ def _backward_block_of_few_pages(
     sums1: Array,
     sums2: Array,
 ) -> None:
-    """As ``_backward_block`` where there are few outputs: each gradient has a pass of its own."""
+    """As ``_backward_block`` where there are few outputs: each gradient has a pass of its own.
+
+    ``turned`` is the weight as (o, j, i), or empty.
+    """
     pages, in1, in2 = weight.shape
     apart = VECTORS * lanes
+    along_c, along_r = (1, in1) if len(turned) else (in2, 1)
     for page in range(pages):
         start = page * in1 * in2
         for tile in range((end - begin + ROWS - 1) // ROWS):
@@ -483,11 +500,13 @@ def _backward_block_of_few_pages(
         for tile in range((in2 + ROWS - 1) // ROWS):
             left = tile * ROWS
             count = min(ROWS, in2 - left)
+            source = (
+                at(turned, (page * in2 + left) * in1 + begin) if len(turned) else at(weight, start + begin * in2 + left)
+            )
             for strip in range(low, high):
                 call(scale, (
-                    count, at(weight, start + begin * in2 + left), in2, 1, at(strips1, (strip * in1 + begin) * apart),
-                    apart, end - begin, at(gradients, (strip * pages + page) * apart),
-                    at(sums2, (strip * in2 + left) * apart),
+                    count, source, along_c, along_r, at(strips1, (strip * in1 + begin) * apart), apart, end - begin,
+                    at(gradients, (strip * pages + page) * apart), at(sums2, (strip * in2 + left) * apart),
                 ))  # fmt: skip
 
 
@@ -518,6 +537,14 @@ def _backward(
     sums1 = np.empty(room * in1 * apart, input1.dtype)
     # Every part of the rows of a page adds to all of grad_input2: each has sums of its own.
     sums2 = np.empty((parts, room * in2 * apart), input1.dtype)
+    turned = np.empty(weight.size if panelled and pages < FEW_PAGES else 0, weight.dtype)
+    if len(turned):
+        groups = (in2 + lanes - 1) // lanes
+        for task in numba.prange(pages * groups):
+            page, left = task // groups, task % groups * lanes
+            for i in range(in1):
+                for j in range(left, min(left + lanes, in2)):
+                    turned[(page * in2 + j) * in1 + i] = weight[page, i, j]
     for begin in range(0, strips, room):
         here = min(room, strips - begin)
         for strip in numba.prange(here):
@@ -534,7 +561,19 @@ def _backward(
             top, bottom = part * in1 // parts, (part + 1) * in1 // parts
             if pages < FEW_PAGES:
                 _backward_block_of_few_pages(
-                    scale, strips1, strips2, gradients, low, high, weight, top, bottom, lanes, sums1, sums2[part]
+                    turned,
+                    scale,
+                    strips1,
+                    strips2,
+                    gradients,
+                    low,
+                    high,
+                    weight,
+                    top,
+                    bottom,
+                    lanes,
+                    sums1,
+                    sums2[part],
                 )
             else:
                 _backward_block(
