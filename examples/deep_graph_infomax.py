@@ -76,7 +76,7 @@ def graph(sizes: Sizes) -> tuple[Tensor, Tensor]:
     places = torch.stack([torch.cat([one, other, itself]), torch.cat([other, one, itself])]).unique(dim=1)
     degrees = places[0].bincount(minlength=sizes.nodes).float()
     weights = (degrees[places[0]] * degrees[places[1]]).rsqrt()
-    return features, torch.sparse_coo_tensor(places, weights, (sizes.nodes,) * 2).coalesce()
+    return features, torch.sparse_coo_tensor(places, weights, (sizes.nodes,) * 2, check_invariants=True).coalesce()
 
 
 def train(bilinear: Callable[[int, int, int], torch.nn.Bilinear], sizes: Sizes, epochs: int) -> list[Taken]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import re
 
 import pytest
@@ -12,10 +12,9 @@ pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("numba", reason="numba is not installed")
 
 
-def test_deep_graph_infomax_learns_the_same_with_both_modules(capsys):
-    found = importlib.util.spec_from_file_location("example", ROOT / "examples" / "deep_graph_infomax.py")
-    example = importlib.util.module_from_spec(found)
-    found.loader.exec_module(example)
+def test_deep_graph_infomax_learns_the_same_with_both_modules(capsys, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    example = importlib.import_module("deep_graph_infomax")
     example.main(example.Sizes(nodes=60, edges=100, words=30, words_of_a_node=4, hidden=16), epochs=4)
     said = capsys.readouterr().out
     losses = re.findall(r"^ +\d+ +([\d.]+) +([\d.]+) ", said, re.MULTILINE)
