@@ -18,11 +18,12 @@ Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
   pass of its own, 8 b i j o in all.
 * Written between: inputs in strips ``[feature][row]``, at most ``PACKED_BYTES``, and results of a block in that order.
   Nothing of size b i j, b o j or b o i.
-* Prepared outside the clock: how to divide the work. The weight is read where it lies, one number for all lanes.
+* Prepared outside the clock: how to divide the work. The weight is read where it lies, one number for all lanes; only a
+  backward copies it, where what it contracts over lies at distances that share too few places of a cache.
 * Order of the loops: a block of strips that fits into the second-level cache meets page after page. A batch no longer
   than a vector has its rows in the tile's rows, and the lanes run over ``j``.
 * ``grad_weight[o]`` is one product over the batch, with ``grad_output[:, o]`` multiplied into ``input1``, panel by
-  panel.
+  panel, and columns of ``input2`` packed side by side.
 """
 
 from __future__ import annotations
@@ -160,10 +161,10 @@ class NumbaFused(Backend):
     name = "numba-fused"
 
     def workspace_bytes(self, case: Case) -> int:
-        """Strips and results of a block on each thread, panels."""
+        """Strips, a weight of few pages once more, results of a block and panels on each thread; an upper figure."""
         threads = int(numba.get_num_threads())
         panel = PANEL_ROWS * max(case.in1_features, case.out_features) * case.itemsize
-        return PACKED_BYTES + threads * (2 * RESULT_BYTES + BLOCK_BYTES + panel)
+        return 2 * PACKED_BYTES + threads * (2 * RESULT_BYTES + BLOCK_BYTES + panel)
 
     def version(self) -> str:
         """Version of Numba."""
