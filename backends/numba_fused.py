@@ -173,7 +173,7 @@ class NumbaFused(Backend):
     def prepare_forward(self, case: Case, weight: Array, bias: Array | None) -> Kernel:
         """Divide the case; return the kernel over this weight."""
         divided = plan(case.with_mode("forward"), int(numba.get_num_threads()))
-        addend = _bias_or_zeros(weight, bias)
+        addend = bias_or_zeros(weight, bias)
 
         def kernel(input1: Array, input2: Array) -> Array:
             return forward(divided, input1, input2, weight, addend)
@@ -201,7 +201,7 @@ class FusedStep:
     def forward(self, input1: Array, input2: Array, weight: Array, bias: Array | None) -> Array:
         """Return output (b, o)."""
         self._saved = input1, input2, weight, bias is not None
-        return forward(self._ahead, input1, input2, weight, _bias_or_zeros(weight, bias))
+        return forward(self._ahead, input1, input2, weight, bias_or_zeros(weight, bias))
 
     def backward(self, grad_output: Array) -> tuple[Array, Array, Array, Array | None]:
         """Return the gradients."""
@@ -251,7 +251,7 @@ def weight_gradient(divided: Plan, input1: Array, input2: Array, grad_output: Ar
     return grad_weight
 
 
-def _bias_or_zeros(weight: Array, bias: Array | None) -> Array:
+def bias_or_zeros(weight: Array, bias: Array | None) -> Array:
     """A bias (o,) in any case: the loops then need one compiled version, not two."""
     return np.zeros(weight.shape[0], dtype=weight.dtype) if bias is None else bias
 

@@ -20,6 +20,7 @@ the naive loop. So the limit on the intermediate is lifted here.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Final
 
@@ -77,17 +78,21 @@ class NumpyEinsum(Backend):
 
     def prepare_forward_backward(self, case: Case) -> EinsumStep:
         """Return one einsum for the output and one for each gradient."""
-        return EinsumStep(case)
+        return EinsumStep(functools.partial(contraction, case))
 
 
 class EinsumStep:
-    """Four einsums, each with its own path."""
+    """Four einsums, each with its own path.
 
-    def __init__(self, case: Case) -> None:
-        self._output = contraction(case, "bi,oij,bj->bo")
-        self._grad_input1 = contraction(case, "bo,oij,bj->bi")
-        self._grad_input2 = contraction(case, "bo,oij,bi->bj")
-        self._grad_weight = contraction(case, "bo,bi,bj->oij")
+    Args:
+        build: Makes a contraction of its subscripts.
+    """
+
+    def __init__(self, build: Callable[[str], Contraction]) -> None:
+        self._output = build("bi,oij,bj->bo")
+        self._grad_input1 = build("bo,oij,bj->bi")
+        self._grad_input2 = build("bo,oij,bi->bj")
+        self._grad_weight = build("bo,bi,bj->oij")
         self._saved: tuple[Array, Array, Array, bool] | None = None
 
     def forward(self, input1: Array, input2: Array, weight: Array, bias: Array | None) -> Array:

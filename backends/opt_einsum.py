@@ -18,18 +18,17 @@ Pairs of operands go to NumPy's tensordot where that can do them, else to its ei
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
 
 import numpy as np
 import numpy.typing as npt
 import opt_einsum
 
+from backends.numpy_einsum import Contraction, EinsumStep
 from harness.backend import Backend, Kernel
 from harness.case import Case
 
 Array = npt.NDArray[np.floating]
-#: An expression: operands in, result out.
-Expression = Callable[..., Array]
 
 
 class OptEinsum(Backend):
@@ -57,43 +56,14 @@ class OptEinsum(Backend):
 
         return kernel
 
-    def prepare_forward_backward(self, case: Case) -> ExpressionStep:
+    def prepare_forward_backward(self, case: Case) -> EinsumStep:
         """Build an expression for the output and one for each gradient."""
-        return ExpressionStep(case)
+        return EinsumStep(functools.partial(expression, case))
 
 
-class ExpressionStep:
-    """Four expressions, each with its own path."""
-
-    def __init__(self, case: Case) -> None:
-        self._output = expression(case, "bi,oij,bj->bo")
-        self._grad_input1 = expression(case, "bo,oij,bj->bi")
-        self._grad_input2 = expression(case, "bo,oij,bi->bj")
-        self._grad_weight = expression(case, "bo,bi,bj->oij")
-        self._saved: tuple[Array, Array, Array, bool] | None = None
-
-    def forward(self, input1: Array, input2: Array, weight: Array, bias: Array | None) -> Array:
-        """Return output (b, o)."""
-        self._saved = input1, input2, weight, bias is not None
-        output = self._output(input1, weight, input2)
-        return output if bias is None else output + bias
-
-    def backward(self, grad_output: Array) -> tuple[Array, Array, Array, Array | None]:
-        """Return the gradients: the same contraction with grad_output in the place of what it is the gradient of."""
-        if self._saved is None:
-            raise RuntimeError("backward without a forward: call forward first")
-        (input1, input2, weight, has_bias), self._saved = self._saved, None
-        return (
-            self._grad_input1(grad_output, weight, input2),  # (b, i)
-            self._grad_input2(grad_output, weight, input1),  # (b, j)
-            self._grad_weight(grad_output, input1, input2),  # (o, i, j)
-            grad_output.sum(0) if has_bias else None,
-        )
-
-
-def expression(case: Case, subscripts: str) -> Expression:
+def expression(case: Case, subscripts: str) -> Contraction:
     """Return the expression with the path of fewest flop for the sizes of ``case``."""
     sizes = dict(zip("bijo", case.sizes, strict=True))
     shapes = [tuple(sizes[axis] for axis in term) for term in subscripts.partition("->")[0].split(",")]
-    built: Expression = opt_einsum.contract_expression(subscripts, *shapes, optimize="optimal")
+    built: Contraction = opt_einsum.contract_expression(subscripts, *shapes, optimize="optimal")
     return built

@@ -155,7 +155,7 @@ class _Fused(torch.autograd.Function):
 def _forward(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     divided = _plan("forward", input1, weight)
     pages = _array(weight)
-    addend = np.zeros(len(pages), pages.dtype) if bias is None else _array(bias)
+    addend = numba_fused.bias_or_zeros(pages, None if bias is None else _array(bias))
     with _threads(divided):
         return torch.from_numpy(numba_fused.forward(divided, _array(input1), _array(input2), pages, addend))
 

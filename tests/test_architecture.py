@@ -104,9 +104,10 @@ def test_every_module_has_a_floor():
     assert all(floor(name_of(path)) >= 0 for path in modules() if name_of(path) != "harness")
 
 
-#: What backends share, and the two that torch-fused puts together.
+#: What backends share: numpy-einsum's step is opt-einsum's, too, and torch-fused puts two others together.
 SHARED = {
     *("backends.torch_tensor", "backends.jax_array", "backends.numba_tiles", "backends.contraction"),
+    "backends.numpy_einsum",
     *("backends.numba_fused", "backends.torch_contract"),
 }
 
