@@ -52,7 +52,7 @@ def test_any_sizes_are_right(batch, in1, in2, out, dtype):
     [
         *((3, 90, 80, 70), (40, 60, 50, 30), (700, 33, 21, 3), (650, 20, 45, 11), (64, 7, 130, 64)),
         # Rows and pages of the weight at distances of a power of two: it is copied before it is contracted.
-        *((70, 128, 128, 2), (70, 64, 64, 20)),
+        *((70, 64, 128, 1), (70, 64, 64, 20)),
     ],
 )
 @pytest.mark.parametrize("threads", [1, 2, 3])
