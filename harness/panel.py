@@ -24,9 +24,9 @@ from harness.timing import cost
 
 #: Calls whose memory is measured; of those that take longer than this, in seconds, one.
 MEMORY_CALLS, MEMORY_SECONDS = 3, 0.020
-#: Single calls on inputs of their own, after the blocks, at least and at most: do they take as long as others?
-FRESH_CALLS: Final = (3, 24)
-#: As many of them as this time allows, in seconds.
+#: Pairs of single calls, one on inputs of its own and one on inputs seen before, after the blocks, at least and at most.
+FRESH_PAIRS: Final = (4, 24)
+#: As many calls on inputs of their own as this time allows, in seconds.
 FRESH_SECONDS: Final = 0.010
 #: Who seems to remember answers is asked so often before that is believed: a busy machine can make it seem so.
 FRESH_ATTEMPTS: Final = 3
@@ -191,7 +191,9 @@ class Panel:
         """Call on inputs that are new to it, ``last`` at the end; who seems to remember answers is asked again."""
         pairs = 0
         if entrant.seconds and (seen := python_statistics.median(entrant.seconds.values())) < measurement.SLOW_SECONDS:
-            pairs = min(FRESH_CALLS[1], max(FRESH_CALLS[0], int(FRESH_SECONDS / seen)))
+            fewest, most = FRESH_PAIRS
+            # An even number: each of the two comes first as often as the other.
+            pairs = min(most, max(fewest, 2 * int(FRESH_SECONDS / seen / 2)))
         for attempt in range(1, FRESH_ATTEMPTS + 1):
             variations = [self._draw_variation() for _ in range(pairs)]
             verdict = self._examination.check_again(entrant, [*variations, last])

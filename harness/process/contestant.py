@@ -381,20 +381,22 @@ class Contestant:
     def check(self, variations: list[int], kind: str, directory: str) -> dict[str, Any]:
         """Call on inputs that no call has seen.
 
-        All but the last are timed one by one, each after a call on inputs in rotation that is timed alike. The last, of
-        the given kind, come in the memory of the rotation's first set (in a training step with weight and bias, as an
+        All but the last are timed one by one, in turn before and after a call on inputs in rotation that is timed alike:
+        on a busy machine the second of two calls in a row is the one that loses its CPU. The last, of the given kind, come in the memory of the rotation's first set (in a training step with weight and bias, as an
         optimizer leaves them), and fresh memory is poisoned; the results of that call are left in ``directory``.
         """
         prepared, case, wait = self.prepared, self.prepared.case, self.prepared.wait
-        fresh_seconds, seen_seconds = [], []
+        fresh_seconds: list[float] = []
+        seen_seconds: list[float] = []
         for number, variation in enumerate(variations[:-1]):
             inputs = self._inputs(case, variation)
             wait(tuple(inputs.values()))
             seen = prepared.calls[number % len(prepared.calls)]
             fresh = _timed_call(case, prepared.kernel, prepared.parameters, inputs)
             wait(seen())  # what making the inputs has displaced comes back before either is timed
-            seen_seconds.append(self._clock.sample([seen], wait, 1)[0])
-            fresh_seconds.append(self._clock.sample([fresh], wait, 1)[0])
+            pair = [(fresh_seconds, fresh), (seen_seconds, seen)]
+            for seconds, timed in pair if number % 2 else reversed(pair):
+                seconds.append(self._clock.sample([timed], wait, 1)[0])
         inputs, parameters = self._refilled(prepared, variations[-1], kind)
         with _Poisoned(case):
             results = call(case, prepared.kernel, parameters, inputs)

@@ -9,8 +9,10 @@ import pytest
 
 from harness import Backend
 from harness.case import Case
+from harness.correctness.behaviour import judge_memory_of_answers
 from harness.process import memory
 from harness.process.contestant import Contestant
+from harness.timing.clock import Clock
 
 CASE = Case(128, 20, 30, 40)
 MIB = 2**20
@@ -35,6 +37,24 @@ class Hungry(Plain):
     """Touches 64 MiB besides."""
 
     workspace_bytes_touched = 64 * MIB
+
+
+class Interrupted(Plain):
+    """Of three calls in a row the last takes five times as long; by a clock of its own."""
+
+    def __init__(self, device):
+        super().__init__(device)
+        self.calls, self.seconds = 0, 0.0
+
+    def prepare_forward(self, case, weight, bias):
+        kernel = super().prepare_forward(case, weight, bias)
+
+        def interrupted(input1, input2):
+            self.calls += 1
+            self.seconds += 0.005 if self.calls % 3 == 1 else 0.001  # the first one is that of preparing
+            return kernel(input1, input2)
+
+        return interrupted
 
 
 @pytest.fixture
@@ -87,6 +107,16 @@ def test_a_sample_tells_how_often_the_cpu_was_taken_away(contestant):
     said = contestant.sample(calls=3, first=0, settle_seconds=0.0, forward=False)
     assert said["seconds"] > 0
     assert said["involuntary_switches"] >= 0
+
+
+def test_a_machine_that_disturbs_the_second_of_two_calls_does_not_make_a_backend_remember_answers(tmp_path):
+    worker = prepared(Interrupted, tmp_path)
+    worker._clock = Clock(lambda: worker.backend.seconds)
+    (tmp_path / "results").mkdir()
+    said = worker.check([5, 6, 7, 8, 9], "normal", str(tmp_path / "results"))
+    for seconds in (said["fresh_seconds"], said["seen_seconds"]):
+        assert sorted(seconds) == pytest.approx([0.001] * 2 + [0.005] * 2)
+    assert judge_memory_of_answers(said["fresh_seconds"], said["seen_seconds"]).ok
 
 
 def test_warming_up_tells_how_many_threads_it_kept_busy(contestant):
