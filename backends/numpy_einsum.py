@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -114,8 +114,8 @@ class EinsumStep:
         )
 
 
-def contraction(case: Case, subscripts: str) -> Contraction:
-    """Return an einsum with the path of fewest flop for the sizes of ``case``."""
+def path(case: Case, subscripts: str) -> list[Any]:
+    """Return the path of fewest flop for the sizes of ``case``, as np.einsum_path has it."""
     # An axis of size 0 has a path as good as any, and no flop to compare paths by.
     sizes = {
         "b": max(case.batch, 1),
@@ -126,10 +126,15 @@ def contraction(case: Case, subscripts: str) -> Contraction:
     terms = subscripts.partition("->")[0].split(",")
     # Only the shapes matter, so no operand is really allocated.
     shapes = [np.broadcast_to(np.float32(0), tuple(sizes[axis] for axis in term)) for term in terms]
-    path = np.einsum_path(subscripts, *shapes, optimize=("optimal", NO_LIMIT))[0]
+    return list(np.einsum_path(subscripts, *shapes, optimize=("optimal", NO_LIMIT))[0])
+
+
+def contraction(case: Case, subscripts: str) -> Contraction:
+    """Return an einsum with the path of fewest flop for the sizes of ``case``."""
+    cheapest = path(case, subscripts)
 
     def contract(*operands: Array) -> Array:
-        return np.einsum(subscripts, *operands, optimize=path)
+        return np.einsum(subscripts, *operands, optimize=cheapest)
 
     return contract
 

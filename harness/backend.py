@@ -103,6 +103,15 @@ class Backend(ABC):
             return Support(False, f"{self.name} has no backward")
         return Support(True)
 
+    @classmethod
+    def timeable(cls, device: str) -> Support:
+        """Whether its times on ``device`` say anything; what runs in an interpreter or a simulator is only checked."""
+        return Support(True)
+
+    def choice(self, case: Case) -> str:
+        """What was chosen for a case that has been prepared (tiles, an order), for the record; empty if nothing was."""
+        return ""
+
     def workspace_bytes(self, case: Case) -> int:
         """Memory that one call takes beyond inputs, parameters and results, in bytes; a prediction.
 

@@ -488,6 +488,8 @@ def _show(folder: Path) -> None:
     )
     for table in report.tables(records, labels):
         console.print(table)
+    if (lines := report.elsewhere(records)) is not None:
+        console.print(lines)
 
 
 def _labels() -> dict[str, str]:

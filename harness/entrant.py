@@ -93,6 +93,11 @@ class Entrant:
         return self.name.partition("#")[0]
 
     @property
+    def untimeable(self) -> str:
+        """Why its times would say nothing; empty if they say something."""
+        return str(self.loaded.get("untimeable", ""))
+
+    @property
     def misbehaved(self) -> bool:
         """Whether the gate refused not only what it returned, but what it did besides."""
         return any(not verdict.ok and verdict.probe == "behaviour" for verdict in self.verdicts)

@@ -24,7 +24,7 @@ from harness.timing import cost
 
 #: Calls whose memory is measured; of those that take longer than this, in seconds, one.
 MEMORY_CALLS, MEMORY_SECONDS = 3, 0.020
-#: Pairs of single calls, one on inputs of its own and one on inputs seen before, after the blocks, at least and at most.
+#: Pairs of single calls after the blocks, one on inputs of its own and one on inputs seen before; at least, at most.
 FRESH_PAIRS: Final = (4, 24)
 #: As many calls on inputs of their own as this time allows, in seconds.
 FRESH_SECONDS: Final = 0.010
@@ -79,7 +79,7 @@ class Panel:
                     self._sitting,
                     self._case,
                     self._device,
-                    self._entrants,
+                    [entrant for entrant in self._entrants if not entrant.untimeable],
                     self._examination,
                     self._expect,
                     self._loader,
@@ -119,6 +119,7 @@ class Panel:
             entrant.columns |= {
                 "prepare_seconds": said["prepare_seconds"],
                 "first_call_seconds": said["first_call_seconds"],
+                "choice": said["choice"] or None,
                 # After its first case a worker is warm.
                 "cold": entrant.loaded.pop("cold", "warm_worker"),
             }
@@ -208,7 +209,7 @@ class Panel:
 
     def _measure_memory(self) -> None:
         """Measure what a call takes at its peak, in calls that are not timed."""
-        for entrant in self._going():
+        for entrant in [entrant for entrant in self._going() if not entrant.untimeable]:
             self._sitting.observer.stage(f"memory of {entrant.name}")
             calls = 1 if entrant.call_seconds > MEMORY_SECONDS else MEMORY_CALLS
             said = entrant.ask("memory", self._plan.time_limit_seconds, calls=calls)

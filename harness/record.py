@@ -52,7 +52,7 @@ RELATION_MEANING: Final[dict[Relation, str]] = {
 #: One line for each status, for the data dictionary.
 STATUS_MEANING: Final[dict[Status, str]] = {
     Status.TIMED: "passed the gate before and after timing; the only status with times",
-    Status.CHECKED: "passed the gate and was not to be timed: `check`, or a case with nothing to compute",
+    Status.CHECKED: "passed the gate and was not to be timed: `check`, a case of size zero, a simulated device",
     Status.REJECTED: "the gate said no; `phase` says when, `reason` says where",
     Status.UNSUPPORTED: "the backend says it cannot do this case or device",
     Status.UNAVAILABLE: "the package, the compiler or the device is not here",
@@ -129,6 +129,7 @@ class Record:
     import_seconds: float | None = column("importing the backend and its framework, once per worker")
     prepare_seconds: float | None = column("`prepare_forward` or `prepare_forward_backward`")
     first_call_seconds: float | None = column("the first call, compiling included")
+    choice: str | None = column("what the backend chose for the case, in its own words: tiles, an order")
     cold: str | None = column(
         "`yes`: worker and compile caches were fresh when the cell was prepared; `warm_caches`: the caches were not; "
         "`warm_worker`: neither was the worker"

@@ -177,7 +177,8 @@ class Runner:
                 if classes.get(BASELINE) not in (None, entrant.precision_class):
                     entrant.flag("class_differs")
             elif status is None:
-                why = "there is nothing to compute" if case.empty else "only the gate was asked for"
+                why = entrant.untimeable or "only the gate was asked for"
+                why = "there is nothing to compute" if case.empty else why
                 status, reason = Status.CHECKED, f"passed the gate; not timed, because {why}"
             columns["flags"] = ";".join(entrant.flags) or None
             yield make_record(self._plan, case, device, entrant.name, status, reason, **columns)

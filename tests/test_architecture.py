@@ -108,7 +108,7 @@ def test_every_module_has_a_floor():
 SHARED = {
     *("backends.torch_tensor", "backends.jax_array", "backends.numba_tiles", "backends.contraction"),
     "backends.numpy_einsum",
-    *("backends.numba_fused", "backends.torch_contract"),
+    *("backends.numba_fused", "backends.torch_contract", "backends.triton_kernels"),
 }
 
 

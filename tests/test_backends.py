@@ -9,7 +9,13 @@ from command_line import command, environment
 
 from harness.registry import entries
 
-OURS = sorted(name for name, entry in entries().items() if entry.distribution.startswith("bilinear-bench"))
+#: Who is for GPUs alone; Triton's interpreter has tests of its own.
+FOR_GPUS = ("cupy-einsum", "flaggems", "triton-fused")
+OURS = sorted(
+    name
+    for name, entry in entries().items()
+    if entry.distribution.startswith("bilinear-bench") and name not in FOR_GPUS
+)
 #: Sizes that are all different primes, in every other dtype that a case can have.
 OTHER_DTYPES = ("7x5x3x11:float64:nobias", "7x5x3x11:float16", "7x5x3x11:bfloat16")
 #: Who has no half precision.

@@ -81,7 +81,7 @@ def test_every_planned_cell_has_one_row_with_the_right_status_whatever_its_backe
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("run", "--backend", "nonesuch"), "backend 'nonesuch' is unknown, expected one of: jax-contract"),
+        (("run", "--backend", "nonesuch"), "backend 'nonesuch' is unknown, expected one of: cupy-einsum"),
         (("run", "--suite", "nonesuch"), "nonesuch"),
         (("run", "--case", "3x4"), "case '3x4' does not read as BATCHxIN1xIN2xOUT"),
         (("run", "--case", "0x3x4x5"), "size below 1"),

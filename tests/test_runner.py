@@ -58,7 +58,7 @@ class FakeWorker:
         return answer
 
     def load(self, **_):
-        return {"available": True, "version": "fake 1", "import_seconds": 0.1, **CLOCK}
+        return {"available": True, "version": "fake 1", "import_seconds": 0.1, **CLOCK} | self.spoilt.get("loads", {})
 
     def support(self, **_):
         return {"supported": True, "workspace_bytes": self.spoilt.get("workspace_bytes", 0)}
@@ -83,6 +83,7 @@ class FakeWorker:
             "threads": threads,
             "affinity": [[0], [0]],
             "home_made": self.spoilt.get("home_made", False),
+            "choice": self.spoilt.get("chooses", ""),
             "native_bases": ["builtins.object"],
             "inputs": {name: {**given, "shape": list(shape)} for name, shape in self.case.shapes().items()},
             **self.results(self.case, 0, directory),
@@ -361,6 +362,28 @@ def test_who_seems_to_remember_answers_is_asked_again_and_cleared_if_it_was_the_
     assert records[CASE.name, "forward", "third"].status is Status.REJECTED
     checks = [name for name, do, _ in workers.log if do == "check"]
     assert (checks.count("other"), checks.count("third"), checks.count(BASELINE)) == (3, FRESH_ATTEMPTS, 1)
+
+
+def test_a_backend_whose_times_say_nothing_is_checked_twice_and_never_timed(measure):
+    records, workers, _ = measure(other={"loads": {"untimeable": "it is simulated"}})
+    row = records[CASE.name, "forward", "other"]
+    assert (row.status, row.phase, row.median_seconds) == (Status.CHECKED, "recheck", None)
+    assert row.reason == "passed the gate; not timed, because it is simulated"
+    asked = {do for name, do, _ in workers.log if name == "other"}
+    assert "check" in asked
+    assert not asked & {"warm_up", "sample", "memory"}
+    assert records[CASE.name, "forward", BASELINE].status is Status.TIMED
+
+
+def test_a_backend_whose_times_say_nothing_is_refused_what_is_wrong_with_it_all_the_same(measure):
+    records, _, _ = measure(other={"loads": {"untimeable": "it is simulated"}, "wrong_later": 1})
+    assert records[CASE.name, "forward", "other"].status is Status.REJECTED
+
+
+def test_what_a_backend_has_chosen_is_in_its_row(measure):
+    records, _, _ = measure(other={"chooses": "tiles of 4 x 2"})
+    assert records[CASE.name, "forward", "other"].choice == "tiles of 4 x 2"
+    assert records[CASE.name, "forward", BASELINE].choice is None
 
 
 def test_a_machine_that_slows_down_after_warming_up_makes_no_liar(measure):
@@ -749,7 +772,7 @@ def test_a_failure_anywhere_costs_its_own_cell_and_no_other(measure, phase, stat
 
 def test_a_wrong_backend_is_rejected_before_it_could_be_timed(measure):
     facts = {"output": {"type": "ndarray", "dtype": "float64", "shape": [3, 2], "device": "cpu"}}
-    said = {"prepare_seconds": 0.1, "first_call_seconds": 0.1, "threads": {"affinity": [0], "pools": []}}
+    said = {"prepare_seconds": 0.1, "choice": "", "first_call_seconds": 0.1, "threads": {"affinity": [0], "pools": []}}
     given = {name: {**facts["output"], "dtype": "float32", "shape": shape} for name, shape in CASE.shapes().items()}
     said |= {
         "affinity": [None, None],

@@ -68,7 +68,10 @@ def trouble(records: pd.DataFrame) -> RenderableType | None:
 
 
 def tables(records: pd.DataFrame, labels: Mapping[str, str]) -> Iterator[RenderableType]:
-    """A table for every case, mode and device, sorted by speed, with a line for every row that was not timed."""
+    """A table for every case, mode and device, sorted by speed, with a line for every row that was not timed.
+
+    Backends that are for other devices have no line in it, but one in ``elsewhere``.
+    """
     for (device, case, mode), rows in groups(records):
         title = _title(labels, case, mode, device)
         timed = _timed(rows)
@@ -102,7 +105,8 @@ def tables(records: pd.DataFrame, labels: Mapping[str, str]) -> Iterator[Rendera
                 Text(plain(_or(row["flags"]).replace(";", " "))),
             )
         parts: list[RenderableType] = [table] if table.row_count else [title]
-        parts += [_not_timed(row) for _, row in rows[rows["status"] != Status.TIMED.value].iterrows()]
+        left_out = (rows["status"] != Status.TIMED.value) & ~_elsewhere(rows)
+        parts += [_not_timed(row) for _, row in rows[left_out].iterrows()]
         yield Group(*parts, Text())
 
 
@@ -137,6 +141,18 @@ def unasked(records: pd.DataFrame) -> RenderableType | None:
     rows = records[records["status"].isin([Status.UNAVAILABLE.value, Status.UNSUPPORTED.value])]
     lines = dict.fromkeys(f"{row['backend']}: {row['status']}, {plain(row['reason'])}" for _, row in rows.iterrows())
     return Group(*(Text(line, style="dim") for line in lines)) if lines else None
+
+
+def elsewhere(records: pd.DataFrame) -> RenderableType | None:
+    """One line for every backend that is for other devices than it was asked for; None where there is none."""
+    rows = records[_elsewhere(records)]
+    lines = dict.fromkeys(f"Not on {row['device']}: {plain(row['reason'])}" for _, row in rows.iterrows())
+    return Group(*(Text(line, style="dim") for line in lines)) if lines else None
+
+
+def _elsewhere(rows: pd.DataFrame) -> pd.Series:
+    """Which rows are of backends that are not for the row's device."""
+    return (rows["status"] == Status.UNSUPPORTED.value) & rows["phase"].isin(["load"])
 
 
 def machine(peaks: Mapping[str, Any], findings: Sequence[Mapping[str, str]]) -> Iterator[RenderableType]:

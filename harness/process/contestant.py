@@ -162,6 +162,7 @@ class Contestant:
             "available": True,
             "import_seconds": import_seconds,
             "version": self._backend.version(),
+            "untimeable": loaded.timeable(device).reason,
             "tick_seconds": self._clock.tick_seconds(),
             "overhead_seconds": self._clock.overhead_seconds(),
             "threads": threads.read_back(),
@@ -232,6 +233,7 @@ class Contestant:
         given = sets[0] | parameters
         return {
             "prepare_seconds": prepare_seconds,
+            "choice": str(self.backend.choice(asked)),
             "first_call_seconds": first_call_seconds,
             "threads": threads.read_back(),
             "affinity": [self._affinity, threads.affinity()],
@@ -381,9 +383,10 @@ class Contestant:
     def check(self, variations: list[int], kind: str, directory: str) -> dict[str, Any]:
         """Call on inputs that no call has seen.
 
-        All but the last are timed one by one, in turn before and after a call on inputs in rotation that is timed alike:
-        on a busy machine the second of two calls in a row is the one that loses its CPU. The last, of the given kind, come in the memory of the rotation's first set (in a training step with weight and bias, as an
-        optimizer leaves them), and fresh memory is poisoned; the results of that call are left in ``directory``.
+        All but the last are timed one by one, in turn before and after a call on inputs in rotation that is timed
+        alike: on a busy machine the second of two calls in a row is the one that loses its CPU. The last, of the given
+        kind, come in the memory of the rotation's first set (in a training step with weight and bias, as an optimizer
+        leaves them), and fresh memory is poisoned; the results of that call are left in ``directory``.
         """
         prepared, case, wait = self.prepared, self.prepared.case, self.prepared.wait
         fresh_seconds: list[float] = []

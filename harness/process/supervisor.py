@@ -52,8 +52,8 @@ ANSWER_KEYS: Final = {
     "examine": {"answer", "operators"},
     "gradcheck": {"reason"},
     "prepare": {
-        *("prepare_seconds", "first_call_seconds", "threads", "affinity", "inputs", "native_bases", "home_made"),
-        *_RESULT_KEYS,
+        *("prepare_seconds", "choice", "first_call_seconds", "threads", "affinity"),
+        *("inputs", "native_bases", "home_made", *_RESULT_KEYS),
     },
     "exercise": {"operators", "call_seconds", "convert_seconds", "kernel_seconds", *_RESULT_KEYS},
     "changed": {"changed", "replaced"},

@@ -79,6 +79,19 @@ def test_every_row_that_was_not_timed_appears_with_its_reason(frame):
     assert "1.0 ms" in line_with(text, "fine")
 
 
+def test_backends_for_other_devices_are_told_once_and_not_below_every_table(frame):
+    for_gpus = [
+        untimed("triton", Status.UNSUPPORTED, "triton runs on cuda", phase="load", mode=mode)
+        for mode in ("forward", "forward_backward")
+    ]
+    records = frame(timed("fine", 1e-3, 1), *for_gpus, untimed("small", Status.UNSUPPORTED, "no bf16", phase="support"))
+    tables = shown(Group(*report.tables(records, {})))
+    assert "triton" not in tables
+    assert "small: unsupported, no bf16" in tables
+    assert shown(report.elsewhere(records)).strip() == "Not on cpu: triton runs on cuda"
+    assert report.elsewhere(records[records["backend"] == "fine"]) is None
+
+
 def test_winners_of_different_precision_classes_stand_apart_with_their_class(frame):
     records = frame(timed("quick", 1e-3, 1), timed("exact", 2e-3, 1), timed("like", 2e-3, 1))
     records["precision_class"] = ["tf32", "float32", "float32"]

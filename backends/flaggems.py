@@ -1,0 +1,53 @@
+"""FlagGems: the one Triton kernel for this operator that somebody else has published.
+
+Formula, one program for each element of the output::
+
+    output[b,o] = sum_ij input1[b,i] weight[o,i,j] input2[b,j] + bias[o]
+
+Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
+
+* Work: 3 b i j o flop, as products and sums of tiles of 32 x 32; no matrix unit. The weight is read b times.
+* Written between: nothing.
+* Prepared outside the clock: nothing.
+* Source: ``flag_gems.ops.bilinear`` (flagos-ai/FlagGems, pull request 5480), called as it is; forward only.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import flag_gems
+from flag_gems.ops.bilinear import bilinear
+
+from backends.torch_tensor import Formula, TorchBackend
+from harness.backend import Support
+from harness.case import Case
+
+Tensor = Any
+
+
+class FlagGems(TorchBackend):
+    """FlagGems' kernel."""
+
+    name = "flaggems"
+    devices: ClassVar[tuple[str, ...]] = ("cuda",)
+
+    def formula(self) -> Formula:
+        """FlagGems' function."""
+        return bilinear
+
+    def supports(self, case: Case) -> Support:
+        """Forward; no float64, which it would compute in float32, and no tf32, which it never uses."""
+        if case.mode != "forward":
+            return Support(False, "FlagGems has no backward for it")
+        if case.dtype == "float64" or case.precision == "tf32":
+            return Support(False, "FlagGems computes in float32, whatever it is given")
+        return super().supports(case)
+
+    def workspace_bytes(self, case: Case) -> int:
+        """None."""
+        return 0
+
+    def version(self) -> str:
+        """Versions of PyTorch and FlagGems."""
+        return f"{super().version()}, flag_gems {getattr(flag_gems, '__version__', 'unknown')}"

@@ -1,0 +1,416 @@
+"""Fused kernels for a GPU, in Triton: what lies between never leaves the chip.
+
+Formula, forward, one program for a tile of rows and one output ``o``::
+
+    T[b,j] = sum_i input1[b,i] weight[o,i,j]         a tile in registers, by tl.dot
+    output[b,o] = sum_j T[b,j] input2[b,j] + bias[o]
+
+Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
+
+* Backward, each by the same means: ``grad_input2[b,j] = sum_o grad_output[b,o] T[b,j]``, ``grad_input1`` with ``i`` and
+  ``j`` swapped, and ``grad_weight[o,i,j] = sum_b (grad_output[b,o] input1[b,i]) input2[b,j]``, one product over the
+  batch whose left operand is scaled as it is loaded.
+* Work: 2 b i j o flop forward, 6 for the step: the least there is.
+* Written between: nothing, unless a case has too few tiles to fill the chip. Then each is cut into parts, and the sums
+  of the parts, (parts, results) in the accumulator's type, are added up at the end (``PARTS_BYTES`` at most).
+* Prepared outside the clock: the tiles, tried on scratch arrays of the case's size.
+* Arithmetic: float32 is multiplied as float32 (``ieee``; Triton's own choice would be tf32), or as tf32 if the case
+  says so; the half types go in as they are. Sums are float32, or float64. Rounded to a half type are the results, and
+  for grad_weight the scaled input1; T is not, so half types come out closer than nn.Bilinear's.
+
+Under Triton's interpreter (``TRITON_INTERPRET=1``) all of it runs on a CPU, to be checked there and not to be timed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Final
+
+import torch
+import triton
+import triton.language as tl
+
+from backends.torch_tensor import TorchBackend
+from backends.triton_kernels import (
+    forward_kernel,
+    forward_of_small_pages_kernel,
+    grad_input_kernel,
+    grad_weight_kernel,
+)
+from harness.backend import Kernel, Support
+from harness.case import Case
+
+Tensor = Any
+#: tl.dot wants at least this many rows, columns and terms.
+LEAST_EDGE: Final = 16
+#: Memory for the sums of parts, in bytes.
+PARTS_BYTES: Final = 64 * 2**20
+#: Programs for each multiprocessor below which a case is cut into parts: one to compute while another waits.
+PROGRAMS: Final = 2
+#: What the interpreter makes believe, so that small cases are cut there, too.
+INTERPRETED_PROCESSORS: Final = 4
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tile:
+    """What one program computes at a time.
+
+    Attributes:
+        rows: Of the product's left operand.
+        columns: Of its right operand.
+        depth: Terms that are loaded together.
+        warps: Warps of a program.
+        stages: Loads in flight.
+    """
+
+    rows: int
+    columns: int
+    depth: int
+    warps: int
+    stages: int
+
+    def __str__(self) -> str:
+        return f"{self.rows}x{self.columns}x{self.depth}/{self.warps}w{self.stages}s"
+
+
+#: Shapes that are worth a try, largest first: large tiles load less, small ones fill a chip with little work.
+TILES: Final = (
+    Tile(128, 128, 32, 8, 3),
+    Tile(128, 128, 64, 8, 3),
+    Tile(128, 64, 32, 4, 3),
+    Tile(64, 128, 32, 4, 3),
+    Tile(64, 64, 32, 4, 4),
+    Tile(64, 32, 32, 4, 4),
+    Tile(32, 64, 32, 4, 4),
+    Tile(32, 32, 32, 2, 4),
+    Tile(16, 64, 64, 4, 4),
+    Tile(16, 32, 32, 2, 4),
+    Tile(16, 16, 16, 1, 4),
+)
+#: Of a tile's sums, for each warp: 64 registers a thread, a quarter of what it may have.
+MOST_BYTES: Final = 64 * 4 * 32
+#: Of those that fit a case, so many are tried.
+TRIED: Final = 5
+
+
+def interpreted() -> bool:
+    """Whether Triton's interpreter runs the kernels, on a CPU; settled when Triton was imported."""
+    return not isinstance(forward_kernel, triton.JITFunction)
+
+
+class TritonFused(TorchBackend):
+    """One kernel forward, three backward."""
+
+    name = "triton-fused"
+    devices: ClassVar[tuple[str, ...]] = ("cuda", "cpu") if interpreted() else ("cuda",)
+
+    def __init__(self, device: str = "cuda") -> None:
+        super().__init__(device)
+        self._chosen: dict[Case, str] = {}
+
+    @classmethod
+    def available(cls, device: str) -> Support:
+        """Whether PyTorch sees the device, or the interpreter stands in for one."""
+        if device == "cuda" and interpreted():
+            return Support(False, "Triton's interpreter runs on a CPU: unset TRITON_INTERPRET for the GPU")
+        return super().available(device)
+
+    @classmethod
+    def timeable(cls, device: str) -> Support:
+        """Not in the interpreter, where a tile takes as long as NumPy needs for it."""
+        if interpreted():
+            return Support(False, "Triton's interpreter shows what is computed, not how fast: unset TRITON_INTERPRET")
+        return Support(True)
+
+    def supports(self, case: Case) -> Support:
+        """All dtypes; tf32 on a GPU."""
+        if case.dtype == "bfloat16" and interpreted():
+            return Support(False, "Triton's interpreter multiplies the bits of bfloat16 as integers")
+        return super().supports(case)
+
+    def workspace_bytes(self, case: Case) -> int:
+        """The sums of parts; an upper figure."""
+        return 4 * PARTS_BYTES
+
+    def version(self) -> str:
+        """Versions of PyTorch and Triton."""
+        return f"{super().version()}, triton {triton.__version__}" + (", interpreted" if interpreted() else "")
+
+    def choice(self, case: Case) -> str:
+        """The tiles of each kernel: rows x columns x depth / warps, stages."""
+        return self._chosen.get(case, "")
+
+    def prepare_forward(self, case: Case, weight: Tensor, bias: Tensor | None) -> Kernel:
+        """Try the tiles."""
+        arithmetic = Arithmetic.of(case)
+        tile = _fastest(case, self.device, "forward")
+        self._chosen[case] = f"forward {tile}"
+
+        def kernel(input1: Tensor, input2: Tensor) -> Tensor:
+            return forward(input1, input2, weight, bias, tile, arithmetic)
+
+        return kernel
+
+    def prepare_forward_backward(self, case: Case) -> FusedStep:  # type: ignore[override]  # no autograd in it
+        """Try the tiles of all kernels."""
+        tiles = {job: _fastest(case, self.device, job) for job in JOBS}
+        self._chosen[case] = ", ".join(f"{job} {tile}" for job, tile in tiles.items())
+        return FusedStep(tiles, Arithmetic.of(case))
+
+
+class FusedStep:
+    """A training step.
+
+    Args:
+        tiles: By the name of the job.
+        arithmetic: Of the products.
+    """
+
+    def __init__(self, tiles: dict[str, Tile], arithmetic: Arithmetic) -> None:
+        self._tiles = tiles
+        self._arithmetic = arithmetic
+        self._saved: tuple[Tensor, Tensor, Tensor, Tensor | None] | None = None
+
+    def forward(self, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return output (b, o)."""
+        self._saved = input1, input2, weight, bias
+        return forward(input1, input2, weight, bias, self._tiles["forward"], self._arithmetic)
+
+    def backward(self, grad_output: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Return the gradients of input1 (b, i), input2 (b, j), weight (o, i, j), bias (o,) or None."""
+        if self._saved is None:
+            raise RuntimeError("backward without a forward: call forward first")
+        (input1, input2, weight, bias), self._saved = self._saved, None
+        found = (
+            grad_input(input2, grad_output, weight, 1, self._tiles["grad_input1"], self._arithmetic),
+            grad_input(input1, grad_output, weight, 2, self._tiles["grad_input2"], self._arithmetic),
+            grad_weight(input1, input2, grad_output, self._tiles["grad_weight"], self._arithmetic),
+        )
+        return *found, None if bias is None else grad_output.sum(0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """How products are computed.
+
+    Attributes:
+        precision: What tl.dot does with float32: ``ieee`` or ``tf32``.
+        accumulator: The type of sums.
+        total: The same, as PyTorch calls it.
+    """
+
+    precision: str
+    accumulator: Any
+    total: torch.dtype
+
+    @classmethod
+    def of(cls, case: Case) -> Arithmetic:
+        """Return what a case asks for."""
+        double = case.dtype == "float64"
+        return cls(case.precision, tl.float64 if double else tl.float32, torch.float64 if double else torch.float32)
+
+
+def forward(
+    input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None, tile: Tile, arithmetic: Arithmetic
+) -> Tensor:
+    """Return output (b, o) of input1 (b, i), input2 (b, j), weight (o, i, j) and bias (o,) or None."""
+    (batch, in1), in2, out = input1.shape, input2.shape[1], weight.shape[0]
+    row_tiles, column_tiles = _tiles(batch, tile.rows), _tiles(in2, tile.columns)
+    if in1 <= tile.depth and in2 <= tile.columns:
+        return _forward_of_small_pages(input1, input2, weight, bias, tile, arithmetic)
+    feature_tiles = _tiles(in1, tile.depth)
+    programs = row_tiles * out
+    most = _most_parts(input1, programs, batch * out, arithmetic)
+    columns_each = _each(column_tiles, most)
+    column_parts = _tiles(column_tiles, columns_each)
+    features_each = _each(feature_tiles, most // column_parts)
+    parts = column_parts * _tiles(feature_tiles, features_each)
+
+    def launch(target: Tensor) -> None:
+        forward_kernel[(programs * parts,)](
+            *(input1, input2, weight, weight if bias is None else bias, target),
+            *(batch, in1, in2, out, in1 * in2, column_parts, columns_each, features_each),
+            **_meta(tile, arithmetic),
+            HAS_BIAS=bias is not None and parts == 1,
+        )
+
+    summed = _summed(launch, (batch, out), parts, input1, arithmetic)
+    return summed if bias is None or parts == 1 else (summed + bias).to(input1.dtype)
+
+
+def _forward_of_small_pages(
+    input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None, tile: Tile, arithmetic: Arithmetic
+) -> Tensor:
+    """The same for pages of the weight that fit into a tile."""
+    (batch, in1), in2, out = input1.shape, input2.shape[1], weight.shape[0]
+    row_tiles = _tiles(batch, tile.rows)
+    outs_each = _each(out, -(-PROGRAMS * _processors(input1.device) // row_tiles))
+    target = input1.new_empty((batch, out))
+    if target.numel():
+        forward_of_small_pages_kernel[(row_tiles * _tiles(out, outs_each),)](
+            *(input1, input2, weight, weight if bias is None else bias, target),
+            *(batch, in1, in2, out, in1 * in2, outs_each),
+            **_meta(tile, arithmetic),
+            HAS_BIAS=bias is not None,
+        )
+    return target
+
+
+def grad_input(
+    other: Tensor, grad_output: Tensor, weight: Tensor, which: int, tile: Tile, arithmetic: Arithmetic
+) -> Tensor:
+    """Return the gradient of input1 (``which`` 1) or input2 (2), from the other input."""
+    out, in1, in2 = weight.shape
+    kept, strides = (in1, (1, in2)) if which == 1 else (in2, (in2, 1))
+    batch, contracted = other.shape
+    programs = _tiles(batch, tile.rows) * _tiles(kept, tile.columns)
+    outs_each = _each(out, _most_parts(other, programs, batch * kept, arithmetic))
+    parts = _tiles(out, outs_each)
+
+    def launch(target: Tensor) -> None:
+        grad_input_kernel[(programs * parts,)](
+            *(other, grad_output, weight, target),
+            *(batch, contracted, kept, out, in1 * in2, *strides, outs_each),
+            **_meta(tile, arithmetic),
+            ONE_TILE=contracted <= tile.depth,
+        )
+
+    return _summed(launch, (batch, kept), parts, other, arithmetic)
+
+
+def grad_weight(input1: Tensor, input2: Tensor, grad_output: Tensor, tile: Tile, arithmetic: Arithmetic) -> Tensor:
+    """Return the gradient of the weight (o, i, j)."""
+    (batch, in1), in2, out = input1.shape, input2.shape[1], grad_output.shape[1]
+    programs = _tiles(in1, tile.rows) * _tiles(in2, tile.columns) * out
+    row_tiles = _tiles(batch, tile.depth)
+    rows_each = _each(row_tiles, _most_parts(input1, programs, out * in1 * in2, arithmetic))
+    parts = _tiles(row_tiles, rows_each)
+
+    def launch(target: Tensor) -> None:
+        grad_weight_kernel[(programs * parts,)](
+            *(input1, input2, grad_output, target),
+            *(batch, in1, in2, out, in1 * in2, rows_each),
+            **_meta(tile, arithmetic),
+        )
+
+    return _summed(launch, (out, in1, in2), parts, input1, arithmetic)
+
+
+def _summed(
+    launch: Callable[[Tensor], None], shape: tuple[int, ...], parts: int, like: Tensor, arithmetic: Arithmetic
+) -> Tensor:
+    """Launch; into the result itself, or with parts into sums that are added up."""
+    target = like.new_empty(shape)
+    if target.numel() == 0:
+        return target
+    if parts == 1:
+        launch(target)
+        return target
+    sums = like.new_empty((parts, *shape), dtype=arithmetic.total)
+    launch(sums)
+    return sums.sum(0).to(like.dtype)
+
+
+def _meta(tile: Tile, arithmetic: Arithmetic) -> dict[str, Any]:
+    """What a kernel is compiled for."""
+    return {
+        "ROWS": tile.rows,
+        "COLUMNS": tile.columns,
+        "DEPTH": tile.depth,
+        "ACCUMULATOR": arithmetic.accumulator,
+        "PRECISION": arithmetic.precision,
+        "num_warps": tile.warps,
+        "num_stages": tile.stages,
+    }
+
+
+def _tiles(size: int, edge: int) -> int:
+    """How many tiles cover a size; one where there is nothing, so that zeros are written."""
+    return max(1, -(-size // edge))
+
+
+def _each(tiles: int, parts: int) -> int:
+    """How many tiles each part has, if there shall be at most so many parts."""
+    return max(1, -(-tiles // max(1, parts)))
+
+
+def _most_parts(like: Tensor, programs: int, results: int, arithmetic: Arithmetic) -> int:
+    """Into how many parts each program's work may be cut: enough to fill the chip, within ``PARTS_BYTES``."""
+    wanted = PROGRAMS * _processors(like.device) // max(1, programs)
+    return max(1, min(wanted, PARTS_BYTES // max(1, results * arithmetic.total.itemsize)))
+
+
+@functools.cache
+def _processors(device: torch.device) -> int:
+    if device.type != "cuda":
+        return INTERPRETED_PROCESSORS
+    count: int = torch.cuda.get_device_properties(device).multi_processor_count
+    return count
+
+
+#: The kernels of a step, by the sizes that a tile's rows, columns and depth lie along.
+JOBS: Final[dict[str, Callable[[Case], tuple[int, int, int]]]] = {
+    "forward": lambda case: (case.batch, case.in2_features, case.in1_features),
+    "grad_input1": lambda case: (case.batch, case.in1_features, case.in2_features),
+    "grad_input2": lambda case: (case.batch, case.in2_features, case.in1_features),
+    "grad_weight": lambda case: (case.in1_features, case.in2_features, case.batch),
+}
+
+
+def candidates(sizes: tuple[int, int, int], itemsize: int) -> Sequence[Tile]:
+    """Tiles for a product of these rows, columns and depth: none wider than what it lies along, largest first."""
+    edges = [max(LEAST_EDGE, triton.next_power_of_2(size)) for size in sizes]
+    fitted = [
+        dataclasses.replace(
+            tile,
+            rows=min(tile.rows, edges[0]),
+            columns=min(tile.columns, edges[1]),
+            # As many bytes whatever the type: what is in flight has to fit into shared memory.
+            depth=max(LEAST_EDGE, min(tile.depth * 4 // itemsize, edges[2])),
+        )
+        for tile in TILES
+    ]
+    # A larger tile that was cut down may have become another one.
+    unlike = [tile for tile in dict.fromkeys(fitted) if tile.rows * tile.columns * itemsize <= MOST_BYTES * tile.warps]
+    return sorted(unlike, key=lambda tile: -tile.rows * tile.columns)[:TRIED]
+
+
+@functools.lru_cache(256)
+def _fastest(case: Case, device: str, job: str) -> Tile:
+    """Try the candidates on scratch arrays; take the smallest where nothing can be timed."""
+    tiles = candidates(JOBS[job](case), case.itemsize)
+    if interpreted() or case.empty:
+        return tiles[-1]
+    arithmetic = Arithmetic.of(case)
+    scratch = {
+        name: torch.randn(shape, device=device).to(getattr(torch, case.dtype)) for name, shape in case.shapes().items()
+    }
+    one, two, weight = scratch["input1"], scratch["input2"], scratch["weight"]
+    gradient = torch.randn((case.batch, case.out_features), device=device).to(one.dtype)
+    run: dict[str, Callable[[Tile], Tensor]] = {
+        "forward": lambda tile: forward(one, two, weight, scratch.get("bias"), tile, arithmetic),
+        "grad_input1": lambda tile: grad_input(two, gradient, weight, 1, tile, arithmetic),
+        "grad_input2": lambda tile: grad_input(one, gradient, weight, 2, tile, arithmetic),
+        "grad_weight": lambda tile: grad_weight(one, two, gradient, tile, arithmetic),
+    }
+    seconds = {tile: _seconds(functools.partial(run[job], tile)) for tile in tiles}
+    return min(seconds, key=lambda tile: seconds[tile])
+
+
+def _seconds(call: Callable[[], Tensor]) -> float:
+    """The median of a few calls on the device; infinite for a tile that the device has no room for."""
+    try:
+        call()
+    except triton.runtime.errors.OutOfResources:
+        return math.inf
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(8)]
+    for event in events:
+        event.record()
+        call()
+    events[-1].synchronize()
+    steps = sorted(before.elapsed_time(after) for before, after in itertools.pairwise(events))
+    return float(steps[len(steps) // 2])

@@ -1,0 +1,241 @@
+"""The kernels of ``triton-fused``; what they compute, and how they are launched, is in ``triton_fused.py``.
+
+Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features. All arrays are contiguous. Programs come
+in one row, since only that axis of a grid may be long. Whatever lies outside an array is loaded as zero.
+"""
+
+# No annotations from __future__: Triton reads them, and they name what is settled when a kernel is compiled.
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def forward_kernel(
+    input1,  # (b, i)
+    input2,  # (b, j)
+    weight,  # (o, i, j)
+    bias,  # (o,), or anything without HAS_BIAS
+    target,  # (b, o), or with parts (parts, b, o) in the accumulator's type
+    batch,
+    in1,
+    in2,
+    out,
+    page,  # in1 * in2
+    column_parts,  # parts along j; programs come as (part along i, part along j, o, tile of rows), the last fastest
+    columns_each,  # tiles along j of a part
+    features_each,  # tiles along i of a part
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
+    ACCUMULATOR: tl.constexpr,
+    PRECISION: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+):
+    """One output of a tile of rows, or one part of its sum."""
+    program = tl.program_id(0)
+    row_tiles = tl.cdiv(batch, ROWS)
+    o = ((program // row_tiles) % out).to(tl.int64)
+    part = program // (row_tiles * out)
+    first_column, first_feature = (part % column_parts) * columns_each, (part // column_parts) * features_each
+    # An array may have more than 2^31 elements, a tile has not: 64 bits for where it starts, 32 within it.
+    start = ((program % row_tiles) * ROWS).to(tl.int64)
+    row = tl.arange(0, ROWS)
+    there = row < batch - start
+    input1 += start * in1
+    input2 += start * in2
+    weight += o * page
+    total = tl.zeros([ROWS], ACCUMULATOR)
+    for column_tile in range(first_column, tl.minimum(first_column + columns_each, tl.cdiv(in2, COLUMNS))):
+        columns = column_tile * COLUMNS + tl.arange(0, COLUMNS)
+        tile = tl.zeros([ROWS, COLUMNS], ACCUMULATOR)
+        for feature_tile in range(first_feature, tl.minimum(first_feature + features_each, tl.cdiv(in1, DEPTH))):
+            first = feature_tile * DEPTH
+            feature = tl.arange(0, DEPTH)
+            left = tl.load(
+                input1 + first + (row[:, None] * in1 + feature[None, :]),
+                mask=there[:, None] & (feature[None, :] < in1 - first),
+                other=0.0,
+            )
+            right = tl.load(
+                weight + tl.cast(first, tl.int64) * in2 + (feature[:, None] * in2 + columns[None, :]),
+                mask=(feature[:, None] < in1 - first) & (columns[None, :] < in2),
+                other=0.0,
+            )
+            tile = tl.dot(left, right, tile, input_precision=PRECISION, out_dtype=ACCUMULATOR)
+        inside = there[:, None] & (columns[None, :] < in2)
+        factor = tl.load(input2 + (row[:, None] * in2 + columns[None, :]), mask=inside, other=0.0)
+        # Outside, an infinite input1 has made NaN of the zeros.
+        total += tl.sum(tl.where(inside, tile * factor.to(ACCUMULATOR), 0.0), axis=1)
+    if HAS_BIAS:
+        total += tl.load(bias + o).to(ACCUMULATOR)
+    place = target + (part.to(tl.int64) * batch + start) * out + o + row * out
+    tl.store(place, total.to(target.dtype.element_ty), mask=there)
+
+
+@triton.jit
+def forward_of_small_pages_kernel(
+    input1,  # (b, i)
+    input2,  # (b, j)
+    weight,  # (o, i, j), i and j no more than a tile has
+    bias,  # (o,), or anything without HAS_BIAS
+    target,  # (b, o)
+    batch,
+    in1,
+    in2,
+    out,
+    page,
+    outs_each,  # outputs of a program
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
+    ACCUMULATOR: tl.constexpr,
+    PRECISION: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+):
+    """Several outputs of a tile of rows.
+
+    With one tile of work for an output, loading the inputs would take longest: they stay, and several pages pass by.
+    """
+    program = tl.program_id(0)
+    row_tiles = tl.cdiv(batch, ROWS)
+    start, first_out = ((program % row_tiles) * ROWS).to(tl.int64), (program // row_tiles) * outs_each
+    row, feature, column = tl.arange(0, ROWS), tl.arange(0, DEPTH), tl.arange(0, COLUMNS)
+    there = row < batch - start
+    inside = there[:, None] & (column[None, :] < in2)
+    left = tl.load(
+        input1 + start * in1 + (row[:, None] * in1 + feature[None, :]),
+        mask=there[:, None] & (feature[None, :] < in1),
+        other=0.0,
+    )
+    factor = tl.load(input2 + start * in2 + (row[:, None] * in2 + column[None, :]), mask=inside, other=0.0)
+    factor = factor.to(ACCUMULATOR)
+    weight += first_out.to(tl.int64) * page
+    target += start * out
+    for o in range(first_out, tl.minimum(first_out + outs_each, out)):
+        right = tl.load(
+            weight + (feature[:, None] * in2 + column[None, :]),
+            mask=(feature[:, None] < in1) & (column[None, :] < in2),
+            other=0.0,
+        )
+        tile = tl.dot(left, right, input_precision=PRECISION, out_dtype=ACCUMULATOR)
+        total = tl.sum(tl.where(inside, tile * factor, 0.0), axis=1)
+        if HAS_BIAS:
+            total += tl.load(bias + o).to(ACCUMULATOR)
+        tl.store(target + o + row * out, total.to(target.dtype.element_ty), mask=there)
+        weight += page
+
+
+@triton.jit
+def grad_input_kernel(
+    other,  # (b, c): the other input
+    grad_output,  # (b, o)
+    weight,  # (o, i, j)
+    target,  # (b, k), or with parts (parts, b, k) in the accumulator's type
+    batch,
+    contracted,  # columns of the other input: c
+    kept,  # columns of the gradient: k
+    out,
+    page,
+    contracted_stride,  # of the weight along c
+    kept_stride,  # of the weight along k
+    outs_each,  # outputs of a part
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
+    ACCUMULATOR: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ONE_TILE: tl.constexpr,  # the other input has no more columns than a tile: it is loaded once
+):
+    """A tile of an input's gradient, over all outputs or a part of them."""
+    program = tl.program_id(0)
+    row_tiles, column_tiles = tl.cdiv(batch, ROWS), tl.cdiv(kept, COLUMNS)
+    part = program // (row_tiles * column_tiles)
+    start = ((program % row_tiles) * ROWS).to(tl.int64)
+    first_column = ((program // row_tiles) % column_tiles) * COLUMNS
+    row, column, term = tl.arange(0, ROWS), tl.arange(0, COLUMNS), tl.arange(0, DEPTH)
+    there, inside = row < batch - start, column < kept - first_column
+    other += start * contracted
+    grad_output += start * out
+    weight += (part * outs_each).to(tl.int64) * page + first_column.to(tl.int64) * kept_stride
+    total = tl.zeros([ROWS, COLUMNS], ACCUMULATOR)
+    if ONE_TILE:
+        left = tl.load(
+            other + (row[:, None] * contracted + term[None, :]),
+            mask=there[:, None] & (term[None, :] < contracted),
+            other=0.0,
+        )
+    for o in range(part * outs_each, tl.minimum((part + 1) * outs_each, out)):
+        tile = tl.zeros([ROWS, COLUMNS], ACCUMULATOR)
+        for term_tile in range(tl.cdiv(contracted, DEPTH)):
+            first = term_tile * DEPTH
+            if not ONE_TILE:
+                left = tl.load(
+                    other + first + (row[:, None] * contracted + term[None, :]),
+                    mask=there[:, None] & (term[None, :] < contracted - first),
+                    other=0.0,
+                )
+            right = tl.load(
+                weight
+                + tl.cast(first, tl.int64) * contracted_stride
+                + (term[:, None] * contracted_stride + column[None, :] * kept_stride),
+                mask=(term[:, None] < contracted - first) & inside[None, :],
+                other=0.0,
+            )
+            tile = tl.dot(left, right, tile, input_precision=PRECISION, out_dtype=ACCUMULATOR)
+        scale = tl.load(grad_output + o + row * out, mask=there, other=0.0).to(ACCUMULATOR)
+        total += scale[:, None] * tile
+        weight += page
+    place = target + (part.to(tl.int64) * batch + start) * kept + first_column + (row[:, None] * kept + column[None, :])
+    tl.store(place, total.to(target.dtype.element_ty), mask=there[:, None] & inside[None, :])
+
+
+@triton.jit
+def grad_weight_kernel(
+    input1,  # (b, i)
+    input2,  # (b, j)
+    grad_output,  # (b, o)
+    target,  # (o, i, j), or with parts (parts, o, i, j) in the accumulator's type
+    batch,
+    in1,
+    in2,
+    out,
+    page,
+    rows_each,  # tiles of the batch of a part
+    ROWS: tl.constexpr,  # along i
+    COLUMNS: tl.constexpr,  # along j
+    DEPTH: tl.constexpr,  # along the batch
+    ACCUMULATOR: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """A tile of one page of the weight's gradient, over the batch or a part of it.
+
+    Outputs change fastest: programs that run together share their tiles of the inputs.
+    """
+    program = tl.program_id(0)
+    feature_tiles, column_tiles = tl.cdiv(in1, ROWS), tl.cdiv(in2, COLUMNS)
+    o = (program % out).to(tl.int64)
+    tile = (program // out) % (feature_tiles * column_tiles)
+    part = program // (out * feature_tiles * column_tiles)
+    first_feature, first_column = (tile // column_tiles) * ROWS, (tile % column_tiles) * COLUMNS
+    feature, column, row = tl.arange(0, ROWS), tl.arange(0, COLUMNS), tl.arange(0, DEPTH)
+    with_feature, with_column = feature < in1 - first_feature, column < in2 - first_column
+    total = tl.zeros([ROWS, COLUMNS], ACCUMULATOR)
+    for row_tile in range(part * rows_each, tl.minimum((part + 1) * rows_each, tl.cdiv(batch, DEPTH))):
+        first = tl.cast(row_tile * DEPTH, tl.int64)
+        there = row < batch - first
+        scale = tl.load(grad_output + first * out + o + row * out, mask=there, other=0.0).to(ACCUMULATOR)
+        left = tl.load(
+            input1 + first * in1 + first_feature + (row[None, :] * in1 + feature[:, None]),
+            mask=there[None, :] & with_feature[:, None],
+            other=0.0,
+        )
+        right = tl.load(
+            input2 + first * in2 + first_column + (row[:, None] * in2 + column[None, :]),
+            mask=there[:, None] & with_column[None, :],
+            other=0.0,
+        )
+        scaled = (left.to(ACCUMULATOR) * scale[None, :]).to(left.dtype)
+        total = tl.dot(scaled, right, total, input_precision=PRECISION, out_dtype=ACCUMULATOR)
+    place = target + (part.to(tl.int64) * out + o) * page + first_feature.to(tl.int64) * in2 + first_column
+    inside = with_feature[:, None] & with_column[None, :]
+    tl.store(place + (feature[:, None] * in2 + column[None, :]), total.to(target.dtype.element_ty), mask=inside)

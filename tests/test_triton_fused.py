@@ -1,0 +1,120 @@
+"""The Triton kernels without a GPU: interpreted, they are right; compiled for one, they are what they say."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from command_line import BRIEF, ROOT, command, environment
+
+pytest.importorskip("triton", reason="Triton is not installed")
+
+#: In a process of its own, since Triton settles at import whether it interprets.
+INTERPRETED = """
+import dataclasses, itertools
+import numpy as np
+from backends import triton_fused as fused
+from harness.case import Case
+from harness.correctness import reference
+from harness.correctness.inputs import make_inputs
+
+assert fused.interpreted()
+sizes = [(5, 7, 9, 3), (33, 20, 30, 4), (1, 35, 18, 6), (70, 17, 40, 2), (19, 1, 1, 5), (0, 3, 4, 2), (3, 3, 4, 0)]
+tiles = [fused.Tile(16, 16, 16, 1, 1), fused.Tile(32, 16, 32, 1, 1)]
+dtypes = itertools.cycle(["float32", "float64", "float16"])
+for each, tile in itertools.product(sizes, tiles):
+    dtype = next(dtypes)
+    case = Case(*each, dtype=dtype, mode="forward_backward")
+    made = make_inputs(case)
+    backend = fused.TritonFused("cpu")
+    given = {name: backend.to_device(array, dtype) for name, array in made.items()}
+    step = fused.FusedStep(dict.fromkeys(fused.JOBS, tile), fused.Arithmetic.of(case))
+    results = step.forward(*(given[name] for name in ("input1", "input2", "weight", "bias"))),
+    results += step.backward(given["grad_output"])
+    expected, scales = reference.expected(case, made), reference.scales(case, made)
+    for name, got in zip(case.result_shapes(), results, strict=True):
+        right, scale = expected[name].numpy(), scales[name].numpy()
+        assert got.shape == right.shape and str(got.dtype) == f"torch.{dtype}"
+        bound = 40 * np.finfo(dtype).eps * scale + np.finfo(dtype).tiny
+        assert (np.abs(backend.to_numpy(got) - right) <= bound).all(), (case.name, tile, name)
+    print("right", case.name, tile)
+"""
+
+COMPILED = """
+import itertools, sys
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from backends import triton_fused as fused, triton_kernels as kernels
+
+POINTERS = {"float32": "*fp32", "float64": "*fp64", "float16": "*fp16", "bfloat16": "*bf16"}
+ARRAYS = ("input1", "input2", "weight", "bias", "target", "other", "grad_output")
+KERNELS = [
+    *(kernels.forward_kernel, kernels.forward_of_small_pages_kernel),
+    *(kernels.grad_input_kernel, kernels.grad_weight_kernel),
+]
+
+def compiled(kernel, dtype, precision, tile, capability):
+    total = fused.tl.float64 if dtype == "float64" else fused.tl.float32
+    constants = {"ROWS": tile.rows, "COLUMNS": tile.columns, "DEPTH": tile.depth, "ACCUMULATOR": total}
+    constants |= {"PRECISION": precision, "HAS_BIAS": True, "ONE_TILE": False}
+    constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
+    signature = {name: "constexpr" if name in constants else "i32" for name in kernel.arg_names}
+    signature |= {name: POINTERS[dtype] for name in kernel.arg_names if name in ARRAYS}
+    source = ASTSource(kernel, signature, {(kernel.arg_names.index(name),): value for name, value in constants.items()})
+    options = {"num_warps": tile.warps, "num_stages": tile.stages}
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options).asm["ptx"]
+
+for capability, dtype, precision in [
+    *((80, "float32", "tf32"), (80, "bfloat16", "ieee")),
+    *((90, "float32", "ieee"), (90, "float32", "tf32"), (90, "bfloat16", "ieee")),
+]:
+    tile = fused.candidates((64, 64, 64), 2 if dtype == "bfloat16" else 4)[0]
+    for kernel in KERNELS:
+        text = compiled(kernel, dtype, precision, tile, capability)
+        matrix_unit = "mma" in text
+        assert matrix_unit == ((dtype, precision) != ("float32", "ieee")), (kernel, dtype, precision, capability)
+        assert ("tf32" in text) == (precision == "tf32"), (kernel, dtype, precision, capability)
+        print("compiled", kernel.__name__, dtype, precision, capability)
+"""
+
+
+def run(program: str, **variables: str) -> list[str]:
+    """What a program prints, line by line."""
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.splitlines()
+
+
+def test_whatever_the_sizes_tiles_and_parts_the_interpreted_kernels_are_right():
+    assert len(run(INTERPRETED, TRITON_INTERPRET="1")) == 7 * 2
+
+
+def test_the_kernels_compile_for_ampere_and_hopper_and_multiply_float32_as_tf32_only_where_it_is_asked_for(tmp_path):
+    assert len(run(COMPILED, TRITON_CACHE_DIR=str(tmp_path))) == 4 * 5
+
+
+def test_interpreted_it_passes_the_gate_and_is_not_timed(tmp_path):
+    ended = subprocess.run(
+        command(
+            *("run", "--backend", "triton-fused", "--device", "cpu", "--mode", "forward", "--case", "7x5x3x11"),
+            *("--out", str(tmp_path / "run"), "--budget", "1", *BRIEF),
+        ),
+        cwd=tmp_path,
+        env=environment(TRITON_INTERPRET="1"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    (line,) = [line for line in ended.stdout.splitlines() if "- triton-fused" in line]
+    assert "checked, passed the gate; not timed, because Triton's interpreter shows what is computed" in line
