@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics as python_statistics
 from typing import Final
 
-from harness import measurement
+from harness import device_times, measurement
 from harness.case import Case
 from harness.correctness import gate
 from harness.entrant import Entrant
@@ -88,6 +88,9 @@ class Panel:
                 ).run()
                 self._measure_memory()
             self._gate_again()
+            if processes and self._device != "cpu":
+                # Last of all: a call that cannot be captured may leave its process in pieces.
+                device_times.measure(self._sitting, self._case, self._device, self._going(), max(processes.values()))
         except NoReference as error:
             for entrant in self._going():
                 entrant.end(error.status, error.reason)

@@ -153,9 +153,14 @@ class Record:
         "median of `forward` alone, from samples of its own (`forward_backward` only)"
     )
     backward_seconds: float | None = column("median_seconds - forward_seconds (`forward_backward` only)")
-    queued_seconds: float | None = column("time of a call with one synchronisation a sample (not measured yet: empty)")
-    device_seconds: float | None = column("time of a call by device events (not measured yet: empty)")
-    graph_seconds: float | None = column("time of a call replayed from a CUDA graph (not measured yet: empty)")
+    queued_seconds: float | None = column("time of a call where many share one synchronisation; `cuda` only")
+    device_seconds: float | None = column(
+        "time of a call on the device, between two events, launched while the device was busy with something else; "
+        "`cuda` only, and not for JAX, which shows no events"
+    )
+    graph_seconds: float | None = column(
+        "time of a call replayed from a CUDA graph, where it can be captured: its work without its launches"
+    )
     baseline: str | None = column("the speed denominator: nn.Bilinear in the case's dtype on the case's device")
     baseline_median_seconds: float | None = column("the baseline's median over the same blocks")
     speedup: float | None = column(
@@ -243,7 +248,8 @@ class Sample:
     device: str = key_column("`cpu` or `cuda`")
     backend: str = key_column("the implementation")
     phase: str = key_column(
-        "`warmup` (before the blocks, in no statistic), `call` (the kernel) or `forward` (of a step)"
+        "`warmup` (before the blocks, in no statistic), `call` (the kernel) or `forward` (of a step); on a GPU `queued`, "
+        "`device` and `graph`, outside the blocks"
     )
     process: int = key_column("which of the group's processes it was measured in, from 0; a fresh one each")
     block: int | None = column("number of the block, from 0; empty for warmup. Samples of a block belong together")

@@ -121,7 +121,7 @@ class FakeWorker:
             with np.errstate(over="ignore"):
                 np.save(Path(directory) / f"{name}.npy", spoilt.astype(np.float32))
         shapes = case.result_shapes()
-        fact = {"type": "numpy.ndarray", "dtype": "float32", "device": "cpu"}
+        fact = {"type": "numpy.ndarray", "dtype": "float32", "device": self.spoilt.get("returned_on", "cpu")}
         return {
             "native_type": "numpy.ndarray",
             "facts": {name: {**fact, "shape": list(shape)} for name, shape in shapes.items()},
@@ -134,6 +134,12 @@ class FakeWorker:
 
     def place(self, kernel):
         return {}
+
+    def device_times(self, calls, call_seconds, repeats):
+        times = {"queued_seconds": 0.9, "device_seconds": 0.25, "graph_seconds": 0.3} | self.spoilt.get("device", {})
+        each = {name: 1 if name == "device_seconds" else calls for name in times}
+        told = {name: [share * self.call_seconds * each[name]] * repeats for name, share in times.items() if share}
+        return dict.fromkeys(times, []) | told | {"absent": {}}
 
     def memory(self, calls):
         return {"peak_bytes": self.spoilt.get("peak_bytes", 2**20)}
@@ -240,6 +246,7 @@ def measure(tmp_path):
         target=0.02,
         peaks=(),
         backends=None,
+        device="cpu",
         **spoilt,
     ):
         states = spoilt.pop("states", itertools.repeat(QUIET))
@@ -252,7 +259,7 @@ def measure(tmp_path):
             suite="suite",
             cases=cases or (CASE,),
             backends={name: Entry(name, "m:C", (), "test 1") for name in names},
-            devices=("cpu",),
+            devices=(device,),
             threads=1,
             budget_seconds=budget,
             processes=processes,
@@ -362,6 +369,47 @@ def test_who_seems_to_remember_answers_is_asked_again_and_cleared_if_it_was_the_
     assert records[CASE.name, "forward", "third"].status is Status.REJECTED
     checks = [name for name, do, _ in workers.log if do == "check"]
     assert (checks.count("other"), checks.count("third"), checks.count(BASELINE)) == (3, FRESH_ATTEMPTS, 1)
+
+
+def on_gpu(**spoilt):
+    """Faults of workers whose arrays are on a GPU."""
+    given = {"given": {"device": "cuda"}, "returned_on": "cuda"}
+    names = [*(BASELINE, "other"), *(f"examiner of {name}" for name in (BASELINE, "other"))]
+    return {name: given | spoilt.get(name, {}) for name in names} | {"device": "cuda"}
+
+
+def test_on_a_gpu_a_row_has_the_time_of_the_device_beside_that_of_the_host_and_says_where_launching_takes_it(measure):
+    records, _, samples = measure(**on_gpu(other={"device": {"graph_seconds": None}}))
+    row = records[CASE.name, "forward", BASELINE]
+    assert row.status is Status.TIMED
+    assert (row.queued_seconds, row.device_seconds, row.graph_seconds) == pytest.approx((0.009, 0.0025, 0.003))
+    assert row.flags == "launch_bound"
+    assert records[CASE.name, "forward", "other"].graph_seconds is None
+    phases = [
+        sample.phase for sample in samples if sample.backend == "other" and sample.phase not in ("call", "warmup")
+    ]
+    assert phases == ["queued"] * 10 + ["device"] * 10
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "flag"),
+    [
+        ({"device": {"device_seconds": 1.2}}, "device_over_host"),
+        ({"device": {"queued_seconds": 1.2, "device_seconds": 0.8}}, "queued_over_host"),
+        ({"device": {"device_seconds": 1.05}}, None),
+        ({"device_times": WorkerError(Status.FAILED, "signal 11")}, "no_device_times (failed)"),
+    ],
+)
+def test_a_device_clock_that_cannot_be_right_is_a_flag_and_costs_no_time(measure, spoilt, flag):
+    records, _, _ = measure(**on_gpu(other=spoilt))
+    row = records[CASE.name, "forward", "other"]
+    assert (row.status, row.flags) == (Status.TIMED, flag)
+
+
+def test_on_a_cpu_nobody_asks_for_the_time_of_a_device(measure):
+    records, workers, _ = measure()
+    assert records[CASE.name, "forward", BASELINE].device_seconds is None
+    assert "device_times" not in {do for _, do, _ in workers.log}
 
 
 def test_a_backend_whose_times_say_nothing_is_checked_twice_and_never_timed(measure):

@@ -27,9 +27,9 @@ from harness.correctness.behaviour import same_bits
 from harness.correctness.gate import judge_facts
 from harness.correctness.inputs import make_inputs
 from harness.machine import threads
-from harness.process import memory, observation
+from harness.process import device_clock, memory, observation
 from harness.timing import cost
-from harness.timing.clock import Call, Clock
+from harness.timing.clock import SETTLE_SECONDS, Call, Clock
 
 if TYPE_CHECKING:
     from harness.backend import Backend, NativeArray
@@ -48,6 +48,9 @@ SMALL_BLOCKS, SMALL_BYTES = 7, 1024
 HELD_CALLS, HELD_BYTES, HELD_SECONDS = 32, 64 * 2**20, 0.2
 #: ``place`` first takes so many blocks of memory at most, of so many bytes at most, and frees a part of them.
 SCATTERED_BLOCKS, SCATTERED_BYTES = 100, 40_000
+
+#: A device is kept busy while a call is launched behind it: for the time of so many calls, of so many seconds at most.
+DELAY_CALLS, MOST_DELAY_SECONDS = 2.0, 0.050
 
 
 @dataclasses.dataclass
@@ -100,6 +103,7 @@ class Contestant:
             "place": self.place,
             "sample": self.sample,
             "memory": self.memory,
+            "device_times": self.device_times,
             "kept": self.kept,
             "check": self.check,
             "release": self.release,
@@ -344,6 +348,41 @@ class Contestant:
         ]
         known = [peak for peak in peaks if peak is not None]
         return {"peak_bytes": min(known, default=None)}
+
+    def device_times(self, calls: int, call_seconds: float, repeats: int) -> dict[str, Any]:
+        """Take some samples by the device's clock, and some with one synchronisation each; each list may be empty.
+
+        Args:
+            calls: In a sample of ``queued_seconds``, and of ``graph_seconds``; one in a sample of ``device_seconds``.
+            call_seconds: What a call takes, roughly.
+            repeats: How many samples.
+        """
+        prepared, wait = self.prepared, self.prepared.wait
+        prepared.kept, prepared.kept_forward = [], []
+        found: dict[str, list[float]] = {"queued_seconds": [], "device_seconds": [], "graph_seconds": []}
+        absent: dict[str, str] = {}
+        self._clock.settle(prepared.calls, wait, SETTLE_SECONDS)
+        found["queued_seconds"] = [self._clock.queued(prepared.calls, wait, calls) for _ in range(repeats)]
+        clock = device_clock.clock_of(self._like(prepared.case))
+        if clock is None:
+            return {**found, "absent": dict.fromkeys(("device_seconds", "graph_seconds"), "no events")}
+        delay = min(MOST_DELAY_SECONDS, DELAY_CALLS * call_seconds)
+        try:
+            found["device_seconds"] = [
+                clock.seconds(prepared.calls[number % len(prepared.calls)], delay) for number in range(repeats)
+            ]
+            replay = clock.capture(prepared.calls[0])
+            wait(replay())
+
+            def replays() -> None:
+                for _ in range(calls):
+                    replay()
+
+            found["graph_seconds"] = [clock.seconds(replays, 0.0) for _ in range(repeats)]
+        except Exception as error:  # frameworks have no common type for what cannot be captured
+            missing = [name for name in ("device_seconds", "graph_seconds") if not found[name]]
+            absent = dict.fromkeys(missing, f"{type(error).__name__}: {error}")
+        return {**found, "absent": absent}
 
     def sample(
         self, calls: int, first: int, settle_seconds: float, forward: bool, keep: Sequence[int] = ()

@@ -92,19 +92,21 @@ def home_made(result: object, backend: Backend) -> bool:
 
 
 def framework(array: NativeArray) -> str | None:
-    """Which framework that is known here an array belongs to: numpy, torch, jax, or None.
+    """Which framework that is known here an array belongs to: numpy, torch, jax, cupy, or None.
 
     A known array is made, waited for and copied back by the framework's own means. The backend's ``to_device``,
     ``synchronize`` and ``to_numpy`` are its own code, which could do there what it should do on the clock, or forget to
     wait; they are asked for other frameworks only.
     """
-    torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
+    torch, jax, cupy = (sys.modules.get(name) for name in ("torch", "jax", "cupy"))
     if type(array) is np.ndarray:
         return "numpy"
     if torch is not None and type(array) is torch.Tensor:
         return "torch"
     if jax is not None and isinstance(array, jax.Array):
         return "jax"
+    if cupy is not None and type(array) is cupy.ndarray:
+        return "cupy"
     return None
 
 
@@ -123,6 +125,9 @@ def place(values: npt.NDArray[np.floating], like: NativeArray) -> NativeArray | 
         case "jax":
             # On a CPU device_put may keep using the host array, so it gets one that nobody else has.
             return sys.modules["jax"].device_put(np.array(values, dtype=like.dtype), like.device)
+        case "cupy":
+            with like.device:
+                return sys.modules["cupy"].array(np.array(values, dtype=like.dtype, order="C"))
     return None
 
 
@@ -137,6 +142,8 @@ def waiter(backend: Backend, like: NativeArray) -> Callable[[Any], None]:
         case "jax":
             ready: Callable[[Any], None] = sys.modules["jax"].block_until_ready
             return ready
+        case "cupy":
+            return lambda result: like.device.synchronize()
     return backend.synchronize
 
 
@@ -152,6 +159,8 @@ def to_host(result: NativeArray, backend: Backend) -> npt.NDArray[np.floating]:
             torch: Any = sys.modules["torch"]
             moved = result.detach().to(device="cpu", dtype=torch.float64 if wide else torch.float32, copy=True)
             return np.asarray(moved.numpy())
+        case "cupy":
+            return np.asarray(result.get(), dtype=np.float64 if wide else np.float32)
         case None:
             return backend.to_numpy(result)
     return np.array(result, dtype=np.float64 if wide else np.float32)
@@ -183,6 +192,9 @@ def refill(target: NativeArray, values: npt.NDArray[np.floating], backend: Backe
         return target
     if known == "torch":
         return target.copy_(sys.modules["torch"].from_numpy(values))
+    if known == "cupy":
+        target.set(np.array(values, dtype=target.dtype, order="C"))
+        return target
     made = place(values, target)
     if made is not None:
         return made
@@ -267,6 +279,11 @@ def _ours(found: Any) -> bool:
 
 
 def _device_name(device: object) -> str:
-    """``cpu`` or ``cuda``: torch devices have a type, JAX devices a platform, NumPy arrays (before 2.0) nothing."""
+    """``cpu`` or ``cuda``: torch devices have a type, JAX devices a platform, NumPy arrays (before 2.0) nothing.
+
+    CuPy's device has neither, and is a GPU.
+    """
+    if type_name(device).startswith("cupy"):
+        return "cuda"
     name = getattr(device, "type", None) or getattr(device, "platform", None) or device or "cpu"
     return {"gpu": "cuda"}.get(str(name), str(name))

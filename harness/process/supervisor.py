@@ -60,6 +60,7 @@ ANSWER_KEYS: Final = {
     "warm_up": {"stretches", "busy"},
     "sample": {"seconds", "forward_seconds", "involuntary_switches"},
     "memory": {"peak_bytes"},
+    "device_times": {"queued_seconds", "device_seconds", "graph_seconds", "absent"},
     "kept": _RESULT_KEYS,
     "check": {"fresh_seconds", "seen_seconds", "affinity", *_RESULT_KEYS},
     "expect": {"quadratics"},
@@ -78,7 +79,10 @@ CACHE_VARIABLES: Final = {
 PADDING: Final = "BILINEAR_BENCH_PADDING"
 PADDING_BYTES: Final = 4096
 #: A worker for the CPU sees no GPU: no context, no device memory, no driver threads.
-NO_GPU: Final = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+NO_GPU: Final[dict[str, str]] = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+
+#: JAX would take three quarters of the GPU's memory at once, and leave the others too little.
+SHARED_GPU: Final[dict[str, str]] = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
 class WorkerError(Exception):
@@ -382,7 +386,7 @@ class Supervisor:
         cache = self._root / f"cache{next(self._numbers)}" if self.cold else self._cache
         variables = _cache_variables(cache)
         empty = not any(any(Path(folder).iterdir()) for folder in variables.values())
-        self._workers[key] = self._spawn("contestant", variables | (NO_GPU if device == "cpu" else {}))
+        self._workers[key] = self._spawn("contestant", variables | (NO_GPU if device == "cpu" else SHARED_GPU))
         return self._workers[key], empty
 
     def referee(self) -> Worker:

@@ -27,6 +27,11 @@ SAMPLE_TICKS: Final = 1000
 #: Unrecorded running before a sample, in seconds: after a stop, caches and clock speed come back first.
 SETTLE_SECONDS: Final = 0.010
 
+#: What waits for a device takes no less than the device does: by so much two clocks, and two moments, may differ.
+CLOCK_TOLERANCE: Final = 1.1
+#: Where the device works for less than this share of a call, launching is most of it.
+LAUNCH_SHARE: Final = 0.5
+
 
 class Clock:
     """Times calls; the source of time is given, so that tests can bring their own.
@@ -84,6 +89,22 @@ class Clock:
                 gc.enable()
         return end - start, kept
 
+    def queued(self, calls: Sequence[Call], synchronize: Synchronize, count: int) -> float:
+        """Return the seconds that ``count`` calls take with one synchronisation at the end: what a device keeps up with.
+
+        Args:
+            calls: One for each input set; taken in turn.
+            synchronize: Returns when a result exists, and all that was asked for before it.
+            count: How many calls.
+        """
+        turn = [calls[index % len(calls)] for index in range(count)]
+        result = None
+        start = self._now()
+        for call in turn:
+            result = call()
+        synchronize(result)
+        return self._now() - start
+
     def settle(self, calls: Sequence[Call], synchronize: Synchronize, seconds: float) -> None:
         """Call, unrecorded, until ``seconds`` have passed; at least once, unless ``seconds`` is 0."""
         end = self._now() + seconds
@@ -117,6 +138,25 @@ class Clock:
             return None
 
         return min(self.sample([nothing, nothing], nothing, count)[0] for _ in range(5)) / count
+
+
+def device_faults(call_seconds: float, queued_seconds: float | None, device_seconds: float | None) -> list[str]:
+    """Name what a device's clock says that cannot be, or is worth knowing, as flags.
+
+    Args:
+        call_seconds: A call with its synchronisation, by the host.
+        queued_seconds: A call with one synchronisation for many, by the host.
+        device_seconds: A call by the device's events.
+    """
+    found = []
+    if queued_seconds is not None and queued_seconds > CLOCK_TOLERANCE * call_seconds:
+        found.append("queued_over_host")
+    if device_seconds is not None:
+        if device_seconds > CLOCK_TOLERANCE * call_seconds:
+            found.append("device_over_host")  # work that the synchronisation did not wait for, or another clock
+        elif device_seconds < LAUNCH_SHARE * call_seconds:
+            found.append("launch_bound")
+    return found
 
 
 def calls_per_sample(call_seconds: float, tick_seconds: float) -> int:

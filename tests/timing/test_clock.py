@@ -5,7 +5,15 @@ import itertools
 
 import pytest
 
-from harness.timing.clock import SAMPLE_SECONDS, SAMPLE_TICKS, Clock, calls_per_sample
+from harness.timing.clock import (
+    CLOCK_TOLERANCE,
+    LAUNCH_SHARE,
+    SAMPLE_SECONDS,
+    SAMPLE_TICKS,
+    Clock,
+    calls_per_sample,
+    device_faults,
+)
 
 
 class FakeTime:
@@ -122,3 +130,25 @@ def test_the_overhead_is_the_least_time_of_a_call_that_does_nothing():
     # Two readings a sample: five samples take 7, 3, 9, 5 and 4 seconds.
     readings = iter([0, 7, 10, 13, 20, 29, 30, 35, 40, 44])
     assert Clock(lambda: float(next(readings))).overhead_seconds(count=6) == 3 / 6
+
+
+def test_queued_calls_share_one_synchronisation_after_the_last(tmp_path):
+    fake = FakeTime(sets=2)
+    assert Clock(fake.now).queued(fake.calls, fake.synchronize, 3) == 3 * 0.25 + 0.5
+    assert fake.log == ["call 0", "call 1", "call 0", "synchronize result 0"]
+
+
+@pytest.mark.parametrize(
+    ("queued", "device", "flags"),
+    [
+        (1.0, 1.0, []),
+        (None, None, []),
+        (0.99 * CLOCK_TOLERANCE, 0.99 * CLOCK_TOLERANCE, []),
+        (1.01 * CLOCK_TOLERANCE, 1.0, ["queued_over_host"]),
+        (1.0, 1.01 * CLOCK_TOLERANCE, ["device_over_host"]),
+        (1.0, 0.99 * LAUNCH_SHARE, ["launch_bound"]),
+        (None, 1.01 * LAUNCH_SHARE, []),
+    ],
+)
+def test_a_device_takes_no_longer_than_who_waits_for_it(queued, device, flags):
+    assert device_faults(1.0, queued, device) == flags

@@ -1,0 +1,105 @@
+"""A GPU's own clock, in the dialects of the frameworks: events in its queue, and replays that need no host.
+
+What a call takes on the host is what its user waits for; how much of that is work of the device, and how much launching
+it, only the device can tell.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from harness.process import observation
+
+#: Cycles a second of a GPU, roughly, for a delay.
+CYCLES_PER_SECOND: Final = 2e9
+#: Calls before a graph is captured: what is set up at a first call cannot be captured.
+CALLS_BEFORE_CAPTURE: Final = 3
+
+
+class DeviceClock(Protocol):
+    """What the harness asks of a framework that has events."""
+
+    def seconds(self, work: Callable[[], object], delay_seconds: float) -> float:
+        """Time of some work on the device, in seconds, between two events around it.
+
+        Args:
+            work: Queues it.
+            delay_seconds: The device is kept busy for so long before the first event, while the host queues the work;
+                else the time between two launches would be part of it.
+        """
+        ...
+
+    def capture(self, call: Callable[[], object]) -> Callable[[], object]:
+        """Return what replays a call as a graph; raises where the framework or the call cannot be captured."""
+        ...
+
+
+class TorchClock:
+    """CUDA events and graphs of PyTorch, on the current stream."""
+
+    def __init__(self, torch: Any) -> None:
+        self._torch = torch
+
+    def seconds(self, work: Callable[[], object], delay_seconds: float) -> float:
+        """See ``DeviceClock``; the delay is a kernel that spins."""
+        cuda = self._torch.cuda
+        start, end = cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)
+        if delay_seconds:
+            cuda._sleep(int(delay_seconds * CYCLES_PER_SECOND))
+        start.record()
+        work()
+        end.record()
+        end.synchronize()
+        return float(start.elapsed_time(end)) / 1e3  # milliseconds
+
+    def capture(self, call: Callable[[], object]) -> Callable[[], object]:
+        """See ``DeviceClock``; what the graph writes to lives as long as what is returned."""
+        cuda = self._torch.cuda
+        aside = cuda.Stream()
+        aside.wait_stream(cuda.current_stream())
+        with cuda.stream(aside):
+            for _ in range(CALLS_BEFORE_CAPTURE):
+                call()
+        cuda.current_stream().wait_stream(aside)
+        graph = cuda.CUDAGraph()
+        with cuda.graph(graph):
+            result = call()
+
+        def replay() -> object:
+            graph.replay()
+            return result
+
+        return replay
+
+
+class CupyClock:
+    """CUDA events of CuPy, on the current stream; no delay, and no graphs."""
+
+    def __init__(self, cupy: Any) -> None:
+        self._cupy = cupy
+
+    def seconds(self, work: Callable[[], object], delay_seconds: float) -> float:
+        """See ``DeviceClock``."""
+        cuda = self._cupy.cuda
+        start, end = cuda.Event(), cuda.Event()
+        start.record()
+        work()
+        end.record()
+        end.synchronize()
+        return float(cuda.get_elapsed_time(start, end)) / 1e3  # milliseconds
+
+    def capture(self, call: Callable[[], object]) -> Callable[[], object]:
+        """Not with CuPy, whose calls allocate from a pool that a capture cannot use."""
+        raise NotImplementedError("calls of CuPy are not captured")
+
+
+def clock_of(like: Any) -> DeviceClock | None:
+    """Return the clock of the framework that an array on a GPU belongs to; None for JAX, which shows no events."""
+    match observation.framework(like):
+        case "torch":
+            return TorchClock(sys.modules["torch"])
+        case "cupy":
+            return CupyClock(sys.modules["cupy"])
+    return None

@@ -1,0 +1,157 @@
+"""Times by a device's clock, on a device that is made up: it works behind the host, kernel after kernel."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import types
+
+import numpy as np
+import pytest
+
+from harness import Backend
+from harness.case import Case
+from harness.process import device_clock
+from harness.process.contestant import Contestant
+from harness.process.device_clock import CupyClock, TorchClock
+from harness.timing.clock import Clock
+
+LAUNCH, WORK = 1e-4, 2.5e-5
+
+
+class Device:
+    """A queue: launching takes the host some time, and the device works off what was launched, in order."""
+
+    def __init__(self):
+        self.host = self.done = 0.0
+        self.capturing = None
+
+    def now(self):
+        return self.host
+
+    def launch(self, work_seconds=WORK, launch_seconds=LAUNCH):
+        if self.capturing is not None:
+            self.capturing.append(work_seconds)
+            return
+        self.host += launch_seconds
+        self.done = max(self.done, self.host) + work_seconds
+
+    def synchronize(self, _=None):
+        self.host = max(self.host, self.done)
+
+
+class FakeTorch:
+    """The part of torch.cuda that is used, on the device."""
+
+    def __init__(self, device):
+        self.cuda = self
+        self.device = device
+
+    def Event(self, enable_timing):  # noqa: N802  # PyTorch's name
+        assert enable_timing
+        event, device = types.SimpleNamespace(), self.device
+
+        def record():
+            event.at = max(device.done, device.host)
+
+        event.record, event.synchronize = record, device.synchronize
+        event.elapsed_time = lambda later: 1e3 * (later.at - event.at)
+        return event
+
+    def _sleep(self, cycles):
+        self.device.launch(cycles / device_clock.CYCLES_PER_SECOND)
+
+    def Stream(self):  # noqa: N802
+        return types.SimpleNamespace(wait_stream=lambda other: None)
+
+    def current_stream(self):
+        return self.Stream()
+
+    def stream(self, _):
+        return contextlib.nullcontext()
+
+    def CUDAGraph(self):  # noqa: N802
+        graph = types.SimpleNamespace(kernels=[])
+
+        def replay():
+            self.device.launch(sum(graph.kernels))
+
+        graph.replay = replay
+        return graph
+
+    @contextlib.contextmanager
+    def graph(self, graph):
+        self.device.capturing = graph.kernels
+        yield
+        self.device.capturing = None
+
+
+class Launching(Backend):
+    """Launches three kernels a call on the device of the test."""
+
+    name = "numpy-launching"
+    made = None
+
+    def prepare_forward(self, case, weight, bias):
+        def kernel(input1, input2):
+            for _ in range(3):
+                self.made.launch()
+            return np.zeros((case.batch, case.out_features), np.float32)
+
+        return kernel
+
+
+@pytest.fixture
+def device():
+    return Device()
+
+
+@pytest.fixture
+def contestant(device, tmp_path, monkeypatch):
+    monkeypatch.setattr(Launching, "made", device)
+    worker = Contestant()
+    worker.hold(Launching("cpu"))
+    worker.prepare(dataclasses.asdict(Case(3, 2, 2, 2)), 2, str(tmp_path))
+    worker._clock = Clock(device.now)
+    worker.prepared.wait = device.synchronize
+    return worker
+
+
+def test_the_device_is_timed_without_the_launches_that_the_host_is_busy_with(contestant, device, monkeypatch):
+    monkeypatch.setattr(device_clock, "clock_of", lambda like: TorchClock(FakeTorch(device)))
+    said = contestant.device_times(calls=4, call_seconds=3 * LAUNCH + WORK, repeats=5)
+    # Three launches are queued behind the delay, so the device does them without a gap.
+    assert said["device_seconds"] == pytest.approx([3 * WORK] * 5)
+    # Launching is slower than working, so queueing gains nothing but the last kernel's time.
+    assert said["queued_seconds"] == pytest.approx([4 * 3 * LAUNCH + WORK] * 5)
+    # One launch a call instead of three, and the work of three.
+    assert said["graph_seconds"] == pytest.approx([4 * LAUNCH + 3 * WORK] * 5)
+    assert said["absent"] == {}
+
+
+def test_without_the_delay_the_launches_would_be_in_it(device):
+    clock = TorchClock(FakeTorch(device))
+
+    def work():
+        for _ in range(3):
+            device.launch()
+
+    device.synchronize()
+    assert clock.seconds(work, 0.0) == pytest.approx(3 * LAUNCH + WORK)
+    assert clock.seconds(work, 1e-3) == pytest.approx(3 * WORK)
+
+
+def test_a_call_that_cannot_be_captured_has_its_other_times_and_a_reason(contestant, device, monkeypatch):
+    clock = TorchClock(FakeTorch(device))
+    monkeypatch.setattr(clock, "capture", CupyClock(None).capture)
+    monkeypatch.setattr(device_clock, "clock_of", lambda like: clock)
+    said = contestant.device_times(calls=4, call_seconds=1e-4, repeats=2)
+    assert len(said["device_seconds"]) == len(said["queued_seconds"]) == 2
+    assert said["graph_seconds"] == []
+    assert said["absent"] == {"graph_seconds": "NotImplementedError: calls of CuPy are not captured"}
+
+
+def test_a_framework_without_events_has_its_calls_queued_all_the_same(contestant):
+    said = contestant.device_times(calls=4, call_seconds=1e-4, repeats=2)
+    assert (len(said["queued_seconds"]), said["device_seconds"]) == (2, [])
+    assert said["absent"] == {"device_seconds": "no events", "graph_seconds": "no events"}

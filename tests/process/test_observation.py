@@ -1,0 +1,80 @@
+"""The dialects of the frameworks, with a CuPy that is made up: arrays of NumPy that call themselves a GPU's."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from harness import Backend
+from harness.process import device_clock, observation
+
+
+class Foreign(Backend):
+    """Must not be asked: CuPy is known."""
+
+    name = "numpy-foreign"
+
+    def prepare_forward(self, case, weight, bias):
+        raise AssertionError
+
+    to_device = synchronize = to_numpy = prepare_forward
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    made = types.ModuleType("cupy")
+    waited = []
+
+    class Device(contextlib.nullcontext):
+        def synchronize(self):
+            waited.append(self)
+
+        def __str__(self):
+            return "<CUDA Device 0>"
+
+    Device.__module__ = "cupy.cuda.device"
+
+    class ndarray:  # noqa: N801  # CuPy's name
+        device = Device()
+
+        def __init__(self, values):
+            self.host = values
+            self.dtype, self.shape, self.nbytes = values.dtype, values.shape, values.nbytes
+            self.__cuda_array_interface__ = {"data": (values.ctypes.data, False)}
+
+        def get(self):
+            return self.host.copy()
+
+        def set(self, values):
+            self.host[...] = values
+
+    ndarray.__module__ = "cupy"
+    made.ndarray, made.array, made.waited = ndarray, lambda values: ndarray(values.copy()), waited
+    monkeypatch.setitem(sys.modules, "cupy", made)
+    return made
+
+
+def test_an_array_of_cupy_is_made_described_filled_waited_for_and_copied_back_by_its_own_means(cupy):
+    backend = Foreign("cuda")
+    like = cupy.array(np.zeros((1, 1), np.float16))
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    placed = observation.place(values, like)
+    assert observation.framework(placed) == "cupy"
+    assert observation.describe(placed).dtype == "float16"
+    assert observation.describe(placed).device == "cuda"
+    assert observation.storage(placed).size == 12
+    assert np.array_equal(observation.to_host(placed, backend), values)
+    assert observation.to_host(placed, backend).dtype == np.float32
+    assert observation.refill(placed, values + 1, backend, "float16") is placed
+    assert np.array_equal(observation.to_host(placed, backend), values + 1)
+    observation.waiter(backend, like)(placed)
+    assert cupy.waited == [like.device]
+
+
+def test_arrays_of_cupy_are_timed_by_events_of_cupy(cupy):
+    assert isinstance(device_clock.clock_of(cupy.array(np.zeros(1))), device_clock.CupyClock)
+    assert device_clock.clock_of(np.zeros(1)) is None
