@@ -334,17 +334,19 @@ def _measure(plan: Plan, options: dict[str, Any], store: Store, skip: frozenset[
     stopped = False
     with _supervisor(plan, options["freeze"], options["cold"]) as workers, _progress(plan) as observer:
 
-        def survey() -> Peaks:
-            return peaks.measure(workers, plan.threads, plan.time_limit_seconds)
+        def survey(device: str) -> Peaks:
+            if device == "cpu":
+                return peaks.measure(workers, plan.threads, plan.time_limit_seconds)
+            return peaks.measure_device(workers, device, plan.time_limit_seconds)
 
         sitting = Sitting(plan, workers, observer, store.add_sample)
         runner = Runner(sitting)
         try:
             observer.begin("what this machine could do")
-            measured = survey() if options["limit"] else None
-            findings = doctor.examine(checkup.gather(plan.threads, measured))
-            looked = {"peaks": measured.as_json() if measured else None, "doctor": doctor.as_json(findings)}
-            add_to_environment(store.folder, looked)
+            measured = {device: survey(device) for device in plan.devices} if options["limit"] else {}
+            findings = doctor.examine(checkup.gather(plan.threads, measured.get("cpu")))
+            found = {device: device_peaks.as_json() for device, device_peaks in measured.items()}
+            add_to_environment(store.folder, {"peaks": found, "doctor": doctor.as_json(findings)})
             runner = Runner(sitting, peaks=measured, survey=survey if measured else None)
             for record in runner.run(skip):
                 store.add_record(record)

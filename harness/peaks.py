@@ -13,6 +13,14 @@ from harness.timing.cost import LIMITED_DTYPES, Level, Peaks, Product, Rate
 #: The GEMMs that are asked for, by the library whose process they share; and what the process for the peaks needs.
 LIBRARIES: Final = {"numpy": ("numpy",), "torch": ("torch.mm", "torch oneDNN"), "jax": ("jax",)}
 INSTRUMENT: Final = "numba"
+#: What a device is measured through; the arithmetic that is asked for, as dtype and precision; the bytes of each array
+#: of a copy in its memory.
+DEVICE_INSTRUMENT: Final = "the device"
+DEVICE_ARITHMETIC: Final = {
+    **{name: (name, "ieee") for name in ("float32", "float64", "float16", "bfloat16")},
+    "tf32": ("float32", "tf32"),
+}
+DEVICE_MEMORY_BYTES: Final = 2**30
 #: Memory is read from buffers of so many times the last cache, together, and at least so many bytes.
 MEMORY_TIMES, MEMORY_BYTES = 4, 256 * 2**20
 #: The buffers take at most this part of the memory that is free.
@@ -37,6 +45,9 @@ class Surveyors(Protocol):
 
     def surveyor(self, name: str, variables: Mapping[str, str] | None = None) -> Surveyor:
         """Start one, or raise WorkerError."""
+
+    def device_surveyor(self, name: str) -> Surveyor:
+        """Start one for a device other than the CPU, or raise WorkerError."""
 
     def discard_surveyor(self, name: str) -> None:
         """End it."""
@@ -92,6 +103,42 @@ def measure(workers: Surveyors, threads: int, limit_seconds: float) -> Peaks:
     return Peaks(_arithmetic(rates, absent, products), tuple(products), tuple(levels), tuple(missing))
 
 
+def measure_device(workers: Surveyors, device: str, limit_seconds: float) -> Peaks:
+    """Measure what a device other than the CPU can do: its GEMM in each precision, and copies within cache and memory.
+
+    Args:
+        workers: Starts and ends the process.
+        device: ``cuda``.
+        limit_seconds: Time limit of each request, in seconds.
+    """
+    missing: list[str] = []
+    rates: dict[str, Rate] = {}
+    products: list[Product] = []
+    levels: list[Level] = []
+    with _Visit(workers, DEVICE_INSTRUMENT, limit_seconds, device=device) as visit:
+        cache, text = visit.ask("device", "cache_bytes", "name", device=device)
+        if cache is None:
+            missing.append(f"size of the cache of {device}: {text}")
+        for name, (dtype, precision) in DEVICE_ARITHMETIC.items():
+            value, text = visit.ask(
+                "device_product", "flop_per_second", "detail", device=device, dtype=dtype, precision=precision
+            )
+            if value is None:
+                missing.append(f"GEMM in {name}: {text}")
+            else:
+                rates[name] = Rate(value, f"best GEMM ({text})")
+                products.append(Product("torch.mm", name, value, text))
+        # Both arrays of a copy lie in the cache, with room to spare; and beyond it, they lie in memory.
+        sizes = [] if cache is None else [("L2", int(cache), int(cache) // 4)]
+        for level, capacity, size in [*sizes, ("memory", None, DEVICE_MEMORY_BYTES)]:
+            value, text = visit.ask("device_bandwidth", "bytes_per_second", "source", device=device, size_bytes=size)
+            if value is None:
+                missing.append(f"bandwidth of {level}: {text}")
+                break  # as above: a slower level would stand for what this one holds
+            levels.append(Level(level, capacity, value))
+    return Peaks(rates, tuple(products), tuple(levels), tuple(missing))
+
+
 def products_with(
     workers: Surveyors, library: str, variables: Mapping[str, str], limit_seconds: float
 ) -> tuple[Product, ...]:
@@ -128,8 +175,14 @@ class _Visit:
     """One surveyor, from its start to its end; whatever goes wrong with it becomes a text. Use as a context manager."""
 
     def __init__(
-        self, workers: Surveyors, name: str, limit_seconds: float, variables: Mapping[str, str] | None = None
+        self,
+        workers: Surveyors,
+        name: str,
+        limit_seconds: float,
+        variables: Mapping[str, str] | None = None,
+        device: str = "cpu",
     ) -> None:
+        self._device = device
         self._workers = workers
         self._name = name
         self._variables = variables
@@ -139,7 +192,11 @@ class _Visit:
 
     def __enter__(self) -> _Visit:
         try:
-            self._surveyor = self._workers.surveyor(self._name, self._variables)
+            self._surveyor = (
+                self._workers.surveyor(self._name, self._variables)
+                if self._device == "cpu"
+                else self._workers.device_surveyor(self._name)
+            )
         except WorkerError as error:
             self._ended = _first_line(error.reason)
         return self

@@ -248,8 +248,8 @@ class Sample:
     device: str = key_column("`cpu` or `cuda`")
     backend: str = key_column("the implementation")
     phase: str = key_column(
-        "`warmup` (before the blocks, in no statistic), `call` (the kernel) or `forward` (of a step); on a GPU `queued`, "
-        "`device` and `graph`, outside the blocks"
+        "`warmup` (before the blocks, in no statistic), `call` (the kernel) or `forward` (of a step); on a GPU "
+        "`queued`, `device` and `graph`, outside the blocks"
     )
     process: int = key_column("which of the group's processes it was measured in, from 0; a fresh one each")
     block: int | None = column("number of the block, from 0; empty for warmup. Samples of a block belong together")

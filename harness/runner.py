@@ -35,16 +35,16 @@ class Runner:
     Args:
         sitting: The plan, the workers and whom to tell.
         free_bytes: Memory that the workers may take together, asked when a group begins, in bytes.
-        peaks: What this machine can do; None leaves the limits empty.
-        survey: Measures it again, before a row is called faster than the machine.
+        peaks: What each device can do; one that is not there leaves its rows' limits empty.
+        survey: Measures a device again, before a row is called faster than it.
     """
 
     def __init__(
         self,
         sitting: Sitting,
         free_bytes: Callable[[], int] = environment.available_bytes,
-        peaks: cost.Peaks | None = None,
-        survey: Callable[[], cost.Peaks] | None = None,
+        peaks: Mapping[str, cost.Peaks] | None = None,
+        survey: Callable[[str], cost.Peaks] | None = None,
     ) -> None:
         self._sitting = sitting
         self._plan = sitting.plan
@@ -53,7 +53,7 @@ class Runner:
         self._expectations = Expectations(sitting.workers, sitting.plan.time_limit_seconds)
         self._examiners = Examiners(sitting, self._expectations)
         self._loader = Loader(sitting)
-        self._peaks, self._survey = peaks, survey
+        self._peaks, self._survey = dict(peaks or {}), survey
         #: Versions, clock and thread pools of each worker, in its own words, for ``environment.json``.
         self.workers_said: dict[str, dict[str, Any]] = {}
 
@@ -184,16 +184,16 @@ class Runner:
             yield make_record(self._plan, case, device, entrant.name, status, reason, **columns)
 
     def _limit(self, case: Case, device: str, timed: Mapping[str, Mapping[int, float]]) -> float | None:
-        """The least time that this machine could take, in seconds; asked again before anybody seems to beat it."""
-        if self._peaks is None or device != "cpu":
+        """The least time that the device could take, in seconds; measured again before anybody seems to beat it."""
+        if device not in self._peaks:
             return None
-        limit = cost.limit_seconds(case, self._peaks)
+        limit = cost.limit_seconds(case, self._peaks[device])
         fastest = min((python_statistics.median(seconds.values()) for seconds in timed.values()), default=None)
         if limit is None or fastest is None or limit <= IMPLAUSIBLE * fastest or self._survey is None:
             return limit
         self._sitting.observer.stage("the machine's limit once more")
-        self._peaks = self._peaks.best(self._survey())
-        return cost.limit_seconds(case, self._peaks)
+        self._peaks[device] = self._peaks[device].best(self._survey(device))
+        return cost.limit_seconds(case, self._peaks[device])
 
 
 def _ranks(

@@ -180,8 +180,8 @@ def test_a_run_as_users_make_it_measures_the_machine_and_looks_at_it_and_starts_
     ended = bilinear_bench("run", "--case", "128x20x30x40", *options)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
-    assert environment["peaks"]["arithmetic"]["float32"]["flop_per_second"] > 1e8
-    assert [level["name"] for level in environment["peaks"]["levels"]][-1] == "memory"
+    assert environment["peaks"]["cpu"]["arithmetic"]["float32"]["flop_per_second"] > 1e8
+    assert [level["name"] for level in environment["peaks"]["cpu"]["levels"]][-1] == "memory"
     assert {finding["level"] for finding in environment["doctor"]} <= {"ok", "note", "warning"}
     for row in rows(tmp_path / "run"):
         assert int(row["processes"]) >= 3

@@ -43,6 +43,16 @@ class FakeWorkers:
             "arithmetic": lambda dtype: {"flop_per_second": 100.0, "source": "FMA chains"},
             "bandwidth": lambda bytes_per_thread, library="numba": {"bytes_per_second": 10.0, "source": library},
             "product": lambda library, dtype: {"flop_per_second": GEMMS[library], "detail": "a BLAS"},
+            "device": lambda device: {"name": "a GPU", "cache_bytes": 40 * MIB},
+            "device_product": lambda device, dtype, precision: {
+                "flop_per_second": {"float32": 50.0, "float64": 25.0}.get(dtype, 800.0)
+                * (8 if precision == "tf32" else 1),
+                "detail": "a GEMM",
+            },
+            "device_bandwidth": lambda device, size_bytes: {
+                "bytes_per_second": 5.0 if size_bytes < 40 * MIB else 3.0,
+                "source": "copies",
+            },
         }
         self.refused = ()
         self.running = {}
@@ -56,7 +66,11 @@ class FakeWorkers:
         self.started.append((name, self.running[name]))
         return self.running[name]
 
+    def device_surveyor(self, name):
+        return self.surveyor(f"device: {name}")
+
     def discard_surveyor(self, name):
+        self.running.pop(f"device: {name}", None)
         self.running.pop(name, None)
 
 
@@ -219,3 +233,28 @@ def test_a_system_that_says_nothing_of_its_caches_has_its_memory_measured_alone(
 def test_peaks_of_a_survey_can_be_kept(workers):
     found = peaks.measure(workers, 2, 60.0)
     assert type(found).from_json(found.as_json()) == found
+
+
+def test_a_device_has_a_rate_for_each_precision_and_a_bandwidth_for_its_cache_and_its_memory(workers):
+    found = peaks.measure_device(workers, "cuda", 60.0)
+    rates = {name: rate.flop_per_second for name, rate in found.arithmetic.items()}
+    assert rates == {"float32": 50.0, "float64": 25.0, "float16": 800.0, "bfloat16": 800.0, "tf32": 400.0}
+    assert [(level.name, level.capacity_bytes, level.bytes_per_second) for level in found.levels] == [
+        ("L2", 40 * MIB, 5.0),
+        ("memory", None, 3.0),
+    ]
+    assert found.missing == ()
+    assert workers.running == {}
+
+
+def test_what_cannot_be_measured_on_a_device_is_left_out_with_its_reason(workers):
+    workers.answers["device"] = lambda device: {"name": "a GPU", "cache_bytes": None}
+    ours = workers.answers["device_product"]
+    workers.answers["device_product"] = lambda device, dtype, precision: (
+        WorkerError(Status.OUT_OF_MEMORY, "no room") if dtype == "float64" else ours(device, dtype, precision)
+    )
+    found = peaks.measure_device(workers, "cuda", 60.0)
+    assert "float64" not in found.arithmetic
+    assert found.missing == ("size of the cache of cuda: a GPU", "GEMM in float64: no room")
+    assert [level.name for level in found.levels] == ["memory"]
+    assert workers.running == {}

@@ -139,7 +139,7 @@ class FakeWorker:
         times = {"queued_seconds": 0.9, "device_seconds": 0.25, "graph_seconds": 0.3} | self.spoilt.get("device", {})
         each = {name: 1 if name == "device_seconds" else calls for name in times}
         told = {name: [share * self.call_seconds * each[name]] * repeats for name, share in times.items() if share}
-        return dict.fromkeys(times, []) | told | {"absent": {}}
+        return {name: [] for name in times} | told | {"absent": {}}
 
     def memory(self, calls):
         return {"peak_bytes": self.spoilt.get("peak_bytes", 2**20)}
@@ -273,7 +273,8 @@ def measure(tmp_path):
             plan, workers, keep_sample=samples.append, now=lambda: workers.clock.now, look=lambda: next(look)
         )
         surveys = iter(peaks)
-        runner = Runner(sitting, lambda: free_bytes, next(surveys, None), lambda: next(surveys))
+        known = dict.fromkeys([device] if peaks else [], next(surveys, None))
+        runner = Runner(sitting, lambda: free_bytes, known, lambda _: next(surveys))
         records = list(runner.run())
         planned = [cell for case, device in plan.groups() for cell in plan.cells(case, device)]
         assert [record.cell for record in records] == planned, "one row for every planned cell, whatever happens"
@@ -404,6 +405,14 @@ def test_a_device_clock_that_cannot_be_right_is_a_flag_and_costs_no_time(measure
     records, _, _ = measure(**on_gpu(other=spoilt))
     row = records[CASE.name, "forward", "other"]
     assert (row.status, row.flags) == (Status.TIMED, flag)
+
+
+def test_on_a_gpu_the_limit_is_that_of_the_device(measure):
+    records, _, _ = measure(**on_gpu(), peaks=[PEAKS])
+    on_cpu, _, _ = measure(peaks=[PEAKS])
+    row = records[CASE.name, "forward", BASELINE]
+    assert row.limit_seconds == on_cpu[CASE.name, "forward", BASELINE].limit_seconds is not None
+    assert row.limit_fraction == pytest.approx(row.limit_seconds / 0.01)
 
 
 def test_on_a_cpu_nobody_asks_for_the_time_of_a_device(measure):

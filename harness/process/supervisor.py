@@ -67,6 +67,9 @@ ANSWER_KEYS: Final = {
     "arithmetic": {"flop_per_second", "source"},
     "product": {"flop_per_second", "detail"},
     "bandwidth": {"bytes_per_second", "source"},
+    "device": {"name", "cache_bytes", "memory_bytes", "processors"},
+    "device_product": {"flop_per_second", "detail"},
+    "device_bandwidth": {"bytes_per_second", "source"},
 }
 #: Compile caches, by the variable that moves each one.
 CACHE_VARIABLES: Final = {
@@ -414,6 +417,17 @@ class Supervisor:
         # A folder of its own: what it compiles shall not make an empty cache look filled to a contestant.
         given = _cache_variables(self._cache / "surveyor") | NO_GPU | dict(variables or {})
         worker = self._workers[f"surveyor of {name}", "cpu"] = self._spawn("surveyor", given)
+        return worker
+
+    def device_surveyor(self, name: str) -> Worker:
+        """Return a new worker that measures a device other than the CPU; `discard_surveyor` ends it.
+
+        Raises:
+            WorkerError: It did not start.
+        """
+        self.discard_surveyor(name)
+        given = _cache_variables(self._cache / "surveyor") | SHARED_GPU
+        worker = self._workers[f"surveyor of {name}", "cpu"] = self._spawn("device surveyor", given)
         return worker
 
     def discard_surveyor(self, name: str) -> None:

@@ -25,6 +25,7 @@ ROLES: Final = {
     "contestant": ("harness.process.contestant", "Contestant"),
     "referee": ("harness.process.referee", "Referee"),
     "surveyor": ("harness.process.surveyor", "Surveyor"),
+    "device surveyor": ("harness.process.device_surveyor", "DeviceSurveyor"),
 }
 #: prctl(2): the signal that this process gets when its parent dies.
 _PR_SET_PDEATHSIG: Final = 1

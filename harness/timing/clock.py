@@ -90,7 +90,7 @@ class Clock:
         return end - start, kept
 
     def queued(self, calls: Sequence[Call], synchronize: Synchronize, count: int) -> float:
-        """Return the seconds that ``count`` calls take with one synchronisation at the end: what a device keeps up with.
+        """Return the seconds of ``count`` calls with one synchronisation at the end: what a device keeps up with.
 
         Args:
             calls: One for each input set; taken in turn.

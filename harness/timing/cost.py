@@ -21,7 +21,7 @@ CONTRACTIONS: Final = {"forward": 1, "forward_backward": 3}
 INPUT_SETS: Final = 2
 #: What an interpreter with a framework in it takes before any array, BLAS buffers and compiling included, in bytes.
 PROCESS_BYTES: Final = 650 * 2**20
-#: Dtypes that have a limit. Half-precision and tf32 products may run on units whose rate is not measured.
+#: Dtypes that have a limit on a CPU. Half-precision products may run on units whose rate is not measured.
 LIMITED_DTYPES: Final = ("float32", "float64")
 
 
@@ -70,7 +70,7 @@ class Peaks:
     """What a machine can do under the run's thread budget.
 
     Attributes:
-        arithmetic: The arithmetic peak, by dtype; a dtype that could not be measured is not there.
+        arithmetic: The arithmetic peak, by dtype and for tf32; what could not be measured is not there.
         products: Each library's best GEMM, for the dtypes it has.
         levels: The memory's levels, smallest first.
         missing: What could not be measured and why, a line each.
@@ -130,19 +130,26 @@ def array_bytes(case: Case) -> int:
 
 
 def limit_seconds(case: Case, peaks: Peaks) -> float | None:
-    """Least time in seconds that the case can take on the CPU: for its arithmetic or for its bytes, whichever is more.
+    """Least time in seconds that the case can take: for its arithmetic or for its bytes, whichever is more.
 
     The bytes are read at the rate of the smallest level that holds them all. Where one of the two rates is unknown, the
-    other one is the limit; None where both are, and for dtypes and precisions outside ``LIMITED_DTYPES``.
+    other one is the limit; None where both are, and for dtypes and precisions outside ``LIMITED_DTYPES`` whose
+    arithmetic was not measured.
     """
-    if case.dtype not in LIMITED_DTYPES or case.precision != "ieee":
+    arithmetic = arithmetic_of(case)
+    if arithmetic not in (*LIMITED_DTYPES, *peaks.arithmetic):
         return None
     parts = []
-    if (rate := peaks.arithmetic.get(case.dtype)) is not None:
+    if (rate := peaks.arithmetic.get(arithmetic)) is not None:
         parts.append(flop(case) / rate.flop_per_second)
     if (level := _holding(array_bytes(case), peaks.levels)) is not None:
         parts.append(array_bytes(case) / level.bytes_per_second)
     return max(parts, default=None)
+
+
+def arithmetic_of(case: Case) -> str:
+    """What a case's products are made in, as ``Peaks.arithmetic`` has it: its dtype, or tf32."""
+    return "tf32" if case.precision == "tf32" else case.dtype
 
 
 def _best(found: Iterable[tuple[Key, Value]], rate: Callable[[Value], float]) -> dict[Key, Value]:

@@ -128,3 +128,14 @@ def test_of_two_surveys_the_higher_rate_of_each_thing_counts_and_what_neither_ha
     ]
     assert best.missing == ()
     assert PEAKS.best(PEAKS) == PEAKS
+
+
+def test_tf32_and_half_types_have_a_limit_where_their_rate_was_measured():
+    bytes_alone = with_levels(cost.Level("L2", 2**40, 1e15))
+    for case, key in [
+        (dataclasses.replace(CASE, precision="tf32"), "tf32"),
+        (dataclasses.replace(CASE, dtype="bfloat16"), "bfloat16"),
+    ]:
+        assert cost.limit_seconds(case, bytes_alone) is None
+        known = dataclasses.replace(bytes_alone, arithmetic={key: cost.Rate(4e9, "best GEMM")})
+        assert cost.limit_seconds(case, known) == cost.flop(CASE) / 4e9
