@@ -56,6 +56,22 @@ class Device(enum.StrEnum):
     CUDA = "cuda"
 
 
+class Dtype(enum.StrEnum):
+    """What arrays are made of."""
+
+    FLOAT32 = "float32"
+    FLOAT64 = "float64"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+
+
+class Precision(enum.StrEnum):
+    """What float32 products may be rounded to."""
+
+    IEEE = "ieee"
+    TF32 = "tf32"
+
+
 class ModeOption(enum.StrEnum):
     """What is timed."""
 
@@ -85,6 +101,10 @@ BackendOption = Annotated[
 DeviceOption = Annotated[list[Device] | None, typer.Option("--device", help="Repeatable. Default: all that are found.")]
 ModesOption = Annotated[list[ModeOption] | None, typer.Option("--mode", help="Repeatable. Default: both.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPUs of every worker. Default: all.")]
+DtypeOption = Annotated[Dtype | None, typer.Option("--dtype", help="Of every case, in place of its own.")]
+PrecisionOption = Annotated[
+    Precision | None, typer.Option("--precision", help="Of every case's float32 products, for all backends alike.")
+]
 SeedOption = Annotated[
     int | None,
     typer.Option("--seed", min=0, help="Of the inputs and the order of measuring. Default: drawn, and in every row."),
@@ -144,6 +164,8 @@ def check(
     backend: BackendOption = None,
     device: DeviceOption = None,
     mode: ModesOption = None,
+    dtype: DtypeOption = None,
+    precision: PrecisionOption = None,
     threads: ThreadsOption = None,
     seed: SeedOption = None,
     time_limit: LimitOption = 120.0,
@@ -154,7 +176,9 @@ def check(
     both values and the seed that brings it back (--seed).
     """
     plan = dataclasses.replace(
-        _plan("check", suite, case, backend, device, mode, threads, seed), timing=False, time_limit_seconds=time_limit
+        _plan("check", suite, case, backend, device, mode, threads, seed, dtype, precision),
+        timing=False,
+        time_limit_seconds=time_limit,
     )
     from harness.output import report
     from harness.runner import Runner
@@ -187,6 +211,8 @@ def run(
     backend: BackendOption = None,
     device: DeviceOption = None,
     mode: ModesOption = None,
+    dtype: DtypeOption = None,
+    precision: PrecisionOption = None,
     threads: ThreadsOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder of the run; must not exist. Default: results/<run-id>.")
@@ -243,7 +269,7 @@ def run(
     from harness.output import store
 
     if resume is not None:
-        chosen = (suite, case, backend, device, mode, threads, out)
+        chosen = (suite, case, backend, device, mode, dtype, precision, threads, out)
         if any(option is not None for option in chosen):
             raise store.StoreError("--resume goes on with the plan of that run: give it alone")
         folder = store.find(resume, RESULTS)
@@ -254,7 +280,7 @@ def run(
         run_id = store.new_run_id()
         folder = out if out is not None else RESULTS / run_id
         store.check_free(folder)
-        plan = _plan(run_id, suite, case, backend, device, mode, threads, seed)
+        plan = _plan(run_id, suite, case, backend, device, mode, threads, seed, dtype, precision)
         plan = dataclasses.replace(
             plan,
             band=plan.band if band is None else band,
@@ -370,6 +396,8 @@ def _plan(
     modes: list[ModeOption] | None,
     threads: int | None,
     seed: int | None,
+    dtype: Dtype | None = None,
+    precision: Precision | None = None,
 ) -> Plan:
     """Turn options into a plan; everything that can be wrong with them is found here, before anything is measured."""
     # Nobody knows a drawn seed beforehand, so no backend can bring the answers along; every row holds it.
@@ -394,6 +422,9 @@ def _plan(
     else:
         name = suite_name or "quick"
         chosen = [entry.case for entry in suite(name).entries]
+    recast = {"dtype": dtype, "precision": precision}
+    changes: dict[str, Any] = {name: option.value for name, option in recast.items() if option is not None}
+    chosen = list(dict.fromkeys(dataclasses.replace(case, **changes) for case in chosen))
     wanted = [mode.value for mode in dict.fromkeys(modes)] if modes else list(MODES)
     selected = select([BASELINE]) | select(backends or entries())
     torch = selected[BASELINE].installed()
@@ -495,8 +526,14 @@ def _show(folder: Path) -> None:
 
 
 def _labels() -> dict[str, str]:
-    """What people call the cases of the suites."""
-    return {entry.case.name: entry.label for listed in SUITES.values() for entry in listed.entries}
+    """What people call the cases of the suites, in whatever arithmetic they are asked for."""
+    arithmetic = [*((dtype.value, "ieee") for dtype in Dtype), (Dtype.FLOAT32.value, "tf32")]
+    return {
+        dataclasses.replace(entry.case, dtype=dtype, precision=precision).name: entry.label
+        for listed in SUITES.values()
+        for entry in listed.entries
+        for dtype, precision in arithmetic
+    }
 
 
 def _short(folder: Path) -> Path:

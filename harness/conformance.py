@@ -226,7 +226,7 @@ class _Reference:
 
     local: _Local
 
-    def referee(self) -> _Local:
+    def referee(self, device: str) -> _Local:
         """Return the reference."""
         return self.local
 

@@ -57,6 +57,8 @@ class Expectations:
     def __init__(self, workers: HasReferee, limit_seconds: float) -> None:
         self._workers = workers
         self._limit_seconds = limit_seconds
+        #: Where the answers are computed: on the device of the rows that they are for.
+        self.device = "cpu"
         self._known: dict[tuple[Case, str, int], Expected] = {}
         self._lock = threading.Lock()
 
@@ -79,13 +81,13 @@ class Expectations:
             NoReference: It could not be had.
         """
         try:
-            self._workers.referee()
+            self._workers.referee(self.device)
         except WorkerError as error:
             raise NoReference(error.status, error.reason) from None
 
     def _ask(self, case: Case, kind: str, variation: int) -> Expected:
         try:
-            referee = self._workers.referee()
+            referee = self._workers.referee(self.device)
             folder = fresh_folder(referee.directory / "expected")
             said = referee.request(
                 "expect",
@@ -94,6 +96,7 @@ class Expectations:
                 kind=kind,
                 variation=variation,
                 directory=str(folder),
+                device=self.device,
             )
         except WorkerError as error:
             raise NoReference(error.status, error.reason) from None

@@ -82,6 +82,7 @@ class Runner:
         baselines: list[Entrant] = []
         processes: dict[int, int] = {}
         begun = self._sitting.now()
+        self._expectations.device = device
         try:
             for entrant in entrants:
                 if entrant.going:

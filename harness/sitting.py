@@ -36,8 +36,8 @@ class Remote(Protocol):
 class HasReferee(Protocol):
     """Whoever has the reference."""
 
-    def referee(self) -> Remote:
-        """Return the reference's worker."""
+    def referee(self, device: str) -> Remote:
+        """Return the reference's worker that computes on a device."""
         ...
 
 

@@ -168,6 +168,17 @@ _PUBLISHED = tuple(
     )
 )
 
+# What fills a GPU: the models at their real sizes, less those that are one launch for any kernel, and in float32.
+_TOO_SMALL = (_SIMGNN.label, _COLA.label)
+_GPU = (
+    *(
+        dataclasses.replace(entry, case=dataclasses.replace(entry.case, dtype="float32"))
+        for entry in _MODELS
+        if entry.label not in _TOO_SMALL
+    ),
+    *_PUBLISHED,
+)
+
 _SAMPLES = "PyTorch, torch/testing/_internal/common_methods_invocations.py (sample_inputs_bilinear)"
 _MODULES = "PyTorch, torch/testing/_internal/common_modules.py (module_inputs_torch_nn_Bilinear)"
 _TESTS = "PyTorch, test/test_nn.py"
@@ -215,6 +226,7 @@ SUITES: Final[dict[str, Suite]] = {
         ),
         Suite("models", "what published models compute", _MODELS),
         Suite("published", "the shapes of the one published GPU kernel for this operator", _PUBLISHED),
+        Suite("gpu", "shapes that fill a GPU; see --dtype and --precision", _GPU, budget_seconds=10.0, processes=5),
         Suite("upstream", "the shapes of PyTorch's own tests; best with `check`", _UPSTREAM),
         Suite("batch-sweep", "batch 1 to 65536 at three sizes of features", _BATCH_SWEEP),
         Suite("feature-sweep", "8 to 1024 features", _FEATURE_SWEEP),

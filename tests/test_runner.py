@@ -168,7 +168,8 @@ class FakeWorker:
     def release(self):
         return {}
 
-    def expect(self, case, kind, variation, directory):
+    def expect(self, case, kind, variation, directory, device):
+        assert device == self.plan.devices[0], "the reference computes where the rows are"
         asked = Case(**case)
         for name, value in answer(asked, variation, kind).items():
             np.save(Path(directory) / f"{name}.npy", value)
@@ -221,8 +222,10 @@ class FakeWorkers:
     def examiner(self, name, device):
         return self.worker(f"examiner of {name}", device)[0]
 
-    def referee(self):
-        return self.worker("reference", "cpu")[0]
+    def referee(self, device):
+        made = self.worker("reference", device)[0]
+        made.plan = self.plan
+        return made
 
     def discard_examiner(self, name, device):
         self.discard(f"examiner of {name}", device)

@@ -6,6 +6,7 @@ import pytest
 
 from harness.case import Case
 from harness.suites import SUITES, SuiteError, suite
+from harness.timing import cost
 
 ENTRIES = [entry for listed in SUITES.values() for entry in listed.entries]
 
@@ -45,3 +46,11 @@ def test_upstream_holds_work_of_size_zero_and_no_other_suite_does():
 def test_an_unknown_suite_is_refused_with_those_that_exist():
     with pytest.raises(SuiteError, match=r"suite 'fast' is unknown, expected one of: seed, quick, models"):
         suite("fast")
+
+
+def test_the_cases_for_a_gpu_are_float32_until_somebody_asks_otherwise_and_have_work_for_it():
+    cases = [entry.case for entry in suite("gpu").entries]
+    assert {case.dtype for case in cases} == {"float32"}
+    assert len(cases) == 19
+    assert min(cost.flop(case) for case in cases) > 1e8
+    assert sum(cost.flop(case) > 1e10 for case in cases) >= 6

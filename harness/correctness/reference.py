@@ -1,4 +1,7 @@
-"""Turn inputs into the right answer: nn.Bilinear in float64 on the CPU, and the scale of each element.
+"""Turn inputs into the right answer: nn.Bilinear in float64, and the scale of each element.
+
+It is computed on the CPU; for rows on a GPU on that, where large layers take seconds instead of minutes, and then a few
+elements of each result are held against the CPU (``spot_check``).
 
 This is the only file of the harness that imports a framework, so it runs in a worker of its own and never beside a
 contestant. Axes: ``b`` batch, ``i`` in1, ``j`` in2, ``o`` out.
@@ -30,18 +33,24 @@ AUTOGRAD_BYTES: Final = 256 * 2**20
 BLOCK_ELEMENTS: Final = 16 * 2**20
 #: Elements of each result that a float64 case is judged by in a wider format.
 SAMPLE_ELEMENTS: Final = 64
+#: How far a GPU's float64 may be off, in units of float64's epsilon on the scale of the element. Sums of thousands of
+#: terms are off by a few; one in another precision by millions.
+SPOT_ULPS: Final = 1000
 
 Tensors = dict[str, torch.Tensor]
+#: What PyTorch raises when a GPU's memory is full.
+OutOfMemory = torch.cuda.OutOfMemoryError
 
 
-def expected(case: Case, inputs: Arrays) -> Tensors:
+def expected(case: Case, inputs: Arrays, device: str = "cpu") -> Tensors:
     """Return the results of the case in float64, with the keys of ``case.result_shapes()``.
 
     Args:
         case: Decides mode and shapes.
         inputs: What ``correctness.inputs.make_inputs`` gave.
+        device: Where to compute, and where the results are.
     """
-    exact = _double(inputs)
+    exact = _double(inputs, device)
     values = {"output": _module(case, exact)}
     if case.mode == "forward_backward":
         temporary = case.batch * case.in1_features * case.in2_features * 8
@@ -50,15 +59,38 @@ def expected(case: Case, inputs: Arrays) -> Tensors:
     return values
 
 
-def scales(case: Case, inputs: Arrays) -> Tensors:
+def scales(case: Case, inputs: Arrays, device: str = "cpu") -> Tensors:
     """Return the scale S of each element: the same sum with every term replaced by its absolute value.
 
     Rounding errors of any order of summation are bounded by a multiple of S, and by nothing smaller in general (Higham,
     Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1).
     """
-    absolute = {name: tensor.abs() for name, tensor in _double(inputs).items()}
+    absolute = {name: tensor.abs() for name, tensor in _double(inputs, device).items()}
     found = {"output": contract_output(absolute)}
     return found | contract_gradients(absolute) if case.mode == "forward_backward" else found
+
+
+def spot_check(case: Case, inputs: Arrays, values: Tensors, sizes: Tensors) -> None:
+    """Hold some elements of results that a GPU has computed against the CPU.
+
+    Args:
+        case: Of the results.
+        inputs: What they are of.
+        values: What ``expected`` gave.
+        sizes: What ``scales`` gave.
+
+    Raises:
+        RuntimeError: An element is further off than float64 rounds: the GPU is no reference.
+    """
+    for name, (positions, wide) in wide_samples(case, inputs).items():
+        found = values[name].cpu().numpy().reshape(-1)[positions]
+        scale = sizes[name].cpu().numpy().reshape(-1)[positions]
+        if not (np.abs(found - wide) <= SPOT_ULPS * np.finfo(np.float64).eps * scale).all():
+            worst = int(np.argmax(np.abs(found - wide)))
+            raise RuntimeError(
+                f"the GPU's float64 gives {name} {found[worst]:.17g} where the CPU gives {wide[worst]:.17g}: "
+                "it cannot be the reference"
+            )
 
 
 def quadratics(case: Case, inputs: Arrays) -> dict[str, float]:
@@ -98,16 +130,18 @@ def wide_samples(case: Case, inputs: Arrays) -> dict[str, tuple[npt.NDArray[np.i
     """
     if np.finfo(np.longdouble).nmant <= np.finfo(np.float64).nmant:
         raise RuntimeError("long double is no wider than float64 here: nothing can judge a float64 case")
-    x1, x2, weight = (inputs[name].astype(np.longdouble) for name in ("input1", "input2", "weight"))
-    g = inputs["grad_output"].astype(np.longdouble) if "grad_output" in inputs else np.empty((0, 0), np.longdouble)
-    bias = inputs["bias"].astype(np.longdouble) if "bias" in inputs else np.zeros(weight.shape[0], np.longdouble)
-    # Each takes the indices of one element and sums over the others.
+    wide = np.longdouble
+    x1, x2, weight = inputs["input1"], inputs["input2"], inputs["weight"]
+    g = inputs.get("grad_output", np.empty((0, 0)))
+    bias = inputs["bias"] if "bias" in inputs else np.zeros(weight.shape[0])
+    # Only what an element needs is widened: a whole weight would take four times its memory. Each formula takes the
+    # indices of one element and sums over the others.
     formulas: dict[str, Callable[..., Any]] = {
-        "output": lambda b, o: ((x1[b] @ weight[o]) * x2[b]).sum() + bias[o],
-        "grad_input1": lambda b, i: ((g[b] @ weight[:, i, :]) * x2[b]).sum(),
-        "grad_input2": lambda b, j: ((g[b] @ weight[:, :, j]) * x1[b]).sum(),
-        "grad_weight": lambda o, i, j: (g[:, o] * x1[:, i] * x2[:, j]).sum(),
-        "grad_bias": lambda o: g[:, o].sum(),
+        "output": lambda b, o: ((x1[b].astype(wide) @ weight[o].astype(wide)) * x2[b]).sum() + bias[o],
+        "grad_input1": lambda b, i: ((g[b].astype(wide) @ weight[:, i, :].astype(wide)) * x2[b]).sum(),
+        "grad_input2": lambda b, j: ((g[b].astype(wide) @ weight[:, :, j].astype(wide)) * x1[b]).sum(),
+        "grad_weight": lambda o, i, j: (g[:, o].astype(wide) * x1[:, i] * x2[:, j]).sum(),
+        "grad_bias": lambda o: g[:, o].astype(wide).sum(),
     }
     samples = {}
     for name, shape in case.result_shapes().items():
@@ -121,8 +155,8 @@ def wide_samples(case: Case, inputs: Arrays) -> dict[str, tuple[npt.NDArray[np.i
     return samples
 
 
-def _double(inputs: Arrays) -> Tensors:
-    return {name: torch.from_numpy(array).double() for name, array in inputs.items()}
+def _double(inputs: Arrays, device: str = "cpu") -> Tensors:
+    return {name: torch.from_numpy(array).to(device).double() for name, array in inputs.items()}
 
 
 def _module(case: Case, inputs: Tensors) -> torch.Tensor:

@@ -21,24 +21,44 @@ class Referee:
     def __init__(self) -> None:
         self.answers: dict[str, Callable[..., dict[str, Any]]] = {"expect": self.expect}
 
-    def expect(self, case: dict[str, Any], variation: int, kind: str, directory: str) -> dict[str, Any]:
+    def expect(
+        self, case: dict[str, Any], variation: int, kind: str, directory: str, device: str = "cpu"
+    ) -> dict[str, Any]:
         """Leave the right results in ``directory`` as NAME.npy, and what judging their rounding takes.
 
         That is NAME.scale.npy where the inputs are random, and for float64 cases NAME.positions.npy and NAME.wide.npy.
+        On a GPU, float64 cases are for the CPU all the same, and so is what does not fit.
         """
         # Not at the top: importing torch may fail or take long, and only a request has a time limit and an answer.
         from harness.correctness import reference
 
         asked, folder = Case(**case), Path(directory)
         inputs = make_inputs(asked, variation, kind)
-        for name, value in reference.expected(asked, inputs).items():
-            np.save(folder / f"{name}.npy", value.numpy(), allow_pickle=False)
-        if kind not in ROUNDED_KINDS:
+        device = "cpu" if asked.dtype == "float64" else device
+        rounded = kind in ROUNDED_KINDS
+        try:
+            values, scales = self._computed(asked, inputs, device, rounded)
+        except reference.OutOfMemory:
+            values, scales = self._computed(asked, inputs, "cpu", rounded)
+        for name, value in values.items():
+            np.save(folder / f"{name}.npy", value.cpu().numpy(), allow_pickle=False)
+        if not rounded:
             return {"quadratics": {}}
-        for name, scale in reference.scales(asked, inputs).items():
-            np.save(folder / f"{name}.scale.npy", scale.numpy(), allow_pickle=False)
+        for name, scale in scales.items():
+            np.save(folder / f"{name}.scale.npy", scale.cpu().numpy(), allow_pickle=False)
         if kind in PRECISE_KINDS and asked.dtype == "float64":
             for name, (positions, values) in reference.wide_samples(asked, inputs).items():
                 np.save(folder / f"{name}.positions.npy", positions, allow_pickle=False)
                 np.save(folder / f"{name}.wide.npy", values, allow_pickle=False)
         return {"quadratics": reference.quadratics(asked, inputs) if kind in PRECISE_KINDS else {}}
+
+    @staticmethod
+    def _computed(case: Case, inputs: Any, device: str, rounded: bool) -> tuple[Any, Any]:
+        """Results, and their scales if they are rounded; a GPU's are held against the CPU."""
+        from harness.correctness import reference
+
+        values = reference.expected(case, inputs, device)
+        scales = reference.scales(case, inputs, device) if rounded else {}
+        if device != "cpu" and rounded:
+            reference.spot_check(case, inputs, values, scales)
+        return values, scales

@@ -392,15 +392,15 @@ class Supervisor:
         self._workers[key] = self._spawn("contestant", variables | (NO_GPU if device == "cpu" else SHARED_GPU))
         return self._workers[key], empty
 
-    def referee(self) -> Worker:
-        """Return the reference's worker, started if there is none.
+    def referee(self, device: str = "cpu") -> Worker:
+        """Return the reference's worker that computes on a device, started if there is none.
 
         Raises:
             WorkerError: It did not start.
         """
-        key = ("reference", "cpu")
+        key = ("reference", device)
         if key not in self._workers or not self._workers[key].alive:
-            self._workers[key] = self._spawn("referee", NO_GPU)
+            self._workers[key] = self._spawn("referee", NO_GPU if device == "cpu" else SHARED_GPU)
         return self._workers[key]
 
     def surveyor(self, name: str, variables: Mapping[str, str] | None = None) -> Worker:

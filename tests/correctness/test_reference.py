@@ -11,6 +11,7 @@ import torch
 from harness.case import Case
 from harness.correctness import reference
 from harness.correctness.inputs import make_inputs
+from harness.process.referee import Referee
 
 STEP = Case(5, 4, 3, 2, mode="forward_backward")
 CASES = [
@@ -166,3 +167,32 @@ def test_inference_has_the_output_alone():
     case = dataclasses.replace(STEP.with_mode("forward"), dtype="float64")
     for ask in (reference.expected, reference.scales, reference.quadratics, reference.wide_samples):
         assert set(ask(case, make_inputs(case))) == {"output"}
+
+
+def test_a_gpu_that_is_the_reference_is_held_against_the_cpu():
+    inputs = make_inputs(STEP)
+    values, scales = reference.expected(STEP, inputs), reference.scales(STEP, inputs)
+    reference.spot_check(STEP, inputs, values, scales)
+    for name in values:
+        # As if it had multiplied in float32.
+        wrong = values | {name: values[name] * (1 + 1e-7)}
+        with pytest.raises(RuntimeError, match=rf"the GPU's float64 gives {name} .* it cannot be the reference"):
+            reference.spot_check(STEP, inputs, wrong, scales)
+
+
+def test_the_referee_computes_where_it_is_told_and_on_the_cpu_where_that_is_full_or_the_case_is_float64(
+    tmp_path, monkeypatch
+):
+    asked, ours = [], reference.expected
+
+    def expected(case, inputs, device):
+        asked.append(device)
+        if device == "meta":
+            raise reference.OutOfMemory("no room")
+        return ours(case, inputs, device)
+
+    monkeypatch.setattr(reference, "expected", expected)
+    for case in (dataclasses.replace(STEP, dtype="float64"), STEP):
+        Referee().expect(dataclasses.asdict(case), 0, "normal", str(tmp_path), device="meta")
+    assert asked == ["cpu", "meta", "cpu"]
+    assert np.array_equal(np.load(tmp_path / "output.npy"), ours(STEP, make_inputs(STEP))["output"].numpy())
