@@ -348,6 +348,11 @@ class Measurement:
             entrant.ask("place", limit, kernel=size <= KERNEL_BYTES and entrant.kernel_seconds <= KERNEL_SECONDS)
             if not entrant.going:
                 return None
+        if self._device != "cpu":
+            # A request of its own: it takes as long as it takes, and what passes around a sample is looked at.
+            entrant.ask("steady", limit)
+            if not entrant.going:
+                return None
         expected = calls * entrant.call_seconds * (2 if stepping else 1)
         before = self._sitting.look()
         said = entrant.ask(
@@ -376,7 +381,7 @@ class Measurement:
         entrant.calls.append(calls)
         entrant.seconds[self._block] = seconds / calls
         switches = said["involuntary_switches"]
-        seen = self._disturbances(before, after, entrant, switches)
+        seen = self._disturbances(before, after, entrant, switches, said["gpu"])
         if seen["disturbance"]:
             entrant.disturbed_blocks.add(self._block)
         self._keep(entrant, "call", calls, seconds, self._block, position, **seen)
@@ -385,7 +390,9 @@ class Measurement:
             self._keep(entrant, "forward", calls, forward, self._block, position, **seen)
         return (self._block + kept[0]) % cost.INPUT_SETS if kept else None
 
-    def _disturbances(self, before: state.State, after: state.State, entrant: Entrant, switches: int) -> dict[str, Any]:
+    def _disturbances(
+        self, before: state.State, after: state.State, entrant: Entrant, switches: int, gpu: dict[str, Any] | None
+    ) -> dict[str, Any]:
         """What the machine did during an entrant's sample, as columns of the sample."""
         seconds = entrant.worker.elapsed_seconds if entrant.worker else 0.0
         self._sitting.best_clock_mhz = max(self._sitting.best_clock_mhz, after.clock_mhz or 0.0)
@@ -396,12 +403,19 @@ class Measurement:
         # Threads of one backend may take the CPUs from each other all the time: that is its way, and no disturbance.
         entrant.switch_rates.append(switches / seconds if seconds else 0.0)
         foreign = round(switches - python_statistics.median(entrant.switch_rates) * seconds)
-        return {
+        found = [state.disturbed(before, after, seconds, os.cpu_count() or 1, foreign, best)]
+        of_gpu: dict[str, Any] = {}
+        if gpu is not None:
+            of_gpu = {f"gpu_{name}": value or None for name, value in gpu.items()}
+            self._sitting.best_gpu_clock_mhz = max(self._sitting.best_gpu_clock_mhz, gpu["clock_mhz"])
+            slow = gpu["clock_mhz"] < state.CLOCK_SHARE * self._sitting.best_gpu_clock_mhz
+            found += ["gpu_clock" if slow else None, "gpu_held_back" if gpu["held_back"] else None]
+        return of_gpu | {
             "steal_seconds": stolen,
             "involuntary_switches": switches,
             "others_running": after.running,
             "clock_mhz": after.clock_mhz,
-            "disturbance": state.disturbed(before, after, seconds, os.cpu_count() or 1, foreign, best),
+            "disturbance": "+".join(word for word in found if word) or None,
         }
 
     def _correct(self, entrant: Entrant, call_seconds: float) -> None:

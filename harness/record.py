@@ -260,4 +260,7 @@ class Sample:
     involuntary_switches: int | None = column("how often the worker's threads lost their CPU to another meanwhile")
     others_running: int | None = column("what else wanted to run on this machine, right after the sample")
     clock_mhz: float | None = column("mean clock of the CPUs, as the system tells it")
+    gpu_clock_mhz: float | None = column("clock of the GPU's multiprocessors right after the sample, by NVML")
+    gpu_temperature_celsius: float | None = column("the GPU's temperature then")
+    gpu_held_back: str | None = column("what makes the GPU slower than it could be, by NVML: power cap, ...")
     disturbance: str | None = column("which of these is beyond what a quiet machine does: steal, switches, ...")

@@ -144,6 +144,10 @@ class FakeWorker:
     def memory(self, calls):
         return {"peak_bytes": self.spoilt.get("peak_bytes", 2**20)}
 
+    def steady(self):
+        self.clock.now += 0.5
+        return {}
+
     def sample(self, calls, first, forward, keep, settle_seconds):
         sets = {(first + index) % cost.INPUT_SETS for index in keep}
         assert len(sets) <= 1, "what is kept is compared, so it is of one input set"
@@ -156,6 +160,7 @@ class FakeWorker:
             "seconds": calls * self.call_seconds * self.noise(),
             "forward_seconds": alone,
             "involuntary_switches": 0,
+            "gpu": next(self.spoilt["gpu"]) if "gpu" in self.spoilt else None,
         }
 
     def noise(self):
@@ -416,6 +421,19 @@ def test_on_a_gpu_the_limit_is_that_of_the_device(measure):
     row = records[CASE.name, "forward", BASELINE]
     assert row.limit_seconds == on_cpu[CASE.name, "forward", BASELINE].limit_seconds is not None
     assert row.limit_fraction == pytest.approx(row.limit_seconds / 0.01)
+
+
+def test_a_gpu_that_is_held_back_or_lowers_its_clock_disturbs_a_block(measure):
+    quiet = {"clock_mhz": 1980.0, "temperature_celsius": 40.0, "held_back": ""}
+    states = itertools.chain(
+        [quiet, quiet | {"clock_mhz": 1700.0}, quiet | {"held_back": "power cap"}], itertools.repeat(quiet)
+    )
+    records, _, samples = measure(**on_gpu(other={"gpu": states}))
+    taken = [sample for sample in samples if sample.backend == "other" and sample.phase == "call"]
+    assert [sample.disturbance for sample in taken[:4]] == [None, "gpu_clock", "gpu_held_back", None]
+    assert (taken[1].gpu_clock_mhz, taken[1].gpu_temperature_celsius) == (1700.0, 40.0)
+    assert (taken[2].gpu_held_back, taken[0].gpu_held_back) == ("power cap", None)
+    assert records[CASE.name, "forward", "other"].disturbed_blocks == 2
 
 
 def test_on_a_cpu_nobody_asks_for_the_time_of_a_device(measure):

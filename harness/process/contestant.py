@@ -26,7 +26,7 @@ from harness.case import Case
 from harness.correctness.behaviour import same_bits
 from harness.correctness.gate import judge_facts
 from harness.correctness.inputs import make_inputs
-from harness.machine import threads
+from harness.machine import gpu, threads
 from harness.process import device_clock, memory, observation
 from harness.timing import cost
 from harness.timing.clock import SETTLE_SECONDS, Call, Clock
@@ -101,6 +101,7 @@ class Contestant:
             "changed": self.changed,
             "warm_up": self.warm_up,
             "place": self.place,
+            "steady": self.steady,
             "sample": self.sample,
             "memory": self.memory,
             "device_times": self.device_times,
@@ -127,6 +128,8 @@ class Contestant:
         self._kernel_seconds: float | None = None
         #: The case, and what its arrays in rotation hold, on the host, by variation.
         self._values: tuple[Case, dict[int, Mapping[str, Any]]] | None = None
+        #: Of a backend on a GPU.
+        self._gpu: gpu.Watch | None = None
         #: Memory that is held only so that other memory lies elsewhere.
         self._scattered: list[Any] = []
 
@@ -162,6 +165,7 @@ class Contestant:
         if not support.ok:
             return {"available": False, "reason": support.reason, "offered": True}
         self._backend = loaded(device)
+        self._gpu = None if device == "cpu" else gpu.Watch()
         return {
             "available": True,
             "import_seconds": import_seconds,
@@ -384,6 +388,12 @@ class Contestant:
             absent = dict.fromkeys(missing, f"{type(error).__name__}: {error}")
         return {**found, "absent": absent}
 
+    def steady(self) -> dict[str, Any]:
+        """Run the kernel on a GPU until the clock of that is steady."""
+        if self._gpu is not None:
+            self._gpu.run_until_steady(functools.partial(self._clock.settle, self.prepared.calls, self.prepared.wait))
+        return {}
+
     def sample(
         self, calls: int, first: int, settle_seconds: float, forward: bool, keep: Sequence[int] = ()
     ) -> dict[str, Any]:
@@ -396,8 +406,14 @@ class Contestant:
         alone = None
         if forward:
             alone, prepared.kept_forward = self._clock.sample(prepared.forwards, wait, calls, first, keep)
+        state = None if self._gpu is None else self._gpu.read()
         switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - switches
-        return {"seconds": seconds, "forward_seconds": alone, "involuntary_switches": switches}
+        return {
+            "seconds": seconds,
+            "forward_seconds": alone,
+            "involuntary_switches": switches,
+            "gpu": None if state is None else dataclasses.asdict(state),
+        }
 
     def kept(self, forward: bool, directory: str) -> dict[str, Any]:
         """Of what the last sample kept, or its forward alone, leave in ``directory`` what differs most from the rest.

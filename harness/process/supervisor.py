@@ -58,7 +58,7 @@ ANSWER_KEYS: Final = {
     "exercise": {"operators", "call_seconds", "convert_seconds", "kernel_seconds", *_RESULT_KEYS},
     "changed": {"changed", "replaced"},
     "warm_up": {"stretches", "busy"},
-    "sample": {"seconds", "forward_seconds", "involuntary_switches"},
+    "sample": {"seconds", "forward_seconds", "involuntary_switches", "gpu"},
     "memory": {"peak_bytes"},
     "device_times": {"queued_seconds", "device_seconds", "graph_seconds", "absent"},
     "kept": _RESULT_KEYS,

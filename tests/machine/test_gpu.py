@@ -1,0 +1,82 @@
+"""A GPU's state by NVML, with an NVML that is made up."""
+
+from __future__ import annotations
+
+import types
+
+import pytest
+
+from harness.machine import gpu
+
+
+class FakeNvml:
+    NVML_CLOCK_SM, NVML_TEMPERATURE_GPU = 1, 0
+
+    def __init__(self, clocks=(1980,), reasons=0, fails=False):
+        self.clocks, self.reasons, self.fails = list(clocks), reasons, fails
+
+    def nvmlInit(self):  # noqa: N802  # NVML's names
+        if self.fails:
+            raise RuntimeError("Driver Not Loaded")
+
+    def nvmlDeviceGetHandleByIndex(self, index):  # noqa: N802
+        return index
+
+    def nvmlDeviceGetClockInfo(self, handle, kind):  # noqa: N802
+        assert (handle, kind) == (0, self.NVML_CLOCK_SM)
+        return self.clocks.pop(0) if len(self.clocks) > 1 else self.clocks[0]
+
+    def nvmlDeviceGetTemperature(self, handle, kind):  # noqa: N802
+        return 41
+
+    def nvmlDeviceGetCurrentClocksEventReasons(self, handle):  # noqa: N802
+        return self.reasons
+
+
+@pytest.fixture(autouse=True)
+def all_gpus(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+def test_a_reading_is_clock_temperature_and_what_holds_it_back():
+    assert gpu.Watch(FakeNvml()).read() == gpu.State(1980.0, 41.0, "")
+    assert gpu.Watch(FakeNvml(reasons=0x1 | 0x4 | 0x40)).read().held_back == "power cap+hardware thermal slowdown"
+    assert gpu.Watch(FakeNvml(reasons=0x1 | 0x2 | 0x100)).read().held_back == ""  # idle, set, display
+
+
+def test_older_drivers_have_another_name_for_the_reasons():
+    older = types.SimpleNamespace(
+        NVML_CLOCK_SM=1,
+        NVML_TEMPERATURE_GPU=0,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetClockInfo=lambda handle, kind: 1000,
+        nvmlDeviceGetTemperature=lambda handle, kind: 50,
+        nvmlDeviceGetCurrentClocksThrottleReasons=lambda handle: 0x8,
+    )
+    assert gpu.Watch(older).read() == gpu.State(1000.0, 50.0, "hardware slowdown")
+
+
+@pytest.mark.parametrize("nvml", [FakeNvml(fails=True), types.SimpleNamespace(nvmlInit=lambda: None)])
+def test_without_a_driver_or_with_one_that_fails_nothing_is_known(nvml):
+    assert gpu.Watch(nvml).read() is None
+
+
+def test_a_kernel_runs_until_its_clock_is_steady():
+    ran = []
+    gpu.Watch(FakeNvml([345, 900, 1600, 1960, 1980, 1980])).run_until_steady(ran.append)
+    assert ran == [gpu.STEADY_SECONDS] * 5  # 1960 and 1980 MHz are within 2 %
+
+
+def test_a_clock_that_never_settles_or_cannot_be_read_does_not_hold_up_the_run():
+    ran = []
+    gpu.Watch(FakeNvml([1000, 2000] * 50)).run_until_steady(ran.append)
+    assert len(ran) == gpu.STEADY_READINGS
+    ran = []
+    gpu.Watch(FakeNvml(fails=True)).run_until_steady(ran.append)
+    assert len(ran) == 1
+
+
+@pytest.mark.parametrize(("visible", "index"), [(None, 0), ("", 0), ("3", 3), ("2,0", 2), ("GPU-4f2a", 0)])
+def test_the_first_visible_gpu_is_the_one_that_is_read(visible, index):
+    assert gpu.visible_index(visible) == index
