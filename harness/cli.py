@@ -65,6 +65,13 @@ class Dtype(enum.StrEnum):
     BFLOAT16 = "bfloat16"
 
 
+class Cache(enum.StrEnum):
+    """State of the data caches at each timed call."""
+
+    HOT = "hot"
+    COLD = "cold"
+
+
 class Precision(enum.StrEnum):
     """What float32 products may be rounded to."""
 
@@ -253,6 +260,9 @@ def run(
     cold: Annotated[
         bool, typer.Option("--cold", help="Empty compile caches and a fresh worker for every cell.")
     ] = False,
+    cache: Annotated[
+        Cache, typer.Option("--cache", help="State of the data caches at each call; `cold` on a GPU only.")
+    ] = Cache.HOT,
     limit: Annotated[
         bool,
         typer.Option(
@@ -281,10 +291,16 @@ def run(
         folder = out if out is not None else RESULTS / run_id
         store.check_free(folder)
         plan = _plan(run_id, suite, case, backend, device, mode, threads, seed, dtype, precision)
+        if cache is Cache.COLD and "cpu" in plan.devices:
+            raise SuiteError(
+                "--cache cold was given with rows on the CPU, whose caches no process can empty for sure: "
+                "add --device cuda, or leave it out"
+            )
         plan = dataclasses.replace(
             plan,
             band=plan.band if band is None else band,
             time_limit_seconds=time_limit,
+            cache=cache.value,
             target=plan.target if target is None else target,
             budget_seconds=plan.budget_seconds if budget is None else budget,
             processes=plan.processes if processes is None else processes,

@@ -49,6 +49,8 @@ PLACED_BYTES: Final = 8 * 2**20
 #: A kernel that is made and first called in so many seconds is made anew, too, if the inputs, which must not exist
 #: meanwhile, are soon drawn again.
 KERNEL_SECONDS, KERNEL_BYTES = 0.020, 2**20
+#: What emptying the caches takes at most, in seconds, for the time limit of a sample.
+FLUSH_SECONDS: Final = 0.010
 #: No limit to the blocks that a backend joins.
 ALL_BLOCKS: Final = sys.maxsize
 
@@ -353,7 +355,8 @@ class Measurement:
             entrant.ask("steady", limit)
             if not entrant.going:
                 return None
-        expected = calls * entrant.call_seconds * (2 if stepping else 1)
+        cold = self._plan.cache == "cold"
+        expected = calls * (entrant.call_seconds + (FLUSH_SECONDS if cold else 0.0)) * (2 if stepping else 1)
         before = self._sitting.look()
         said = entrant.ask(
             "sample",
@@ -364,6 +367,7 @@ class Measurement:
             settle_seconds=(settle := 0.0 if slow else clock.SETTLE_SECONDS),
             forward=stepping,
             keep=kept,
+            cold_cache=cold,
         )
         if said is None or entrant.worker is None:
             return None
@@ -376,7 +380,8 @@ class Measurement:
         entrant.measured_seconds.append(measured)
         # Settling ends with a whole call, longer perhaps than what is left of its time, or than it was in warming up.
         settled = settle + max(entrant.call_seconds, seconds / calls) if settle else 0.0
-        entrant.unseen_seconds.append(entrant.worker.elapsed_seconds - measured - settled)
+        if not cold:  # else what passes between the calls is most of it
+            entrant.unseen_seconds.append(entrant.worker.elapsed_seconds - measured - settled)
         self._correct(entrant, seconds / calls)
         entrant.calls.append(calls)
         entrant.seconds[self._block] = seconds / calls

@@ -88,7 +88,7 @@ class Panel:
                 ).run()
                 self._measure_memory()
             self._gate_again()
-            if processes and self._device != "cpu":
+            if processes and self._device != "cpu" and self._plan.cache == "hot":
                 # Last of all: a call that cannot be captured may leave its process in pieces.
                 device_times.measure(self._sitting, self._case, self._device, self._going(), max(processes.values()))
         except NoReference as error:

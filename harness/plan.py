@@ -32,6 +32,7 @@ class Plan:
         processes: Most fresh processes of a backend in a group.
         time_limit_seconds: Limit of any one request: a preparation with its first call, say.
         timing: False for the gate alone.
+        cache: State of the data caches at each timed call: ``hot`` or ``cold``.
     """
 
     run_id: str
@@ -47,6 +48,7 @@ class Plan:
     processes: int = 40
     time_limit_seconds: float = 120.0
     timing: bool = True
+    cache: str = "hot"
 
     def groups(self) -> list[tuple[Case, str]]:
         """Return (case, device) in the order of measuring."""
@@ -71,7 +73,7 @@ def make_record(
         backend=backend,
         device=device,
         threads=plan.threads,
-        cache="hot",
+        cache=plan.cache,
         status=status,
         reason=reason,
         **columns,

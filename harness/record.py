@@ -103,7 +103,10 @@ class Record:
     backend_version: str | None = column("version of the framework behind it, as the worker saw it")
     device: str = key_column("`cpu` or `cuda`")
     threads: int | None = column("the thread budget given to the worker")
-    cache: str | None = column("state of the data caches at each call: `hot` (the same few inputs in rotation)")
+    cache: str | None = column(
+        "state of the data caches at each call: `hot` (the same few inputs in rotation), or on a GPU `cold` (twice its "
+        "L2 has been written since the call before)"
+    )
     status: Status = key_column("what became of the cell; see the list of statuses")
     phase: str | None = column("where the status was decided: plan, load, support, prepare, gate, timing, recheck")
     reason: str | None = column("why the cell was not timed; empty exactly when it was")

@@ -87,6 +87,8 @@ def test_every_planned_cell_has_one_row_with_the_right_status_whatever_its_backe
         (("run", "--case", "0x3x4x5"), "size below 1"),
         (("run", "--case", "3x-1x4x5"), "size below 1"),
         (("run", "--case", "100000x100000x1000x1000"), "GiB"),
+        (("run", "--cache", "cold", "--device", "cpu"), "--cache cold was given with rows on the CPU"),
+        (("run", "--case", "3x4x5x6:float64", "--precision", "tf32"), "tf32 is a way to multiply float32 numbers"),
         (("run", "--threads", "0"), "--threads is 0, expected 1 to"),
         (("run", "--threads", "4096"), "--threads is 4096, expected 1 to"),
         (("run", "--out", "there"), "there exists"),

@@ -148,7 +148,7 @@ class FakeWorker:
         self.clock.now += 0.5
         return {}
 
-    def sample(self, calls, first, forward, keep, settle_seconds):
+    def sample(self, calls, first, forward, keep, settle_seconds, cold_cache):
         sets = {(first + index) % cost.INPUT_SETS for index in keep}
         assert len(sets) <= 1, "what is kept is compared, so it is of one input set"
         self.kept_set = next(iter(sets), None)
@@ -254,6 +254,7 @@ def measure(tmp_path):
         target=0.02,
         peaks=(),
         backends=None,
+        cache="hot",
         device="cpu",
         **spoilt,
     ):
@@ -273,6 +274,7 @@ def measure(tmp_path):
             processes=processes,
             target=target,
             timing=timing,
+            cache=cache,
         )
         samples = []
         workers.plan = plan
@@ -421,6 +423,13 @@ def test_on_a_gpu_the_limit_is_that_of_the_device(measure):
     row = records[CASE.name, "forward", BASELINE]
     assert row.limit_seconds == on_cpu[CASE.name, "forward", BASELINE].limit_seconds is not None
     assert row.limit_fraction == pytest.approx(row.limit_seconds / 0.01)
+
+
+def test_with_a_cold_cache_every_sample_empties_it_and_what_passes_meanwhile_is_nobodys_lie(measure):
+    records, workers, _ = measure(**on_gpu(other={"unseen_seconds": 0.2}), cache="cold")
+    row = records[CASE.name, "forward", "other"]
+    assert (row.status, row.cache, row.device_seconds) == (Status.TIMED, "cold", None)
+    assert {fields["cold_cache"] for _, do, fields in workers.log if do == "sample"} == {True}
 
 
 def test_a_gpu_that_is_held_back_or_lowers_its_clock_disturbs_a_block(measure):

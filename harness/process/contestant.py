@@ -130,6 +130,8 @@ class Contestant:
         self._values: tuple[Case, dict[int, Mapping[str, Any]]] | None = None
         #: Of a backend on a GPU.
         self._gpu: gpu.Watch | None = None
+        #: Empties the caches of its device.
+        self._flush: Callable[[], None] | None = None
         #: Memory that is held only so that other memory lies elsewhere.
         self._scattered: list[Any] = []
 
@@ -395,17 +397,28 @@ class Contestant:
         return {}
 
     def sample(
-        self, calls: int, first: int, settle_seconds: float, forward: bool, keep: Sequence[int] = ()
+        self,
+        calls: int,
+        first: int,
+        settle_seconds: float,
+        forward: bool,
+        keep: Sequence[int] = (),
+        cold_cache: bool = False,
     ) -> dict[str, Any]:
         """Take one sample, and one of the forward alone where that is asked for; keep the results of calls ``keep``."""
         prepared, wait = self.prepared, self.prepared.wait
+        take = self._clock.sample
+        if cold_cache:
+            if self._flush is None:
+                self._flush = device_clock.flusher_of(self._like(prepared.case))
+            take = functools.partial(_take_apart, self._clock, self._flush)
         prepared.kept, prepared.kept_forward = [], []
         self._clock.settle(prepared.calls, wait, settle_seconds)
         switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
-        seconds, prepared.kept = self._clock.sample(prepared.calls, wait, calls, first, keep)
+        seconds, prepared.kept = take(prepared.calls, wait, calls, first, keep)
         alone = None
         if forward:
-            alone, prepared.kept_forward = self._clock.sample(prepared.forwards, wait, calls, first, keep)
+            alone, prepared.kept_forward = take(prepared.forwards, wait, calls, first, keep)
         state = None if self._gpu is None else self._gpu.read()
         switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - switches
         return {
@@ -735,6 +748,12 @@ def _timed_call(case: Case, kernel: Any, parameters: Results, inputs: Results) -
         return (output, *backward(grad_output))
 
     return step
+
+
+def _take_apart(clock: Clock, flush: Callable[[], None], calls: Sequence[Call], *rest: Any) -> tuple[float, list[Any]]:
+    """As ``clock.sample``, with empty caches before each call."""
+    wait, *others = rest
+    return clock.sample_apart(calls, wait, flush, *others)
 
 
 def _timed_forward(kernel: Any, parameters: Results, inputs: Results) -> Call:

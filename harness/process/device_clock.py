@@ -10,10 +10,14 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+import numpy as np
+
 from harness.process import observation
 
 #: Cycles a second of a GPU, roughly, for a delay.
 CYCLES_PER_SECOND: Final = 2e9
+#: What is written to empty the caches of a GPU that does not say how large they are: twice the largest L2 there is.
+FLUSHED_BYTES: Final = 256 * 2**20
 #: Calls before a graph is captured: what is set up at a first call cannot be captured.
 CALLS_BEFORE_CAPTURE: Final = 3
 
@@ -93,6 +97,51 @@ class CupyClock:
     def capture(self, call: Callable[[], object]) -> Callable[[], object]:
         """Not with CuPy, whose calls allocate from a pool that a capture cannot use."""
         raise NotImplementedError("calls of CuPy are not captured")
+
+
+def flusher_of(like: Any) -> Callable[[], None]:
+    """Return what fills the caches of a GPU with something else, and waits until that is done.
+
+    Twice the size of the GPU's L2 is written, as the device says it, or ``FLUSHED_BYTES`` where the framework does not
+    show it.
+
+    Args:
+        like: An array on the GPU.
+
+    Raises:
+        ValueError: It is of a framework that is not known here, or not on a GPU.
+    """
+    match observation.framework(like):
+        case "torch" if like.device.type == "cuda":
+            torch: Any = sys.modules["torch"]
+            cache = getattr(torch.cuda.get_device_properties(like.device), "L2_cache_size", 0)
+            buffer = torch.empty(_flushed(cache) // 4, dtype=torch.int32, device=like.device)
+
+            def flush_torch() -> None:
+                buffer.zero_()
+                torch.cuda.synchronize(like.device)
+
+            return flush_torch
+        case "cupy":
+            cupy: Any = sys.modules["cupy"]
+            with like.device:
+                other = cupy.empty(_flushed(like.device.attributes.get("L2CacheSize", 0)) // 4, dtype=np.int32)
+
+            def flush_cupy() -> None:
+                other.fill(0)
+                like.device.synchronize()
+
+            return flush_cupy
+        case "jax" if like.device.platform != "cpu":
+            jax: Any = sys.modules["jax"]
+            written = jax.device_put(np.zeros(FLUSHED_BYTES // 4, np.int32), like.device)
+            add = jax.jit(lambda array: array + 1)
+            return lambda: jax.block_until_ready(add(written))
+    raise ValueError(f"nobody knows how to empty the caches for {observation.type_name(like)}: leave out --cache cold")
+
+
+def _flushed(cache_bytes: int) -> int:
+    return 2 * cache_bytes or FLUSHED_BYTES
 
 
 def clock_of(like: Any) -> DeviceClock | None:

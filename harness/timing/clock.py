@@ -89,6 +89,35 @@ class Clock:
                 gc.enable()
         return end - start, kept
 
+    def sample_apart(
+        self,
+        calls: Sequence[Call],
+        synchronize: Synchronize,
+        between: Callable[[], None],
+        count: int,
+        first: int = 0,
+        keep: Sequence[int] = (),
+    ) -> tuple[float, list[Any]]:
+        """As ``sample``, with something between the calls that is not timed.
+
+        Each call is timed for itself, so two readings of the clock are in its time, and no more.
+
+        Args:
+            calls: One for each input set; taken in turn.
+            synchronize: Returns when a result exists.
+            between: Done, and finished, before each call.
+            count: How many calls.
+            first: Which input set begins.
+            keep: Which calls' results to return, from 0, in ascending order.
+        """
+        total, kept = 0.0, []
+        for index in range(count):
+            between()
+            seconds, results = self.sample([calls[(first + index) % len(calls)]], synchronize, 1, keep=[0])
+            total += seconds
+            kept += results if index in keep else []
+        return total, kept
+
     def queued(self, calls: Sequence[Call], synchronize: Synchronize, count: int) -> float:
         """Return the seconds of ``count`` calls with one synchronisation at the end: what a device keeps up with.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
 import types
 
 import numpy as np
@@ -155,3 +156,37 @@ def test_a_framework_without_events_has_its_calls_queued_all_the_same(contestant
     said = contestant.device_times(calls=4, call_seconds=1e-4, repeats=2)
     assert (len(said["queued_seconds"]), said["device_seconds"]) == (2, [])
     assert said["absent"] == {"device_seconds": "no events", "graph_seconds": "no events"}
+
+
+def test_emptying_the_caches_writes_twice_what_the_device_has_and_waits(monkeypatch):
+    done = []
+    cuda = types.SimpleNamespace(
+        get_device_properties=lambda device: types.SimpleNamespace(L2_cache_size=40 * 2**20),
+        synchronize=lambda device: done.append("waited"),
+    )
+    buffer = types.SimpleNamespace(zero_=lambda: done.append("written"))
+
+    def empty(elements, dtype, device):
+        done.append(4 * elements)
+        return buffer
+
+    torch = types.SimpleNamespace(cuda=cuda, empty=empty, int32="int32")
+    like = types.SimpleNamespace(device=types.SimpleNamespace(type="cuda"))
+    monkeypatch.setattr(device_clock.observation, "framework", lambda array: "torch")
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    flush = device_clock.flusher_of(like)
+    flush()
+    assert done == [80 * 2**20, "written", "waited"]
+
+
+def test_caches_that_nobody_can_empty_are_an_error_and_no_hot_time():
+    with pytest.raises(ValueError, match=r"nobody knows how to empty the caches for numpy.ndarray"):
+        device_clock.flusher_of(np.zeros(1))
+
+
+def test_a_sample_with_a_cold_cache_empties_it_before_every_call(contestant, device, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(device_clock, "flusher_of", lambda like: lambda: flushed.append(device.host))
+    said = contestant.sample(calls=4, first=0, settle_seconds=0.0, forward=False, cold_cache=True)
+    assert len(flushed) == 4
+    assert said["seconds"] == pytest.approx(4 * (3 * LAUNCH + WORK))

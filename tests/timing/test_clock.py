@@ -152,3 +152,18 @@ def test_queued_calls_share_one_synchronisation_after_the_last(tmp_path):
 )
 def test_a_device_takes_no_longer_than_who_waits_for_it(queued, device, flags):
     assert device_faults(1.0, queued, device) == flags
+
+
+def test_what_is_done_between_calls_is_in_no_time_and_each_call_is_synchronised():
+    fake = FakeTime(sets=2)
+
+    def between():
+        fake.time += 100.0
+        fake.log.append("between")
+
+    taken, kept = Clock(fake.now).sample_apart(fake.calls, fake.synchronize, between, 3, first=1, keep=[0, 2])
+    assert taken == 3 * (0.25 + 0.5)
+    assert kept == ["result 1", "result 1"]
+    assert fake.log == [
+        line for number in (1, 0, 1) for line in ("between", f"call {number}", f"synchronize result {number}")
+    ]
