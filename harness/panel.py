@@ -19,6 +19,7 @@ from harness.loader import Loader
 from harness.machine import threads
 from harness.plan import BASELINE
 from harness.process.supervisor import WorkerError
+from harness.record import Status
 from harness.sitting import Sitting
 from harness.timing import cost
 
@@ -95,8 +96,9 @@ class Panel:
             for entrant in self._going():
                 entrant.end(error.status, error.reason)
         for entrant in self._entrants:
-            if entrant.misbehaved:
-                # It may have changed its process; the next case gets a new one.
+            if entrant.misbehaved or entrant.status in (Status.FAILED, Status.OUT_OF_MEMORY):
+                # It may have changed its process, or left it in pieces: after an illegal access a CUDA context fails
+                # whatever is asked of it. The next case gets a new one.
                 self._sitting.workers.discard(entrant.name, self._device)
             elif entrant.worker is not None and entrant.worker.alive:
                 # Not entrant.ask: what goes wrong now is no longer the measured cell's.

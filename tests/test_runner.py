@@ -432,6 +432,36 @@ def test_with_a_cold_cache_every_sample_empties_it_and_what_passes_meanwhile_is_
     assert {fields["cold_cache"] for _, do, fields in workers.log if do == "sample"} == {True}
 
 
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (Status.FAILED, "AcceleratorError: CUDA error: an illegal memory access was encountered"),
+        (Status.OUT_OF_MEMORY, "OutOfMemoryError: CUDA out of memory"),
+    ],
+)
+def test_a_context_in_pieces_or_without_memory_costs_one_cell_and_the_next_case_has_a_new_process(
+    measure, status, reason
+):
+    class Poisoned(FakeWorker):
+        """Fails in the first case; from then on whatever is asked of the same process fails."""
+
+        poisoned = False
+
+        def prepare(self, case, **fields):
+            self.poisoned = self.poisoned or Case(**case).batch == CASE.batch
+            if self.poisoned:
+                raise WorkerError(status, reason)
+            return super().prepare(case, **fields)
+
+    second = dataclasses.replace(CASE, batch=4)
+    faults = on_gpu()
+    records, _, _ = measure(CASE, second, **faults | {"other": faults["other"] | {"kind": Poisoned}})
+    row = records[CASE.name, "forward", "other"]
+    assert (row.status, row.phase, row.reason) == (status, "prepare", reason)
+    assert records[second.name, "forward", "other"].status is Status.TIMED
+    assert {records[name, "forward", BASELINE].status for name in (CASE.name, second.name)} == {Status.TIMED}
+
+
 def test_a_gpu_that_is_held_back_or_lowers_its_clock_disturbs_a_block(measure):
     quiet = {"clock_mhz": 1980.0, "temperature_celsius": 40.0, "held_back": ""}
     states = itertools.chain(
