@@ -27,6 +27,7 @@ import dataclasses
 import functools
 import itertools
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final
 
@@ -93,8 +94,10 @@ TILES: Final = (
 )
 #: Of a tile's sums, for each warp: 64 registers a thread, a quarter of what it may have.
 MOST_BYTES: Final = 64 * 4 * 32
-#: Of those that fit a case, so many are tried.
-TRIED: Final = 5
+#: Of those that fit a case, so many are tried, and no further one once so many seconds have gone: each is compiled.
+TRIED, TRY_SECONDS = 5, 15.0
+#: A case of fewer floating-point operations is all launching: none is tried.
+TRIED_FLOP: Final = 10e6
 
 
 def interpreted() -> bool:
@@ -381,10 +384,12 @@ def candidates(sizes: tuple[int, int, int], itemsize: int) -> Sequence[Tile]:
 
 @functools.lru_cache(256)
 def _fastest(case: Case, device: str, job: str) -> Tile:
-    """Try the candidates on scratch arrays; take the smallest where nothing can be timed."""
+    """Try the candidates on scratch arrays; take the smallest in the interpreter, the largest for little work."""
     tiles = candidates(JOBS[job](case), case.itemsize)
-    if interpreted() or case.empty:
+    if interpreted():
         return tiles[-1]
+    if 2 * math.prod(case.sizes) < TRIED_FLOP:
+        return tiles[0]
     arithmetic = Arithmetic.of(case)
     scratch = {
         name: torch.randn(shape, device=device).to(getattr(torch, case.dtype)) for name, shape in case.shapes().items()
@@ -397,7 +402,12 @@ def _fastest(case: Case, device: str, job: str) -> Tile:
         "grad_input2": lambda tile: grad_input(one, gradient, weight, 2, tile, arithmetic),
         "grad_weight": lambda tile: grad_weight(one, two, gradient, tile, arithmetic),
     }
-    seconds = {tile: _seconds(functools.partial(run[job], tile)) for tile in tiles}
+    begin = time.monotonic()
+    seconds: dict[Tile, float] = {}
+    for tile in tiles:
+        if seconds and time.monotonic() - begin > TRY_SECONDS:
+            break
+        seconds[tile] = _seconds(functools.partial(run[job], tile))
     return min(seconds, key=lambda tile: seconds[tile])
 
 
