@@ -122,6 +122,8 @@ def instance(name: str):
     if not (installed := entry.installed()).ok:
         pytest.skip(installed.reason)
     kind = backend_class(entry.name, entry.target)
+    if "cpu" not in kind.devices:
+        pytest.skip(f"{name} runs on {', '.join(kind.devices)}")
     if not (available := kind.available("cpu")).ok:
         pytest.skip(available.reason)
     return kind("cpu")

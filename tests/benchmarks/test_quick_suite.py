@@ -47,6 +47,8 @@ def ready(request, case, expected):
     if not (installed := entry.installed()).ok:
         pytest.skip(installed.reason)
     backend = backend_class(entry.name, entry.target)
+    if "cpu" not in backend.devices:
+        pytest.skip(f"{entry.name} runs on {', '.join(backend.devices)}")
     for support in (backend.available("cpu"), backend("cpu").supports(case)):
         if not support.ok:
             pytest.skip(support.reason)
