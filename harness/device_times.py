@@ -47,6 +47,10 @@ def measure(sitting: Sitting, case: Case, device: str, entrants: Sequence[Entran
             sitting.workers.discard(entrant.name, device)
             entrant.flag(f"no_device_times ({error.status})")
             continue
+        if said["absent"]:
+            entrant.loaded["absent_times"] = said["absent"]  # the reasons, for environment.json
+        if said["broken"]:
+            sitting.workers.discard(entrant.name, device)
         for column, phase in PHASES.items():
             # Behind a delay there is one call.
             calls = 1 if phase == "device" else entrant.base_calls

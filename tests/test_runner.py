@@ -139,7 +139,11 @@ class FakeWorker:
         times = {"queued_seconds": 0.9, "device_seconds": 0.25, "graph_seconds": 0.3} | self.spoilt.get("device", {})
         each = {name: 1 if name == "device_seconds" else calls for name in times}
         told = {name: [share * self.call_seconds * each[name]] * repeats for name, share in times.items() if share}
-        return {name: [] for name in times} | told | {"absent": {}}
+        return (
+            {name: [] for name in times}
+            | told
+            | {"absent": self.spoilt.get("absent", {}), "broken": "absent" in self.spoilt}
+        )
 
     def memory(self, calls):
         return {"peak_bytes": self.spoilt.get("peak_bytes", 2**20)}
@@ -285,6 +289,7 @@ def measure(tmp_path):
         surveys = iter(peaks)
         known = dict.fromkeys([device] if peaks else [], next(surveys, None))
         runner = Runner(sitting, lambda: free_bytes, known, lambda _: next(surveys))
+        workers.runner = runner
         records = list(runner.run())
         planned = [cell for case, device in plan.groups() for cell in plan.cells(case, device)]
         assert [record.cell for record in records] == planned, "one row for every planned cell, whatever happens"
@@ -415,6 +420,17 @@ def test_a_device_clock_that_cannot_be_right_is_a_flag_and_costs_no_time(measure
     records, _, _ = measure(**on_gpu(other=spoilt))
     row = records[CASE.name, "forward", "other"]
     assert (row.status, row.flags) == (Status.TIMED, flag)
+
+
+def test_a_call_that_cannot_be_captured_keeps_its_times_and_its_process_goes(measure):
+    reason = {"graph_seconds": "RuntimeError: operation not permitted when stream is capturing"}
+    records, workers, _ = measure(**on_gpu(other={"absent": reason, "device": {"graph_seconds": None}}))
+    row = records[CASE.name, "forward", "other"]
+    assert (row.status, row.graph_seconds) == (Status.TIMED, None)
+    assert row.device_seconds is not None
+    assert "other" in workers.discarded
+    assert BASELINE not in workers.discarded
+    assert workers.runner.workers_said["other on cuda"]["absent_times"] == reason
 
 
 def test_on_a_gpu_the_limit_is_that_of_the_device(measure):

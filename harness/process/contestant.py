@@ -358,6 +358,9 @@ class Contestant:
     def device_times(self, calls: int, call_seconds: float, repeats: int) -> dict[str, Any]:
         """Take some samples by the device's clock, and some with one synchronisation each; each list may be empty.
 
+        ``absent`` has the reasons, and ``broken`` says that this process may have been left in pieces by a call that
+        could not be captured.
+
         Args:
             calls: In a sample of ``queued_seconds``, and of ``graph_seconds``; one in a sample of ``device_seconds``.
             call_seconds: What a call takes, roughly.
@@ -371,7 +374,8 @@ class Contestant:
         found["queued_seconds"] = [self._clock.queued(prepared.calls, wait, calls) for _ in range(repeats)]
         clock = device_clock.clock_of(self._like(prepared.case))
         if clock is None:
-            return {**found, "absent": dict.fromkeys(("device_seconds", "graph_seconds"), "no events")}
+            absent = dict.fromkeys(("device_seconds", "graph_seconds"), "no events")
+            return {**found, "absent": absent, "broken": False}
         delay = min(MOST_DELAY_SECONDS, DELAY_CALLS * call_seconds)
         try:
             found["device_seconds"] = [
@@ -385,10 +389,12 @@ class Contestant:
                     replay()
 
             found["graph_seconds"] = [clock.seconds(replays, 0.0) for _ in range(repeats)]
+        except NotImplementedError as error:
+            return {**found, "absent": {"graph_seconds": str(error)}, "broken": False}
         except Exception as error:  # frameworks have no common type for what cannot be captured
             missing = [name for name in ("device_seconds", "graph_seconds") if not found[name]]
             absent = dict.fromkeys(missing, f"{type(error).__name__}: {error}")
-        return {**found, "absent": absent}
+        return {**found, "absent": absent, "broken": bool(absent)}
 
     def steady(self) -> dict[str, Any]:
         """Run the kernel on a GPU until the clock of that is steady."""

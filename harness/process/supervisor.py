@@ -60,7 +60,7 @@ ANSWER_KEYS: Final = {
     "warm_up": {"stretches", "busy"},
     "sample": {"seconds", "forward_seconds", "involuntary_switches", "gpu"},
     "memory": {"peak_bytes"},
-    "device_times": {"queued_seconds", "device_seconds", "graph_seconds", "absent"},
+    "device_times": {"queued_seconds", "device_seconds", "graph_seconds", "absent", "broken"},
     "kept": _RESULT_KEYS,
     "check": {"fresh_seconds", "seen_seconds", "affinity", *_RESULT_KEYS},
     "expect": {"quadratics"},

@@ -149,7 +149,21 @@ def test_a_call_that_cannot_be_captured_has_its_other_times_and_a_reason(contest
     said = contestant.device_times(calls=4, call_seconds=1e-4, repeats=2)
     assert len(said["device_seconds"]) == len(said["queued_seconds"]) == 2
     assert said["graph_seconds"] == []
-    assert said["absent"] == {"graph_seconds": "NotImplementedError: calls of CuPy are not captured"}
+    assert said["absent"] == {"graph_seconds": "calls of CuPy are not captured"}
+    assert not said["broken"]
+
+
+def test_a_capture_that_fails_leaves_word_that_the_process_may_be_broken(contestant, device, monkeypatch):
+    clock = TorchClock(FakeTorch(device))
+
+    def capture(call):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(clock, "capture", capture)
+    monkeypatch.setattr(device_clock, "clock_of", lambda like: clock)
+    said = contestant.device_times(calls=4, call_seconds=1e-4, repeats=2)
+    assert said["absent"] == {"graph_seconds": "RuntimeError: operation not permitted when stream is capturing"}
+    assert said["broken"]
 
 
 def test_a_framework_without_events_has_its_calls_queued_all_the_same(contestant):
