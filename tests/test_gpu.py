@@ -1,0 +1,52 @@
+"""What only a GPU can show: every backend that runs on one passes the gate there, and has its device's times."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+
+import pytest
+from command_line import BRIEF, command, environment
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+]
+
+ARITHMETIC = [(), ("--precision", "tf32"), ("--dtype", "float16"), ("--dtype", "bfloat16"), ("--dtype", "float64")]
+
+
+@pytest.mark.parametrize("options", ARITHMETIC, ids=lambda options: " ".join(options) or "float32")
+def test_every_backend_on_a_gpu_is_right_or_says_what_it_lacks(tmp_path, options):
+    ended = subprocess.run(
+        command("check", "--device", "cuda", "--suite", "seed", *options),
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "triton-fused    right" in ended.stdout
+
+
+def test_a_row_on_a_gpu_has_the_device_s_times_and_limit(tmp_path):
+    ended = subprocess.run(
+        command("run", "--device", "cuda", "--case", "512x128x128x256", "--out", str(tmp_path / "run"), *BRIEF[1:]),
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    with (tmp_path / "run" / "records.csv").open() as file:
+        rows = {(row["backend"], row["mode"]): row for row in csv.DictReader(file)}
+    for name in ("torch-bilinear", "triton-fused"):
+        row = rows[name, "forward"]
+        assert row["status"] == "timed", row["reason"]
+        assert 0 < float(row["device_seconds"]) <= 1.1 * float(row["median_seconds"])
+        assert float(row["limit_fraction"]) > 0
+        assert row["peak_memory_bytes"]
