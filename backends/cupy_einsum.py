@@ -23,7 +23,7 @@ import cupy
 import numpy as np
 import numpy.typing as npt
 
-from backends.numpy_einsum import Contraction, EinsumStep, path
+from backends.numpy_einsum import OUTPUT, EinsumStep, contraction, einsum_kernel
 from harness.backend import Backend, Kernel, Support
 from harness.case import Case
 
@@ -63,17 +63,11 @@ class CupyEinsum(Backend):
 
     def prepare_forward(self, case: Case, weight: Array, bias: Array | None) -> Kernel:
         """Return the einsum with its path."""
-        contract = contraction(case, "bi,oij,bj->bo")
-
-        def kernel(input1: Array, input2: Array) -> Array:
-            output = contract(input1, weight, input2)  # (b, i), (o, i, j), (b, j) -> (b, o)
-            return output if bias is None else output + bias
-
-        return kernel
+        return einsum_kernel(contraction(case, OUTPUT, cupy.einsum), weight, bias)
 
     def prepare_forward_backward(self, case: Case) -> EinsumStep:
         """Return one einsum for the output and one for each gradient."""
-        return EinsumStep(functools.partial(contraction, case))
+        return EinsumStep(functools.partial(contraction, case, einsum=cupy.einsum))
 
     def to_device(self, array: npt.NDArray[np.floating], dtype: str) -> Array:
         """Copy a host array to the GPU."""
@@ -86,13 +80,3 @@ class CupyEinsum(Backend):
     def to_numpy(self, result: Array) -> npt.NDArray[np.floating]:
         """Copy a result back."""
         return np.array(cupy.asnumpy(result), dtype=np.float64 if result.dtype == np.float64 else np.float32)
-
-
-def contraction(case: Case, subscripts: str) -> Contraction:
-    """Return an einsum with the path of fewest flop for the sizes of ``case``."""
-    cheapest = path(case, subscripts)
-
-    def contract(*operands: Array) -> Array:
-        return cupy.einsum(subscripts, *operands, optimize=cheapest)
-
-    return contract

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,8 @@ Array = npt.NDArray[np.floating]
 #: An einsum with its path: operands in, result out.
 Contraction = Callable[..., Array]
 
+#: The operator without its bias.
+OUTPUT: Final = "bi,oij,bj->bo"
 #: What NumPy has of the case's dtypes.
 DTYPES: Final = ("float16", "float32", "float64")
 #: More elements than any memory holds: the limit on the intermediate that means none.
@@ -68,17 +70,21 @@ class NumpyEinsum(Backend):
 
     def prepare_forward(self, case: Case, weight: Array, bias: Array | None) -> Kernel:
         """Return the einsum with its path."""
-        contract = contraction(case, "bi,oij,bj->bo")
-
-        def kernel(input1: Array, input2: Array) -> Array:
-            output = contract(input1, weight, input2)  # (b, i), (o, i, j), (b, j) -> (b, o)
-            return output if bias is None else output + bias
-
-        return kernel
+        return einsum_kernel(contraction(case, OUTPUT), weight, bias)
 
     def prepare_forward_backward(self, case: Case) -> EinsumStep:
         """Return one einsum for the output and one for each gradient."""
         return EinsumStep(functools.partial(contraction, case))
+
+
+def einsum_kernel(contract: Contraction, weight: Array, bias: Array | None) -> Kernel:
+    """Return the kernel of an einsum of ``OUTPUT``."""
+
+    def kernel(input1: Array, input2: Array) -> Array:
+        output = contract(input1, weight, input2)  # (b, i), (o, i, j), (b, j) -> (b, o)
+        return output if bias is None else output + bias
+
+    return kernel
 
 
 class EinsumStep:
@@ -89,7 +95,7 @@ class EinsumStep:
     """
 
     def __init__(self, build: Callable[[str], Contraction]) -> None:
-        self._output = build("bi,oij,bj->bo")
+        self._output = build(OUTPUT)
         self._grad_input1 = build("bo,oij,bj->bi")
         self._grad_input2 = build("bo,oij,bi->bj")
         self._grad_weight = build("bo,bi,bj->oij")
@@ -114,8 +120,14 @@ class EinsumStep:
         )
 
 
-def path(case: Case, subscripts: str) -> list[Any]:
-    """Return the path of fewest flop for the sizes of ``case``, as np.einsum_path has it."""
+def contraction(case: Case, subscripts: str, einsum: Contraction = np.einsum) -> Contraction:
+    """Return an einsum with the path of fewest flop for the sizes of ``case``.
+
+    Args:
+        case: Has the sizes.
+        subscripts: As np.einsum takes them.
+        einsum: np.einsum, or another library's that takes the same path.
+    """
     # An axis of size 0 has a path as good as any, and no flop to compare paths by.
     sizes = {
         "b": max(case.batch, 1),
@@ -126,15 +138,10 @@ def path(case: Case, subscripts: str) -> list[Any]:
     terms = subscripts.partition("->")[0].split(",")
     # Only the shapes matter, so no operand is really allocated.
     shapes = [np.broadcast_to(np.float32(0), tuple(sizes[axis] for axis in term)) for term in terms]
-    return list(np.einsum_path(subscripts, *shapes, optimize=("optimal", NO_LIMIT))[0])
-
-
-def contraction(case: Case, subscripts: str) -> Contraction:
-    """Return an einsum with the path of fewest flop for the sizes of ``case``."""
-    cheapest = path(case, subscripts)
+    path = np.einsum_path(subscripts, *shapes, optimize=("optimal", NO_LIMIT))[0]
 
     def contract(*operands: Array) -> Array:
-        return np.einsum(subscripts, *operands, optimize=cheapest)
+        return einsum(subscripts, *operands, optimize=path)
 
     return contract
 

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import opt_einsum
 
-from backends.numpy_einsum import Contraction, EinsumStep
+from backends.numpy_einsum import OUTPUT, Contraction, EinsumStep, einsum_kernel
 from harness.backend import Backend, Kernel
 from harness.case import Case
 
@@ -48,13 +48,7 @@ class OptEinsum(Backend):
 
     def prepare_forward(self, case: Case, weight: Array, bias: Array | None) -> Kernel:
         """Build the expression."""
-        contract = expression(case, "bi,oij,bj->bo")
-
-        def kernel(input1: Array, input2: Array) -> Array:
-            output = contract(input1, weight, input2)
-            return output if bias is None else output + bias
-
-        return kernel
+        return einsum_kernel(expression(case, OUTPUT), weight, bias)
 
     def prepare_forward_backward(self, case: Case) -> EinsumStep:
         """Build an expression for the output and one for each gradient."""
