@@ -43,11 +43,8 @@ class Surveyor(Protocol):
 class Surveyors(Protocol):
     """What is needed of the supervisor."""
 
-    def surveyor(self, name: str, variables: Mapping[str, str] | None = None) -> Surveyor:
+    def surveyor(self, name: str, device: str = "cpu", variables: Mapping[str, str] | None = None) -> Surveyor:
         """Start one, or raise WorkerError."""
-
-    def device_surveyor(self, name: str) -> Surveyor:
-        """Start one for a device other than the CPU, or raise WorkerError."""
 
     def discard_surveyor(self, name: str) -> None:
         """End it."""
@@ -145,7 +142,7 @@ def products_with(
     """Measure a library's products under environment variables, which stand in the products' names."""
     told = " ".join(f"{name}={value}" for name, value in variables.items())
     found = []
-    with _Visit(workers, library, limit_seconds, variables) as visit:
+    with _Visit(workers, library, limit_seconds, variables=variables) as visit:
         for dtype in LIMITED_DTYPES:
             value, text = visit.ask("product", "flop_per_second", "detail", library=library, dtype=dtype)
             if value is not None:
@@ -179,12 +176,12 @@ class _Visit:
         workers: Surveyors,
         name: str,
         limit_seconds: float,
-        variables: Mapping[str, str] | None = None,
         device: str = "cpu",
+        variables: Mapping[str, str] | None = None,
     ) -> None:
-        self._device = device
         self._workers = workers
         self._name = name
+        self._device = device
         self._variables = variables
         self._limit_seconds = limit_seconds
         self._surveyor: Surveyor | None = None
@@ -192,11 +189,7 @@ class _Visit:
 
     def __enter__(self) -> _Visit:
         try:
-            self._surveyor = (
-                self._workers.surveyor(self._name, self._variables)
-                if self._device == "cpu"
-                else self._workers.device_surveyor(self._name)
-            )
+            self._surveyor = self._workers.surveyor(self._name, self._device, self._variables)
         except WorkerError as error:
             self._ended = _first_line(error.reason)
         return self

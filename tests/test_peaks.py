@@ -58,7 +58,9 @@ class FakeWorkers:
         self.running = {}
         self.started = []
 
-    def surveyor(self, name, variables=None):
+    def surveyor(self, name, device="cpu", variables=None):
+        if device != "cpu":
+            name = f"{device}: {name}"
         assert not self.running, "one at a time"
         if name in self.refused:
             raise WorkerError(Status.FAILED, f"{name} did not start")
@@ -66,11 +68,8 @@ class FakeWorkers:
         self.started.append((name, self.running[name]))
         return self.running[name]
 
-    def device_surveyor(self, name):
-        return self.surveyor(f"device: {name}")
-
     def discard_surveyor(self, name):
-        self.running.pop(f"device: {name}", None)
+        self.running.pop(f"cuda: {name}", None)
         self.running.pop(name, None)
 
 

@@ -1,14 +1,15 @@
 """What a GPU's surveyor can be asked: what the device is, and how fast it multiplies and copies.
 
 Measured through PyTorch, whose library has the device's own GEMMs, in a process that nothing else shares. Clocks rise
-under load, so each rate is the best of several repetitions after as many that do not count.
+under load, so each rate is the best of several repetitions, after one that does not count.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any, Final
+
+from harness.process.surveyor import best_seconds
 
 #: Rows and columns of the square GEMM: long enough to fill the device, short enough for one that has slow float64.
 PRODUCT_SIZE: Final = 4096
@@ -29,18 +30,13 @@ class DeviceSurveyor:
         }
 
     def describe(self, device: str) -> dict[str, Any]:
-        """The device's name and sizes, as PyTorch has them; None for what it does not say."""
+        """The device's name and the bytes of its last cache, as PyTorch has them; None where it does not say."""
         import torch
 
         if device != "cuda":
-            return {"name": device, "cache_bytes": None, "memory_bytes": None, "processors": None}
+            return {"name": device, "cache_bytes": None}
         found = torch.cuda.get_device_properties(0)
-        return {
-            "name": found.name,
-            "cache_bytes": int(getattr(found, "L2_cache_size", 0)) or None,
-            "memory_bytes": int(found.total_memory),
-            "processors": int(found.multi_processor_count),
-        }
+        return {"name": found.name, "cache_bytes": int(getattr(found, "L2_cache_size", 0)) or None}
 
     def product(self, device: str, dtype: str, precision: str, size: int = PRODUCT_SIZE) -> dict[str, Any]:
         """The best rate of a square GEMM, in flop per second, and what it was.
@@ -56,7 +52,8 @@ class DeviceSurveyor:
         torch.set_float32_matmul_precision(FLOAT32_PRECISIONS[precision])
         # Of random numbers: a device that multiplies zeros needs less power, and so has a higher clock.
         left, right, result = (torch.randn(size, size, device=device).to(getattr(torch, dtype)) for _ in range(3))
-        seconds = _best_seconds(lambda: torch.mm(left, right, out=result), _waiter(torch, device))
+        work = _waiting(torch, device, lambda: torch.mm(left, right, out=result))
+        seconds, _ = best_seconds(work, REPETITIONS, SECONDS)
         return {"flop_per_second": 2 * size**3 / seconds, "detail": f"torch.mm {size} x {size}, {precision}"}
 
     def bandwidth(self, device: str, size_bytes: int) -> dict[str, Any]:
@@ -71,23 +68,16 @@ class DeviceSurveyor:
             for _ in range(copies):
                 target.copy_(source)
 
-        seconds = _best_seconds(copy, _waiter(torch, device))
+        seconds, _ = best_seconds(_waiting(torch, device, copy), REPETITIONS, SECONDS)
         return {"bytes_per_second": 2 * copies * source.numel() * 4 / seconds, "source": "torch copies"}
 
 
-def _waiter(torch: Any, device: str) -> Callable[[], None]:
-    return torch.cuda.synchronize if device == "cuda" else lambda: None
+def _waiting(torch: Any, device: str, work: Callable[[], object]) -> Callable[[], None]:
+    """The work, until the device has done it."""
 
-
-def _best_seconds(work: Callable[[], object], wait: Callable[[], None]) -> float:
-    """The least time of some repetitions, after one that is not timed."""
-    work()
-    wait()
-    taken: list[float] = []
-    begin = time.perf_counter()
-    while not taken or (len(taken) < REPETITIONS and time.perf_counter() - begin < SECONDS):
-        start = time.perf_counter()
+    def work_and_wait() -> None:
         work()
-        wait()
-        taken.append(time.perf_counter() - start)
-    return min(taken)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return work_and_wait

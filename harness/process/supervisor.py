@@ -67,7 +67,7 @@ ANSWER_KEYS: Final = {
     "arithmetic": {"flop_per_second", "source"},
     "product": {"flop_per_second", "detail"},
     "bandwidth": {"bytes_per_second", "source"},
-    "device": {"name", "cache_bytes", "memory_bytes", "processors"},
+    "device": {"name", "cache_bytes"},
     "device_product": {"flop_per_second", "detail"},
     "device_bandwidth": {"bytes_per_second", "source"},
 }
@@ -83,7 +83,6 @@ PADDING: Final = "BILINEAR_BENCH_PADDING"
 PADDING_BYTES: Final = 4096
 #: A worker for the CPU sees no GPU: no context, no device memory, no driver threads.
 NO_GPU: Final[dict[str, str]] = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
-
 #: JAX would take three quarters of the GPU's memory at once, and leave the others too little.
 SHARED_GPU: Final[dict[str, str]] = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
@@ -389,7 +388,7 @@ class Supervisor:
         cache = self._root / f"cache{next(self._numbers)}" if self.cold else self._cache
         variables = _cache_variables(cache)
         empty = not any(any(Path(folder).iterdir()) for folder in variables.values())
-        self._workers[key] = self._spawn("contestant", variables | (NO_GPU if device == "cpu" else SHARED_GPU))
+        self._workers[key] = self._spawn("contestant", device, variables)
         return self._workers[key], empty
 
     def referee(self, device: str = "cpu") -> Worker:
@@ -400,14 +399,15 @@ class Supervisor:
         """
         key = ("reference", device)
         if key not in self._workers or not self._workers[key].alive:
-            self._workers[key] = self._spawn("referee", NO_GPU if device == "cpu" else SHARED_GPU)
+            self._workers[key] = self._spawn("referee", device)
         return self._workers[key]
 
-    def surveyor(self, name: str, variables: Mapping[str, str] | None = None) -> Worker:
-        """Return a new worker that measures the machine; `discard_surveyor` ends it.
+    def surveyor(self, name: str, device: str = "cpu", variables: Mapping[str, str] | None = None) -> Worker:
+        """Return a new worker that measures a device; `discard_surveyor` ends it.
 
         Args:
             name: Whose rates it measures; an earlier one of that name is ended.
+            device: What is measured.
             variables: Environment variables on top of the others.
 
         Raises:
@@ -415,19 +415,9 @@ class Supervisor:
         """
         self.discard_surveyor(name)
         # A folder of its own: what it compiles shall not make an empty cache look filled to a contestant.
-        given = _cache_variables(self._cache / "surveyor") | NO_GPU | dict(variables or {})
-        worker = self._workers[f"surveyor of {name}", "cpu"] = self._spawn("surveyor", given)
-        return worker
-
-    def device_surveyor(self, name: str) -> Worker:
-        """Return a new worker that measures a device other than the CPU; `discard_surveyor` ends it.
-
-        Raises:
-            WorkerError: It did not start.
-        """
-        self.discard_surveyor(name)
-        given = _cache_variables(self._cache / "surveyor") | SHARED_GPU
-        worker = self._workers[f"surveyor of {name}", "cpu"] = self._spawn("device surveyor", given)
+        given = _cache_variables(self._cache / "surveyor") | dict(variables or {})
+        role = "surveyor" if device == "cpu" else "device surveyor"
+        worker = self._workers[f"surveyor of {name}", "cpu"] = self._spawn(role, device, given)
         return worker
 
     def discard_surveyor(self, name: str) -> None:
@@ -440,11 +430,12 @@ class Supervisor:
         if worker is not None:
             worker.kill()
 
-    def _spawn(self, role: str, variables: dict[str, str]) -> Worker:
+    def _spawn(self, role: str, device: str, variables: Mapping[str, str] | None = None) -> Worker:
         directory = self._root / f"worker{next(self._numbers)}"
         # Where the stack begins depends on the size of the environment, and moves times (Mytkowicz et al., ASPLOS'09).
-        variables = variables | {PADDING: "x" * secrets.randbelow(PADDING_BYTES)}
-        return Worker(role, directory, variables, self.thread_budget, self.freeze)
+        padding = {PADDING: "x" * secrets.randbelow(PADDING_BYTES)}
+        given = (NO_GPU if device == "cpu" else SHARED_GPU) | dict(variables or {}) | padding
+        return Worker(role, directory, given, self.thread_budget, self.freeze)
 
 
 #: Private folders carry this and the process id of their run, so that a later run can tell what a killed one left.

@@ -150,7 +150,7 @@ class Surveyor:
             return {"flop_per_second": None, "detail": str(error)}
         except ImportError as error:
             return {"flop_per_second": None, "detail": _absent(re.split(r"\W", library)[0], error)}
-        seconds, result = _best_seconds(multiply)
+        seconds, result = best_seconds(multiply, PRODUCT_REPETITIONS, PRODUCT_SECONDS)
         # A wrong product has no rate.
         got, expected = to_numpy(result)[size // 2, size // 3], left[size // 2] @ right[:, size // 3]
         if not math.isclose(float(got), float(expected), rel_tol=1e-3):
@@ -346,13 +346,19 @@ def _seconds(run: Callable[[int], Any], count: int) -> float:
     return time.perf_counter() - start
 
 
-def _best_seconds(multiply: Callable[[], Any]) -> tuple[float, Any]:
-    """The shortest of a few calls, after one that warms up; and the last one's result."""
-    multiply()
+def best_seconds(work: Callable[[], Any], repetitions: int, enough_seconds: float) -> tuple[float, Any]:
+    """The shortest of a few calls, after one that warms up; and the last one's result.
+
+    Args:
+        work: What is called.
+        repetitions: Calls that count, at most; there are two at least.
+        enough_seconds: Once they have taken so long, no more are begun.
+    """
+    work()
     seconds: list[float] = []
-    while len(seconds) < 2 or (len(seconds) < PRODUCT_REPETITIONS and sum(seconds) < PRODUCT_SECONDS):
+    while len(seconds) < 2 or (len(seconds) < repetitions and sum(seconds) < enough_seconds):
         start = time.perf_counter()
-        result = multiply()
+        result = work()
         seconds.append(time.perf_counter() - start)
     return min(seconds), result
 

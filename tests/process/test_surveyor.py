@@ -121,7 +121,7 @@ def test_a_wrong_product_has_no_rate(quick, monkeypatch):
 
 def test_a_surveyor_measures_in_a_process_of_its_own_that_sees_its_variables_and_the_compile_caches(tmp_path):
     with Supervisor(1, tmp_path / "cache") as workers:
-        worker = workers.surveyor("numpy", {"OPENBLAS_CORETYPE": "Haswell"})
+        worker = workers.surveyor("numpy", variables={"OPENBLAS_CORETYPE": "Haswell"})
         environment = Path(f"/proc/{worker.pid}/environ").read_text().split("\0")
         assert "OPENBLAS_CORETYPE=Haswell" in environment
         assert any(line.startswith(f"NUMBA_CACHE_DIR={tmp_path}") for line in environment)
