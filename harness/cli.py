@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from harness.case import MODES, Case, CaseError
+from harness.case import DTYPES, MODES, PRECISIONS, Case, CaseError
 from harness.registry import RegistryError, entries, select
 from harness.suites import SUITES, Suite, SuiteError, suite
 
@@ -56,27 +56,11 @@ class Device(enum.StrEnum):
     CUDA = "cuda"
 
 
-class Dtype(enum.StrEnum):
-    """What arrays are made of."""
-
-    FLOAT32 = "float32"
-    FLOAT64 = "float64"
-    FLOAT16 = "float16"
-    BFLOAT16 = "bfloat16"
-
-
 class Cache(enum.StrEnum):
     """State of the data caches at each timed call."""
 
     HOT = "hot"
     COLD = "cold"
-
-
-class Precision(enum.StrEnum):
-    """What float32 products may be rounded to."""
-
-    IEEE = "ieee"
-    TF32 = "tf32"
 
 
 class ModeOption(enum.StrEnum):
@@ -108,9 +92,14 @@ BackendOption = Annotated[
 DeviceOption = Annotated[list[Device] | None, typer.Option("--device", help="Repeatable. Default: all that are found.")]
 ModesOption = Annotated[list[ModeOption] | None, typer.Option("--mode", help="Repeatable. Default: both.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPUs of every worker. Default: all.")]
-DtypeOption = Annotated[Dtype | None, typer.Option("--dtype", help="Of every case, in place of its own.")]
+DtypeOption = Annotated[
+    str | None, typer.Option("--dtype", help=f"Of every case, in place of its own: {', '.join(DTYPES)}.")
+]
 PrecisionOption = Annotated[
-    Precision | None, typer.Option("--precision", help="Of every case's float32 products, for all backends alike.")
+    str | None,
+    typer.Option(
+        "--precision", help=f"Of every case's float32 products, for all backends alike: {', '.join(PRECISIONS)}."
+    ),
 ]
 SeedOption = Annotated[
     int | None,
@@ -412,8 +401,8 @@ def _plan(
     modes: list[ModeOption] | None,
     threads: int | None,
     seed: int | None,
-    dtype: Dtype | None = None,
-    precision: Precision | None = None,
+    dtype: str | None = None,
+    precision: str | None = None,
 ) -> Plan:
     """Turn options into a plan; everything that can be wrong with them is found here, before anything is measured."""
     # Nobody knows a drawn seed beforehand, so no backend can bring the answers along; every row holds it.
@@ -438,8 +427,8 @@ def _plan(
     else:
         name = suite_name or "quick"
         chosen = [entry.case for entry in suite(name).entries]
-    recast = {"dtype": dtype, "precision": precision}
-    changes: dict[str, Any] = {name: option.value for name, option in recast.items() if option is not None}
+    changes: dict[str, Any] = {"dtype": dtype, "precision": precision}
+    changes = {name: value for name, value in changes.items() if value is not None}
     chosen = list(dict.fromkeys(dataclasses.replace(case, **changes) for case in chosen))
     wanted = [mode.value for mode in dict.fromkeys(modes)] if modes else list(MODES)
     selected = select([BASELINE]) | select(backends or entries())
@@ -543,7 +532,7 @@ def _show(folder: Path) -> None:
 
 def _labels() -> dict[str, str]:
     """What people call the cases of the suites, in whatever arithmetic they are asked for."""
-    arithmetic = [*((dtype.value, "ieee") for dtype in Dtype), (Dtype.FLOAT32.value, "tf32")]
+    arithmetic = [*((dtype, "ieee") for dtype in DTYPES), ("float32", "tf32")]
     return {
         dataclasses.replace(entry.case, dtype=dtype, precision=precision).name: entry.label
         for listed in SUITES.values()

@@ -89,6 +89,8 @@ def test_every_planned_cell_has_one_row_with_the_right_status_whatever_its_backe
         (("run", "--case", "100000x100000x1000x1000"), "GiB"),
         (("run", "--cache", "cold", "--device", "cpu"), "--cache cold was given with rows on the CPU"),
         (("run", "--case", "3x4x5x6:float64", "--precision", "tf32"), "tf32 is a way to multiply float32 numbers"),
+        (("run", "--dtype", "int8"), "dtype is 'int8', expected one of: float32, float64, float16, bfloat16"),
+        (("run", "--precision", "tf16"), "precision is 'tf16', expected one of: ieee, tf32"),
         (("run", "--threads", "0"), "--threads is 0, expected 1 to"),
         (("run", "--threads", "4096"), "--threads is 4096, expected 1 to"),
         (("run", "--out", "there"), "there exists"),
