@@ -7,6 +7,7 @@ synchronisation), ``device_seconds`` (between two events, launched while the dev
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Sequence
 from typing import Final
@@ -14,7 +15,6 @@ from typing import Final
 from harness.case import Case
 from harness.entrant import Entrant
 from harness.process.supervisor import WorkerError
-from harness.record import Sample
 from harness.sitting import Sitting
 from harness.timing import clock
 
@@ -34,6 +34,7 @@ def measure(sitting: Sitting, case: Case, device: str, entrants: Sequence[Entran
         entrants: Right, and still prepared.
         process: The number of their present processes in the group.
     """
+    keep = functools.partial(sitting.keep, case, device)
     for entrant in entrants:
         if not entrant.seconds or entrant.worker is None:
             continue
@@ -55,18 +56,7 @@ def measure(sitting: Sitting, case: Case, device: str, entrants: Sequence[Entran
             # Behind a delay there is one call.
             calls = 1 if phase == "device" else entrant.base_calls
             for seconds in said[column]:
-                sitting.keep_sample(
-                    Sample(
-                        case=case.name,
-                        mode=case.mode,
-                        device=device,
-                        backend=entrant.name,
-                        phase=phase,
-                        process=process,
-                        calls=calls,
-                        seconds=seconds,
-                    )
-                )
+                keep(backend=entrant.name, phase=phase, process=process, calls=calls, seconds=seconds)
             if said[column]:
                 entrant.columns[column] = statistics.median(said[column]) / calls
         known = [entrant.columns.get(column) for column in ("queued_seconds", "device_seconds")]

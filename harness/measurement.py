@@ -20,10 +20,10 @@ from harness.correctness import behaviour
 from harness.entrant import Entrant
 from harness.examination import Examination
 from harness.loader import Loader
-from harness.machine import state, threads
+from harness.machine import gpu, state, threads
 from harness.plan import BASELINE
 from harness.process.supervisor import WorkerError
-from harness.record import Sample, Status
+from harness.record import Status
 from harness.sitting import Sitting
 from harness.timing import clock, cost, levels, statistics
 
@@ -386,7 +386,8 @@ class Measurement:
         entrant.calls.append(calls)
         entrant.seconds[self._block] = seconds / calls
         switches = said["involuntary_switches"]
-        seen = self._disturbances(before, after, entrant, switches, said["gpu"])
+        of_gpu = None if said["gpu"] is None else gpu.State(**said["gpu"])
+        seen = self._disturbances(before, after, entrant, switches, of_gpu)
         if seen["disturbance"]:
             entrant.disturbed_blocks.add(self._block)
         self._keep(entrant, "call", calls, seconds, self._block, position, **seen)
@@ -396,7 +397,7 @@ class Measurement:
         return (self._block + kept[0]) % cost.INPUT_SETS if kept else None
 
     def _disturbances(
-        self, before: state.State, after: state.State, entrant: Entrant, switches: int, gpu: dict[str, Any] | None
+        self, before: state.State, after: state.State, entrant: Entrant, switches: int, of_gpu: gpu.State | None
     ) -> dict[str, Any]:
         """What the machine did during an entrant's sample, as columns of the sample."""
         seconds = entrant.worker.elapsed_seconds if entrant.worker else 0.0
@@ -409,13 +410,12 @@ class Measurement:
         entrant.switch_rates.append(switches / seconds if seconds else 0.0)
         foreign = round(switches - python_statistics.median(entrant.switch_rates) * seconds)
         found = [state.disturbed(before, after, seconds, os.cpu_count() or 1, foreign, best)]
-        of_gpu: dict[str, Any] = {}
-        if gpu is not None:
-            of_gpu = {f"gpu_{name}": value or None for name, value in gpu.items()}
-            self._sitting.best_gpu_clock_mhz = max(self._sitting.best_gpu_clock_mhz, gpu["clock_mhz"])
-            slow = gpu["clock_mhz"] < state.CLOCK_SHARE * self._sitting.best_gpu_clock_mhz
-            found += ["gpu_clock" if slow else None, "gpu_held_back" if gpu["held_back"] else None]
-        return of_gpu | {
+        columns: dict[str, Any] = {}
+        if of_gpu is not None:
+            columns = {f"gpu_{name}": value or None for name, value in dataclasses.asdict(of_gpu).items()}
+            self._sitting.best_gpu_clock_mhz = max(self._sitting.best_gpu_clock_mhz, of_gpu.clock_mhz)
+            found.append(gpu.disturbed(of_gpu, self._sitting.best_gpu_clock_mhz))
+        return columns | {
             "steal_seconds": stolen,
             "involuntary_switches": switches,
             "others_running": after.running,
@@ -440,18 +440,15 @@ class Measurement:
         position: int | None = None,
         **seen: Any,
     ) -> None:
-        self._sitting.keep_sample(
-            Sample(
-                case=self._case.name,
-                mode=self._case.mode,
-                device=self._device,
-                backend=entrant.name,
-                phase=phase,
-                process=self._process,
-                block=block,
-                position=position,
-                calls=calls,
-                seconds=seconds,
-                **seen,
-            )
+        self._sitting.keep(
+            self._case,
+            self._device,
+            backend=entrant.name,
+            phase=phase,
+            process=self._process,
+            block=block,
+            position=position,
+            calls=calls,
+            seconds=seconds,
+            **seen,
         )

@@ -115,3 +115,7 @@ class Sitting:
 
     def __post_init__(self) -> None:
         self.order.seed(self.plan.seed)
+
+    def keep(self, case: Case, device: str, **columns: Any) -> None:
+        """Keep a sample of a case on a device; the other columns by name."""
+        self.keep_sample(Sample(case=case.name, mode=case.mode, device=device, **columns))

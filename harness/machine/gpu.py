@@ -13,6 +13,8 @@ import os
 from collections.abc import Callable
 from typing import Any, Final
 
+from harness.machine.state import CLOCK_SHARE
+
 #: Reasons of NVML (nvmlClocksEventReasons) that make a GPU slower than it can be. Not among them: idleness, a clock
 #: that somebody has set on purpose, the display's clock.
 REASONS: Final = {
@@ -42,6 +44,17 @@ class State:
     clock_mhz: float
     temperature_celsius: float
     held_back: str
+
+
+def disturbed(state: State, best_clock_mhz: float) -> str | None:
+    """Say what disturbed a sample, words joined by ``+``; None if nothing did.
+
+    Args:
+        state: Read right after it.
+        best_clock_mhz: The best clock that any reading had.
+    """
+    found = {"gpu_clock": state.clock_mhz < CLOCK_SHARE * best_clock_mhz, "gpu_held_back": bool(state.held_back)}
+    return "+".join(word for word, so in found.items() if so) or None
 
 
 class Watch:

@@ -369,15 +369,12 @@ class Contestant:
         prepared, wait = self.prepared, self.prepared.wait
         prepared.kept, prepared.kept_forward = [], []
         found: dict[str, list[float]] = {"queued_seconds": [], "device_seconds": [], "graph_seconds": []}
-        absent: dict[str, str] = {}
+        why, broken = "", False
         self._clock.settle(prepared.calls, wait, SETTLE_SECONDS)
         found["queued_seconds"] = [self._clock.queued(prepared.calls, wait, calls) for _ in range(repeats)]
-        clock = device_clock.clock_of(self._like(prepared.case))
-        if clock is None:
-            absent = dict.fromkeys(("device_seconds", "graph_seconds"), "no events")
-            return {**found, "absent": absent, "broken": False}
         delay = min(MOST_DELAY_SECONDS, DELAY_CALLS * call_seconds)
         try:
+            clock = device_clock.clock_of(self._like(prepared.case))
             found["device_seconds"] = [
                 clock.seconds(prepared.calls[number % len(prepared.calls)], delay) for number in range(repeats)
             ]
@@ -390,11 +387,11 @@ class Contestant:
 
             found["graph_seconds"] = [clock.seconds(replays, 0.0) for _ in range(repeats)]
         except NotImplementedError as error:
-            return {**found, "absent": {"graph_seconds": str(error)}, "broken": False}
+            why = str(error)
         except Exception as error:  # frameworks have no common type for what cannot be captured
-            missing = [name for name in ("device_seconds", "graph_seconds") if not found[name]]
-            absent = dict.fromkeys(missing, f"{type(error).__name__}: {error}")
-        return {**found, "absent": absent, "broken": bool(absent)}
+            why, broken = f"{type(error).__name__}: {error}", True
+        absent = {name: why for name, seconds in found.items() if not seconds}
+        return {**found, "absent": absent, "broken": broken}
 
     def steady(self) -> dict[str, Any]:
         """Run the kernel on a GPU until the clock of that is steady."""
@@ -417,7 +414,7 @@ class Contestant:
         if cold_cache:
             if self._flush is None:
                 self._flush = device_clock.flusher_of(self._like(prepared.case))
-            take = functools.partial(_take_apart, self._clock, self._flush)
+            take = functools.partial(self._clock.sample_apart, between=self._flush)
         prepared.kept, prepared.kept_forward = [], []
         self._clock.settle(prepared.calls, wait, settle_seconds)
         switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
@@ -754,12 +751,6 @@ def _timed_call(case: Case, kernel: Any, parameters: Results, inputs: Results) -
         return (output, *backward(grad_output))
 
     return step
-
-
-def _take_apart(clock: Clock, flush: Callable[[], None], calls: Sequence[Call], *rest: Any) -> tuple[float, list[Any]]:
-    """As ``clock.sample``, with empty caches before each call."""
-    wait, *others = rest
-    return clock.sample_apart(calls, wait, flush, *others)
 
 
 def _timed_forward(kernel: Any, parameters: Results, inputs: Results) -> Call:

@@ -144,11 +144,15 @@ def _flushed(cache_bytes: int) -> int:
     return 2 * cache_bytes or FLUSHED_BYTES
 
 
-def clock_of(like: Any) -> DeviceClock | None:
-    """Return the clock of the framework that an array on a GPU belongs to; None for JAX, which shows no events."""
+def clock_of(like: Any) -> DeviceClock:
+    """Return the clock of the framework that an array on a GPU belongs to.
+
+    Raises:
+        NotImplementedError: The framework (JAX) shows no events.
+    """
     match observation.framework(like):
         case "torch":
             return TorchClock(sys.modules["torch"])
         case "cupy":
             return CupyClock(sys.modules["cupy"])
-    return None
+    raise NotImplementedError("no events")

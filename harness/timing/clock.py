@@ -93,10 +93,11 @@ class Clock:
         self,
         calls: Sequence[Call],
         synchronize: Synchronize,
-        between: Callable[[], None],
         count: int,
         first: int = 0,
         keep: Sequence[int] = (),
+        *,
+        between: Callable[[], None],
     ) -> tuple[float, list[Any]]:
         """As ``sample``, with something between the calls that is not timed.
 
@@ -105,10 +106,10 @@ class Clock:
         Args:
             calls: One for each input set; taken in turn.
             synchronize: Returns when a result exists.
-            between: Done, and finished, before each call.
             count: How many calls.
             first: Which input set begins.
             keep: Which calls' results to return, from 0, in ascending order.
+            between: Done, and finished, before each call.
         """
         total, kept = 0.0, []
         for index in range(count):

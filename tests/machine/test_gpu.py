@@ -80,3 +80,16 @@ def test_a_clock_that_never_settles_or_cannot_be_read_does_not_hold_up_the_run()
 @pytest.mark.parametrize(("visible", "index"), [(None, 0), ("", 0), ("3", 3), ("2,0", 2), ("GPU-4f2a", 0)])
 def test_the_first_visible_gpu_is_the_one_that_is_read(visible, index):
     assert gpu.visible_index(visible) == index
+
+
+@pytest.mark.parametrize(
+    ("clock_mhz", "held_back", "disturbance"),
+    [
+        (1900.0, "", None),
+        (1700.0, "", "gpu_clock"),
+        (1900.0, "power cap", "gpu_held_back"),
+        (1700.0, "power cap", "gpu_clock+gpu_held_back"),
+    ],
+)
+def test_a_slow_clock_and_a_gpu_that_is_held_back_disturb_a_sample(clock_mhz, held_back, disturbance):
+    assert gpu.disturbed(gpu.State(clock_mhz, 40.0, held_back), best_clock_mhz=1900.0) == disturbance

@@ -161,7 +161,7 @@ def test_what_is_done_between_calls_is_in_no_time_and_each_call_is_synchronised(
         fake.time += 100.0
         fake.log.append("between")
 
-    taken, kept = Clock(fake.now).sample_apart(fake.calls, fake.synchronize, between, 3, first=1, keep=[0, 2])
+    taken, kept = Clock(fake.now).sample_apart(fake.calls, fake.synchronize, 3, first=1, keep=[0, 2], between=between)
     assert taken == 3 * (0.25 + 0.5)
     assert kept == ["result 1", "result 1"]
     assert fake.log == [
