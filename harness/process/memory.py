@@ -1,4 +1,4 @@
-"""How much memory a call takes at its peak, beyond what was there before it."""
+"""How much memory a call takes at its peak, beyond what was there before it; and how what was freed is given back."""
 
 from __future__ import annotations
 
@@ -15,8 +15,16 @@ _RESET: Final = "5"
 
 
 def trim() -> None:
-    """Give freed memory back to the system: glibc keeps it for later otherwise."""
+    """Give freed memory back to the system and to the GPU: glibc and the frameworks keep it for later otherwise.
+
+    JAX has no means to.
+    """
     gc.collect()
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    if (cupy := sys.modules.get("cupy")) is not None:
+        cupy.get_default_memory_pool().free_all_blocks()
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
         library.malloc_trim(0)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from harness.case import Case
 from harness.correctness.inputs import LARGE_KINDS, PRECISE_KINDS, make_inputs
+from harness.process import memory
 
 #: Kinds of inputs whose results are judged on the scale of their elements; the others have the tolerance zero.
 ROUNDED_KINDS: Final = (*PRECISE_KINDS, *LARGE_KINDS, "small", "subnormal")
@@ -40,25 +41,27 @@ class Referee:
             values, scales = self._computed(asked, inputs, device, rounded)
         except reference.OutOfMemory:
             values, scales = self._computed(asked, inputs, "cpu", rounded)
+        if device != "cpu":
+            memory.trim()  # while this worker is stopped, others need what it has freed
         for name, value in values.items():
-            np.save(folder / f"{name}.npy", value.cpu().numpy(), allow_pickle=False)
+            np.save(folder / f"{name}.npy", value.numpy(), allow_pickle=False)
         if not rounded:
             return {"quadratics": {}}
         for name, scale in scales.items():
-            np.save(folder / f"{name}.scale.npy", scale.cpu().numpy(), allow_pickle=False)
+            np.save(folder / f"{name}.scale.npy", scale.numpy(), allow_pickle=False)
         if kind in PRECISE_KINDS and asked.dtype == "float64":
-            for name, (positions, values) in reference.wide_samples(asked, inputs).items():
+            for name, (positions, wide) in reference.wide_samples(asked, inputs).items():
                 np.save(folder / f"{name}.positions.npy", positions, allow_pickle=False)
-                np.save(folder / f"{name}.wide.npy", values, allow_pickle=False)
+                np.save(folder / f"{name}.wide.npy", wide, allow_pickle=False)
         return {"quadratics": reference.quadratics(asked, inputs) if kind in PRECISE_KINDS else {}}
 
     @staticmethod
-    def _computed(case: Case, inputs: Any, device: str, rounded: bool) -> tuple[Any, Any]:
-        """Results, and their scales if they are rounded; a GPU's are held against the CPU."""
+    def _computed(case: Case, inputs: Any, device: str, rounded: bool) -> list[dict[str, Any]]:
+        """Results, and their scales if they are rounded, in the host's memory; a GPU's are held against the CPU."""
         from harness.correctness import reference
 
         values = reference.expected(case, inputs, device)
         scales = reference.scales(case, inputs, device) if rounded else {}
         if device != "cpu" and rounded:
             reference.spot_check(case, inputs, values, scales)
-        return values, scales
+        return [{name: tensor.cpu() for name, tensor in found.items()} for found in (values, scales)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -150,3 +152,18 @@ def test_memory_is_unknown_where_the_system_does_not_tell(tmp_path):
     assert memory.peak_bytes(lambda: None, "cpu", tmp_path / "no proc") is None
     (tmp_path / "status").write_text("Name: x\n")
     assert memory.peak_bytes(lambda: None, "cpu", tmp_path) is None
+
+
+def test_a_case_that_is_released_gives_the_gpu_s_memory_back(tmp_path, monkeypatch):
+    worker, given_back = prepared(Plain, tmp_path), []
+
+    def give_back(name):
+        assert worker._prepared is None  # before that there would be nothing to give
+        given_back.append(name)
+
+    cuda = types.SimpleNamespace(is_initialized=lambda: True, empty_cache=lambda: give_back("torch"))
+    pool = types.SimpleNamespace(free_all_blocks=lambda: give_back("cupy"))
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda))
+    monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(get_default_memory_pool=lambda: pool))
+    worker.release()
+    assert given_back == ["torch", "cupy"]
