@@ -9,7 +9,8 @@ Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
 * Work: 3 b i j o flop, as products and sums of tiles of 32 x 32; no matrix unit. The weight is read b times.
 * Written between: nothing.
 * Prepared outside the clock: nothing.
-* Source: ``flag_gems.ops.bilinear`` (flagos-ai/FlagGems, pull request 5480), called as it is; forward only.
+* Source: ``flag_gems.ops.bilinear`` (flagos-ai/FlagGems, pull request 5480), called as it is; forward only. The
+  package's release 5.0.2 does not have it yet.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +21,8 @@ from harness.record import NAME_PATTERN
 
 GROUP: Final = "bilinear_bench.backends"
 DISTRIBUTION: Final = "bilinear-bench"
+#: The end of the name of a distribution that is a build for one version of CUDA: the package is the same.
+_BUILD: Final = re.compile(r"-cuda\d+x$")
 _PYPROJECT: Final = Path(__file__).parent.parent / "pyproject.toml"
 
 
@@ -47,13 +50,23 @@ class Entry:
         """Whether the packages behind the extras are installed, by metadata alone."""
         for text in self.requirements:
             requirement = Requirement(text)
-            try:
-                found = importlib.metadata.version(requirement.name)
-            except importlib.metadata.PackageNotFoundError:
+            if (found := _version(requirement.name)) is None:
                 return Support(False, f"{requirement.name} is not installed: pip install '{text}'")
             if not requirement.specifier.contains(found, prereleases=True):
                 return Support(False, f"{requirement.name} {found} is installed, expected {requirement.specifier}")
         return Support(True)
+
+
+def _version(name: str) -> str | None:
+    """The version of an installed distribution, or of its build for another version of CUDA; None without one."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        if not _BUILD.search(name):
+            return None
+    package = _BUILD.sub("", name)
+    named = ((found.metadata["Name"] or "", found) for found in importlib.metadata.distributions())
+    return next((found.version for other, found in named if _BUILD.sub("", other) == package), None)
 
 
 def entries() -> dict[str, Entry]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
-import subprocess
 
 import pytest
-from command_line import BRIEF, command, environment
+from command_line import BRIEF
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
@@ -19,27 +18,16 @@ ARITHMETIC = [(), ("--precision", "tf32"), ("--dtype", "float16"), ("--dtype", "
 
 
 @pytest.mark.parametrize("options", ARITHMETIC, ids=lambda options: " ".join(options) or "float32")
-def test_every_backend_on_a_gpu_is_right_or_says_what_it_lacks(tmp_path, options):
-    ended = subprocess.run(
-        command("check", "--device", "cuda", "--suite", "seed", *options),
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_every_backend_on_a_gpu_is_right_or_says_what_it_lacks(bilinear_bench, options):
+    ended = bilinear_bench("check", "--device", "cuda", "--suite", "seed", *options, timeout=600)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "triton-fused    right" in ended.stdout
 
 
-def test_a_row_on_a_gpu_has_the_device_s_times_and_limit(tmp_path):
-    ended = subprocess.run(
-        command("run", "--device", "cuda", "--case", "512x128x128x256", "--out", str(tmp_path / "run"), *BRIEF[1:]),
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
+def test_a_row_on_a_gpu_has_the_device_s_times_and_limit(bilinear_bench, tmp_path):
+    # Of BRIEF all but --no-limit.
+    ended = bilinear_bench(
+        "run", "--device", "cuda", "--case", "512x128x128x256", "--out", "run", *BRIEF[1:], timeout=600
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     with (tmp_path / "run" / "records.csv").open() as file:

@@ -112,6 +112,15 @@ def test_a_package_of_the_extra_that_is_missing_or_too_old_is_a_reason_with_what
     assert found["peer-both"].installed()
 
 
+@pytest.mark.parametrize("build", ["arrays-cuda12x", "arrays"])
+def test_a_build_for_another_cuda_is_the_package_that_was_asked_for(plant, build):
+    plant("peer-a = peer_module:A [array]", requires="Requires-Dist: arrays-cuda13x>=1; extra == 'array'\n")
+    entry = entries()["peer-a"]
+    assert entry.installed().reason == "arrays-cuda13x is not installed: pip install 'arrays-cuda13x>=1'"
+    plant("other = peer_module:A", name=build)
+    assert entry.installed()
+
+
 def test_a_class_that_is_missing_or_has_another_name_is_refused(plant):
     plant(
         "peer-a = peer_module:A\npeer-b = peer_module:B\npeer-c = peer_module:C",

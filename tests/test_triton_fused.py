@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from command_line import BRIEF, ROOT, command, environment
+from command_line import BRIEF, ROOT
 from packaging.version import Version
 
 triton = pytest.importorskip("triton", reason="Triton is not installed")
@@ -112,17 +112,11 @@ def test_the_kernels_compile_for_ampere_and_hopper_and_multiply_float32_as_tf32_
 
 
 @interprets
-def test_interpreted_it_passes_the_gate_and_is_not_timed(tmp_path):
-    ended = subprocess.run(
-        command(
-            *("run", "--backend", "triton-fused", "--device", "cpu", "--mode", "forward", "--case", "7x5x3x11"),
-            *("--out", str(tmp_path / "run"), "--budget", "1", *BRIEF),
-        ),
-        cwd=tmp_path,
-        env=environment(TRITON_INTERPRET="1"),
-        capture_output=True,
-        text=True,
-        check=False,
+def test_interpreted_it_passes_the_gate_and_is_not_timed(bilinear_bench):
+    ended = bilinear_bench(
+        *("run", "--backend", "triton-fused", "--device", "cpu", "--mode", "forward", "--case", "7x5x3x11"),
+        *("--out", "run", "--budget", "1", *BRIEF),
+        TRITON_INTERPRET="1",
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     (line,) = [line for line in ended.stdout.splitlines() if "- triton-fused" in line]
