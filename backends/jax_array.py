@@ -48,7 +48,7 @@ class JaxBackend(Backend):
         try:
             jax.devices(device)
         except RuntimeError as error:
-            hint = ' (install it with: pip install "jax[cuda12]")' if device == "cuda" else ""
+            hint = ' (install it with: pip install "jax[cuda13]")' if device == "cuda" else ""
             return Support(False, f"JAX has no {device} here: {error}{hint}")
         return Support(True)
 

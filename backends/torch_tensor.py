@@ -104,7 +104,11 @@ def set_precision(case: Case) -> None:
 
     This function, and not ``torch.backends.cuda.matmul.allow_tf32`` or ``fp32_precision``: every PyTorch from 2.4 on
     has it, it warns nowhere, and it leaves the other two in agreement. Whoever mixes those gets a RuntimeError.
+
+    Half types are summed in float32, by all backends alike: PyTorch's default lets cuBLAS add parts up in a half type.
     """
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     torch.set_float32_matmul_precision("high" if case.precision == "tf32" else "highest")
 
 

@@ -204,11 +204,10 @@ def _here(backend: type[Backend], device: str) -> Iterator[tuple[_Local, Expecta
 class _Local:
     """Answers requests in this process, where others ask a worker."""
 
-    alive = True
-
     def __init__(self, answers: Mapping[str, Callable[..., dict[str, Any]]], directory: Path) -> None:
         self.directory = directory
         self.elapsed_seconds = 0.0
+        self.alive = True
         self._answers = answers
         directory.mkdir()
 
@@ -218,6 +217,10 @@ class _Local:
         answer = self._answers[do](**fields)
         self.elapsed_seconds = time.monotonic() - start
         return answer
+
+    def kill(self) -> None:
+        """There is no process to end."""
+        self.alive = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -111,13 +111,18 @@ class Entrant:
         return Entrant(self.name, self.worker, self.loaded, predicted_bytes=self.predicted_bytes)
 
     def ask(self, do: str, limit_seconds: float, **fields: Any) -> dict[str, Any] | None:
-        """Ask its worker; whatever goes wrong ends the cell, and None is returned."""
+        """Ask its worker; whatever goes wrong ends the cell and the worker, and None is returned.
+
+        What a worker holds when its memory ran out, the others lack; and after an illegal access a CUDA context fails
+        whatever is asked of it.
+        """
         if self.worker is None:
             raise RuntimeError(f"{self.name} has no worker")
         try:
             return self.worker.request(do, limit_seconds, **fields)
         except WorkerError as error:
             self.end(error.status, error.reason)
+            self.worker.kill()
             return None
 
     def note(self, *verdicts: gate.Verdict) -> None:

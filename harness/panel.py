@@ -19,7 +19,6 @@ from harness.loader import Loader
 from harness.machine import threads
 from harness.plan import BASELINE
 from harness.process.supervisor import WorkerError
-from harness.record import Status
 from harness.sitting import Sitting
 from harness.timing import cost
 
@@ -32,6 +31,9 @@ FRESH_SECONDS: Final = 0.010
 #: Who seems to remember answers is asked so often before that is believed: a busy machine can make it seem so.
 #: With one busy process beside it on two CPUs nn.Bilinear seemed so in 17 of 120 attempts (medians of 6 or 12 pairs).
 FRESH_ATTEMPTS: Final = 6
+
+#: What a framework that gives no memory of a GPU back may keep of it until the next case, in bytes.
+KEPT_BYTES: Final = 2**30
 
 
 class Panel:
@@ -97,15 +99,17 @@ class Panel:
             for entrant in self._going():
                 entrant.end(error.status, error.reason)
         for entrant in self._entrants:
-            if entrant.misbehaved or entrant.status in (Status.FAILED, Status.OUT_OF_MEMORY):
-                # It may have changed its process, or left it in pieces: after an illegal access a CUDA context fails
-                # whatever is asked of it. The next case gets a new one.
+            if entrant.misbehaved:
+                # It may have changed its process. The next case gets a new one.
                 self._sitting.workers.discard(entrant.name, self._device)
             elif entrant.worker is not None and entrant.worker.alive:
                 # Not entrant.ask: what goes wrong now is no longer the measured cell's.
                 try:
-                    entrant.worker.request("release", self._plan.time_limit_seconds)
+                    said = entrant.worker.request("release", self._plan.time_limit_seconds)
                 except WorkerError:
+                    self._sitting.workers.discard(entrant.name, self._device)
+                    continue
+                if not said["trimmed"] and entrant.predicted_bytes > KEPT_BYTES:
                     self._sitting.workers.discard(entrant.name, self._device)
 
     def _going(self) -> list[Entrant]:

@@ -37,6 +37,7 @@ class Runner:
         free_bytes: Memory that the workers may take together, asked when a group begins, in bytes.
         peaks: What each device can do; one that is not there leaves its rows' limits empty.
         survey: Measures a device again, before a row is called faster than it.
+        device_bytes: Memory of a device that has its own.
     """
 
     def __init__(
@@ -45,11 +46,12 @@ class Runner:
         free_bytes: Callable[[], int] = environment.available_bytes,
         peaks: Mapping[str, cost.Peaks] | None = None,
         survey: Callable[[str], cost.Peaks] | None = None,
+        device_bytes: Callable[[str], int | None] = environment.device_bytes,
     ) -> None:
         self._sitting = sitting
         self._plan = sitting.plan
         self._workers = sitting.workers
-        self._free_bytes = free_bytes
+        self._free_bytes, self._device_bytes = free_bytes, device_bytes
         self._expectations = Expectations(sitting.workers, sitting.plan.time_limit_seconds)
         self._examiners = Examiners(sitting, self._expectations)
         self._loader = Loader(sitting)
@@ -87,7 +89,7 @@ class Runner:
             for entrant in entrants:
                 if entrant.going:
                     self._ask(entrant, case, device, free)
-            for members in panels(entrants, free):
+            for members in panels(entrants, min(free, self._device_bytes(device) or free)):
                 baselines += [entrant for entrant in members if entrant.name == BASELINE]
                 for entrant in members:
                     # The panel before may have replaced the worker.

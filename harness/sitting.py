@@ -32,6 +32,10 @@ class Remote(Protocol):
         """Ask; raises WorkerError."""
         ...
 
+    def kill(self) -> None:
+        """End it."""
+        ...
+
 
 class HasReferee(Protocol):
     """Whoever has the reference."""

@@ -57,6 +57,9 @@ class FakeWorker:
         self.elapsed_seconds = self.clock.now - before + self.spoilt.get("unseen_seconds", 0.0)
         return answer
 
+    def kill(self):
+        self.alive = False
+
     def load(self, **_):
         return {"available": True, "version": "fake 1", "import_seconds": 0.1, **CLOCK} | self.spoilt.get("loads", {})
 
@@ -175,7 +178,7 @@ class FakeWorker:
         return float(np.exp(place + np.random.default_rng([self.number, self.blocks]).normal(0, of_block)))
 
     def release(self):
-        return {}
+        return {"trimmed": self.spoilt.get("trims", True)}
 
     def expect(self, case, kind, variation, directory, device):
         assert device == self.plan.devices[0], "the reference computes where the rows are"
@@ -260,6 +263,7 @@ def measure(tmp_path):
         backends=None,
         cache="hot",
         device="cpu",
+        device_bytes=None,
         **spoilt,
     ):
         states = spoilt.pop("states", itertools.repeat(QUIET))
@@ -288,7 +292,7 @@ def measure(tmp_path):
         )
         surveys = iter(peaks)
         known = dict.fromkeys([device] if peaks else [], next(surveys, None))
-        runner = Runner(sitting, lambda: free_bytes, known, lambda _: next(surveys))
+        runner = Runner(sitting, lambda: free_bytes, known, lambda _: next(surveys), lambda _: device_bytes)
         workers.runner = runner
         records = list(runner.run())
         planned = [cell for case, device in plan.groups() for cell in plan.cells(case, device)]
@@ -446,6 +450,33 @@ def test_with_a_cold_cache_every_sample_empties_it_and_what_passes_meanwhile_is_
     row = records[CASE.name, "forward", "other"]
     assert (row.status, row.cache, row.device_seconds) == (Status.TIMED, "cold", None)
     assert {fields["cold_cache"] for _, do, fields in workers.log if do == "sample"} == {True}
+
+
+def test_whoever_runs_out_of_memory_is_ended_before_the_next_one_is_prepared(measure):
+    class Alone(FakeWorker):
+        """There is room for it only where the other one is gone."""
+
+        def prepare(self, **fields):
+            assert not full[0].alive
+            return super().prepare(**fields)
+
+    class Full(FakeWorker):
+        def prepare(self, **fields):
+            full.append(self)
+            raise WorkerError(Status.OUT_OF_MEMORY, "OutOfMemoryError: CUDA out of memory")
+
+    full = []
+    records, _, _ = measure(other={"kind": Alone}, **{BASELINE: {"kind": Full}})
+    assert records[CASE.name, "forward", BASELINE].status is Status.OUT_OF_MEMORY
+    assert records[CASE.name, "forward", "other"].status is Status.TIMED
+
+
+@pytest.mark.parametrize(
+    ("trims", "workspace_bytes", "ended"), [(True, 2 * GIB, 0), (False, 2 * GIB, 1), (False, 2**20, 0)]
+)
+def test_whoever_cannot_give_a_gpu_s_memory_back_is_ended_after_a_large_case(measure, trims, workspace_bytes, ended):
+    _, workers, _ = measure(**on_gpu(other={"trims": trims, "workspace_bytes": workspace_bytes}))
+    assert workers.discarded.count("other") == ended
 
 
 @pytest.mark.parametrize(
@@ -964,9 +995,10 @@ def test_what_would_not_fit_alone_is_out_of_memory_and_not_attempted(measure):
     assert "prepare" not in [do for name, do, _ in workers.log if name == "other"]
 
 
-def test_what_does_not_fit_together_is_split_and_each_part_has_the_baseline(measure):
+@pytest.mark.parametrize("room", [{"free_bytes": 32 * GIB}, {"free_bytes": 1000 * GIB, "device_bytes": 32 * GIB}])
+def test_what_does_not_fit_together_is_split_and_each_part_has_the_baseline(measure, room):
     hungry = {"workspace_bytes": 20 * GIB}
-    records, workers, samples = measure(free_bytes=32 * GIB, other=hungry, third=hungry)
+    records, workers, samples = measure(**room, other=hungry, third=hungry)
     assert {row.status for row in records.values()} == {Status.TIMED}
     assert all(row.speedup is not None for row in records.values())
     prepared = [name for name, do, _ in workers.log if do == "prepare"]

@@ -38,8 +38,11 @@ SAMPLE_ELEMENTS: Final = 64
 SPOT_ULPS: Final = 1000
 
 Tensors = dict[str, torch.Tensor]
-#: What PyTorch raises when a GPU's memory is full.
-OutOfMemory = torch.cuda.OutOfMemoryError
+
+
+def sees(device: str) -> bool:
+    """Whether PyTorch can compute there."""
+    return device != "cuda" or torch.cuda.is_available()
 
 
 def expected(case: Case, inputs: Arrays, device: str = "cpu") -> Tensors:

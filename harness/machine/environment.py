@@ -5,6 +5,7 @@ Host name, user name and paths stay out: the files of a run are made to be share
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -22,12 +23,13 @@ from harness.machine import threads
 #: Distributions whose versions are noted, where they are installed.
 DISTRIBUTIONS: Final = (
     *("bilinear-bench", "numpy", "scipy", "pandas", "torch", "triton", "numba", "llvmlite", "jax", "jaxlib"),
-    *("cupy-cuda13x", "cupy-cuda12x", "flag-gems", "opt-einsum", "threadpoolctl"),
+    *("jax-cuda13-plugin", "jax-cuda12-plugin", "cupy-cuda13x", "cupy-cuda12x", "flag-gems", "nvidia-ml-py"),
+    *("opt-einsum", "threadpoolctl"),
 )
 #: Variables that change what frameworks do; noted when set.
 VARIABLE_PREFIXES: Final = (
     *("OMP_", "OPENBLAS_", "MKL_", "KMP_", "GOMP_", "BLIS_", "NUMBA_", "TORCH", "XLA_", "JAX_", "NVIDIA_TF32", "CUDA_"),
-    *("TRITON_", "LD_PRELOAD", "MALLOC_"),
+    *("TRITON_", "CUPY_", "LD_PRELOAD", "MALLOC_"),
 )
 _SECRET: Final = ("KEY", "TOKEN", "SECRET", "PASS", "DIR", "PATH", "HOME")
 #: The folders of a path inside a value, which would name the owner; the file's name stays.
@@ -107,6 +109,14 @@ def gpus() -> list[str]:
     except (OSError, subprocess.SubprocessError):
         return []  # installed without a device, or the driver does not answer: as good as none
     return [line.strip() for line in asked.stdout.splitlines() if line.strip()]
+
+
+@functools.cache
+def device_bytes(device: str) -> int | None:
+    """Memory of a device that has its own: of the first GPU; None for the CPU, and where nobody tells."""
+    listed = gpus() if device != "cpu" else []
+    found = re.search(r"(\d+) MiB", listed[0]) if listed else None
+    return int(found[1]) * 2**20 if found else None
 
 
 def caches(root: Path = Path("/sys/devices/system/cpu")) -> list[Cache]:

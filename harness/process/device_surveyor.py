@@ -50,6 +50,8 @@ class DeviceSurveyor:
         import torch
 
         torch.set_float32_matmul_precision(FLOAT32_PRECISIONS[precision])
+        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
         # Of random numbers: a device that multiplies zeros needs less power, and so has a higher clock.
         left, right, result = (torch.randn(size, size, device=device).to(getattr(torch, dtype)) for _ in range(3))
         work = _waiting(torch, device, lambda: torch.mm(left, right, out=result))

@@ -1,4 +1,4 @@
-"""How much memory a call takes at its peak, beyond what was there before it; and how what was freed is given back."""
+"""Memory: how much a call takes at its peak, whether it ran out, and how what was freed is given back."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ from typing import Any, Final
 
 #: proc(5): writing 5 sets the high-water mark of the resident set (VmHWM) to what is resident now.
 _RESET: Final = "5"
+#: What is in the message when memory ran out, in small letters: of PyTorch, CUDA, cuBLAS, XLA, and C++.
+_SIGNS: Final = (
+    *("out of memory", "alloc_failed", "resource_exhausted", "can't allocate memory", "not enough memory"),
+    "std::bad_alloc",
+)
 
 
-def trim() -> None:
+def trim() -> bool:
     """Give freed memory back to the system and to the GPU: glibc and the frameworks keep it for later otherwise.
 
-    JAX has no means to.
+    Returns:
+        Whether that is all that was freed: JAX has no means to give a GPU's back.
     """
     gc.collect()
     torch: Any = sys.modules.get("torch")
@@ -27,6 +33,16 @@ def trim() -> None:
         cupy.get_default_memory_pool().free_all_blocks()
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
         library.malloc_trim(0)
+    jax: Any = sys.modules.get("jax")
+    return jax is None or bool(jax.default_backend() == "cpu")
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out; frameworks have no common type for it."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(sign in text for sign in _SIGNS)
 
 
 def peak_bytes(call: Callable[[], Any], device: str, proc: Path = Path("/proc/self")) -> int | None:

@@ -28,18 +28,22 @@ class Referee:
         """Leave the right results in ``directory`` as NAME.npy, and what judging their rounding takes.
 
         That is NAME.scale.npy where the inputs are random, and for float64 cases NAME.positions.npy and NAME.wide.npy.
-        On a GPU, float64 cases are for the CPU all the same, and so is what does not fit.
+        On a GPU, float64 cases are for the CPU all the same, and so is what does not fit; all are where PyTorch sees no
+        GPU, though another framework may.
         """
         # Not at the top: importing torch may fail or take long, and only a request has a time limit and an answer.
         from harness.correctness import reference
 
         asked, folder = Case(**case), Path(directory)
         inputs = make_inputs(asked, variation, kind)
-        device = "cpu" if asked.dtype == "float64" else device
+        if asked.dtype == "float64" or not reference.sees(device):
+            device = "cpu"
         rounded = kind in ROUNDED_KINDS
         try:
             values, scales = self._computed(asked, inputs, device, rounded)
-        except reference.OutOfMemory:
+        except RuntimeError as error:
+            if not memory.ran_out(error):
+                raise
             values, scales = self._computed(asked, inputs, "cpu", rounded)
         if device != "cpu":
             memory.trim()  # while this worker is stopped, others need what it has freed

@@ -62,6 +62,7 @@ ANSWER_KEYS: Final = {
     "memory": {"peak_bytes"},
     "device_times": {"queued_seconds", "device_seconds", "graph_seconds", "absent", "broken"},
     "kept": _RESULT_KEYS,
+    "release": {"trimmed"},
     "check": {"fresh_seconds", "seen_seconds", "affinity", *_RESULT_KEYS},
     "expect": {"quadratics"},
     "arithmetic": {"flop_per_second", "source"},

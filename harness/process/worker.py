@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from harness.machine import threads
+from harness.process import memory
 
 #: What a worker can be; the module is imported only after the CPUs are bound.
 ROLES: Final = {
@@ -58,19 +59,10 @@ def answer(answers: Mapping[str, Answer], request: dict[str, Any]) -> dict[str, 
     except BaseException as error:  # SystemExit and KeyboardInterrupt in a backend's code are its failure, not our end
         return {
             "ok": False,
-            "out_of_memory": is_out_of_memory(error),
+            "out_of_memory": memory.ran_out(error),
             "error": f"{type(error).__name__}: {error}",
             "where": _innermost_frame(error),
         }
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that memory ran out; frameworks have no common type for it."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    text = str(error).lower()
-    signs = ("out of memory", "resource_exhausted", "can't allocate memory", "not enough memory", "std::bad_alloc")
-    return isinstance(error, RuntimeError) and any(sign in text for sign in signs)
 
 
 def die_with_parent(parent: int) -> None:

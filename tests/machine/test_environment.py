@@ -78,19 +78,24 @@ def test_the_systems_files_are_read_and_a_missing_one_is_none(system_files):
 
 
 @pytest.mark.parametrize(
-    ("script", "found"),
+    ("script", "found", "memory"),
     [
-        (None, []),
-        ("exit 9", []),
-        ("echo; echo 'H200, 570.1, 143771 MiB'; echo 'H200, 570.1, 143771 MiB'", ["H200, 570.1, 143771 MiB"] * 2),
+        (None, [], None),
+        ("exit 9", [], None),
+        ("echo; echo 'H200, 570.1, 9 MiB'; echo 'H200, 570.1, 9 MiB'", ["H200, 570.1, 9 MiB"] * 2, 9 * 2**20),
+        ("echo 'GB10, 580.1, [N/A]'", ["GB10, 580.1, [N/A]"], None),
     ],
 )
-def test_gpus_are_what_nvidia_smi_lists_and_none_where_it_is_missing_or_fails(tmp_path, monkeypatch, script, found):
+def test_gpus_are_what_nvidia_smi_lists_and_none_where_it_is_missing_or_fails(
+    tmp_path, monkeypatch, script, found, memory
+):
     if script is not None:
         (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert environment.gpus() == found
+    assert environment.device_bytes.__wrapped__("cuda") == memory
+    assert environment.device_bytes.__wrapped__("cpu") is None
 
 
 def test_the_revision_is_that_of_the_checkout_and_says_if_files_differ(tmp_path, monkeypatch):

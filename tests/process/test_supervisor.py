@@ -138,7 +138,7 @@ def test_a_worker_that_is_gone_answers_any_further_request_with_its_end(workers)
 def test_time_while_stopped_does_not_count_against_the_limit(workers):
     worker = load(workers, "planted-honest")
     time.sleep(0.3)  # stopped for longer than the limit below
-    assert worker.request("release", 0.25) == {}
+    assert worker.request("release", 0.25) == {"trimmed": True}
 
 
 def test_no_worker_and_no_private_folder_survives_the_supervisor(planted_path, tmp_path, monkeypatch):
