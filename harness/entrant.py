@@ -45,6 +45,7 @@ class Entrant:
         measured_seconds: Of whole samples, by block, as the worker measured them.
         unseen_seconds: By block: what passed around a sample, and the worker did not account for.
         disturbed_blocks: In which of them the machine did something else besides.
+        best_gpu_clock_mhz: The highest clock of the GPU after any sample.
         switch_rates: By sample: involuntary context switches a second.
         answer_seconds: Since when its interval has been narrow enough, from the beginning of the group.
         stopped_by: Why measuring ended.
@@ -74,6 +75,7 @@ class Entrant:
     measured_seconds: list[float] = dataclasses.field(default_factory=list)
     unseen_seconds: list[float] = dataclasses.field(default_factory=list)
     disturbed_blocks: set[int] = dataclasses.field(default_factory=set)
+    best_gpu_clock_mhz: float = 0.0
     switch_rates: list[float] = dataclasses.field(default_factory=list)
     answer_seconds: float | None = None
     stopped_by: str = "blocks"

@@ -386,7 +386,13 @@ class Measurement:
         entrant.calls.append(calls)
         entrant.seconds[self._block] = seconds / calls
         switches = said["involuntary_switches"]
-        of_gpu = None if said["gpu"] is None else gpu.State(**said["gpu"])
+        of_gpu = None
+        if self._device != "cpu":
+            # After it, and in a request of its own: a driver may take as long as a sample to answer.
+            told = entrant.ask("gpu_state", limit)
+            if told is None:
+                return None
+            of_gpu = told["state"] and gpu.State(**told["state"])
         seen = self._disturbances(before, after, entrant, switches, of_gpu)
         if seen["disturbance"]:
             entrant.disturbed_blocks.add(self._block)
@@ -413,8 +419,8 @@ class Measurement:
         columns: dict[str, Any] = {}
         if of_gpu is not None:
             columns = {f"gpu_{name}": value or None for name, value in dataclasses.asdict(of_gpu).items()}
-            self._sitting.best_gpu_clock_mhz = max(self._sitting.best_gpu_clock_mhz, of_gpu.clock_mhz)
-            found.append(gpu.disturbed(of_gpu, self._sitting.best_gpu_clock_mhz))
+            entrant.best_gpu_clock_mhz = max(entrant.best_gpu_clock_mhz, of_gpu.clock_mhz)
+            found.append(gpu.disturbed(of_gpu, entrant.best_gpu_clock_mhz))
         return columns | {
             "steal_seconds": stolen,
             "involuntary_switches": switches,

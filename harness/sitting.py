@@ -103,7 +103,6 @@ class Sitting:
         secret: Draws what no backend shall foresee: which results are looked at, which inputs come after timing.
         look: Tells what the machine is doing.
         best_clock_mhz: The highest clock of the CPUs seen so far; 0 where the system does not tell.
-        best_gpu_clock_mhz: The highest clock of the GPU seen so far.
     """
 
     plan: Plan
@@ -115,7 +114,6 @@ class Sitting:
     secret: random.Random = dataclasses.field(default_factory=random.SystemRandom)
     look: Callable[[], State] = state.read
     best_clock_mhz: float = 0.0
-    best_gpu_clock_mhz: float = 0.0
 
     def __post_init__(self) -> None:
         self.order.seed(self.plan.seed)

@@ -167,8 +167,11 @@ class FakeWorker:
             "seconds": calls * self.call_seconds * self.noise(),
             "forward_seconds": alone,
             "involuntary_switches": 0,
-            "gpu": next(self.spoilt["gpu"]) if "gpu" in self.spoilt else None,
         }
+
+    def gpu_state(self):
+        self.clock.now += 1.0  # whatever it takes, it is in no sample
+        return {"state": next(self.spoilt["gpu"]) if "gpu" in self.spoilt else None}
 
     def noise(self):
         """A factor on the times of a sample: of the process, and of each of its blocks."""
@@ -512,13 +515,13 @@ def test_a_context_in_pieces_or_without_memory_costs_one_cell_and_the_next_case_
 def test_a_gpu_that_is_held_back_or_lowers_its_clock_disturbs_a_block(measure):
     quiet = {"clock_mhz": 1980.0, "temperature_celsius": 40.0, "held_back": ""}
     states = itertools.chain(
-        [quiet, quiet | {"clock_mhz": 1700.0}, quiet | {"held_back": "power cap"}], itertools.repeat(quiet)
+        [quiet, quiet | {"clock_mhz": 1700.0}, quiet | {"held_back": "hardware slowdown"}], itertools.repeat(quiet)
     )
     records, _, samples = measure(**on_gpu(other={"gpu": states}))
     taken = [sample for sample in samples if sample.backend == "other" and sample.phase == "call"]
     assert [sample.disturbance for sample in taken[:4]] == [None, "gpu_clock", "gpu_held_back", None]
     assert (taken[1].gpu_clock_mhz, taken[1].gpu_temperature_celsius) == (1700.0, 40.0)
-    assert (taken[2].gpu_held_back, taken[0].gpu_held_back) == ("power cap", None)
+    assert (taken[2].gpu_held_back, taken[0].gpu_held_back) == ("hardware slowdown", None)
     assert records[CASE.name, "forward", "other"].disturbed_blocks == 2
 
 

@@ -1,7 +1,8 @@
 """What a GPU is doing right now, by NVML: its clock, its temperature, and what holds it back.
 
 Read in the worker, right after its kernel has run: an idle GPU soon lowers its clock. Without the package nvidia-ml-py,
-or without a GPU, nothing is known.
+or without a GPU, nothing is known. GPUs have the numbers of the PCI bus, as CUDA has them with
+``CUDA_DEVICE_ORDER=PCI_BUS_ID``, which workers are given.
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ REASONS: Final = {
     0x40: "hardware thermal slowdown",
     0x80: "power brake",
 }
-#: Two readings within this share of each other are a clock that is steady.
-STEADY_SHARE: Final = 0.02
+#: A kernel that takes all the power there may be runs at the cap all the time: that is its way, and no disturbance.
+USUAL: Final = frozenset({"power cap"})
+#: Two readings within this share of each other are a clock that is steady; at its power cap one wavers by as much.
+STEADY_SHARE: Final = 0.05
 #: Running between two readings, in seconds; and how often at most.
-STEADY_SECONDS, STEADY_READINGS = 0.020, 25
+STEADY_SECONDS, STEADY_READINGS = 0.020, 10
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,9 +54,10 @@ def disturbed(state: State, best_clock_mhz: float) -> str | None:
 
     Args:
         state: Read right after it.
-        best_clock_mhz: The best clock that any reading had.
+        best_clock_mhz: The best clock after any sample of the same kernel, for some need more power than others.
     """
-    found = {"gpu_clock": state.clock_mhz < CLOCK_SHARE * best_clock_mhz, "gpu_held_back": bool(state.held_back)}
+    reasons = set(filter(None, state.held_back.split("+")))
+    found = {"gpu_clock": state.clock_mhz < CLOCK_SHARE * best_clock_mhz, "gpu_held_back": bool(reasons - USUAL)}
     return "+".join(word for word, so in found.items() if so) or None
 
 
@@ -67,17 +71,20 @@ class Watch:
     def __init__(self, nvml: Any = None) -> None:
         self._nvml: Any = nvml
         self._handle: Any = None
+        self._steady_mhz = 0.0
         with contextlib.suppress(Exception):  # no package, no driver, no GPU: NVML has an error for each
             self._nvml = nvml or importlib.import_module("pynvml")
             self._nvml.nvmlInit()
-            self._handle = self._nvml.nvmlDeviceGetHandleByIndex(visible_index(os.environ.get("CUDA_VISIBLE_DEVICES")))
+            first = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip() or "0"
+            by = self._nvml.nvmlDeviceGetHandleByIndex if first.isdigit() else self._nvml.nvmlDeviceGetHandleByUUID
+            self._handle = by(int(first) if first.isdigit() else first)
 
     def read(self) -> State | None:
         """Read the state now; None where nobody can tell."""
         if self._handle is None:
             return None
         with contextlib.suppress(Exception):
-            reasons = int(self._reasons()(self._handle))
+            reasons = self._reasons()
             return State(
                 float(self._nvml.nvmlDeviceGetClockInfo(self._handle, self._nvml.NVML_CLOCK_SM)),
                 float(self._nvml.nvmlDeviceGetTemperature(self._handle, self._nvml.NVML_TEMPERATURE_GPU)),
@@ -86,27 +93,24 @@ class Watch:
         return None
 
     def run_until_steady(self, run: Callable[[float], object]) -> None:
-        """Run in stretches until the clock no longer rises or falls; once where it cannot be read.
+        """Run in stretches until the clock no longer rises or falls, or is where it was steady before.
+
+        Once where it cannot be read.
 
         Args:
             run: Keeps the GPU busy for so many seconds.
         """
-        before = None
         for _ in range(STEADY_READINGS):
             run(STEADY_SECONDS)
             now = self.read()
-            if now is None or (before and abs(now.clock_mhz - before.clock_mhz) <= STEADY_SHARE * before.clock_mhz):
+            if now is None:
                 return
-            before = now
+            before, self._steady_mhz = self._steady_mhz, now.clock_mhz
+            if abs(now.clock_mhz - before) <= STEADY_SHARE * before:
+                return
 
-    def _reasons(self) -> Callable[[Any], int]:
-        """Under its name of today, or that before CUDA 12.3."""
-        names = ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")
-        found: Callable[[Any], int] = next(getattr(self._nvml, name) for name in names if hasattr(self._nvml, name))
-        return found
-
-
-def visible_index(visible: str | None) -> int:
-    """The number that NVML has for the first GPU of CUDA_VISIBLE_DEVICES; 0 where that gives none."""
-    first = (visible or "").partition(",")[0].strip()
-    return int(first) if first.isdigit() else 0
+    def _reasons(self) -> int:
+        """Under its name of today; under that before CUDA 12.3 where package or driver do not know it."""
+        with contextlib.suppress(Exception):
+            return int(self._nvml.nvmlDeviceGetCurrentClocksEventReasons(self._handle))
+        return int(self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle))

@@ -102,6 +102,7 @@ class Contestant:
             "warm_up": self.warm_up,
             "place": self.place,
             "steady": self.steady,
+            "gpu_state": self.gpu_state,
             "sample": self.sample,
             "memory": self.memory,
             "device_times": self.device_times,
@@ -399,6 +400,11 @@ class Contestant:
             self._gpu.run_until_steady(functools.partial(self._clock.settle, self.prepared.calls, self.prepared.wait))
         return {}
 
+    def gpu_state(self) -> dict[str, Any]:
+        """Read the state of the GPU; None where nobody can tell."""
+        state = None if self._gpu is None else self._gpu.read()
+        return {"state": None if state is None else dataclasses.asdict(state)}
+
     def sample(
         self,
         calls: int,
@@ -422,13 +428,11 @@ class Contestant:
         alone = None
         if forward:
             alone, prepared.kept_forward = take(prepared.forwards, wait, calls, first, keep)
-        state = None if self._gpu is None else self._gpu.read()
         switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - switches
         return {
             "seconds": seconds,
             "forward_seconds": alone,
             "involuntary_switches": switches,
-            "gpu": None if state is None else dataclasses.asdict(state),
         }
 
     def kept(self, forward: bool, directory: str) -> dict[str, Any]:

@@ -58,7 +58,8 @@ ANSWER_KEYS: Final = {
     "exercise": {"operators", "call_seconds", "convert_seconds", "kernel_seconds", *_RESULT_KEYS},
     "changed": {"changed", "replaced"},
     "warm_up": {"stretches", "busy"},
-    "sample": {"seconds", "forward_seconds", "involuntary_switches", "gpu"},
+    "sample": {"seconds", "forward_seconds", "involuntary_switches"},
+    "gpu_state": {"state"},
     "memory": {"peak_bytes"},
     "device_times": {"queued_seconds", "device_seconds", "graph_seconds", "absent", "broken"},
     "kept": _RESULT_KEYS,
@@ -84,8 +85,15 @@ PADDING: Final = "BILINEAR_BENCH_PADDING"
 PADDING_BYTES: Final = 4096
 #: A worker for the CPU sees no GPU: no context, no device memory, no driver threads.
 NO_GPU: Final[dict[str, str]] = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
-#: JAX would take three quarters of the GPU's memory at once, and leave the others too little.
-SHARED_GPU: Final[dict[str, str]] = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+#: JAX would take three quarters of the GPU's memory at once, and leave the others too little. GPUs have NVML's numbers.
+#: CuPy multiplies float32 as float32.
+SHARED_GPU: Final[dict[str, str]] = {
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+    "CUPY_TF32": "0",
+}
+#: No worker gets this: it decides over a case's precision, for some libraries and not for others.
+OVERRIDE: Final = "NVIDIA_TF32_OVERRIDE"
 
 
 class WorkerError(Exception):
@@ -151,7 +159,10 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             pass_fds=(request_read, reply_write),
-            env=os.environ | variables | threads.pool_environment(thread_budget) | {"PYTHONPATH": search},
+            env={name: value for name, value in os.environ.items() if name != OVERRIDE}
+            | variables
+            | threads.pool_environment(thread_budget)
+            | {"PYTHONPATH": search},
             process_group=0,
         )
         os.close(request_read)

@@ -44,7 +44,7 @@ def test_a_reading_is_clock_temperature_and_what_holds_it_back():
     assert gpu.Watch(FakeNvml(reasons=0x1 | 0x2 | 0x100)).read().held_back == ""  # idle, set, display
 
 
-def test_older_drivers_have_another_name_for_the_reasons():
+def test_older_packages_have_another_name_for_the_reasons():
     older = types.SimpleNamespace(
         NVML_CLOCK_SM=1,
         NVML_TEMPERATURE_GPU=0,
@@ -57,6 +57,13 @@ def test_older_drivers_have_another_name_for_the_reasons():
     assert gpu.Watch(older).read() == gpu.State(1000.0, 50.0, "hardware slowdown")
 
 
+def test_a_new_package_on_an_old_driver_asks_by_the_old_name():
+    nvml = FakeNvml()
+    nvml.nvmlDeviceGetCurrentClocksEventReasons = types.MethodType(lambda *_: 1 / 0, nvml)
+    nvml.nvmlDeviceGetCurrentClocksThrottleReasons = lambda handle: 0x80
+    assert gpu.Watch(nvml).read().held_back == "power brake"
+
+
 @pytest.mark.parametrize("nvml", [FakeNvml(fails=True), types.SimpleNamespace(nvmlInit=lambda: None)])
 def test_without_a_driver_or_with_one_that_fails_nothing_is_known(nvml):
     assert gpu.Watch(nvml).read() is None
@@ -64,8 +71,13 @@ def test_without_a_driver_or_with_one_that_fails_nothing_is_known(nvml):
 
 def test_a_kernel_runs_until_its_clock_is_steady():
     ran = []
-    gpu.Watch(FakeNvml([345, 900, 1600, 1960, 1980, 1980])).run_until_steady(ran.append)
-    assert ran == [gpu.STEADY_SECONDS] * 5  # 1960 and 1980 MHz are within 2 %
+    watch = gpu.Watch(FakeNvml([345, 900, 1600, 1900, 1980, 1980, 1960, 1200, 1100, 1090]))
+    watch.run_until_steady(ran.append)
+    assert ran == [gpu.STEADY_SECONDS] * 5  # 1900 and 1980 MHz are within 5 %
+    watch.run_until_steady(ran.append)
+    assert len(ran) == 6  # it is where it was
+    watch.run_until_steady(ran.append)
+    assert len(ran) == 10  # 1980 again, then 1960, then it has fallen to 1200 and settles at 1100 and 1090
 
 
 def test_a_clock_that_never_settles_or_cannot_be_read_does_not_hold_up_the_run():
@@ -77,9 +89,19 @@ def test_a_clock_that_never_settles_or_cannot_be_read_does_not_hold_up_the_run()
     assert len(ran) == 1
 
 
-@pytest.mark.parametrize(("visible", "index"), [(None, 0), ("", 0), ("3", 3), ("2,0", 2), ("GPU-4f2a", 0)])
-def test_the_first_visible_gpu_is_the_one_that_is_read(visible, index):
-    assert gpu.visible_index(visible) == index
+@pytest.mark.parametrize(
+    ("visible", "asked"),
+    [(None, ("index", 0)), ("", ("index", 0)), ("2,0", ("index", 2)), ("MIG-4f2a,GPU-1", ("uuid", "MIG-4f2a"))],
+)
+def test_the_first_visible_gpu_is_the_one_that_is_read(monkeypatch, visible, asked):
+    handles = []
+    nvml = FakeNvml()
+    nvml.nvmlDeviceGetHandleByIndex = lambda index: handles.append(("index", index))
+    nvml.nvmlDeviceGetHandleByUUID = lambda uuid: handles.append(("uuid", uuid))
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    gpu.Watch(nvml)
+    assert handles == [asked]
 
 
 @pytest.mark.parametrize(
@@ -87,8 +109,9 @@ def test_the_first_visible_gpu_is_the_one_that_is_read(visible, index):
     [
         (1900.0, "", None),
         (1700.0, "", "gpu_clock"),
-        (1900.0, "power cap", "gpu_held_back"),
-        (1700.0, "power cap", "gpu_clock+gpu_held_back"),
+        (1900.0, "power cap", None),
+        (1900.0, "power cap+hardware slowdown", "gpu_held_back"),
+        (1700.0, "power brake", "gpu_clock+gpu_held_back"),
     ],
 )
 def test_a_slow_clock_and_a_gpu_that_is_held_back_disturb_a_sample(clock_mhz, held_back, disturbance):

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from harness.case import Case
-from harness.process.supervisor import PREFIX, Supervisor, WorkerError
+from harness.process.supervisor import NO_GPU, PREFIX, SHARED_GPU, Supervisor, WorkerError
 from harness.record import Status
 
 CASE = dataclasses.asdict(Case(5, 3, 4, 2))
@@ -48,6 +48,18 @@ def test_a_worker_is_stopped_whenever_it_does_not_answer(workers):
     assert state(one.pid) == state(other.pid) == psutil.STATUS_STOPPED
     prepare(one)
     assert state(one.pid) == psutil.STATUS_STOPPED
+
+
+def test_workers_for_a_gpu_share_it_and_nobody_outside_decides_over_their_precision(tmp_path, monkeypatch):
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    with Supervisor(1, tmp_path / "cache") as supervisor:
+        given = {}
+        for device in ("cpu", "cuda"):
+            lines = Path(f"/proc/{supervisor.referee(device).pid}/environ").read_text().split("\0")
+            given[device] = dict(line.split("=", 1) for line in lines if line)
+    assert NO_GPU.items() <= given["cpu"].items()
+    assert SHARED_GPU.items() <= given["cuda"].items()
+    assert not any("NVIDIA_TF32_OVERRIDE" in variables for variables in given.values())
 
 
 def test_without_freezing_workers_keep_running(planted_path, tmp_path):
