@@ -370,15 +370,18 @@ class Contestant:
         prepared, wait = self.prepared, self.prepared.wait
         prepared.kept, prepared.kept_forward = [], []
         found: dict[str, list[float]] = {"queued_seconds": [], "device_seconds": [], "graph_seconds": []}
-        why, broken = "", False
+        late, why, broken = "", "", False
         self._clock.settle(prepared.calls, wait, SETTLE_SECONDS)
         found["queued_seconds"] = [self._clock.queued(prepared.calls, wait, calls) for _ in range(repeats)]
         delay = min(MOST_DELAY_SECONDS, DELAY_CALLS * call_seconds)
         try:
             clock = device_clock.clock_of(self._like(prepared.case))
-            found["device_seconds"] = [
-                clock.seconds(prepared.calls[number % len(prepared.calls)], delay) for number in range(repeats)
-            ]
+            try:
+                found["device_seconds"] = [
+                    clock.seconds(prepared.calls[number % len(prepared.calls)], delay) for number in range(repeats)
+                ]
+            except device_clock.LateError as error:
+                late = str(error)
             replay = clock.capture(prepared.calls[0])
             wait(replay())
 
@@ -392,6 +395,8 @@ class Contestant:
         except Exception as error:  # frameworks have no common type for what cannot be captured
             why, broken = f"{type(error).__name__}: {error}", True
         absent = {name: why for name, seconds in found.items() if not seconds}
+        if late:
+            absent["device_seconds"] = late
         return {**found, "absent": absent, "broken": broken}
 
     def steady(self) -> dict[str, Any]:

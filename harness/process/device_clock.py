@@ -7,19 +7,34 @@ it, only the device can tell.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import numpy as np
 
 from harness.process import observation
+from harness.timing.clock import Now
 
 #: Cycles a second of a GPU, roughly, for a delay.
 CYCLES_PER_SECOND: Final = 2e9
+#: Launches are in time if they take at most this share of the delay before them, whose length is only roughly known.
+DELAY_SHARE: Final = 0.75
+#: CUDA C++ of a kernel that spins for so many cycles.
+SPIN: Final = """
+extern "C" __global__ void spin(long long cycles) {
+    long long start = clock64();
+    while (clock64() - start < cycles) { }
+}
+"""
 #: What is written to empty the caches of a GPU that does not say how large they are: twice the largest L2 there is.
 FLUSHED_BYTES: Final = 256 * 2**20
 #: Calls before a graph is captured: what is set up at a first call cannot be captured.
 CALLS_BEFORE_CAPTURE: Final = 3
+
+
+class LateError(Exception):
+    """Launching outlasted the delay that was to hide it: a queue holds about a thousand launches, and then blocks."""
 
 
 class DeviceClock(Protocol):
@@ -32,6 +47,9 @@ class DeviceClock(Protocol):
             work: Queues it.
             delay_seconds: The device is kept busy for so long before the first event, while the host queues the work;
                 else the time between two launches would be part of it.
+
+        Raises:
+            LateError: They would be all the same.
         """
         ...
 
@@ -43,8 +61,8 @@ class DeviceClock(Protocol):
 class TorchClock:
     """CUDA events and graphs of PyTorch, on the current stream."""
 
-    def __init__(self, torch: Any) -> None:
-        self._torch = torch
+    def __init__(self, torch: Any, now: Now = time.perf_counter) -> None:
+        self._torch, self._now = torch, now
 
     def seconds(self, work: Callable[[], object], delay_seconds: float) -> float:
         """See ``DeviceClock``; the delay is a kernel that spins."""
@@ -53,7 +71,7 @@ class TorchClock:
         if delay_seconds:
             cuda._sleep(int(delay_seconds * CYCLES_PER_SECOND))
         start.record()
-        work()
+        _launch(work, delay_seconds, self._now)
         end.record()
         end.synchronize()
         return float(start.elapsed_time(end)) / 1e3  # milliseconds
@@ -79,17 +97,20 @@ class TorchClock:
 
 
 class CupyClock:
-    """CUDA events of CuPy, on the current stream; no delay, and no graphs."""
+    """CUDA events of CuPy, on the current stream; no graphs."""
 
-    def __init__(self, cupy: Any) -> None:
-        self._cupy = cupy
+    def __init__(self, cupy: Any, now: Now = time.perf_counter) -> None:
+        self._cupy, self._now = cupy, now
+        self._spin = cupy.RawKernel(SPIN, "spin")
 
     def seconds(self, work: Callable[[], object], delay_seconds: float) -> float:
-        """See ``DeviceClock``."""
+        """See ``DeviceClock``; the delay is a kernel that spins."""
         cuda = self._cupy.cuda
         start, end = cuda.Event(), cuda.Event()
+        if delay_seconds:
+            self._spin((1,), (1,), (np.int64(delay_seconds * CYCLES_PER_SECOND),))
         start.record()
-        work()
+        _launch(work, delay_seconds, self._now)
         end.record()
         end.synchronize()
         return float(cuda.get_elapsed_time(start, end)) / 1e3  # milliseconds
@@ -97,6 +118,14 @@ class CupyClock:
     def capture(self, call: Callable[[], object]) -> Callable[[], object]:
         """Not with CuPy, whose calls allocate from a pool that a capture cannot use."""
         raise NotImplementedError("calls of CuPy are not captured")
+
+
+def _launch(work: Callable[[], object], delay_seconds: float, now: Now) -> None:
+    """Launch, within the delay if there is one."""
+    start = now()
+    work()
+    if delay_seconds and (took := now() - start) > DELAY_SHARE * delay_seconds:
+        raise LateError(f"launching took {took:.2g} s, longer than the device could be kept waiting")
 
 
 def flusher_of(like: Any) -> Callable[[], None]:

@@ -119,7 +119,7 @@ def contestant(device, tmp_path, monkeypatch):
 
 
 def test_the_device_is_timed_without_the_launches_that_the_host_is_busy_with(contestant, device, monkeypatch):
-    monkeypatch.setattr(device_clock, "clock_of", lambda like: TorchClock(FakeTorch(device)))
+    monkeypatch.setattr(device_clock, "clock_of", lambda like: TorchClock(FakeTorch(device), device.now))
     said = contestant.device_times(calls=4, call_seconds=3 * LAUNCH + WORK, repeats=5)
     # Three launches are queued behind the delay, so the device does them without a gap.
     assert said["device_seconds"] == pytest.approx([3 * WORK] * 5)
@@ -131,7 +131,7 @@ def test_the_device_is_timed_without_the_launches_that_the_host_is_busy_with(con
 
 
 def test_without_the_delay_the_launches_would_be_in_it(device):
-    clock = TorchClock(FakeTorch(device))
+    clock = TorchClock(FakeTorch(device), device.now)
 
     def work():
         for _ in range(3):
@@ -142,11 +142,51 @@ def test_without_the_delay_the_launches_would_be_in_it(device):
     assert clock.seconds(work, 1e-3) == pytest.approx(3 * WORK)
 
 
+def test_more_launches_than_the_delay_can_hide_have_no_device_time_and_still_a_graph_s(contestant, device, monkeypatch):
+    monkeypatch.setattr(device_clock, "clock_of", lambda like: TorchClock(FakeTorch(device), device.now))
+    # As if the delay were that of a call of half the time.
+    said = contestant.device_times(calls=4, call_seconds=1.5 * LAUNCH, repeats=5)
+    assert said["device_seconds"] == []
+    assert said["absent"] == {"device_seconds": "launching took 0.0003 s, longer than the device could be kept waiting"}
+    assert said["graph_seconds"] == pytest.approx([4 * LAUNCH + 3 * WORK] * 5)
+    assert not said["broken"]
+
+
+def test_cupy_keeps_the_device_waiting_by_a_kernel_of_its_own():
+    device, spun = Device(), []
+
+    def raw_kernel(text, name):
+        assert f"void {name}(long long cycles)" in text
+
+        def spin(grid, block, arguments):
+            assert (grid, block) == ((1,), (1,))
+            spun.append(arguments[0] / device_clock.CYCLES_PER_SECOND)
+            device.launch(spun[-1])
+
+        return spin
+
+    events = FakeTorch(device)
+    cuda = types.SimpleNamespace(
+        Event=lambda: events.Event(enable_timing=True), get_elapsed_time=lambda start, end: start.elapsed_time(end)
+    )
+    clock = CupyClock(types.SimpleNamespace(RawKernel=raw_kernel, cuda=cuda), device.now)
+
+    def work():
+        for _ in range(3):
+            device.launch()
+
+    assert clock.seconds(work, 1e-3) == pytest.approx(3 * WORK)
+    assert spun == [1e-3]
+    device.synchronize()
+    assert clock.seconds(work, 0.0) == pytest.approx(3 * LAUNCH + WORK)
+
+
 def test_a_call_that_cannot_be_captured_has_its_other_times_and_a_reason(contestant, device, monkeypatch):
-    clock = TorchClock(FakeTorch(device))
-    monkeypatch.setattr(clock, "capture", CupyClock(None).capture)
+    clock = TorchClock(FakeTorch(device), device.now)
+    made_up = types.SimpleNamespace(RawKernel=lambda text, name: None)
+    monkeypatch.setattr(clock, "capture", CupyClock(made_up).capture)
     monkeypatch.setattr(device_clock, "clock_of", lambda like: clock)
-    said = contestant.device_times(calls=4, call_seconds=1e-4, repeats=2)
+    said = contestant.device_times(calls=4, call_seconds=3 * LAUNCH + WORK, repeats=2)
     assert len(said["device_seconds"]) == len(said["queued_seconds"]) == 2
     assert said["graph_seconds"] == []
     assert said["absent"] == {"graph_seconds": "calls of CuPy are not captured"}
@@ -154,20 +194,20 @@ def test_a_call_that_cannot_be_captured_has_its_other_times_and_a_reason(contest
 
 
 def test_a_capture_that_fails_leaves_word_that_the_process_may_be_broken(contestant, device, monkeypatch):
-    clock = TorchClock(FakeTorch(device))
+    clock = TorchClock(FakeTorch(device), device.now)
 
     def capture(call):
         raise RuntimeError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(clock, "capture", capture)
     monkeypatch.setattr(device_clock, "clock_of", lambda like: clock)
-    said = contestant.device_times(calls=4, call_seconds=1e-4, repeats=2)
+    said = contestant.device_times(calls=4, call_seconds=3 * LAUNCH + WORK, repeats=2)
     assert said["absent"] == {"graph_seconds": "RuntimeError: operation not permitted when stream is capturing"}
     assert said["broken"]
 
 
 def test_a_framework_without_events_has_its_calls_queued_all_the_same(contestant):
-    said = contestant.device_times(calls=4, call_seconds=1e-4, repeats=2)
+    said = contestant.device_times(calls=4, call_seconds=3 * LAUNCH + WORK, repeats=2)
     assert (len(said["queued_seconds"]), said["device_seconds"]) == (2, [])
     assert said["absent"] == {"device_seconds": "no events", "graph_seconds": "no events"}
 
