@@ -15,16 +15,19 @@ Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import flag_gems
 from flag_gems.ops.bilinear import bilinear
 
+from backends import toolchain
 from backends.torch_tensor import Formula, TorchBackend
 from harness.backend import Support
 from harness.case import Case
 
 Tensor = Any
+#: The second axis of a grid is no longer: CUDA's programming guide, compute capabilities.
+MOST_OUTPUTS: Final = 65535
 
 
 class FlagGems(TorchBackend):
@@ -43,7 +46,15 @@ class FlagGems(TorchBackend):
             return Support(False, "FlagGems has no backward for it")
         if case.dtype == "float64" or case.precision == "tf32":
             return Support(False, "FlagGems computes in float32, whatever it is given")
+        if case.out_features > MOST_OUTPUTS:
+            return Support(False, f"FlagGems launches a column of programs for each output, CUDA has {MOST_OUTPUTS}")
         return super().supports(case)
+
+    @classmethod
+    def available(cls, device: str) -> Support:
+        """Whether PyTorch sees the device, and Triton can compile for it."""
+        found = super().available(device)
+        return toolchain.for_triton() if found.ok else found
 
     def workspace_bytes(self, case: Case) -> int:
         """None."""

@@ -18,10 +18,6 @@ Mode ``default``, so no CUDA graph, whose outputs would be overwritten by the ne
 
 from __future__ import annotations
 
-import importlib.util
-import shutil
-import sysconfig
-from pathlib import Path
 from typing import Final
 
 import torch
@@ -29,6 +25,7 @@ import torch._dynamo
 import torch._inductor.config
 import torch._inductor.cpp_builder
 
+from backends import toolchain
 from backends.torch_tensor import Formula, TorchBackend, einsum_bilinear, einsum_version, einsum_workspace_bytes
 from harness.backend import Support
 from harness.case import Case
@@ -49,7 +46,7 @@ class TorchCompile(TorchBackend):
             return found
         if torch._dynamo.config.disable:
             return Support(False, "torch.compile is switched off: unset TORCH_COMPILE_DISABLE and TORCHDYNAMO_DISABLE")
-        return _cuda_compilers() if device == "cuda" else _cpu_compilers()
+        return toolchain.for_triton() if device == "cuda" else _cpu_compilers()
 
     def formula(self) -> Formula:
         """The einsum, compiled anew for one set of shapes."""
@@ -91,20 +88,4 @@ def _cpu_compilers() -> Support:
         torch._inductor.cpp_builder.get_cpp_compiler()  # tries what CXX names, else g++
     except (RuntimeError, OSError):
         return Support(False, "torch.compile needs a C++ compiler: apt-get install g++, or name one in CXX")
-    return _python_header()
-
-
-def _cuda_compilers() -> Support:
-    """TorchInductor writes Triton for the GPU, and Triton compiles a launcher in C."""
-    if importlib.util.find_spec("triton") is None:
-        return Support(False, "torch.compile needs Triton on a GPU: pip install triton")
-    if not any(shutil.which(compiler) for compiler in ("gcc", "clang", "cc")):
-        return Support(False, "Triton needs a C compiler: apt-get install gcc")
-    return _python_header()
-
-
-def _python_header() -> Support:
-    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
-    if not header.is_file():
-        return Support(False, f"torch.compile needs {header}: apt-get install python3-dev")
-    return Support(True)
+    return toolchain.python_header()

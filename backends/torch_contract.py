@@ -133,9 +133,9 @@ def contract(order: First, input1: Tensor, input2: Tensor, weight: Tensor) -> Te
     (batch, in1), (out, in2) = input1.shape, weight.shape[::2]
     if 0 in (batch, out, in1, in2):
         return input1.new_zeros((batch, out))
-    rows = min(batch, PIECE_ROWS)
     if order == "input2":
         output = input1.new_empty((batch, out))
+        rows = _rows(input1, in1)
         most = max(1, _room(input1) // (rows * in1))
         room = input1.new_empty(rows * min(most, out) * in1)
         for pages in pieces(out, most):
@@ -145,6 +145,7 @@ def contract(order: First, input1: Tensor, input2: Tensor, weight: Tensor) -> Te
                 output[b, pages] = _dots(input1[b], between)
         return output
     output = input1.new_zeros((batch, out), dtype=_wide(input1))
+    rows = _rows(input1, in2)
     most = max(1, _room(input1) // (rows * in2))
     room = input1.new_empty(rows * min(most, in1) * in2)
     for features in pieces(in1, most):
@@ -176,7 +177,7 @@ def _gradients_of_contracted(
     (batch, in1), (out, in2) = input1.shape, weight.shape[::2]
     grad1, grad2 = (torch.zeros_like(one, dtype=_wide(one)) for one in (input1, input2))
     grad3 = weight.new_empty(weight.shape)
-    rows = min(batch, PIECE_ROWS)
+    rows = _rows(input1, in1)
     most = max(1, _room(input1) // (rows * in1))
     room = input1.new_empty(rows * min(most, out) * in1)
     for pages in pieces(out, most):
@@ -206,7 +207,7 @@ def _gradients_of_multiplied(
     grad1 = input1.new_empty(input1.shape)
     grad2 = torch.zeros_like(input2, dtype=_wide(input2))
     grad3 = weight.new_empty(weight.shape)
-    rows = min(batch, PIECE_ROWS)
+    rows = _rows(input1, in2)
     most = max(1, _room(input1) // (rows * in2))
     room = input1.new_empty(rows * min(most, in1) * in2)
     for features in pieces(in1, most):
@@ -245,6 +246,12 @@ def _first(sizes: tuple[int, int, int, int], *, backward: bool) -> First:
 def _sizes(input1: Tensor, weight: Tensor) -> tuple[int, int, int, int]:
     """batch, in1_features, in2_features, out_features."""
     return input1.shape[0], weight.shape[1], weight.shape[2], weight.shape[0]
+
+
+def _rows(tensor: Tensor, width: int) -> int:
+    """Rows of a piece that is at least so wide: on a GPU all that there is room for, since each piece is a launch."""
+    most = PIECE_ROWS if tensor.device.type == "cpu" else max(1, _room(tensor) // width)
+    return min(len(tensor), most)
 
 
 def _room(tensor: Tensor) -> int:

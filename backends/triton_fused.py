@@ -25,16 +25,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 import torch
 import triton
 import triton.language as tl
+from triton.compiler.errors import CompilationError
+from triton.runtime.errors import OutOfResources, PTXASError
 
+from backends import toolchain
 from backends.torch_tensor import TorchBackend
 from backends.triton_kernels import (
     forward_kernel,
@@ -94,10 +96,16 @@ TILES: Final = (
 )
 #: Of a tile's sums, for each warp: 64 registers a thread, a quarter of what it may have.
 MOST_BYTES: Final = 64 * 4 * 32
-#: Of those that fit a case, so many are tried, and no further one once so many seconds have gone: each is compiled.
-TRIED, TRY_SECONDS = 5, 15.0
-#: A case of fewer floating-point operations is all launching: none is tried.
+#: A warp has at least so many sums: 16 a thread.
+WARP_SUMS: Final = 512
+#: For each kernel so many are tried, and no further one once so many seconds have gone: each is compiled.
+TRIED, TRY_SECONDS = 6, 20.0
+#: A case of fewer floating-point operations is all launching: the first that fits the device will do.
 TRIED_FLOP: Final = 10e6
+#: Rounds of all tiles, calls of a tile in a round, what the device waits before them, and how long it runs in before.
+ROUNDS, ROUND_CALLS, DELAY_CYCLES, WARM_UP_SECONDS = 5, 4, 2_000_000, 0.05
+#: What Triton raises for a tile that is not for the device.
+UNFIT: Final = (OutOfResources, PTXASError, CompilationError)
 
 
 def interpreted() -> bool:
@@ -111,16 +119,13 @@ class TritonFused(TorchBackend):
     name = "triton-fused"
     devices: ClassVar[tuple[str, ...]] = ("cuda", "cpu") if interpreted() else ("cuda",)
 
-    def __init__(self, device: str = "cuda") -> None:
-        super().__init__(device)
-        self._chosen: dict[Case, str] = {}
-
     @classmethod
     def available(cls, device: str) -> Support:
         """Whether PyTorch sees the device, or the interpreter stands in for one."""
         if device == "cuda" and interpreted():
             return Support(False, "Triton's interpreter runs on a CPU: unset TRITON_INTERPRET for the GPU")
-        return super().available(device)
+        found = super().available(device)
+        return found if interpreted() or not found.ok else toolchain.for_triton()
 
     @classmethod
     def timeable(cls, device: str) -> Support:
@@ -136,8 +141,9 @@ class TritonFused(TorchBackend):
         return super().supports(case)
 
     def workspace_bytes(self, case: Case) -> int:
-        """The sums of parts; an upper figure."""
-        return 4 * PARTS_BYTES
+        """The sums of parts, and all arrays once more while tiles are tried; an upper figure."""
+        shapes = [*case.shapes().values(), *case.result_shapes().values()]
+        return 4 * PARTS_BYTES + case.itemsize * sum(math.prod(shape) for shape in shapes)
 
     def version(self) -> str:
         """Versions of PyTorch and Triton."""
@@ -145,13 +151,11 @@ class TritonFused(TorchBackend):
 
     def choice(self, case: Case) -> str:
         """The tiles of each kernel: rows x columns x depth / warps, stages."""
-        return self._chosen.get(case, "")
+        return ", ".join(f"{job} {tile}" for job, tile in tuned(case, self.device).items())
 
     def prepare_forward(self, case: Case, weight: Tensor, bias: Tensor | None) -> Kernel:
         """Try the tiles."""
-        arithmetic = Arithmetic.of(case)
-        tile = _fastest(case, self.device, "forward")
-        self._chosen[case] = f"forward {tile}"
+        arithmetic, tile = Arithmetic.of(case), tuned(case, self.device)["forward"]
 
         def kernel(input1: Tensor, input2: Tensor) -> Tensor:
             return forward(input1, input2, weight, bias, tile, arithmetic)
@@ -160,9 +164,7 @@ class TritonFused(TorchBackend):
 
     def prepare_forward_backward(self, case: Case) -> FusedStep:  # type: ignore[override]  # no autograd in it
         """Try the tiles of all kernels."""
-        tiles = {job: _fastest(case, self.device, job) for job in JOBS}
-        self._chosen[case] = ", ".join(f"{job} {tile}" for job, tile in tiles.items())
-        return FusedStep(tiles, Arithmetic.of(case))
+        return FusedStep(tuned(case, self.device), Arithmetic.of(case))
 
 
 class FusedStep:
@@ -173,7 +175,7 @@ class FusedStep:
         arithmetic: Of the products.
     """
 
-    def __init__(self, tiles: dict[str, Tile], arithmetic: Arithmetic) -> None:
+    def __init__(self, tiles: Mapping[str, Tile], arithmetic: Arithmetic) -> None:
         self._tiles = tiles
         self._arithmetic = arithmetic
         self._saved: tuple[Tensor, Tensor, Tensor, Tensor | None] | None = None
@@ -236,13 +238,12 @@ def forward(
     def launch(target: Tensor) -> None:
         forward_kernel[(programs * parts,)](
             *(input1, input2, weight, weight if bias is None else bias, target),
-            *(batch, in1, in2, out, in1 * in2, column_parts, columns_each, features_each),
+            *(batch, out, column_parts, columns_each, features_each, in1, in2),
             **_meta(tile, arithmetic),
-            HAS_BIAS=bias is not None and parts == 1,
+            HAS_BIAS=bias is not None,
         )
 
-    summed = _summed(launch, (batch, out), parts, input1, arithmetic)
-    return summed if bias is None or parts == 1 else (summed + bias).to(input1.dtype)
+    return _summed(launch, (batch, out), parts, input1, arithmetic)
 
 
 def _forward_of_small_pages(
@@ -256,7 +257,7 @@ def _forward_of_small_pages(
     if target.numel():
         forward_of_small_pages_kernel[(row_tiles * _tiles(out, outs_each),)](
             *(input1, input2, weight, weight if bias is None else bias, target),
-            *(batch, in1, in2, out, in1 * in2, outs_each),
+            *(batch, out, outs_each, in1, in2),
             **_meta(tile, arithmetic),
             HAS_BIAS=bias is not None,
         )
@@ -277,7 +278,7 @@ def grad_input(
     def launch(target: Tensor) -> None:
         grad_input_kernel[(programs * parts,)](
             *(other, grad_output, weight, target),
-            *(batch, contracted, kept, out, in1 * in2, *strides, outs_each),
+            *(batch, out, outs_each, contracted, kept, *strides),
             **_meta(tile, arithmetic),
             ONE_TILE=contracted <= tile.depth,
         )
@@ -296,7 +297,7 @@ def grad_weight(input1: Tensor, input2: Tensor, grad_output: Tensor, tile: Tile,
     def launch(target: Tensor) -> None:
         grad_weight_kernel[(programs * parts,)](
             *(input1, input2, grad_output, target),
-            *(batch, in1, in2, out, in1 * in2, rows_each),
+            *(batch, out, rows_each, in1, in2),
             **_meta(tile, arithmetic),
         )
 
@@ -365,62 +366,101 @@ JOBS: Final[dict[str, Callable[[Case], tuple[int, int, int]]]] = {
 
 
 def candidates(sizes: tuple[int, int, int], itemsize: int) -> Sequence[Tile]:
-    """Tiles for a product of these rows, columns and depth: none wider than what it lies along, largest first."""
+    """Tiles for a product of these rows, columns and depth, the most promising first.
+
+    What a tile promises is the share of its work that is not padding, times how often it uses what it loads.
+    """
     edges = [max(LEAST_EDGE, triton.next_power_of_2(size)) for size in sizes]
-    fitted = [
-        dataclasses.replace(
-            tile,
-            rows=min(tile.rows, edges[0]),
-            columns=min(tile.columns, edges[1]),
-            # As many bytes whatever the type: what is in flight has to fit into shared memory.
-            depth=max(LEAST_EDGE, min(tile.depth * 4 // itemsize, edges[2])),
+    fitted = []
+    for tile in TILES:
+        rows, columns = min(tile.rows, edges[0]), min(tile.columns, edges[1])
+        warps = min(tile.warps, max(1, rows * columns // WARP_SUMS))
+        # As many bytes whatever the type, for what is in flight has to fit into shared memory; or as many terms.
+        for depth in (tile.depth * 4 // itemsize, tile.depth):
+            fitted.append(Tile(rows, columns, max(LEAST_EDGE, min(depth, edges[2])), warps, tile.stages))
+
+    def promise(tile: Tile) -> float:
+        useful = math.prod(
+            size / (_tiles(size, edge) * edge)
+            for size, edge in zip(sizes, (tile.rows, tile.columns, tile.depth), strict=True)
         )
-        for tile in TILES
-    ]
+        reuse = tile.rows * tile.columns / (tile.rows + tile.columns)  # multiplications for each element that is loaded
+        return useful * reuse / (reuse + LEAST_EDGE)
+
     # A larger tile that was cut down may have become another one.
     unlike = [tile for tile in dict.fromkeys(fitted) if tile.rows * tile.columns * itemsize <= MOST_BYTES * tile.warps]
-    return sorted(unlike, key=lambda tile: -tile.rows * tile.columns)[:TRIED]
+    return sorted(unlike, key=lambda tile: (-promise(tile), -tile.depth))[:TRIED]
 
 
-@functools.lru_cache(256)
-def _fastest(case: Case, device: str, job: str) -> Tile:
-    """Try the candidates on scratch arrays; take the smallest in the interpreter, the largest for little work."""
-    tiles = candidates(JOBS[job](case), case.itemsize)
+@functools.cache
+def tuned(case: Case, device: str) -> Mapping[str, Tile]:
+    """The tile of each kernel that a case needs: the fastest one on scratch arrays; in the interpreter the last."""
+    jobs = [job for job in JOBS if job == "forward" or case.mode == "forward_backward"]
+    tiles = {job: candidates(JOBS[job](case), case.itemsize) for job in jobs}
     if interpreted():
-        return tiles[-1]
-    if 2 * math.prod(case.sizes) < TRIED_FLOP:
-        return tiles[0]
-    arithmetic = Arithmetic.of(case)
-    scratch = {
-        name: torch.randn(shape, device=device).to(getattr(torch, case.dtype)) for name, shape in case.shapes().items()
-    }
-    one, two, weight = scratch["input1"], scratch["input2"], scratch["weight"]
-    gradient = torch.randn((case.batch, case.out_features), device=device).to(one.dtype)
-    run: dict[str, Callable[[Tile], Tensor]] = {
-        "forward": lambda tile: forward(one, two, weight, scratch.get("bias"), tile, arithmetic),
+        return {job: tried[-1] for job, tried in tiles.items()}
+    runs = _scratch_runs(case, device)
+    little = 2 * math.prod(case.sizes) < TRIED_FLOP
+    chosen = {job: _fastest(runs[job], tried, 1 if little else TRIED) for job, tried in tiles.items()}
+    del runs
+    torch.cuda.empty_cache()  # others need what the scratch arrays took
+    return chosen
+
+
+def _scratch_runs(case: Case, device: str) -> dict[str, Callable[[Tile], Tensor]]:
+    """What launches each kernel with a tile, on arrays of the case's sizes."""
+    arithmetic, dtype = Arithmetic.of(case), getattr(torch, case.dtype)
+    made = {name: torch.randn(shape, dtype=dtype, device=device) for name, shape in case.shapes().items()}
+    one, two, weight, bias = (made.get(name) for name in ("input1", "input2", "weight", "bias"))
+    gradient = made.get("grad_output")
+    return {
+        "forward": lambda tile: forward(one, two, weight, bias, tile, arithmetic),
         "grad_input1": lambda tile: grad_input(two, gradient, weight, 1, tile, arithmetic),
         "grad_input2": lambda tile: grad_input(one, gradient, weight, 2, tile, arithmetic),
         "grad_weight": lambda tile: grad_weight(one, two, gradient, tile, arithmetic),
     }
+
+
+def _fastest(run: Callable[[Tile], Tensor], tiles: Sequence[Tile], most: int) -> Tile:
+    """Compile at most so many tiles, then time them in turns.
+
+    Raises:
+        Exception: What was wrong with the last one, if the device takes none.
+    """
+    ready: list[Tile] = []
+    failure: Exception | None = None
     begin = time.monotonic()
-    seconds: dict[Tile, float] = {}
     for tile in tiles:
-        if seconds and time.monotonic() - begin > TRY_SECONDS:
+        if ready and (len(ready) == most or time.monotonic() - begin > TRY_SECONDS):
             break
-        seconds[tile] = _seconds(functools.partial(run[job], tile))
-    return min(seconds, key=lambda tile: seconds[tile])
+        try:
+            run(tile)
+        except UNFIT as error:  # too much shared memory, say
+            failure = error
+        else:
+            ready.append(tile)
+    if not ready:
+        raise failure or RuntimeError("there is no tile to try")
+    if len(ready) == 1:
+        return ready[0]
+    begin = time.monotonic()
+    while time.monotonic() - begin < WARM_UP_SECONDS:  # while it compiled, the device's clock has fallen
+        run(ready[0])
+        torch.cuda.synchronize()
+    taken = dict.fromkeys(ready, math.inf)
+    for _ in range(ROUNDS):
+        for tile in ready:
+            taken[tile] = min(taken[tile], _milliseconds(functools.partial(run, tile)))
+    return min(taken, key=lambda tile: taken[tile])
 
 
-def _seconds(call: Callable[[], Tensor]) -> float:
-    """The median of a few calls on the device; infinite for a tile that the device has no room for."""
-    try:
+def _milliseconds(call: Callable[[], Tensor]) -> float:
+    """A few calls on the device, launched while it was kept busy, so that launching is not in it."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda._sleep(DELAY_CYCLES)
+    start.record()
+    for _ in range(ROUND_CALLS):
         call()
-    except triton.runtime.errors.OutOfResources:
-        return math.inf
-    events = [torch.cuda.Event(enable_timing=True) for _ in range(8)]
-    for event in events:
-        event.record()
-        call()
-    events[-1].synchronize()
-    steps = sorted(before.elapsed_time(after) for before, after in itertools.pairwise(events))
-    return float(steps[len(steps) // 2])
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end))

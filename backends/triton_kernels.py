@@ -2,6 +2,9 @@
 
 Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features. All arrays are contiguous. Programs come
 in one row, since only that axis of a grid may be long. Whatever lies outside an array is loaded as zero.
+
+Features are known when a kernel is compiled: then the compiler knows by how much rows are aligned, and loads as many
+elements at once as that allows (with 148 features in bfloat16 four, else one by one and without a pipeline).
 """
 
 # No annotations from __future__: Triton reads them, and they name what is settled when a kernel is compiled.
@@ -17,13 +20,12 @@ def forward_kernel(
     bias,  # (o,), or anything without HAS_BIAS
     target,  # (b, o), or with parts (parts, b, o) in the accumulator's type
     batch,
-    in1,
-    in2,
     out,
-    page,  # in1 * in2
     column_parts,  # parts along j; programs come as (part along i, part along j, o, tile of rows), the last fastest
     columns_each,  # tiles along j of a part
     features_each,  # tiles along i of a part
+    in1: tl.constexpr,
+    in2: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
@@ -43,7 +45,7 @@ def forward_kernel(
     there = row < batch - start
     input1 += start * in1
     input2 += start * in2
-    weight += o * page
+    weight += o * (in1 * in2)
     total = tl.zeros([ROWS], ACCUMULATOR)
     for column_tile in range(first_column, tl.minimum(first_column + columns_each, tl.cdiv(in2, COLUMNS))):
         columns = column_tile * COLUMNS + tl.arange(0, COLUMNS)
@@ -67,7 +69,7 @@ def forward_kernel(
         # Outside, an infinite input1 has made NaN of the zeros.
         total += tl.sum(tl.where(inside, tile * factor.to(ACCUMULATOR), 0.0), axis=1)
     if HAS_BIAS:
-        total += tl.load(bias + o).to(ACCUMULATOR)
+        total += tl.load(bias + o, mask=part == 0, other=0.0).to(ACCUMULATOR)
     place = target + (part.to(tl.int64) * batch + start) * out + o + row * out
     tl.store(place, total.to(target.dtype.element_ty), mask=there)
 
@@ -80,11 +82,10 @@ def forward_of_small_pages_kernel(
     bias,  # (o,), or anything without HAS_BIAS
     target,  # (b, o)
     batch,
-    in1,
-    in2,
     out,
-    page,
     outs_each,  # outputs of a program
+    in1: tl.constexpr,
+    in2: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
@@ -109,7 +110,7 @@ def forward_of_small_pages_kernel(
     )
     factor = tl.load(input2 + start * in2 + (row[:, None] * in2 + column[None, :]), mask=inside, other=0.0)
     factor = factor.to(ACCUMULATOR)
-    weight += first_out.to(tl.int64) * page
+    weight += first_out.to(tl.int64) * (in1 * in2)
     target += start * out
     for o in range(first_out, tl.minimum(first_out + outs_each, out)):
         right = tl.load(
@@ -122,7 +123,7 @@ def forward_of_small_pages_kernel(
         if HAS_BIAS:
             total += tl.load(bias + o).to(ACCUMULATOR)
         tl.store(target + o + row * out, total.to(target.dtype.element_ty), mask=there)
-        weight += page
+        weight += in1 * in2
 
 
 @triton.jit
@@ -132,13 +133,12 @@ def grad_input_kernel(
     weight,  # (o, i, j)
     target,  # (b, k), or with parts (parts, b, k) in the accumulator's type
     batch,
-    contracted,  # columns of the other input: c
-    kept,  # columns of the gradient: k
     out,
-    page,
-    contracted_stride,  # of the weight along c
-    kept_stride,  # of the weight along k
     outs_each,  # outputs of a part
+    contracted: tl.constexpr,  # columns of the other input: c
+    kept: tl.constexpr,  # columns of the gradient: k
+    contracted_stride: tl.constexpr,  # of the weight along c
+    kept_stride: tl.constexpr,  # of the weight along k
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
@@ -156,7 +156,7 @@ def grad_input_kernel(
     there, inside = row < batch - start, column < kept - first_column
     other += start * contracted
     grad_output += start * out
-    weight += (part * outs_each).to(tl.int64) * page + first_column.to(tl.int64) * kept_stride
+    weight += (part * outs_each).to(tl.int64) * (contracted * kept) + first_column.to(tl.int64) * kept_stride
     total = tl.zeros([ROWS, COLUMNS], ACCUMULATOR)
     if ONE_TILE:
         left = tl.load(
@@ -165,26 +165,33 @@ def grad_input_kernel(
             other=0.0,
         )
     for o in range(part * outs_each, tl.minimum((part + 1) * outs_each, out)):
-        tile = tl.zeros([ROWS, COLUMNS], ACCUMULATOR)
-        for term_tile in range(tl.cdiv(contracted, DEPTH)):
-            first = term_tile * DEPTH
-            if not ONE_TILE:
+        if ONE_TILE:  # no loop within: weights of the next output can be on their way
+            right = tl.load(
+                weight + (term[:, None] * contracted_stride + column[None, :] * kept_stride),
+                mask=(term[:, None] < contracted) & inside[None, :],
+                other=0.0,
+            )
+            tile = tl.dot(left, right, input_precision=PRECISION, out_dtype=ACCUMULATOR)
+        else:
+            tile = tl.zeros([ROWS, COLUMNS], ACCUMULATOR)
+            for term_tile in range(tl.cdiv(contracted, DEPTH)):
+                first = term_tile * DEPTH
                 left = tl.load(
                     other + first + (row[:, None] * contracted + term[None, :]),
                     mask=there[:, None] & (term[None, :] < contracted - first),
                     other=0.0,
                 )
-            right = tl.load(
-                weight
-                + tl.cast(first, tl.int64) * contracted_stride
-                + (term[:, None] * contracted_stride + column[None, :] * kept_stride),
-                mask=(term[:, None] < contracted - first) & inside[None, :],
-                other=0.0,
-            )
-            tile = tl.dot(left, right, tile, input_precision=PRECISION, out_dtype=ACCUMULATOR)
+                right = tl.load(
+                    weight
+                    + tl.cast(first, tl.int64) * contracted_stride
+                    + (term[:, None] * contracted_stride + column[None, :] * kept_stride),
+                    mask=(term[:, None] < contracted - first) & inside[None, :],
+                    other=0.0,
+                )
+                tile = tl.dot(left, right, tile, input_precision=PRECISION, out_dtype=ACCUMULATOR)
         scale = tl.load(grad_output + o + row * out, mask=there, other=0.0).to(ACCUMULATOR)
         total += scale[:, None] * tile
-        weight += page
+        weight += contracted * kept
     place = target + (part.to(tl.int64) * batch + start) * kept + first_column + (row[:, None] * kept + column[None, :])
     tl.store(place, total.to(target.dtype.element_ty), mask=there[:, None] & inside[None, :])
 
@@ -196,11 +203,10 @@ def grad_weight_kernel(
     grad_output,  # (b, o)
     target,  # (o, i, j), or with parts (parts, o, i, j) in the accumulator's type
     batch,
-    in1,
-    in2,
     out,
-    page,
     rows_each,  # tiles of the batch of a part
+    in1: tl.constexpr,
+    in2: tl.constexpr,
     ROWS: tl.constexpr,  # along i
     COLUMNS: tl.constexpr,  # along j
     DEPTH: tl.constexpr,  # along the batch
@@ -236,6 +242,6 @@ def grad_weight_kernel(
         )
         scaled = (left.to(ACCUMULATOR) * scale[None, :]).to(left.dtype)
         total = tl.dot(scaled, right, total, input_precision=PRECISION, out_dtype=ACCUMULATOR)
-    place = target + (part.to(tl.int64) * out + o) * page + first_feature.to(tl.int64) * in2 + first_column
+    place = target + (part.to(tl.int64) * out + o) * (in1 * in2) + first_feature.to(tl.int64) * in2 + first_column
     inside = with_feature[:, None] & with_column[None, :]
     tl.store(place + (feature[:, None] * in2 + column[None, :]), total.to(target.dtype.element_ty), mask=inside)

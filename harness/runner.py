@@ -170,6 +170,9 @@ class Runner:
                 columns |= {"rank": ranks.get(entrant.name), "break_even_calls": _break_even(columns, cost_of_baseline)}
                 if limit_seconds is not None:
                     columns["limit_fraction"] = limit_seconds / columns["median_seconds"]
+                    known = [entrant.columns.get(column) for column in ("device_seconds", "graph_seconds")]
+                    if any(seconds is not None and limit_seconds > IMPLAUSIBLE * seconds for seconds in known):
+                        entrant.flag("device_under_limit")
                 if entrant.name in implausible:
                     entrant.flag("implausible")
                 if len(entrant.seconds) < statistics.LEAST_VALUES:

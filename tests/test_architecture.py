@@ -107,7 +107,7 @@ def test_every_module_has_a_floor():
 #: What backends share: numpy-einsum's step is opt-einsum's, too, and torch-fused puts two others together.
 SHARED = {
     *("backends.torch_tensor", "backends.jax_array", "backends.numba_tiles", "backends.contraction"),
-    "backends.numpy_einsum",
+    *("backends.numpy_einsum", "backends.toolchain"),
     *("backends.numba_fused", "backends.torch_contract", "backends.triton_kernels"),
 }
 

@@ -75,13 +75,23 @@ def test_every_order_in_any_pieces_is_right_in_jax(order, sizes, least, monkeypa
     jax = pytest.importorskip("jax", reason="jax is not installed")
     from backends import jax_contract
 
-    monkeypatch.setattr(jax_contract, "PIECE_BYTES", 2000)
+    monkeypatch.setattr(jax_contract, "PIECE_BYTES", {"cpu": 2000, "gpu": 2000})
     monkeypatch.setattr(jax_contract, "LEAST_ROWS", least)
     monkeypatch.setattr(jax_contract, "first", lambda *_, **__: order)
     given, right = made(*sizes)
     output, pullback = jax.vjp(lambda *rows: jax_contract.bilinear("highest", *rows, None), *given[:3])
     for got, expected in zip((output, *pullback(jax.numpy.asarray(given[3]))), right, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_on_a_gpu_a_piece_has_all_rows_that_there_is_room_for(monkeypatch):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from backends import torch_contract
+
+    monkeypatch.setattr(torch_contract, "PIECE_BYTES", {"cpu": 2**22, "meta": 2**28})
+    rows = {device: torch_contract._rows(torch.empty(120_000, 1, device=device), width=8) for device in ("cpu", "meta")}
+    assert rows == {"cpu": torch_contract.PIECE_ROWS, "meta": 120_000}
+    assert torch_contract._rows(torch.empty(120_000, 1, device="meta"), width=2**20) == 2**28 // 2**22
 
 
 def test_derivatives_of_torch_contract_are_right_twice():

@@ -448,6 +448,13 @@ def test_on_a_gpu_the_limit_is_that_of_the_device(measure):
     assert row.limit_fraction == pytest.approx(row.limit_seconds / 0.01)
 
 
+@pytest.mark.parametrize("column", ["device_seconds", "graph_seconds"])
+def test_a_device_that_seems_to_take_less_than_it_could_is_a_flag(measure, column):
+    records, _, _ = measure(**on_gpu(other={"device": {column: 1e-6}}), peaks=[PEAKS])
+    assert "device_under_limit" in records[CASE.name, "forward", "other"].flags
+    assert "device_under_limit" not in records[CASE.name, "forward", BASELINE].flags
+
+
 def test_with_a_cold_cache_every_sample_empties_it_and_what_passes_meanwhile_is_nobodys_lie(measure):
     records, workers, _ = measure(**on_gpu(other={"unseen_seconds": 0.2}), cache="cold")
     row = records[CASE.name, "forward", "other"]

@@ -44,6 +44,8 @@ _M_PERTURB: Final = -6
 POISON: Final = 0x40
 #: NumPy keeps this many freed blocks of each size below that many bytes, and malloc never sees them again.
 SMALL_BLOCKS, SMALL_BYTES = 7, 1024
+#: Blocks of a device's memory of each result's size that are spoilt: one for the result, one for what becomes it.
+DEVICE_BLOCKS: Final = 2
 #: ``again`` calls at most this often, holds at most so many bytes of results, and takes about so many seconds.
 HELD_CALLS, HELD_BYTES, HELD_SECONDS = 32, 64 * 2**20, 0.2
 #: ``place`` first takes so many blocks of memory at most, of so many bytes at most, and frees a part of them.
@@ -200,6 +202,7 @@ class Contestant:
         case = Case(**trials[0]["case"])
         trial = next(trial for trial in trials if trial["name"] == name)
         operators: list[str] | str = []
+        self._poison_device(case)
         with _Poisoned(case):
             begun = self._examined is None or self._examined[0] != case
             if self._examined is None or begun:
@@ -481,6 +484,8 @@ class Contestant:
             for seconds, timed in pair if number % 2 else reversed(pair):
                 seconds.append(self._clock.sample([timed], wait, 1)[0])
         inputs, parameters = self._refilled(prepared, variations[-1], kind)
+        memory.trim()  # what is left of earlier answers
+        self._poison_device(case)
         with _Poisoned(case):
             results = call(case, prepared.kernel, parameters, inputs)
             wait(tuple(results.values()))
@@ -663,6 +668,18 @@ class Contestant:
         """Copy to the device: like an array of the backend's own making, without showing it the values if possible."""
         made = observation.place(array, self._like(case))
         return self.backend.to_device(np.array(array), case.dtype) if made is None else made
+
+    def _poison_device(self, case: Case) -> None:
+        """Let the device's memory where results come to lie next hold NaN; on the CPU ``_Poisoned`` does it.
+
+        Frameworks keep what is freed and hand it out again, where it may hold an earlier answer, and a right one.
+        """
+        if self.backend.device == "cpu":
+            return
+        dtype = np.float64 if case.dtype == "float64" else np.float32
+        shapes = [shape for shape in case.result_shapes().values() for _ in range(DEVICE_BLOCKS)]
+        blocks = [self._to_device(np.full(shape, np.nan, dtype), case) for shape in shapes]
+        del blocks
 
     def _like(self, case: Case) -> NativeArray:
         if case.dtype not in self._likes:

@@ -1,20 +1,24 @@
 """What a GPU's surveyor can be asked: what the device is, and how fast it multiplies and copies.
 
 Measured through PyTorch, whose library has the device's own GEMMs, in a process that nothing else shares. Clocks rise
-under load, so each rate is the best of several repetitions, after one that does not count.
+under load, so each rate is the best of many repetitions, after some that warm up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from harness.process.surveyor import best_seconds
 
-#: Rows and columns of the square GEMM: long enough to fill the device, short enough for one that has slow float64.
-PRODUCT_SIZE: Final = 4096
+#: Rows and columns of the square GEMMs: large enough to fill a device; the larger is for those that do one soon.
+PRODUCT_SIZES: Final = (4096, 8192)
+QUICK_SECONDS: Final = 0.020
+#: Work that is queued before it is waited for, in seconds of the device; and how long it warms up, one by one.
+QUEUED_SECONDS, WARM_UP_SECONDS = 0.020, 0.3
 #: Repetitions that count, at most; and the time after which no more are begun, in seconds.
-REPETITIONS, SECONDS = 20, 1.0
+REPETITIONS, SECONDS = 1000, 0.5
 #: torch.set_float32_matmul_precision, by precision of a case.
 FLOAT32_PRECISIONS: Final = {"ieee": "highest", "tf32": "high"}
 
@@ -38,25 +42,30 @@ class DeviceSurveyor:
         found = torch.cuda.get_device_properties(0)
         return {"name": found.name, "cache_bytes": int(getattr(found, "L2_cache_size", 0)) or None}
 
-    def product(self, device: str, dtype: str, precision: str, size: int = PRODUCT_SIZE) -> dict[str, Any]:
+    def product(self, device: str, dtype: str, precision: str, sizes: Sequence[int] = PRODUCT_SIZES) -> dict[str, Any]:
         """The best rate of a square GEMM, in flop per second, and what it was.
 
         Args:
             device: Where.
             dtype: Of both matrices.
             precision: ``ieee`` or ``tf32``.
-            size: Rows and columns.
+            sizes: Rows and columns, ascending; the next one is tried only where the one before was quick.
         """
         import torch
 
         torch.set_float32_matmul_precision(FLOAT32_PRECISIONS[precision])
         torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
         torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-        # Of random numbers: a device that multiplies zeros needs less power, and so has a higher clock.
-        left, right, result = (torch.randn(size, size, device=device).to(getattr(torch, dtype)) for _ in range(3))
-        work = _waiting(torch, device, lambda: torch.mm(left, right, out=result))
-        seconds, _ = best_seconds(work, REPETITIONS, SECONDS)
-        return {"flop_per_second": 2 * size**3 / seconds, "detail": f"torch.mm {size} x {size}, {precision}"}
+        rates: dict[int, float] = {}
+        for size in sizes:
+            # Of random numbers: a device that multiplies zeros needs less power, and so has a higher clock.
+            left, right, result = (torch.randn(size, size, device=device).to(getattr(torch, dtype)) for _ in range(3))
+            seconds = _best_seconds(torch, device, functools.partial(torch.mm, left, right, out=result))
+            rates[size] = 2 * size**3 / seconds
+            if seconds > QUICK_SECONDS:
+                break
+        best = max(rates, key=lambda size: rates[size])
+        return {"flop_per_second": rates[best], "detail": f"torch.mm {best} x {best}, {precision}"}
 
     def bandwidth(self, device: str, size_bytes: int) -> dict[str, Any]:
         """Bytes read and written per second by a copy of so many bytes to as many others, again and again."""
@@ -64,22 +73,20 @@ class DeviceSurveyor:
 
         source = torch.zeros(size_bytes // 4, device=device)
         target = torch.empty_like(source)
-        copies = max(1, 2**28 // size_bytes)  # launches shall not count, so a small one is repeated
-
-        def copy() -> None:
-            for _ in range(copies):
-                target.copy_(source)
-
-        seconds, _ = best_seconds(_waiting(torch, device, copy), REPETITIONS, SECONDS)
-        return {"bytes_per_second": 2 * copies * source.numel() * 4 / seconds, "source": "torch copies"}
+        seconds = _best_seconds(torch, device, lambda: target.copy_(source))
+        return {"bytes_per_second": 2 * source.numel() * 4 / seconds, "source": "torch copies"}
 
 
-def _waiting(torch: Any, device: str, work: Callable[[], object]) -> Callable[[], None]:
-    """The work, until the device has done it."""
+def _best_seconds(torch: Any, device: str, work: Callable[[], object]) -> float:
+    """The least time of some work, of which so much is queued at once that launching and waiting do not count."""
 
-    def work_and_wait() -> None:
-        work()
+    def queue_and_wait(count: int) -> None:
+        for _ in range(count):
+            work()
         if device == "cuda":
             torch.cuda.synchronize()
 
-    return work_and_wait
+    once, _ = best_seconds(lambda: queue_and_wait(1), REPETITIONS, WARM_UP_SECONDS)
+    count = max(1, round(QUEUED_SECONDS / once))
+    taken, _ = best_seconds(lambda: queue_and_wait(count), REPETITIONS, SECONDS)
+    return min(once, taken / count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import types
+import weakref
 
 import numpy as np
 import pytest
@@ -167,3 +168,50 @@ def test_a_case_that_is_released_gives_the_gpu_s_memory_back(tmp_path, monkeypat
     monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(get_default_memory_pool=lambda: pool))
     worker.release()
     assert given_back == ["torch", "cupy"]
+
+
+class Pool:
+    """A device's memory: what was freed last is handed out first, as it is."""
+
+    def __init__(self):
+        self.freed = {}
+
+    def empty(self, shape):
+        count = int(np.prod(shape))
+        freed = self.freed.setdefault(count, [])
+        block = freed.pop() if freed else np.zeros(count, np.float32)
+        array = block.reshape(shape)
+        weakref.finalize(array, freed.append, block)
+        return array
+
+    def filled(self, values, case):
+        array = self.empty(values.shape)
+        array[...] = values
+        return array
+
+
+class LeavesOut(Plain):
+    """Writes all but the last element, into memory of the pool."""
+
+    name, pool = "numpy-leaves-out", None
+
+    def prepare_forward(self, case, weight, bias):
+        whole = super().prepare_forward(case, weight, bias)
+
+        def kernel(input1, input2):
+            output = self.pool.empty((case.batch, case.out_features))
+            output.reshape(-1)[:-1] = whole(input1, input2).reshape(-1)[:-1]
+            return output
+
+        return kernel
+
+
+@pytest.mark.parametrize(("device", "spoilt"), [("cpu", False), ("cuda", True)])
+def test_what_is_not_written_on_a_device_is_no_earlier_answer(tmp_path, monkeypatch, device, spoilt):
+    monkeypatch.setattr(LeavesOut, "pool", Pool())
+    worker = prepared(LeavesOut, tmp_path)
+    monkeypatch.setattr(worker, "_to_device", LeavesOut.pool.filled)
+    monkeypatch.setattr(worker, "_formed", lambda *_: True)
+    monkeypatch.setattr(worker.backend, "device", device)
+    worker.check([5], "normal", str(tmp_path))
+    assert np.isnan(np.load(tmp_path / "output.npy")[-1, -1]) == spoilt

@@ -12,7 +12,8 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 @pytest.fixture(autouse=True)
 def brief(monkeypatch):
-    monkeypatch.setattr(device_surveyor, "SECONDS", 0.0)
+    for name in ("SECONDS", "QUEUED_SECONDS", "WARM_UP_SECONDS"):
+        monkeypatch.setattr(device_surveyor, name, 0.0)
     before = torch.get_float32_matmul_precision()
     yield
     torch.set_float32_matmul_precision(before)
@@ -20,16 +21,43 @@ def brief(monkeypatch):
 
 @pytest.mark.parametrize(("dtype", "precision"), [("float32", "ieee"), ("float32", "tf32"), ("bfloat16", "ieee")])
 def test_a_product_is_made_in_the_precision_that_was_asked_for(dtype, precision):
-    said = DeviceSurveyor().product("cpu", dtype, precision, size=64)
+    said = DeviceSurveyor().product("cpu", dtype, precision, sizes=[64])
     assert said["flop_per_second"] > 0
     assert said["detail"] == f"torch.mm 64 x 64, {precision}"
     assert torch.get_float32_matmul_precision() == {"ieee": "highest", "tf32": "high"}[precision]
 
 
+def test_the_larger_product_is_for_devices_that_are_quick_and_the_best_one_counts(monkeypatch):
+    def rated(*seconds):
+        times = iter(seconds)
+        monkeypatch.setattr(device_surveyor, "_best_seconds", lambda *_: next(times))
+        said = DeviceSurveyor().product("cpu", "float32", "ieee", sizes=[8, 16])
+        assert next(times, None) is None, "all that are tried"
+        return said
+
+    assert rated(1e-6, 9e-6) == {"flop_per_second": 2 * 8**3 / 1e-6, "detail": "torch.mm 8 x 8, ieee"}
+    assert rated(1e-6, 1e-6)["detail"] == "torch.mm 16 x 16, ieee"
+    assert rated(1.0)["flop_per_second"] == 2 * 8**3
+
+
 def test_a_copy_counts_what_it_reads_and_what_it_writes(monkeypatch):
-    monkeypatch.setattr(device_surveyor, "best_seconds", lambda *_: (0.5, None))
-    assert DeviceSurveyor().bandwidth("cpu", 2**28)["bytes_per_second"] == 2 * 2**28 / 0.5
-    assert DeviceSurveyor().bandwidth("cpu", 2**20)["bytes_per_second"] == 2 * 2**28 / 0.5  # repeated as often
+    monkeypatch.setattr(device_surveyor, "_best_seconds", lambda *_: 0.5)
+    assert DeviceSurveyor().bandwidth("cpu", 2**20)["bytes_per_second"] == 2 * 2**20 / 0.5
+
+
+def test_short_work_is_queued_until_launching_it_does_not_count(monkeypatch):
+    done = []
+
+    def best_seconds(work, repetitions, enough):
+        before = len(done)
+        work()
+        # A device that takes 1 ms for each, and a host that takes 4 ms to launch and wait once.
+        return 0.004 + 0.001 * (len(done) - before), None
+
+    monkeypatch.setattr(device_surveyor, "best_seconds", best_seconds)
+    monkeypatch.setattr(device_surveyor, "QUEUED_SECONDS", 0.5)
+    seconds = device_surveyor._best_seconds(torch, "cpu", lambda: done.append(None))
+    assert seconds == pytest.approx(0.001 + 0.004 / 100)
 
 
 def test_what_a_device_does_not_say_is_unknown():
