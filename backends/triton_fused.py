@@ -13,7 +13,8 @@ Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
 * Work: 2 b i j o flop forward, 6 for the step: the least there is.
 * Written between: nothing, unless a case has too few tiles to fill the chip. Then each is cut into parts, and the sums
   of the parts, (parts, results) in the accumulator's type, are added up at the end (``PARTS_BYTES`` at most).
-* Prepared outside the clock: the tiles, tried on scratch arrays of the case's size.
+* Prepared outside the clock: the kernels are compiled for the case's features, and the tiles that promise most tried on
+  scratch arrays of its size.
 * Arithmetic: float32 is multiplied as float32 (``ieee``; Triton's own choice would be tf32), or as tf32 if the case
   says so; the half types go in as they are. Sums are float32, or float64. Rounded to a half type are the results, and
   for grad_weight the scaled input1; T is not, so half types come out closer than nn.Bilinear's.

@@ -159,7 +159,7 @@ class Record:
     queued_seconds: float | None = column("time of a call where many share one synchronisation; `cuda` only")
     device_seconds: float | None = column(
         "time of a call on the device, between two events, launched while the device was busy with something else; "
-        "`cuda` only, and not for JAX, which shows no events"
+        "`cuda` only, and neither for JAX, which shows no events, nor for calls of more launches than can be queued"
     )
     graph_seconds: float | None = column(
         "time of a call replayed from a CUDA graph, where it can be captured: its work without its launches"

@@ -80,7 +80,8 @@ def compiled(kernel, dtype, precision, tile, capability):
     constants |= {"PRECISION": precision, "HAS_BIAS": True, "ONE_TILE": False}
     constants |= {"in1": FEATURES, "in2": FEATURES, "contracted": FEATURES, "kept": FEATURES}
     constants |= {"contracted_stride": 1, "kept_stride": FEATURES}
-    constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
+    fixed = {parameter.name for parameter in kernel.params if parameter.is_constexpr}
+    constants = {name: value for name, value in constants.items() if name in fixed}
     signature = {name: "constexpr" if name in constants else "i32" for name in kernel.arg_names}
     signature |= {name: POINTERS[dtype] for name in kernel.arg_names if name in ARRAYS}
     places = {name: (kernel.arg_names.index(name),) for name in kernel.arg_names}
