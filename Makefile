@@ -33,7 +33,7 @@ OPTIONS = --suite $(SUITE) $(if $(DEVICE),--device $(DEVICE)) $(foreach name,$(B
           $(if $(MODE),--mode $(MODE)) $(if $(OUT),--out '$(OUT)')
 
 .DEFAULT_GOAL := help
-.PHONY: help install bench test gate check report clean dictionary
+.PHONY: help install bench test slow gate check report clean dictionary
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -45,6 +45,9 @@ bench: $(READY) ## Check and time every backend; print the answer; leave CSV fil
 
 test: $(READY) ## Run the tests
 	@$(PY) -m pytest -q -n 2
+
+slow: $(READY) ## Run the tests that take minutes
+	@BILINEAR_BENCH_SLOW=1 $(PY) -m pytest -q -n 2 -m slow
 
 gate: $(READY) ## Check every backend: all of PyTorch's own tests, then the suite `models`; takes long
 	@BILINEAR_BENCH_ALL=1 $(PY) -m pytest -q tests/test_upstream.py

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,19 @@ from command_line import PLANTED, command, cpus_for, environment
 
 #: The outside package has tests of its own; `test_third_party.py` runs them where the package is installed.
 collect_ignore = ["third_party"]
+
+
+#: With this variable the slow tests run; `make slow` sets it.
+SLOW = "BILINEAR_BENCH_SLOW"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave slow tests out, unless they are asked for."""
+    if os.environ.get(SLOW) == "1":
+        return
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="takes long: `make slow` runs it"))
 
 
 @pytest.hookimpl(optionalhook=True)

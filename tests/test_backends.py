@@ -49,6 +49,7 @@ def test_every_backend_passes_the_gate_on_the_suite_seed_in_both_modes(in_both_m
     assert list(in_both_modes[name].values()) == ["right", "right"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in OURS if name != "torch-compile"], ids="other dtypes: {}".format)
 def test_every_backend_passes_the_gate_in_every_dtype_that_it_has(in_other_dtypes, name):
     said = in_other_dtypes[name]
@@ -58,6 +59,7 @@ def test_every_backend_passes_the_gate_in_every_dtype_that_it_has(in_other_dtype
         assert verdict == ("unsupported" if lacking else "right"), title
 
 
+@pytest.mark.slow
 def test_the_shapes_of_pytorchs_tests_pass_the_gate_work_of_size_zero_included(bilinear_bench):
     ended = bilinear_bench("check", "--suite", "upstream", "--backend", "numpy-loop", "--mode", "forward_backward")
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -25,6 +25,8 @@ RUNS = {
     "float64": ("--case", "16x12x10x6:float64", "--budget", "1", "--threads", str(CPUS)),
     "frameworks": ("--case", "64x40x24x16", "--budget", "1", "--threads", "1"),
 }
+#: Left to `make slow`: importing frameworks for every mutant, and waiting for what happens late.
+SLOW_PARTS = ("late", "frameworks")
 #: The longest run is made in so many parts.
 NUMPY_PARTS = 3
 MODES = ("forward", "forward_backward")
@@ -65,7 +67,12 @@ PART_OF = {name: part for part, members in PARTS.items() for name in members}
 
 def each(names: Iterable[str]) -> list[Any]:
     """Parameters for tests: those of a part go to the same process of pytest-xdist, which measures them once."""
-    return [pytest.param(name, id=f"{PART_OF[name]}: {name}") for name in names]
+    return [
+        pytest.param(
+            name, id=f"{PART_OF[name]}: {name}", marks=[pytest.mark.slow] if PART_OF[name] in SLOW_PARTS else []
+        )
+        for name in names
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -121,7 +121,10 @@ print("touched nothing else")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="protects pages by Linux's mprotect")
-@pytest.mark.parametrize(("cpu", "dtypes"), [("host", ("float32", "float64")), ("generic", ("float32",))])
+@pytest.mark.parametrize(
+    ("cpu", "dtypes"),
+    [("host", ("float32", "float64")), pytest.param("generic", ("float32",), marks=pytest.mark.slow)],
+)
 def test_no_memory_is_read_that_is_not_given(cpu, dtypes):
     ended = subprocess.run(
         [sys.executable, "-c", GUARDED, str(ROOT), *dtypes],

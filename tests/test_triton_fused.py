@@ -157,6 +157,7 @@ def test_the_kernels_compile_for_ampere_and_hopper_and_multiply_float32_as_tf32_
     assert len(run(COMPILED, TRITON_CACHE_DIR=str(tmp_path))) == 4 * 5
 
 
+@pytest.mark.slow
 @interprets
 def test_interpreted_it_passes_the_gate_and_is_not_timed(bilinear_bench):
     ended = bilinear_bench(
