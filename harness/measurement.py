@@ -371,7 +371,7 @@ class Measurement:
         )
         if said is None or entrant.worker is None:
             return None
-        after = self._sitting.look()
+        after, passed_seconds = self._sitting.look(), entrant.worker.elapsed_seconds
         seconds, forward = said["seconds"], said["forward_seconds"]
         if not seconds > 0 or (stepping and not forward > 0):
             entrant.end(Status.FAILED, f"a sample of {calls} calls took {seconds} s: the clock cannot be right")
@@ -381,7 +381,7 @@ class Measurement:
         # Settling ends with a whole call, longer perhaps than what is left of its time, or than it was in warming up.
         settled = settle + max(entrant.call_seconds, seconds / calls) if settle else 0.0
         if not cold:  # else what passes between the calls is most of it
-            entrant.unseen_seconds.append(entrant.worker.elapsed_seconds - measured - settled)
+            entrant.unseen_seconds.append(passed_seconds - measured - settled)
         self._correct(entrant, seconds / calls)
         entrant.calls.append(calls)
         entrant.seconds[self._block] = seconds / calls
@@ -393,7 +393,7 @@ class Measurement:
             if told is None:
                 return None
             of_gpu = told["state"] and gpu.State(**told["state"])
-        seen = self._disturbances(before, after, entrant, switches, of_gpu)
+        seen = self._disturbances(before, after, passed_seconds, entrant, switches, of_gpu)
         if seen["disturbance"]:
             entrant.disturbed_blocks.add(self._block)
         self._keep(entrant, "call", calls, seconds, self._block, position, **seen)
@@ -403,10 +403,15 @@ class Measurement:
         return (self._block + kept[0]) % cost.INPUT_SETS if kept else None
 
     def _disturbances(
-        self, before: state.State, after: state.State, entrant: Entrant, switches: int, of_gpu: gpu.State | None
+        self,
+        before: state.State,
+        after: state.State,
+        seconds: float,
+        entrant: Entrant,
+        switches: int,
+        of_gpu: gpu.State | None,
     ) -> dict[str, Any]:
-        """What the machine did during an entrant's sample, as columns of the sample."""
-        seconds = entrant.worker.elapsed_seconds if entrant.worker else 0.0
+        """What the machine did during an entrant's sample of so many seconds, as columns of the sample."""
         self._sitting.best_clock_mhz = max(self._sitting.best_clock_mhz, after.clock_mhz or 0.0)
         best = self._sitting.best_clock_mhz or None
         stolen = None

@@ -31,7 +31,6 @@ FRESH_SECONDS: Final = 0.010
 #: Who seems to remember answers is asked so often before that is believed: a busy machine can make it seem so.
 #: With one busy process beside it on two CPUs nn.Bilinear seemed so in 17 of 120 attempts (medians of 6 or 12 pairs).
 FRESH_ATTEMPTS: Final = 6
-
 #: What a framework that gives no memory of a GPU back may keep of it until the next case, in bytes.
 KEPT_BYTES: Final = 2**30
 

@@ -170,7 +170,7 @@ class FakeWorker:
         }
 
     def gpu_state(self):
-        self.clock.now += 1.0  # whatever it takes, it is in no sample
+        self.clock.now += self.spoilt.get("nvml_seconds", 1.0)
         return {"state": next(self.spoilt["gpu"]) if "gpu" in self.spoilt else None}
 
     def noise(self):
@@ -861,6 +861,13 @@ def test_disturbed_blocks_are_flagged_and_kept_and_the_verdict_is_there_without_
     # Nine blocks are too few for the interval that ten have.
     assert records[CASE.name, "forward", "other"].comparison == "equivalent"
     assert records[CASE.name, "forward", "other"].comparison_undisturbed == "equivalent"
+
+
+def test_however_long_a_driver_takes_to_answer_it_is_in_no_sample(measure):
+    stolen = itertools.chain([QUIET], itertools.repeat(dataclasses.replace(QUIET, steal_seconds=1.0)))
+    slow = {"nvml_seconds": 100.0}
+    _, _, samples = measure(**on_gpu(other=slow, **{BASELINE: slow}), states=stolen, budget=1e6)
+    assert [sample.disturbance for sample in samples if sample.phase == "call"][:2] == ["steal", None]
 
 
 def test_a_verdict_that_hangs_on_disturbed_blocks_is_flagged(measure):
