@@ -1,6 +1,6 @@
 """Fused kernels for a GPU, in Triton: what lies between never leaves the chip.
 
-Formula, forward, one program for a tile of rows and one output ``o``::
+Formula, forward, one program for a tile of rows and one output ``o``, or the same with the inputs swapped::
 
     T[b,j] = sum_i input1[b,i] weight[o,i,j]         a tile in registers, by tl.dot
     output[b,o] = sum_j T[b,j] input2[b,j] + bias[o]
@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -69,6 +70,7 @@ class Tile:
         depth: Terms that are loaded together.
         warps: Warps of a program.
         stages: Loads in flight.
+        swapped: Whether input2 is contracted first, and input1 multiplies what comes of it; forward only.
     """
 
     rows: int
@@ -76,9 +78,10 @@ class Tile:
     depth: int
     warps: int
     stages: int
+    swapped: bool = False
 
     def __str__(self) -> str:
-        return f"{self.rows}x{self.columns}x{self.depth}/{self.warps}w{self.stages}s"
+        return f"{self.rows}x{self.columns}x{self.depth}/{self.warps}w{self.stages}s" + "/swapped" * self.swapped
 
 
 #: Shapes that are worth a try, largest first: large tiles load less, small ones fill a chip with little work.
@@ -224,45 +227,38 @@ def forward(
     input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None, tile: Tile, arithmetic: Arithmetic
 ) -> Tensor:
     """Return output (b, o) of input1 (b, i), input2 (b, j), weight (o, i, j) and bias (o,) or None."""
-    (batch, in1), in2, out = input1.shape, input2.shape[1], weight.shape[0]
-    row_tiles, column_tiles = _tiles(batch, tile.rows), _tiles(in2, tile.columns)
-    if in1 <= tile.depth and in2 <= tile.columns:
-        return _forward_of_small_pages(input1, input2, weight, bias, tile, arithmetic)
-    feature_tiles = _tiles(in1, tile.depth)
+    out, in2 = len(weight), input2.shape[1]
+    first, other = (input2, input1) if tile.swapped else (input1, input2)
+    strides = (1, in2) if tile.swapped else (in2, 1)
+    (batch, contracted), kept = first.shape, other.shape[1]
+    row_tiles, term_tiles, column_tiles = (
+        _tiles(batch, tile.rows),
+        _tiles(contracted, tile.depth),
+        _tiles(kept, tile.columns),
+    )
+    target = input1.new_empty((batch, out))
+    given = (first, other, weight, weight if bias is None else bias)
+    meta = _meta(tile, arithmetic) | {"HAS_BIAS": bias is not None}
+    if term_tiles == column_tiles == 1:
+        outs_each = _each(out, -(-PROGRAMS * _processors(input1.device) // row_tiles))
+        if target.numel():
+            forward_of_small_pages_kernel[(row_tiles * _tiles(out, outs_each),)](
+                *given, target, batch, out, outs_each, contracted, kept, *strides, **meta
+            )
+        return target
     programs = row_tiles * out
     most = _most_parts(input1, programs, batch * out, arithmetic)
     columns_each = _each(column_tiles, most)
     column_parts = _tiles(column_tiles, columns_each)
-    features_each = _each(feature_tiles, most // column_parts)
-    parts = column_parts * _tiles(feature_tiles, features_each)
+    terms_each = _each(term_tiles, most // column_parts)
+    parts = column_parts * _tiles(term_tiles, terms_each)
 
     def launch(target: Tensor) -> None:
         forward_kernel[(programs * parts,)](
-            *(input1, input2, weight, weight if bias is None else bias, target),
-            *(batch, out, column_parts, columns_each, features_each, in1, in2),
-            **_meta(tile, arithmetic),
-            HAS_BIAS=bias is not None,
+            *(*given, target, batch, out, column_parts, columns_each, terms_each, contracted, kept, *strides), **meta
         )
 
-    return _summed(launch, (batch, out), parts, input1, arithmetic)
-
-
-def _forward_of_small_pages(
-    input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None, tile: Tile, arithmetic: Arithmetic
-) -> Tensor:
-    """The same for pages of the weight that fit into a tile."""
-    (batch, in1), in2, out = input1.shape, input2.shape[1], weight.shape[0]
-    row_tiles = _tiles(batch, tile.rows)
-    outs_each = _each(out, -(-PROGRAMS * _processors(input1.device) // row_tiles))
-    target = input1.new_empty((batch, out))
-    if target.numel():
-        forward_of_small_pages_kernel[(row_tiles * _tiles(out, outs_each),)](
-            *(input1, input2, weight, weight if bias is None else bias, target),
-            *(batch, out, outs_each, in1, in2),
-            **_meta(tile, arithmetic),
-            HAS_BIAS=bias is not None,
-        )
-    return target
+    return _summed(launch, target, parts, arithmetic)
 
 
 def grad_input(
@@ -284,7 +280,7 @@ def grad_input(
             ONE_TILE=contracted <= tile.depth,
         )
 
-    return _summed(launch, (batch, kept), parts, other, arithmetic)
+    return _summed(launch, other.new_empty((batch, kept)), parts, arithmetic)
 
 
 def grad_weight(input1: Tensor, input2: Tensor, grad_output: Tensor, tile: Tile, arithmetic: Arithmetic) -> Tensor:
@@ -302,22 +298,19 @@ def grad_weight(input1: Tensor, input2: Tensor, grad_output: Tensor, tile: Tile,
             **_meta(tile, arithmetic),
         )
 
-    return _summed(launch, (out, in1, in2), parts, input1, arithmetic)
+    return _summed(launch, input1.new_empty((out, in1, in2)), parts, arithmetic)
 
 
-def _summed(
-    launch: Callable[[Tensor], None], shape: tuple[int, ...], parts: int, like: Tensor, arithmetic: Arithmetic
-) -> Tensor:
-    """Launch; into the result itself, or with parts into sums that are added up."""
-    target = like.new_empty(shape)
+def _summed(launch: Callable[[Tensor], None], target: Tensor, parts: int, arithmetic: Arithmetic) -> Tensor:
+    """Launch into the result itself, or with parts into sums that are added up; return the result."""
     if target.numel() == 0:
         return target
     if parts == 1:
         launch(target)
         return target
-    sums = like.new_empty((parts, *shape), dtype=arithmetic.total)
+    sums = target.new_empty((parts, *target.shape), dtype=arithmetic.total)
     launch(sums)
-    return sums.sum(0).to(like.dtype)
+    return sums.sum(0).to(target.dtype)
 
 
 def _meta(tile: Tile, arithmetic: Arithmetic) -> dict[str, Any]:
@@ -357,7 +350,7 @@ def _processors(device: torch.device) -> int:
     return count
 
 
-#: The kernels of a step, by the sizes that a tile's rows, columns and depth lie along.
+#: The kernels of a step, by the sizes that a tile's rows, columns and depth lie along; forward, those are not swapped.
 JOBS: Final[dict[str, Callable[[Case], tuple[int, int, int]]]] = {
     "forward": lambda case: (case.batch, case.in2_features, case.in1_features),
     "grad_input1": lambda case: (case.batch, case.in1_features, case.in2_features),
@@ -366,7 +359,7 @@ JOBS: Final[dict[str, Callable[[Case], tuple[int, int, int]]]] = {
 }
 
 
-def candidates(sizes: tuple[int, int, int], itemsize: int) -> Sequence[Tile]:
+def candidates(sizes: tuple[int, int, int], itemsize: int) -> list[Tile]:
     """Tiles for a product of these rows, columns and depth, the most promising first.
 
     What a tile promises is the share of its work that is not padding, times how often it uses what it loads.
@@ -398,11 +391,15 @@ def tuned(case: Case, device: str) -> Mapping[str, Tile]:
     """The tile of each kernel that a case needs: the fastest one on scratch arrays; in the interpreter the last."""
     jobs = [job for job in JOBS if job == "forward" or case.mode == "forward_backward"]
     tiles = {job: candidates(JOBS[job](case), case.itemsize) for job in jobs}
+    # With input2 first, the weight's rows are contracted as they lie in memory; and one may need less padding.
+    rows, columns, depth = JOBS["forward"](case)
+    swapped = [dataclasses.replace(tile, swapped=True) for tile in candidates((rows, depth, columns), case.itemsize)]
+    tiles["forward"] = [tile for pair in itertools.zip_longest(tiles["forward"], swapped) for tile in pair if tile]
     if interpreted():
         return {job: tried[-1] for job, tried in tiles.items()}
     runs = _scratch_runs(case, device)
     little = 2 * math.prod(case.sizes) < TRIED_FLOP
-    chosen = {job: _fastest(runs[job], tried, 1 if little else TRIED) for job, tried in tiles.items()}
+    chosen = {job: _fastest(runs[job], tried, 1 if little else len(tried)) for job, tried in tiles.items()}
     del runs
     torch.cuda.empty_cache()  # others need what the scratch arrays took
     return chosen

@@ -14,18 +14,20 @@ import triton.language as tl
 
 @triton.jit
 def forward_kernel(
-    input1,  # (b, i)
-    input2,  # (b, j)
+    first,  # (b, c): the input that is contracted first
+    other,  # (b, k): the other one
     weight,  # (o, i, j)
     bias,  # (o,), or anything without HAS_BIAS
     target,  # (b, o), or with parts (parts, b, o) in the accumulator's type
     batch,
     out,
-    column_parts,  # parts along j; programs come as (part along i, part along j, o, tile of rows), the last fastest
-    columns_each,  # tiles along j of a part
-    features_each,  # tiles along i of a part
-    in1: tl.constexpr,
-    in2: tl.constexpr,
+    column_parts,  # parts along k; programs come as (part along c, part along k, o, tile of rows), the last fastest
+    columns_each,  # tiles along k of a part
+    terms_each,  # tiles along c of a part
+    contracted: tl.constexpr,  # columns of the first input: c
+    kept: tl.constexpr,  # columns of the other one: k
+    contracted_stride: tl.constexpr,  # of the weight along c
+    kept_stride: tl.constexpr,  # of the weight along k
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
@@ -38,35 +40,37 @@ def forward_kernel(
     row_tiles = tl.cdiv(batch, ROWS)
     o = ((program // row_tiles) % out).to(tl.int64)
     part = program // (row_tiles * out)
-    first_column, first_feature = (part % column_parts) * columns_each, (part // column_parts) * features_each
+    first_column, first_term = (part % column_parts) * columns_each, (part // column_parts) * terms_each
     # An array may have more than 2^31 elements, a tile has not: 64 bits for where it starts, 32 within it.
     start = ((program % row_tiles) * ROWS).to(tl.int64)
-    row = tl.arange(0, ROWS)
+    row, term = tl.arange(0, ROWS), tl.arange(0, DEPTH)
     there = row < batch - start
-    input1 += start * in1
-    input2 += start * in2
-    weight += o * (in1 * in2)
+    first += start * contracted
+    other += start * kept
+    weight += o * (contracted * kept)
     total = tl.zeros([ROWS], ACCUMULATOR)
-    for column_tile in range(first_column, tl.minimum(first_column + columns_each, tl.cdiv(in2, COLUMNS))):
+    for column_tile in range(first_column, tl.minimum(first_column + columns_each, tl.cdiv(kept, COLUMNS))):
         columns = column_tile * COLUMNS + tl.arange(0, COLUMNS)
         tile = tl.zeros([ROWS, COLUMNS], ACCUMULATOR)
-        for feature_tile in range(first_feature, tl.minimum(first_feature + features_each, tl.cdiv(in1, DEPTH))):
-            first = feature_tile * DEPTH
-            feature = tl.arange(0, DEPTH)
+        for term_tile in range(first_term, tl.minimum(first_term + terms_each, tl.cdiv(contracted, DEPTH))):
+            begin = term_tile * DEPTH
             left = tl.load(
-                input1 + first + (row[:, None] * in1 + feature[None, :]),
-                mask=there[:, None] & (feature[None, :] < in1 - first),
+                first + begin + (row[:, None] * contracted + term[None, :]),
+                mask=there[:, None] & (term[None, :] < contracted - begin),
                 other=0.0,
             )
             right = tl.load(
-                weight + tl.cast(first, tl.int64) * in2 + (feature[:, None] * in2 + columns[None, :]),
-                mask=(feature[:, None] < in1 - first) & (columns[None, :] < in2),
+                weight
+                + tl.cast(begin, tl.int64) * contracted_stride
+                + tl.cast(column_tile * COLUMNS, tl.int64) * kept_stride
+                + (term[:, None] * contracted_stride + tl.arange(0, COLUMNS)[None, :] * kept_stride),
+                mask=(term[:, None] < contracted - begin) & (columns[None, :] < kept),
                 other=0.0,
             )
             tile = tl.dot(left, right, tile, input_precision=PRECISION, out_dtype=ACCUMULATOR)
-        inside = there[:, None] & (columns[None, :] < in2)
-        factor = tl.load(input2 + (row[:, None] * in2 + columns[None, :]), mask=inside, other=0.0)
-        # Outside, an infinite input1 has made NaN of the zeros.
+        inside = there[:, None] & (columns[None, :] < kept)
+        factor = tl.load(other + (row[:, None] * kept + columns[None, :]), mask=inside, other=0.0)
+        # Outside, an infinite input has made NaN of the zeros.
         total += tl.sum(tl.where(inside, tile * factor.to(ACCUMULATOR), 0.0), axis=1)
     if HAS_BIAS:
         total += tl.load(bias + o, mask=part == 0, other=0.0).to(ACCUMULATOR)
@@ -76,16 +80,18 @@ def forward_kernel(
 
 @triton.jit
 def forward_of_small_pages_kernel(
-    input1,  # (b, i)
-    input2,  # (b, j)
+    first,  # (b, c)
+    other,  # (b, k)
     weight,  # (o, i, j), i and j no more than a tile has
     bias,  # (o,), or anything without HAS_BIAS
     target,  # (b, o)
     batch,
     out,
     outs_each,  # outputs of a program
-    in1: tl.constexpr,
-    in2: tl.constexpr,
+    contracted: tl.constexpr,
+    kept: tl.constexpr,
+    contracted_stride: tl.constexpr,
+    kept_stride: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
@@ -100,22 +106,22 @@ def forward_of_small_pages_kernel(
     program = tl.program_id(0)
     row_tiles = tl.cdiv(batch, ROWS)
     start, first_out = ((program % row_tiles) * ROWS).to(tl.int64), (program // row_tiles) * outs_each
-    row, feature, column = tl.arange(0, ROWS), tl.arange(0, DEPTH), tl.arange(0, COLUMNS)
+    row, term, column = tl.arange(0, ROWS), tl.arange(0, DEPTH), tl.arange(0, COLUMNS)
     there = row < batch - start
-    inside = there[:, None] & (column[None, :] < in2)
+    inside = there[:, None] & (column[None, :] < kept)
     left = tl.load(
-        input1 + start * in1 + (row[:, None] * in1 + feature[None, :]),
-        mask=there[:, None] & (feature[None, :] < in1),
+        first + start * contracted + (row[:, None] * contracted + term[None, :]),
+        mask=there[:, None] & (term[None, :] < contracted),
         other=0.0,
     )
-    factor = tl.load(input2 + start * in2 + (row[:, None] * in2 + column[None, :]), mask=inside, other=0.0)
+    factor = tl.load(other + start * kept + (row[:, None] * kept + column[None, :]), mask=inside, other=0.0)
     factor = factor.to(ACCUMULATOR)
-    weight += first_out.to(tl.int64) * (in1 * in2)
+    weight += first_out.to(tl.int64) * (contracted * kept)
     target += start * out
     for o in range(first_out, tl.minimum(first_out + outs_each, out)):
         right = tl.load(
-            weight + (feature[:, None] * in2 + column[None, :]),
-            mask=(feature[:, None] < in1) & (column[None, :] < in2),
+            weight + (term[:, None] * contracted_stride + column[None, :] * kept_stride),
+            mask=(term[:, None] < contracted) & (column[None, :] < kept),
             other=0.0,
         )
         tile = tl.dot(left, right, input_precision=PRECISION, out_dtype=ACCUMULATOR)
@@ -123,7 +129,7 @@ def forward_of_small_pages_kernel(
         if HAS_BIAS:
             total += tl.load(bias + o).to(ACCUMULATOR)
         tl.store(target + o + row * out, total.to(target.dtype.element_ty), mask=there)
-        weight += in1 * in2
+        weight += contracted * kept
 
 
 @triton.jit
