@@ -130,7 +130,8 @@ class Measurement:
                 if not self._go_on():
                     break
         for entrant in self._going():
-            entrant.note(behaviour.judge_clock(entrant.unseen_seconds, entrant.measured_seconds))
+            others = [other.unseen_seconds for other in self._entrants if other is not entrant]
+            entrant.note(behaviour.judge_clock(entrant.unseen_seconds, entrant.measured_seconds, others))
             entrant.conclude()
 
     def _going(self) -> list[Entrant]:

@@ -1024,6 +1024,12 @@ def test_what_does_not_fit_together_is_split_and_each_part_has_the_baseline(meas
     assert together == [{BASELINE, "other"}, {BASELINE, "third"}]
 
 
+def test_time_that_a_busy_machine_takes_from_all_alike_is_no_lie_of_one(measure):
+    lost = {"unseen_seconds": 0.2}
+    records, _, _ = measure(other=lost, **{BASELINE: lost})
+    assert {row.status for row in records.values()} == {Status.TIMED}
+
+
 def test_a_clock_that_stood_still_is_a_failure_and_never_a_time_of_zero(measure):
     records, _, _ = measure(other={"sample": {"seconds": 0.0, "forward_seconds": None}})
     assert records[CASE.name, "forward", "other"].status is Status.FAILED

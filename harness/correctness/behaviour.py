@@ -36,8 +36,10 @@ CONVERT_SECONDS, CONVERT_SECONDS_PER_BYTE = 200e-6, 2e-9
 #: The parent sees more time pass around a sample than the worker measured: pipes, thawing. In the median over the
 #: blocks it may be this much, in seconds, ...
 UNSEEN_SECONDS: Final = 0.015
-#: ... or this share of what was measured.
+#: ... or this share of what was measured, ...
 UNSEEN_SHARE: Final = 0.5
+#: ... or this many times what it was for another backend in the same blocks: a busy machine takes it from all of them.
+UNSEEN_TIMES: Final = 3.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -167,17 +169,21 @@ def judge_affinity(then: Sequence[int] | None, now: Sequence[int] | None) -> Ver
     return passed(PROBE)
 
 
-def judge_clock(unseen_seconds: Sequence[float], measured_seconds: Sequence[float]) -> Verdict:
+def judge_clock(
+    unseen_seconds: Sequence[float], measured_seconds: Sequence[float], others: Sequence[Sequence[float]] = ()
+) -> Verdict:
     """The time that the worker measured is the time that passed, by the parent's own clock.
 
     Args:
         unseen_seconds: By block: time that passed in the parent and that the worker did not account for.
         measured_seconds: By block: what the worker measured.
+        others: The unseen time of each other backend of the panel; the one with the least counts.
     """
     if not unseen_seconds:
         return passed(PROBE)
     unseen, measured = float(np.median(unseen_seconds)), float(np.median(measured_seconds))
-    if unseen > max(UNSEEN_SECONDS, UNSEEN_SHARE * measured):
+    usual = min((float(np.median(other)) for other in others if len(other)), default=0.0)
+    if unseen > max(UNSEEN_SECONDS, UNSEEN_SHARE * measured, UNSEEN_TIMES * usual):
         return refused(PROBE, f"its samples say {measured:.3g} s where {measured + unseen:.3g} s passed")
     return passed(PROBE)
 

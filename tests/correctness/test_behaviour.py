@@ -11,6 +11,7 @@ from harness.correctness.behaviour import (
     FRESH_SECONDS,
     UNSEEN_SECONDS,
     UNSEEN_SHARE,
+    UNSEEN_TIMES,
     Storage,
     judge_affinity,
     judge_clock,
@@ -279,6 +280,16 @@ def test_a_clock_that_says_far_less_than_passed_is_refused():
 )
 def test_time_unseen_may_be_what_pipes_take_or_a_share_of_what_was_measured(unseen, measured, ok):
     assert judge_clock([unseen] * 3, [measured] * 3).ok == ok
+
+
+def test_where_time_was_lost_to_all_alike_a_clock_is_not_wrong_for_it():
+    lost = [10 * UNSEEN_SECONDS] * 3
+
+    def others(share):
+        return [[9.0] * 3, [], [share * lost[0] / UNSEEN_TIMES] * 3]
+
+    assert judge_clock(lost, [0.01] * 3, others(1.01)) == YES
+    assert not judge_clock(lost, [0.01] * 3, others(0.99)).ok, "the one that lost least counts"
 
 
 def test_a_few_blocks_in_which_much_time_was_lost_do_not_make_a_clock_wrong():
