@@ -484,8 +484,7 @@ class Contestant:
             for seconds, timed in pair if number % 2 else reversed(pair):
                 seconds.append(self._clock.sample([timed], wait, 1)[0])
         inputs, parameters = self._refilled(prepared, variations[-1], kind)
-        memory.trim()  # what is left of earlier answers
-        self._poison_device(case)
+        self._poison_device(case, all_of_it=True)
         with _Poisoned(case):
             results = call(case, prepared.kernel, parameters, inputs)
             wait(tuple(results.values()))
@@ -669,13 +668,19 @@ class Contestant:
         made = observation.place(array, self._like(case))
         return self.backend.to_device(np.array(array), case.dtype) if made is None else made
 
-    def _poison_device(self, case: Case) -> None:
+    def _poison_device(self, case: Case, all_of_it: bool = False) -> None:
         """Let the device's memory where results come to lie next hold NaN; on the CPU ``_Poisoned`` does it.
 
         Frameworks keep what is freed and hand it out again, where it may hold an earlier answer, and a right one.
+
+        Args:
+            case: Whose results.
+            all_of_it: Give back first whatever has been freed, which takes a while.
         """
         if self.backend.device == "cpu":
             return
+        if all_of_it:
+            memory.trim()
         dtype = np.float64 if case.dtype == "float64" else np.float32
         shapes = [shape for shape in case.result_shapes().values() for _ in range(DEVICE_BLOCKS)]
         blocks = [self._to_device(np.full(shape, np.nan, dtype), case) for shape in shapes]
