@@ -496,8 +496,8 @@ class Contestant:
     def release(self) -> dict[str, Any]:
         """Let the case go, and its memory."""
         self._prepared, self._values, self._scattered = None, None, []
-        # While this worker is stopped, others need what it has freed.
-        return {"trimmed": memory.trim()}
+        memory.trim()  # while this worker is stopped, others need what it has freed
+        return {"trimmed": self._backend is None or self._backend.device == "cpu" or "jax" not in sys.modules}
 
     def _borrows_torch(self, prepared: _Prepared) -> bool:
         """Whether PyTorch is in this process though the arrays are another framework's."""

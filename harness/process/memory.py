@@ -19,11 +19,10 @@ _SIGNS: Final = (
 )
 
 
-def trim() -> bool:
+def trim() -> None:
     """Give freed memory back to the system and to the GPU: glibc and the frameworks keep it for later otherwise.
 
-    Returns:
-        Whether that is all that was freed: JAX has no means to give a GPU's back.
+    JAX has no means to.
     """
     gc.collect()
     torch: Any = sys.modules.get("torch")
@@ -33,8 +32,6 @@ def trim() -> bool:
         cupy.get_default_memory_pool().free_all_blocks()
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
         library.malloc_trim(0)
-    jax: Any = sys.modules.get("jax")
-    return jax is None or bool(jax.default_backend() == "cpu")
 
 
 def ran_out(error: BaseException) -> bool:

@@ -166,8 +166,16 @@ def test_a_case_that_is_released_gives_the_gpu_s_memory_back(tmp_path, monkeypat
     pool = types.SimpleNamespace(free_all_blocks=lambda: give_back("cupy"))
     monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda))
     monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(get_default_memory_pool=lambda: pool))
-    worker.release()
+    assert worker.release() == {"trimmed": True}
     assert given_back == ["torch", "cupy"]
+
+
+@pytest.mark.parametrize(("device", "trimmed"), [("cpu", True), ("cuda", False)])
+def test_jax_says_that_it_keeps_what_it_had_of_a_gpu(tmp_path, monkeypatch, device, trimmed):
+    worker = prepared(Plain, tmp_path)
+    monkeypatch.setitem(sys.modules, "jax", types.ModuleType("jax"))
+    monkeypatch.setattr(worker.backend, "device", device)
+    assert worker.release() == {"trimmed": trimmed}
 
 
 class Pool:
