@@ -19,6 +19,7 @@ from harness.loader import Loader
 from harness.machine import threads
 from harness.plan import BASELINE
 from harness.process.supervisor import WorkerError
+from harness.record import Status
 from harness.sitting import Sitting
 from harness.timing import cost
 
@@ -98,8 +99,8 @@ class Panel:
             for entrant in self._going():
                 entrant.end(error.status, error.reason)
         for entrant in self._entrants:
-            if entrant.misbehaved:
-                # It may have changed its process. The next case gets a new one.
+            if entrant.misbehaved or entrant.status is Status.FAILED:
+                # It may have changed its process, or left it in pieces. The next case gets a new one.
                 self._sitting.workers.discard(entrant.name, self._device)
             elif entrant.worker is not None and entrant.worker.alive:
                 # Not entrant.ask: what goes wrong now is no longer the measured cell's.

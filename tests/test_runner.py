@@ -1031,8 +1031,9 @@ def test_time_that_a_busy_machine_takes_from_all_alike_is_no_lie_of_one(measure)
 
 
 def test_a_clock_that_stood_still_is_a_failure_and_never_a_time_of_zero(measure):
-    records, _, _ = measure(other={"sample": {"seconds": 0.0, "forward_seconds": None}})
+    records, workers, _ = measure(other={"sample": {"seconds": 0.0, "forward_seconds": None}})
     assert records[CASE.name, "forward", "other"].status is Status.FAILED
+    assert "other" in workers.discarded, "the next case gets a new process"
 
 
 def test_interrupted_rows_fill_what_is_missing_and_nothing_else():
