@@ -135,8 +135,7 @@ def contract(order: First, input1: Tensor, input2: Tensor, weight: Tensor) -> Te
         return input1.new_zeros((batch, out))
     if order == "input2":
         output = input1.new_empty((batch, out))
-        rows = _rows(input1, in1)
-        most = max(1, _room(input1) // (rows * in1))
+        rows, most = _piece(input1, in1)
         room = input1.new_empty(rows * min(most, out) * in1)
         for pages in pieces(out, most):
             part = weight[pages].reshape(-1, in2)  # (o i, j)
@@ -145,8 +144,7 @@ def contract(order: First, input1: Tensor, input2: Tensor, weight: Tensor) -> Te
                 output[b, pages] = _dots(input1[b], between)
         return output
     output = input1.new_zeros((batch, out), dtype=_wide(input1))
-    rows = _rows(input1, in2)
-    most = max(1, _room(input1) // (rows * in2))
+    rows, most = _piece(input1, in2)
     room = input1.new_empty(rows * min(most, in1) * in2)
     for features in pieces(in1, most):
         part = weight[:, features].reshape(out, -1)  # (o, i j)
@@ -177,8 +175,7 @@ def _gradients_of_contracted(
     (batch, in1), (out, in2) = input1.shape, weight.shape[::2]
     grad1, grad2 = (torch.zeros_like(one, dtype=_wide(one)) for one in (input1, input2))
     grad3 = weight.new_empty(weight.shape)
-    rows = _rows(input1, in1)
-    most = max(1, _room(input1) // (rows * in1))
+    rows, most = _piece(input1, in1)
     room = input1.new_empty(rows * min(most, out) * in1)
     for pages in pieces(out, most):
         part = weight[pages].reshape(-1, in2)  # (o i, j)
@@ -207,8 +204,7 @@ def _gradients_of_multiplied(
     grad1 = input1.new_empty(input1.shape)
     grad2 = torch.zeros_like(input2, dtype=_wide(input2))
     grad3 = weight.new_empty(weight.shape)
-    rows = _rows(input1, in2)
-    most = max(1, _room(input1) // (rows * in2))
+    rows, most = _piece(input1, in2)
     room = input1.new_empty(rows * min(most, in1) * in2)
     for features in pieces(in1, most):
         part = weight[:, features].reshape(out, -1)  # (o, i j)
@@ -248,16 +244,14 @@ def _sizes(input1: Tensor, weight: Tensor) -> tuple[int, int, int, int]:
     return input1.shape[0], weight.shape[1], weight.shape[2], weight.shape[0]
 
 
-def _rows(tensor: Tensor, width: int) -> int:
-    """Rows of a piece that is at least so wide: on a GPU all that there is room for, since each piece is a launch."""
-    most = PIECE_ROWS if tensor.device.type == "cpu" else max(1, _room(tensor) // width)
-    return min(len(tensor), most)
+def _piece(tensor: Tensor, width: int) -> tuple[int, int]:
+    """Rows of a piece, and how often this width fits into a row of it: at least once.
 
-
-def _room(tensor: Tensor) -> int:
-    """Elements of what comes between, at a time."""
-    size: int = PIECE_BYTES[tensor.device.type] // tensor.element_size()
-    return size
+    On a GPU it has all the rows that there is room for, since each piece is a launch.
+    """
+    room: int = PIECE_BYTES[tensor.device.type] // tensor.element_size()
+    rows = min(len(tensor), PIECE_ROWS if tensor.device.type == "cpu" else max(1, room // width))
+    return rows, max(1, room // (rows * width))
 
 
 def _wide(tensor: Tensor) -> torch.dtype:

@@ -231,11 +231,8 @@ def forward(
     first, other = (input2, input1) if tile.swapped else (input1, input2)
     strides = (1, in2) if tile.swapped else (in2, 1)
     (batch, contracted), kept = first.shape, other.shape[1]
-    row_tiles, term_tiles, column_tiles = (
-        _tiles(batch, tile.rows),
-        _tiles(contracted, tile.depth),
-        _tiles(kept, tile.columns),
-    )
+    row_tiles, column_tiles = _tiles(batch, tile.rows), _tiles(kept, tile.columns)
+    term_tiles = _tiles(contracted, tile.depth)
     target = input1.new_empty((batch, out))
     given = (first, other, weight, weight if bias is None else bias)
     meta = _meta(tile, arithmetic) | {"HAS_BIAS": bias is not None}

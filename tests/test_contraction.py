@@ -89,9 +89,11 @@ def test_on_a_gpu_a_piece_has_all_rows_that_there_is_room_for(monkeypatch):
     from backends import torch_contract
 
     monkeypatch.setattr(torch_contract, "PIECE_BYTES", {"cpu": 2**22, "meta": 2**28})
-    rows = {device: torch_contract._rows(torch.empty(120_000, 1, device=device), width=8) for device in ("cpu", "meta")}
+    rows = {
+        device: torch_contract._piece(torch.empty(120_000, 1, device=device), width=8)[0] for device in ("cpu", "meta")
+    }
     assert rows == {"cpu": torch_contract.PIECE_ROWS, "meta": 120_000}
-    assert torch_contract._rows(torch.empty(120_000, 1, device="meta"), width=2**20) == 2**28 // 2**22
+    assert torch_contract._piece(torch.empty(120_000, 1, device="meta"), width=2**20) == (2**28 // 2**22, 1)
 
 
 def test_derivatives_of_torch_contract_are_right_twice():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -136,6 +137,17 @@ def test_a_tile_that_the_device_cannot_take_is_left_out_and_if_it_can_take_none_
     unfit = TILES
     with pytest.raises(OutOfResources, match="shared memory"):
         _fastest(run, TILES, 1)
+
+
+def test_of_the_tiles_that_fit_the_fastest_one_is_taken_whatever_its_place(monkeypatch):
+    from backends import triton_fused as fused
+
+    ran, milliseconds = [], itertools.cycle([3.0, 1.0, 2.0])
+    monkeypatch.setattr(fused, "WARM_UP_SECONDS", 0.0)
+    monkeypatch.setattr(fused, "_milliseconds", lambda call: call() or next(milliseconds))
+    assert fused._fastest(ran.append, fused.TILES[:3], 3) == fused.TILES[1]
+    # Each is compiled first; then they take turns.
+    assert ran == list(fused.TILES[:3]) * (1 + fused.ROUNDS)
 
 
 def run(program: str, **variables: str) -> list[str]:
