@@ -234,8 +234,13 @@ class Examination:
                 entrant.note(dataclasses.replace(judged, reason=judged.reason and f"{what}: {judged.reason}"))
         self._place(entrant)
 
-    def check_again(self, entrant: Entrant, variations: list[int]) -> Verdict | None:
+    def check_again(self, entrant: Entrant, variations: list[int], settle: bool = True) -> Verdict | None:
         """See that inputs are as they were, then have it called on some that it has not seen.
+
+        Args:
+            entrant: Who.
+            variations: Numbers of the inputs; calls on all but the last are timed.
+            settle: Whether a call that is not timed comes before each of them.
 
         Returns:
             Whether it seems to remember answers. That is not noted yet: on a busy machine it may seem so once.
@@ -243,7 +248,7 @@ class Examination:
         changed = entrant.ask("changed", self._limit_seconds, directory=str(entrant.results_folder("changed")))
         if changed is not None:
             entrant.note(behaviour.judge_unchanged(changed["changed"]), behaviour.judge_tampering(changed["replaced"]))
-        fields = {"variations": variations, "kind": self.renewed}
+        fields = {"variations": variations, "kind": self.renewed, "settle": settle}
         said = self._ask(entrant, "check", "check", **fields) if entrant.going else None
         if said is None:
             return None

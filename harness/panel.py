@@ -29,6 +29,9 @@ MEMORY_CALLS, MEMORY_SECONDS = 3, 0.020
 FRESH_PAIRS: Final = (4, 24)
 #: As many calls on inputs of their own as this time allows, in seconds.
 FRESH_SECONDS: Final = 0.010
+#: A call that takes longer, in seconds, is its own average, and a cache that has to be filled again hardly shows in it:
+#: so many pairs do, with no call before.
+LONG_SECONDS, LONG_PAIRS = 0.020, 2
 #: Who seems to remember answers is asked so often before that is believed: a busy machine can make it seem so.
 #: With one busy process beside it on two CPUs nn.Bilinear seemed so in 17 of 120 attempts (medians of 6 or 12 pairs).
 FRESH_ATTEMPTS: Final = 6
@@ -201,13 +204,14 @@ class Panel:
     def _check_again(self, entrant: Entrant, last: int) -> None:
         """Call on inputs that are new to it, ``last`` at the end; who seems to remember answers is asked again."""
         pairs = 0
-        if entrant.seconds and (seen := python_statistics.median(entrant.seconds.values())) < measurement.SLOW_SECONDS:
+        seen = python_statistics.median(entrant.seconds.values()) if entrant.seconds else measurement.SLOW_SECONDS
+        if seen < measurement.SLOW_SECONDS:
             fewest, most = FRESH_PAIRS
             # An even number: each of the two comes first as often as the other.
-            pairs = min(most, max(fewest, 2 * int(FRESH_SECONDS / seen / 2)))
+            pairs = min(most, max(fewest, 2 * int(FRESH_SECONDS / seen / 2))) if seen < LONG_SECONDS else LONG_PAIRS
         for attempt in range(1, FRESH_ATTEMPTS + 1):
             variations = [self._draw_variation() for _ in range(pairs)]
-            verdict = self._examination.check_again(entrant, [*variations, last])
+            verdict = self._examination.check_again(entrant, [*variations, last], settle=seen < LONG_SECONDS)
             if verdict is None or verdict.ok:
                 return
             if attempt == FRESH_ATTEMPTS:

@@ -107,7 +107,7 @@ class FakeWorker:
         spoilt = self.spoilt.get("keeps_forward" if forward else "keeps", self.kept_set)
         return self.results(self.case.with_mode("forward") if forward else self.case, spoilt, directory)
 
-    def check(self, variations, kind, directory):
+    def check(self, variations, kind, directory, settle):
         fresh = self.spoilt.get("fresh_seconds", [self.call_seconds])
         times = {
             "fresh_seconds": [fresh[min(self.checks, len(fresh) - 1)]] * (len(variations) - 1),
@@ -392,6 +392,15 @@ def test_who_seems_to_remember_answers_is_asked_again_and_cleared_if_it_was_the_
     assert records[CASE.name, "forward", "third"].status is Status.REJECTED
     checks = [name for name, do, _ in workers.log if do == "check"]
     assert (checks.count("other"), checks.count("third"), checks.count(BASELINE)) == (3, FRESH_ATTEMPTS, 1)
+
+
+def test_of_a_long_call_two_pairs_with_nothing_before_them_say_whether_answers_are_remembered(measure):
+    _, workers, _ = measure(other={"call_seconds": 0.1}, third={"call_seconds": 0.3})
+    asked = {name: fields for name, do, fields in workers.log if do == "check"}
+    found = {name: (len(fields["variations"]) - 1, fields["settle"]) for name, fields in asked.items()}
+    assert found[BASELINE] == (4, True)
+    assert found["other"] == (2, False)
+    assert found["third"][0] == 0  # too slow to be asked
 
 
 def on_gpu(**spoilt):

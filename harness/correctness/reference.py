@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 #: Largest (b, i, j) float64 temporary, times out_features, that autograd is asked to move, in bytes.
 AUTOGRAD_BYTES: Final = 256 * 2**20
-#: Rows of the batch that a contraction takes at a time hold at most this many float64 elements in its intermediate.
-BLOCK_ELEMENTS: Final = 16 * 2**20
 #: Elements of each result that a float64 case is judged by in a wider format.
 SAMPLE_ELEMENTS: Final = 64
 #: How far a GPU's float64 may be off, in units of float64's epsilon on the scale of the element. Sums of thousands of
@@ -193,21 +191,20 @@ def contract_output(inputs: Tensors) -> torch.Tensor:
 
 
 def contract_gradients(inputs: Tensors) -> Tensors:
-    """Gradients as matrix products, named ``grad_<input>``; the same function on absolute values gives their scales."""
+    """Gradients page by page, named ``grad_<input>``; the same function on absolute values gives their scales.
+
+    A page takes three products, 6 b i j flop, and nothing larger than an input or itself: with few pages far less than
+    moving a (b, i, j) temporary takes.
+    """
     input1, input2, weight, grad_output = (inputs[name] for name in ("input1", "input2", "weight", "grad_output"))
-    pages, in1, in2 = weight.shape
-    grad_input1, grad_input2 = torch.empty_like(input1), torch.empty_like(input2)
-    flat = weight.reshape(pages, in1 * in2)
-    rows = max(1, BLOCK_ELEMENTS // (in1 * in2))
-    for start in range(0, input1.shape[0], rows):
-        block = slice(start, start + rows)
-        # dZ[b, i, j] = sum_o grad_output[b, o] weight[o, i, j]
-        gradient = (grad_output[block] @ flat).view(-1, in1, in2)
-        grad_input1[block] = (gradient @ input2[block, :, None]).squeeze(2)  # (b, i, j) @ (b, j, 1)
-        grad_input2[block] = (input1[block, None, :] @ gradient).squeeze(1)  # (b, 1, i) @ (b, i, j)
+    grad_input1, grad_input2 = torch.zeros_like(input1), torch.zeros_like(input2)
     grad_weight = torch.empty_like(weight)
-    for page in range(pages):
-        grad_weight[page] = (input1 * grad_output[:, page, None]).T @ input2  # (i, b) @ (b, j)
+    for page, values in enumerate(weight):
+        factor = grad_output[:, page, None]  # (b, 1)
+        scaled1 = input1 * factor
+        grad_input1 += (input2 * factor) @ values.T  # (b, j) @ (j, i)
+        grad_input2 += scaled1 @ values  # (b, i) @ (i, j)
+        grad_weight[page] = scaled1.T @ input2  # (i, b) @ (b, j)
     gradients = {"grad_input1": grad_input1, "grad_input2": grad_input2, "grad_weight": grad_weight}
     if "bias" in inputs:
         gradients["grad_bias"] = grad_output.sum(0)

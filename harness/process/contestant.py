@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import functools
+import gc
 import math
 import random
 import resource
@@ -171,6 +172,10 @@ class Contestant:
             return {"available": False, "reason": support.reason, "offered": True}
         self._backend = loaded(device)
         self._gpu = None if device == "cpu" else gpu.Watch()
+        # What a framework has built at import stays anyway: no later search for garbage shall go through it, which took
+        # a tenth of a second with PyTorch, whenever memory is given back.
+        gc.collect()
+        gc.freeze()
         return {
             "available": True,
             "import_seconds": import_seconds,
@@ -463,13 +468,19 @@ class Contestant:
         earlier = {f"{name} ({number})": r for number, other in enumerate(found) for name, r in other.items()}
         return self._hand_over(case, results, inputs, Path(directory), earlier)
 
-    def check(self, variations: list[int], kind: str, directory: str) -> dict[str, Any]:
+    def check(self, variations: list[int], kind: str, directory: str, settle: bool = True) -> dict[str, Any]:
         """Call on inputs that no call has seen.
 
         All but the last are timed one by one, in turn before and after a call on inputs in rotation that is timed
         alike: on a busy machine the second of two calls in a row is the one that loses its CPU. The last, of the given
         kind, come in the memory of the rotation's first set (in a training step with weight and bias, as an optimizer
         leaves them), and fresh memory is poisoned; the results of that call are left in ``directory``.
+
+        Args:
+            variations: Numbers of the inputs.
+            kind: Of the last ones.
+            directory: For the results.
+            settle: Whether a call that is not timed brings back first what making inputs has displaced.
         """
         prepared, case, wait = self.prepared, self.prepared.case, self.prepared.wait
         fresh_seconds: list[float] = []
@@ -479,7 +490,8 @@ class Contestant:
             wait(tuple(inputs.values()))
             seen = prepared.calls[number % len(prepared.calls)]
             fresh = _timed_call(case, prepared.kernel, prepared.parameters, inputs)
-            wait(seen())  # what making the inputs has displaced comes back before either is timed
+            if settle:
+                wait(seen())
             pair = [(fresh_seconds, fresh), (seen_seconds, seen)]
             for seconds, timed in pair if number % 2 else reversed(pair):
                 seconds.append(self._clock.sample([timed], wait, 1)[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import sys
 import types
 import weakref
@@ -168,6 +169,25 @@ def test_a_case_that_is_released_gives_the_gpu_s_memory_back(tmp_path, monkeypat
     monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(get_default_memory_pool=lambda: pool))
     assert worker.release() == {"trimmed": True}
     assert given_back == ["torch", "cupy"]
+
+
+def test_what_an_import_leaves_behind_is_not_searched_for_garbage_again(monkeypatch):
+    done = []
+    monkeypatch.setattr(gc, "collect", lambda: done.append("collect"))
+    monkeypatch.setattr(gc, "freeze", lambda: done.append("freeze"))
+    assert Contestant().load("numpy-loop", "backends.numpy_loop:NumpyLoop", "cpu")["available"]
+    assert done[-2:] == ["collect", "freeze"]  # in this order: garbage that is frozen stays for good
+
+
+def test_a_call_before_each_pair_brings_back_what_making_inputs_has_displaced_unless_it_is_not_asked_for(tmp_path):
+    calls = {}
+    for settle in (True, False):
+        (folder := tmp_path / str(settle)).mkdir()
+        worker = prepared(Interrupted, folder)
+        before = worker.backend.calls
+        worker.check([5, 6, 7], "normal", str(folder), settle=settle)
+        calls[settle] = worker.backend.calls - before
+    assert calls == {True: 2 * 3 + 1, False: 2 * 2 + 1}
 
 
 @pytest.mark.parametrize(("device", "trimmed"), [("cpu", True), ("cuda", False)])
