@@ -14,10 +14,11 @@ and for the gradients of both inputs, from one tile::
 Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
 
 * Work: 2 b i j o flop forward; 6 b i j o a step, the least there is (two for the output, two for both input gradients,
-  two for ``grad_weight``). Below ``FEW_PAGES`` outputs a tile over ``o`` is too short: each input gradient then has a
-  pass of its own, 8 b i j o in all.
+  two for ``grad_weight``). Below ``FEW_PAGES`` outputs a tile over ``o`` is too short: there one input gradient has a
+  pass of its own, and the other is what the forward's tiles held, times grad_output.
 * Written between: inputs in strips ``[feature][row]``, at most ``PACKED_BYTES``, and results of a block in that order.
-  Nothing of size b i j, b o j or b o i.
+  Nothing of size b i j, b o j or b o i, but for a step of few outputs: it keeps those tiles, up to ``KEPT_BYTES``; a
+  larger one has a pass for each gradient, 8 b i j o in all.
 * Prepared outside the clock: how to divide the work. The weight is read where it lies, one number for all lanes; only a
   backward copies it, where what it contracts over lies at distances that share too few places of a cache.
 * Order of the loops: a block of strips that fits into the second-level cache meets page after page. A batch no longer
@@ -39,7 +40,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backends import numba_tiles
-from backends.numba_tiles import FEW_ROWS, ROWS, VECTOR_BYTES, VECTORS, at, call
+from backends.numba_tiles import FEW_ROWS, ROWS, VECTOR_BYTES, VECTORS, at, call, prefetch
 from harness.backend import Backend, Kernel
 from harness.case import Case
 
@@ -51,15 +52,21 @@ BLOCK_BYTES: Final = 256 * 2**10
 PACKED_BYTES: Final = 16 * 2**20
 #: Results of a block, before they are laid out as the caller has them.
 RESULT_BYTES: Final = 256 * 2**10
-#: Rows of the batch in a panel of ``grad_weight``.
-PANEL_ROWS: Final = 256
-#: Below so many outputs each input gradient has a pass of its own.
+#: Rows of the batch in a panel of ``grad_weight``, and its columns: it stays in the second-level cache.
+PANEL_ROWS, PANEL_COLUMNS = 256, 192
+#: Columns of input2 side by side, for ``grad_weight``, at a time: more would be fresh memory at every call.
+COLUMNS_BYTES: Final = 2 * 2**20
+#: Below so many outputs each input gradient is made on its own.
 FEW_PAGES: Final = 8
+#: With few outputs a step keeps up to so much of what its forward had in tiles; it is one of the input gradients, but
+#: for a factor.
+KEPT_BYTES: Final = 16 * 2**20
 #: Below so much work threads cost more than they bring (some microseconds).
 PARALLEL_FLOP: Final = 1e6
 #: Lines of memory so far apart share a place in a first-level cache, which has some 8 of each (x86 and ARM alike).
 WAY_BYTES: Final = 4096
 SHARED_WAYS: Final = 4
+LINE_BYTES: Final = 64
 #: A weight of more bytes does not stay in any cache that a thread has for itself.
 LARGE_BYTES: Final = 2**20
 
@@ -73,11 +80,12 @@ class Plan:
         few: Whether the batch lies in the tile's rows.
         lanes: Of a vector.
         block: Strips that are worked on together, at most.
-        blocks: Blocks that are packed at a time.
+        blocks: Blocks that are packed at a time: where there is one part, each thread packs its own.
         parts: Parts that the pages (forward) or the rows of a page (backward) are divided into.
         weight_parts: Parts that the rows of a page of ``grad_weight`` are divided into.
         panelled: Whether the weight is copied, where it would clash in a cache: a row of every page next to each other
             before it is contracted over the pages; with few pages all of it with its last two axes swapped.
+        kept: Numbers of tiles that a step's forward keeps for its backward.
         transpose: Address of that function of ``numba_tiles``; the same below. 0 for those that the case does not need.
     """
 
@@ -89,6 +97,7 @@ class Plan:
     parts: int
     weight_parts: int
     panelled: bool
+    kept: int = 0
     transpose: int = 0
     contract: int = 0
     share: int = 0
@@ -105,11 +114,6 @@ def plan(case: Case, threads: int) -> Plan:
     in1, in2, pages = case.in1_features, case.in2_features, case.out_features
     lanes = VECTOR_BYTES // case.itemsize
     strips = max(1, math.ceil(case.batch / (VECTORS * lanes)))
-    # A step's backward has the inputs, their gradients and grad_output in strips. A row of a page needs them all but
-    # of input1 and its gradient, of which it needs a row; below FEW_PAGES it is not much different.
-    row_bytes = VECTORS * lanes * case.itemsize
-    strip_bytes = row_bytes * (2 * (in1 + in2) + pages if stepping else in1 + in2)
-    used_bytes = row_bytes * (2 * in2 + pages if stepping else in1 + in2)
     parallel = threads > 1 and 2 * case.batch * in1 * in2 * pages >= PARALLEL_FLOP
     workers = threads if parallel else 1
     along = in1 if stepping else pages
@@ -117,19 +121,31 @@ def plan(case: Case, threads: int) -> Plan:
     # A large weight is better read by one thread than by all; with fewer strips than threads there is no other way.
     divided = few or strips < workers or in1 * in2 * pages * case.itemsize > LARGE_BYTES
     parts = max(1, min(workers, along)) if divided else 1
-    blocks = math.ceil(strips / max(1, BLOCK_BYTES // used_bytes))
+    # A step's backward has the inputs, their gradients and grad_output in strips; each part of the rows of a page has a
+    # grad_input2 of its own. A row of a page needs them all but of input1 and its gradient, of which it needs a row;
+    # below FEW_PAGES it is not much different.
+    row_bytes = VECTORS * lanes * case.itemsize
+    strip_bytes = row_bytes * (2 * in1 + (1 + parts) * in2 + pages if stepping else in1 + in2)
+    used_bytes = row_bytes * (2 * in2 + pages if stepping else in1 + in2)
+    most = max(1, min(BLOCK_BYTES // used_bytes, PACKED_BYTES // (strip_bytes * workers)))
+    blocks = math.ceil(strips / most)
     if parts < workers:
         blocks = min(strips, math.ceil(blocks / workers) * workers)
     block = math.ceil(strips / blocks)
+    kept = pages * strips * VECTORS * lanes * (in2 if _contracts_input1(in1, in2) else in1)
+    keeps = stepping and not few and pages < FEW_PAGES and kept * case.itemsize <= KEPT_BYTES
     return Plan(
         parallel=parallel,
         few=few,
         lanes=lanes,
         block=block,
-        blocks=min(blocks, max(1, PACKED_BYTES // (strip_bytes * block * workers)) * workers),
+        blocks=min(
+            blocks, workers if parts == 1 else max(1, PACKED_BYTES // (strip_bytes * block * workers)) * workers
+        ),
         parts=parts,
         weight_parts=min(math.ceil(workers / max(1, pages)), in1),
         panelled=stepping and _clashes(case),
+        kept=kept if keeps else 0,
         **{tile.__name__: numba_tiles.compiled(tile, case.dtype).address for tile in _needed(few, stepping, pages)},
     )
 
@@ -161,10 +177,15 @@ class NumbaFused(Backend):
     name = "numba-fused"
 
     def workspace_bytes(self, case: Case) -> int:
-        """Strips, a weight of few pages once more, results of a block and panels on each thread; an upper figure."""
+        """Strips, a weight of few pages once more and what is kept; results of a block and panels on each thread.
+
+        An upper figure.
+        """
         threads = int(numba.get_num_threads())
-        panel = PANEL_ROWS * max(case.in1_features, case.out_features) * case.itemsize
-        return 2 * PACKED_BYTES + threads * (2 * RESULT_BYTES + BLOCK_BYTES + panel)
+        row = case.in2_features + VECTOR_BYTES // case.itemsize
+        panel = max(PANEL_ROWS * 2 * PANEL_COLUMNS, case.out_features * row) * case.itemsize
+        shared = 2 * PACKED_BYTES + KEPT_BYTES + COLUMNS_BYTES
+        return shared + threads * (2 * RESULT_BYTES + panel)
 
     def version(self) -> str:
         """Version of Numba."""
@@ -196,39 +217,61 @@ class FusedStep:
 
     def __init__(self, ahead: Plan, back: Plan) -> None:
         self._ahead, self._back = ahead, back
-        self._saved: tuple[Array, Array, Array, bool] | None = None
+        self._saved: tuple[Array, Array, Array, Array, bool] | None = None
 
     def forward(self, input1: Array, input2: Array, weight: Array, bias: Array | None) -> Array:
         """Return output (b, o)."""
-        self._saved = input1, input2, weight, bias is not None
-        return forward(self._ahead, input1, input2, weight, bias_or_zeros(weight, bias))
+        kept = np.empty(self._back.kept, weight.dtype)
+        self._saved = input1, input2, weight, kept, bias is not None
+        return forward(self._ahead, input1, input2, weight, bias_or_zeros(weight, bias), kept)
 
     def backward(self, grad_output: Array) -> tuple[Array, Array, Array, Array | None]:
         """Return the gradients."""
         if self._saved is None:
             raise RuntimeError("backward without a forward: call forward first")
-        (input1, input2, weight, has_bias), self._saved = self._saved, None
-        grad_input1, grad_input2 = input_gradients(self._back, input1, input2, weight, grad_output)
+        (input1, input2, weight, kept, has_bias), self._saved = self._saved, None
+        grad_input1, grad_input2 = input_gradients(self._back, input1, input2, weight, grad_output, kept)
         grad_weight = weight_gradient(self._back, input1, input2, grad_output)
         return grad_input1, grad_input2, grad_weight, column_sums(grad_output) if has_bias else None
 
 
-def forward(divided: Plan, input1: Array, input2: Array, weight: Array, bias: Array) -> Array:
-    """Return output (b, o) of input1 (b, i), input2 (b, j), weight (o, i, j) and bias (o,)."""
+def forward(
+    divided: Plan, input1: Array, input2: Array, weight: Array, bias: Array, kept: Array | None = None
+) -> Array:
+    """Return output (b, o) of input1 (b, i), input2 (b, j), weight (o, i, j) and bias (o,).
+
+    Args:
+        divided: The plan of a forward.
+        input1: (b, i).
+        input2: (b, j).
+        weight: (o, i, j).
+        bias: (o,).
+        kept: Room for what ``input_gradients`` uses again: as many numbers as the plan of the step says, or none.
+    """
     output = np.empty((input1.shape[0], weight.shape[0]), input1.dtype)
+    kept = np.empty(0, weight.dtype) if kept is None else kept
     given = input1, input2, weight, bias, output, divided.lanes
     if divided.few:
         _forward_few[divided.parallel](divided.weigh, *given, divided.parts)
     else:
         tiles, blocks = (divided.transpose, divided.contract), (divided.block, divided.blocks, divided.parts)
-        _forward[divided.parallel](*tiles, *given, *blocks)
+        _forward[divided.parallel](*tiles, *given, *blocks, kept)
     return output
 
 
 def input_gradients(
-    divided: Plan, input1: Array, input2: Array, weight: Array, grad_output: Array
+    divided: Plan, input1: Array, input2: Array, weight: Array, grad_output: Array, kept: Array
 ) -> tuple[Array, Array]:
-    """Return grad_input1 (b, i) and grad_input2 (b, j)."""
+    """Return grad_input1 (b, i) and grad_input2 (b, j).
+
+    Args:
+        divided: The plan of the step.
+        input1: (b, i).
+        input2: (b, j).
+        weight: (o, i, j).
+        grad_output: (b, o).
+        kept: What ``forward`` has put there; empty if it kept nothing.
+    """
     given, lanes = (input1, input2, weight, grad_output), divided.lanes
     grad_input1 = np.empty_like(input1)
     if divided.few:
@@ -238,7 +281,7 @@ def input_gradients(
     grad_input2 = np.empty_like(input2)
     tiles = divided.transpose, divided.share, divided.scale
     blocks = divided.block, divided.blocks, divided.parts, divided.panelled
-    _backward[divided.parallel](*tiles, *given, grad_input1, grad_input2, lanes, *blocks)
+    _backward[divided.parallel](*tiles, *given, grad_input1, grad_input2, lanes, *blocks, kept)
     return grad_input1, grad_input2
 
 
@@ -289,6 +332,16 @@ def _pack(transpose: int, source: Array, first: int, lanes: int, strips: Array, 
 
 
 @numba.njit(cache=True, nogil=True)
+def _packed(transpose: int, source: Array, first: int, lanes: int, count: int) -> Array:
+    """So many strips of source (b, f), the rows from ``first``."""
+    size = source.shape[1] * VECTORS * lanes
+    strips = np.empty(count * size, source.dtype)
+    for strip in range(count):
+        _pack(transpose, source, first + strip * VECTORS * lanes, lanes, strips, strip * size)
+    return strips
+
+
+@numba.njit(cache=True, nogil=True)
 def _unpack(
     transpose: int, strips: Array, begin: int, lanes: int, target: Array, first: int, left: int, features: int
 ) -> None:
@@ -306,6 +359,16 @@ def _unpack(
 
 
 @numba.njit(cache=True, nogil=True)
+def _contracts_input1(in1: int, in2: int) -> bool:
+    """Whether the tiles of a forward contract over ``i``, and its epilogue over ``j``.
+
+    The longer axis is contracted in the tile, the shorter one in its epilogue. Not if they are much alike: along j a
+    tile reads rows of the weight, along i columns, which lie pages of memory apart.
+    """
+    return bool(in1 > 2 * in2)
+
+
+@numba.njit(cache=True, nogil=True)
 def _forward_block(
     transpose: int,
     contract: int,
@@ -320,13 +383,12 @@ def _forward_block(
     lanes: int,
     output: Array,
     first: int,
+    kept: Array,
 ) -> None:
     """Output of strips ``low`` to ``high``, whose first row is ``first``, for pages ``begin`` to ``end``."""
     in1, in2 = weight.shape[1:]
     apart = VECTORS * lanes
-    # The longer axis is contracted in the tile, the shorter one in its epilogue. Not if they are much alike: along j
-    # a tile reads rows of the weight, along i columns, which lie pages of memory apart.
-    over1 = in1 > 2 * in2
+    over1 = _contracts_input1(in1, in2)
     count, rows = (in1, in2) if over1 else (in2, in1)
     along_c, along_r = (in2, 1) if over1 else (1, in2)
     inner, outer = (strips1, strips2) if over1 else (strips2, strips1)
@@ -343,12 +405,14 @@ def _forward_block(
             for tile in range(tiles):
                 top, bottom = tile * rows // tiles, (tile + 1) * rows // tiles
                 corner = (start + page) * in1 * in2 + top * along_r
+                above = ((start + page) * ((len(output) + apart - 1) // apart) + first // apart) * rows + top
                 for strip in range(low, high):
                     into = ((strip - low) * pages + page) * apart
                     beside = (strip * rows + top) * apart
                     call(contract, (
                         bottom - top, at(weight, corner), along_c, along_r, at(inner, strip * count * apart), apart,
                         count, at(outer, beside), at(results, into),
+                        at(kept, (above + (strip - low) * rows) * apart) if len(kept) else 0,
                     ))  # fmt: skip
         for strip in range(high - low):
             _unpack(transpose, results, strip * pages * apart, lanes, output, first + strip * apart, start, pages)
@@ -367,10 +431,22 @@ def _forward(
     block: int,
     blocks: int,
     parts: int,
+    kept: Array,
 ) -> None:
     pages, in1, in2 = weight.shape
     apart = VECTORS * lanes
     strips = (input1.shape[0] + apart - 1) // apart
+    if parts == 1:
+        count = (strips + block - 1) // block
+        for task in numba.prange(count):
+            low, high = task * strips // count, (task + 1) * strips // count
+            first, here = low * apart, high - low
+            mine1 = _packed(transpose, input1, first, lanes, here)
+            mine2 = _packed(transpose, input2, first, lanes, here)
+            _forward_block(
+                transpose, contract, mine1, mine2, 0, here, weight, bias, 0, pages, lanes, output, first, kept
+            )
+        return
     strips1 = np.empty(block * blocks * in1 * apart, input1.dtype)
     strips2 = np.empty(block * blocks * in2 * apart, input1.dtype)
     for begin in range(0, strips, block * blocks):
@@ -385,7 +461,7 @@ def _forward(
             first, last = part * pages // parts, (part + 1) * pages // parts
             _forward_block(
                 transpose, contract, strips1, strips2, low, high, weight, bias, first, last, lanes, output,
-                (begin + low) * apart,
+                (begin + low) * apart, kept,
             )  # fmt: skip
 
 
@@ -448,16 +524,26 @@ def _backward_block(
     # Row i of every page side by side, and a vector apart: as they are, they may all be so far from each other that
     # they share the same few places of a cache.
     gap = in2 + lanes if panelled else in1 * in2
+    # Lines of memory of a row to ask for ahead of time; none where the weight stays in a cache anyway.
+    ahead = (in2 * weight.itemsize + LINE_BYTES - 1) // LINE_BYTES if weight.size * weight.itemsize > LARGE_BYTES else 0
     panel = np.empty(pages * gap if panelled else 1, weight.dtype)
     for i in range(begin, end):
         if panelled:
             for page in range(pages):
                 panel[page * gap : page * gap + in2] = weight[page, i]
         source = at(panel, 0) if panelled else at(weight, i * in2)
-        for tile in range(tiles):
-            left, right = tile * in2 // tiles, (tile + 1) * in2 // tiles
-            for strip in range(low, high):
-                mine1 = (strip * in1 + i) * apart
+        # Row i + 1 is on its way while row i is contracted.
+        lines = ahead * pages if i + 1 < end else 0
+        fetched = called = 0
+        for strip in range(low, high):
+            mine1 = (strip * in1 + i) * apart
+            for tile in range(tiles):
+                left, right = tile * in2 // tiles, (tile + 1) * in2 // tiles
+                called += 1
+                while fetched * tiles * (high - low) < called * lines:
+                    row = (fetched // ahead * in1 + i + 1) * in2
+                    prefetch(at(weight, row) + fetched % ahead * LINE_BYTES)
+                    fetched += 1
                 mine2 = (strip * in2 + left) * apart
                 call(share, (
                     right - left, source + left * weight.itemsize, gap, 1, at(gradients, strip * pages * apart), apart,
@@ -480,35 +566,82 @@ def _backward_block_of_few_pages(
     lanes: int,
     sums1: Array,
     sums2: Array,
+    kept: Array,
+    first: int,
 ) -> None:
-    """As ``_backward_block`` where there are few outputs: each gradient has a pass of its own.
+    """As ``_backward_block`` where there are few outputs: each gradient has a pass of its own, if nothing was kept.
 
-    ``turned`` is the weight as (o, j, i), or empty.
+    ``turned`` is the weight as (o, j, i), or empty; ``first`` is the number of the first strip here among those kept.
     """
     pages, in1, in2 = weight.shape
     apart = VECTORS * lanes
     along_c, along_r = (1, in1) if len(turned) else (in2, 1)
+    over1 = _contracts_input1(in1, in2)
     for page in range(pages):
         start = page * in1 * in2
-        for tile in range((end - begin + ROWS - 1) // ROWS):
-            top = begin + tile * ROWS
-            count = min(ROWS, end - top)
-            for strip in range(low, high):
-                call(scale, (
-                    count, at(weight, start + top * in2), 1, in2, at(strips2, strip * in2 * apart), apart, in2,
-                    at(gradients, (strip * pages + page) * apart), at(sums1, (strip * in1 + top) * apart),
-                ))  # fmt: skip
-        for tile in range((in2 + ROWS - 1) // ROWS):
-            left = tile * ROWS
-            count = min(ROWS, in2 - left)
-            source = (
-                at(turned, (page * in2 + left) * in1 + begin) if len(turned) else at(weight, start + begin * in2 + left)
-            )
-            for strip in range(low, high):
-                call(scale, (
-                    count, source, along_c, along_r, at(strips1, (strip * in1 + begin) * apart), apart, end - begin,
-                    at(gradients, (strip * pages + page) * apart), at(sums2, (strip * in2 + left) * apart),
-                ))  # fmt: skip
+        if not len(kept) or over1:
+            for tile in range((end - begin + ROWS - 1) // ROWS):
+                top = begin + tile * ROWS
+                count = min(ROWS, end - top)
+                for strip in range(low, high):
+                    call(scale, (
+                        count, at(weight, start + top * in2), 1, in2, at(strips2, strip * in2 * apart), apart, in2,
+                        at(gradients, (strip * pages + page) * apart), at(sums1, (strip * in1 + top) * apart),
+                    ))  # fmt: skip
+        if not len(kept) or not over1:
+            for tile in range((in2 + ROWS - 1) // ROWS):
+                left = tile * ROWS
+                count = min(ROWS, in2 - left)
+                source = (
+                    at(turned, (page * in2 + left) * in1 + begin)
+                    if len(turned)
+                    else at(weight, start + begin * in2 + left)
+                )
+                for strip in range(low, high):
+                    call(scale, (
+                        count, source, along_c, along_r, at(strips1, (strip * in1 + begin) * apart), apart, end - begin,
+                        at(gradients, (strip * pages + page) * apart), at(sums2, (strip * in2 + left) * apart),
+                    ))  # fmt: skip
+    if len(kept):
+        # The other one is what the forward has kept, times grad_output; of grad_input2 all of it is the first part's.
+        rows, top, bottom, sums = (in2, 0, in2 if begin == 0 else 0, sums2) if over1 else (in1, begin, end, sums1)
+        strips = len(kept) // (pages * rows * apart)
+        for strip in range(low, high):
+            for page in range(pages):
+                above = (page * strips + first + strip) * rows
+                for row in range(top, bottom):
+                    for lane in range(apart):
+                        sums[(strip * rows + row) * apart + lane] += (
+                            gradients[(strip * pages + page) * apart + lane] * kept[(above + row) * apart + lane]
+                        )
+
+
+@numba.njit(cache=True, nogil=True)
+def _sum_block(
+    turned: Array,
+    panelled: bool,
+    share: int,
+    scale: int,
+    strips1: Array,
+    strips2: Array,
+    gradients: Array,
+    low: int,
+    high: int,
+    weight: Array,
+    begin: int,
+    end: int,
+    lanes: int,
+    sums1: Array,
+    sums2: Array,
+    kept: Array,
+    first: int,
+) -> None:
+    """Add a block's input gradients to the sums."""
+    given = strips1, strips2, gradients, low, high, weight, begin, end, lanes, sums1, sums2
+    if weight.shape[0] < FEW_PAGES:
+        _backward_block_of_few_pages(turned, scale, *given, kept, first)
+    else:
+        _backward_block(panelled, share, *given)
 
 
 @_for_one_and_for_all
@@ -527,17 +660,11 @@ def _backward(
     blocks: int,
     parts: int,
     panelled: bool,
+    kept: Array,
 ) -> None:
     pages, in1, in2 = weight.shape
     apart = VECTORS * lanes
     strips = (input1.shape[0] + apart - 1) // apart
-    room = block * blocks
-    strips1 = np.empty(room * in1 * apart, input1.dtype)
-    strips2 = np.empty(room * in2 * apart, input1.dtype)
-    gradients = np.empty(room * pages * apart, input1.dtype)
-    sums1 = np.empty(room * in1 * apart, input1.dtype)
-    # Every part of the rows of a page adds to all of grad_input2: each has sums of its own.
-    sums2 = np.empty((parts, room * in2 * apart), input1.dtype)
     turned = np.empty(weight.size if panelled and pages < FEW_PAGES else 0, weight.dtype)
     if len(turned):
         groups = (in2 + lanes - 1) // lanes
@@ -546,6 +673,31 @@ def _backward(
             for i in range(in1):
                 for j in range(left, min(left + lanes, in2)):
                     turned[(page * in2 + j) * in1 + i] = weight[page, i, j]
+    if parts == 1:
+        count = (strips + block - 1) // block
+        for task in numba.prange(count):
+            low, high = task * strips // count, (task + 1) * strips // count
+            first, here = low * apart, high - low
+            mine1 = _packed(transpose, input1, first, lanes, here)
+            mine2 = _packed(transpose, input2, first, lanes, here)
+            factors = _packed(transpose, grad_output, first, lanes, here)
+            sum1, sum2 = np.zeros(len(mine1), input1.dtype), np.zeros(len(mine2), input1.dtype)
+            _sum_block(
+                turned, panelled, share, scale, mine1, mine2, factors, 0, here, weight, 0, in1, lanes, sum1, sum2, kept,
+                low,
+            )  # fmt: skip
+            for strip in range(here):
+                row = first + strip * apart
+                _unpack(transpose, sum1, strip * in1 * apart, lanes, grad_input1, row, 0, in1)
+                _unpack(transpose, sum2, strip * in2 * apart, lanes, grad_input2, row, 0, in2)
+        return
+    room = block * blocks
+    strips1 = np.empty(room * in1 * apart, input1.dtype)
+    strips2 = np.empty(room * in2 * apart, input1.dtype)
+    gradients = np.empty(room * pages * apart, input1.dtype)
+    sums1 = np.empty(room * in1 * apart, input1.dtype)
+    # Every part of the rows of a page adds to all of grad_input2: each has sums of its own.
+    sums2 = np.empty((parts, room * in2 * apart), input1.dtype)
     for begin in range(0, strips, room):
         here = min(room, strips - begin)
         for strip in numba.prange(here):
@@ -560,38 +712,10 @@ def _backward(
             number, part = task // parts, task % parts
             low, high = number * here // count, (number + 1) * here // count
             top, bottom = part * in1 // parts, (part + 1) * in1 // parts
-            if pages < FEW_PAGES:
-                _backward_block_of_few_pages(
-                    turned,
-                    scale,
-                    strips1,
-                    strips2,
-                    gradients,
-                    low,
-                    high,
-                    weight,
-                    top,
-                    bottom,
-                    lanes,
-                    sums1,
-                    sums2[part],
-                )
-            else:
-                _backward_block(
-                    panelled,
-                    share,
-                    strips1,
-                    strips2,
-                    gradients,
-                    low,
-                    high,
-                    weight,
-                    top,
-                    bottom,
-                    lanes,
-                    sums1,
-                    sums2[part],
-                )
+            _sum_block(
+                turned, panelled, share, scale, strips1, strips2, gradients, low, high, weight, top, bottom, lanes,
+                sums1, sums2[part], kept, begin,
+            )  # fmt: skip
         for strip in numba.prange(here):
             mine = sums2[0, strip * in2 * apart : (strip + 1) * in2 * apart]
             for part in range(1, parts):
@@ -666,6 +790,8 @@ def _weight_rows(
     apart = VECTORS * lanes
     width = end - begin
     room = (width + apart - 1) // apart * apart
+    if room % (8 * apart) == 0:
+        room += apart  # else the rows of a column would share the same few places of a cache
     tiles = (width + ROWS - 1) // ROWS
     panel = np.empty(min(PANEL_ROWS, rows) * room, input1.dtype)
     for first in range(0, rows, PANEL_ROWS):
@@ -701,7 +827,7 @@ def _weight(
     columns = (in2 + apart - 1) // apart
     # Columns of input2 side by side: along a column of the array itself lie as many lines of memory as rows, often at
     # distances that put them all into the same few places of a cache.
-    most = max(1, PACKED_BYTES // (PANEL_ROWS * columns * apart * input2.itemsize)) * PANEL_ROWS
+    most = max(1, COLUMNS_BYTES // (PANEL_ROWS * columns * apart * input2.itemsize)) * PANEL_ROWS
     strips2 = np.empty(min(batch, most) * columns * apart, input2.dtype)
     one = np.ones(1, input2.dtype)
     for chunk in range(0, batch, most):
@@ -714,9 +840,24 @@ def _weight(
         for task in numba.prange(grad_output.shape[1] * parts):
             page, part = task // parts, task % parts
             begin, end = part * in1 // parts, (part + 1) * in1 // parts
-            _weight_rows(
-                multiply, accumulate, input1, strips2, grad_output, chunk, rows, page, begin, end, lanes, grad_weight
-            )
+            panels = (end - begin + PANEL_COLUMNS - 1) // PANEL_COLUMNS
+            for panel in range(panels):
+                left = begin + panel * (end - begin) // panels
+                right = begin + (panel + 1) * (end - begin) // panels
+                _weight_rows(
+                    multiply,
+                    accumulate,
+                    input1,
+                    strips2,
+                    grad_output,
+                    chunk,
+                    rows,
+                    page,
+                    left,
+                    right,
+                    lanes,
+                    grad_weight,
+                )
 
 
 @numba.njit(cache=True, nogil=True)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -242,10 +243,13 @@ _AT: Final = types.intp
 
 
 @intrinsic
-def _contract(_: Any, rows: Any, a: Any, a_c: Any, a_r: Any, b: Any, b_c: Any, count: Any, e: Any, out: Any) -> Any:
+def _contract(
+    _: Any, rows: Any, a: Any, a_c: Any, a_r: Any, b: Any, b_c: Any, count: Any, e: Any, out: Any, kept: Any
+) -> Any:
     def generate(*arguments: Any) -> Any:
         given = _Given(*arguments)
-        emit, (start_e, into) = given.emit, given.more
+        emit, (start_e, into, keep) = given.emit, given.more
+        keeping = emit.builder.icmp_unsigned("!=", emit.builder.ptrtoint(keep, _INT), _INT(0))
 
         def epilogue(number: int) -> None:
             tile = given.tile(number, (None,) * VECTORS)
@@ -256,11 +260,14 @@ def _contract(_: Any, rows: Any, a: Any, a_c: Any, a_r: Any, b: Any, b_c: Any, c
                     other = emit.load(emit.ahead(start_e, (r * VECTORS + v) * emit.lanes))
                     total = emit.multiply_add(tile[r][v], other, total)
                 emit.store(total, place)
+            with emit.builder.if_then(keeping):
+                for r, v in itertools.product(range(number), range(VECTORS)):
+                    emit.store(tile[r][v], emit.ahead(keep, (r * VECTORS + v) * emit.lanes))
 
         emit.for_rows(given.rows, ROWS, epilogue)
         return _void(arguments[0])
 
-    return types.void(_AT, a, _AT, _AT, b, _AT, _AT, e, out), generate
+    return types.void(_AT, a, _AT, _AT, b, _AT, _AT, e, out, kept), generate
 
 
 @intrinsic
@@ -449,9 +456,12 @@ def _transpose(_: Any, source: Any, source_r: Any, target: Any, target_r: Any) -
 # they go along, count numbers.
 
 
-def contract(rows, a, a_c, a_r, b, b_c, count, e, out):  # type: ignore[no-untyped-def]
-    """``out[v] += sum_r acc[r, v] * e[r, v]``: the rows disappear. ``e`` has its rows one after the other."""
-    _contract(rows, a, a_c, a_r, b, b_c, count, e, out)
+def contract(rows, a, a_c, a_r, b, b_c, count, e, out, kept):  # type: ignore[no-untyped-def]
+    """``out[v] += sum_r acc[r, v] * e[r, v]``: the rows disappear; and ``kept[r, v] = acc[r, v]`` if it is not 0.
+
+    ``e`` and ``kept`` have their rows one after the other.
+    """
+    _contract(rows, a, a_c, a_r, b, b_c, count, e, out, kept)
 
 
 def share(rows, a, a_c, a_r, b, b_c, count, e, one, factor, other):  # type: ignore[no-untyped-def]
@@ -495,7 +505,7 @@ def transpose(source, source_r, target, target_r):  # type: ignore[no-untyped-de
 
 #: The arguments of each that are pointers.
 _POINTERS: Final = {
-    contract: "a b e out",
+    contract: "a b e out kept",
     share: "a b e one factor other",
     scale: "a b factor out",
     accumulate: "a b out",
@@ -537,3 +547,18 @@ def at(_: Any, array: Any, offset: Any) -> Any:
         return builder.ptrtoint(builder.gep(data, [given[1]]), _INT)
 
     return types.intp(array, _AT), generate
+
+
+@intrinsic
+def prefetch(_: Any, address: Any) -> Any:
+    """``prefetch(address)``: ask for the line of memory at an address, into the second-level cache; reads nothing."""
+
+    def generate(context: Any, builder: Any, _: Any, given: Any) -> Any:
+        place = builder.inttoptr(given[0], ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [place.type, _INT32, _INT32, _INT32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        # For reading; to be used a few times (2 of 0 to 3); data, not instructions.
+        builder.call(function, [place, _INT32(0), _INT32(2), _INT32(1)])
+        return _void(context)
+
+    return types.void(_AT), generate

@@ -129,12 +129,15 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(input1, input2, weight, bias)
-        return _forward(input1, input2, weight, bias)
+        kept = None
+        if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
+            kept = torch.empty(_plan("forward_backward", input1, weight).kept, dtype=weight.dtype)
+        ctx.save_for_backward(input1, input2, weight, bias, kept)
+        return _forward(input1, input2, weight, bias, kept)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        input1, input2, weight, bias = ctx.saved_tensors
+        input1, input2, weight, bias, kept = ctx.saved_tensors
         needed = ctx.needs_input_grad
         if torch.is_grad_enabled():  # somebody will differentiate the gradients
             return torch_contract.differentiable_gradients(input1, input2, weight, bias, grad_output, needed)
@@ -143,7 +146,7 @@ class _Fused(torch.autograd.Function):
         found: list[Tensor | None] = [None] * 4
         with _threads(divided):
             if needed[0] or needed[1]:
-                both = numba_fused.input_gradients(divided, one, other, pages, gradient)
+                both = numba_fused.input_gradients(divided, one, other, pages, gradient, _array(kept))
                 found[:2] = (torch.from_numpy(got) if need else None for got, need in zip(both, needed, strict=False))
             if needed[2]:
                 found[2] = torch.from_numpy(numba_fused.weight_gradient(divided, one, other, gradient))
@@ -152,12 +155,13 @@ class _Fused(torch.autograd.Function):
         return tuple(found)
 
 
-def _forward(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _forward(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None, kept: Tensor | None = None) -> Tensor:
     divided = _plan("forward", input1, weight)
     pages = _array(weight)
     addend = numba_fused.bias_or_zeros(pages, None if bias is None else _array(bias))
     with _threads(divided):
-        return torch.from_numpy(numba_fused.forward(divided, _array(input1), _array(input2), pages, addend))
+        room = None if kept is None else _array(kept)
+        return torch.from_numpy(numba_fused.forward(divided, _array(input1), _array(input2), pages, addend, room))
 
 
 def _fits(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None, compiling: bool) -> bool:

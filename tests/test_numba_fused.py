@@ -53,10 +53,14 @@ def test_any_sizes_are_right(batch, in1, in2, out, dtype):
         *((3, 90, 80, 70), (40, 60, 50, 30), (700, 33, 21, 3), (650, 20, 45, 11), (64, 7, 130, 64)),
         # Rows and pages of the weight at distances of a power of two: it is copied before it is contracted.
         *((70, 64, 128, 1), (70, 64, 64, 20)),
+        # A weight too large for a cache: threads share its rows, and of the last one lines are asked for ahead of time.
+        *((40, 200, 90, 1), (60, 90, 200, 2), (40, 100, 90, 40)),
     ],
 )
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_however_it_is_divided_it_is_right(sizes, threads, monkeypatch):
+@pytest.mark.parametrize("kept_bytes", [0, numba_fused.KEPT_BYTES])
+def test_however_it_is_divided_it_is_right(sizes, threads, kept_bytes, monkeypatch):
+    monkeypatch.setattr(numba_fused, "KEPT_BYTES", kept_bytes)
     # With so little room that there are several packed parts, blocks and results of a block.
     monkeypatch.setattr(numba_fused, "PARALLEL_FLOP", 0)
     monkeypatch.setattr(numba_fused, "BLOCK_BYTES", 2**14)
@@ -70,16 +74,27 @@ def test_nothing_to_sum_is_zero_and_nothing_to_return_is_empty(sizes):
     assert_right(Case(*sizes, mode="forward_backward"), threads=2)
 
 
+@pytest.mark.parametrize("threads", [1, 4, 16])
 @pytest.mark.parametrize("batch", [128, 65536])
-@pytest.mark.parametrize("features", [8, 100, 1024])
-def test_what_is_packed_at_a_time_is_bounded_and_every_thread_has_a_share(batch, features):
+@pytest.mark.parametrize("features", [(8, 8), (100, 100), (1024, 1024), (10_000, 10), (10, 10_000)])
+def test_what_is_packed_at_a_time_is_bounded_and_every_thread_has_a_share(batch, features, threads):
+    in1, in2 = features
     for mode in ("forward", "forward_backward"):
-        case = Case(batch, features, features, 16, mode=mode)
-        divided = numba_fused.plan(case, 4)
-        rows = divided.block * divided.blocks * numba_fused.VECTORS * divided.lanes
-        more = 2 * 2 * features + 16 if mode == "forward_backward" else 2 * features
-        assert rows * more * 4 <= 2 * numba_fused.PACKED_BYTES
-        assert divided.blocks * divided.parts >= 4 or not divided.parallel
+        case = Case(batch, in1, in2, 16, mode=mode)
+        divided = numba_fused.plan(case, threads)
+        strip = numba_fused.VECTORS * divided.lanes * 4
+        strip *= 2 * in1 + (1 + divided.parts) * in2 + 16 if mode == "forward_backward" else in1 + in2
+        # A strip is the least; with sixteen threads and so many features each has one.
+        assert divided.block * divided.blocks * strip <= max(numba_fused.PACKED_BYTES, threads * strip)
+        assert divided.blocks * divided.parts >= threads or not divided.parallel
+
+
+@pytest.mark.parametrize(
+    ("batch", "out", "kept"), [(2708, 1, True), (2708, 8, False), (4, 1, False), (20_000, 7, False)]
+)
+def test_a_step_with_few_outputs_keeps_what_its_forward_had_in_tiles_if_that_is_not_much(batch, out, kept):
+    assert (numba_fused.plan(Case(batch, 512, 512, out, mode="forward_backward"), 2).kept > 0) == kept
+    assert numba_fused.plan(Case(batch, 512, 512, out), 2).kept == 0
 
 
 #: Every array ends where a page begins that nobody may touch, or begins where one ends.
