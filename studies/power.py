@@ -3,9 +3,9 @@
     python studies/power.py results/reference/power.csv [RUNS] [SECONDS]
 
 The backend is nn.Bilinear with a delay inside its timed call. Each run is `bilinear-bench run --case 1024x128x128x45
---mode forward --threads 1 --backend torch-delayed --target 0.8% --budget 600`; all but `slower` is a miss. With RUNS (59)
-rows and no miss, at least 95 % of such differences are seen, with 95 % confidence; with 93 rows one is allowed. Goes on
-with a table that is there; no run is begun after SECONDS.
+--mode forward --threads 1 --backend torch-delayed --target 0.8% --budget 600`; all but `slower` is a miss. With RUNS
+(59) rows and no miss, at least 95 % of such differences are seen, with 95 % confidence; with 93 rows one is allowed.
+Goes on with a table that is there; no run is begun after SECONDS.
 
 One thread, and a call of some 25 ms: that is known to 0.8 % after a minute also where the CPUs are shared with others;
 nn.Bilinear's own example on two threads is not in ten.
