@@ -80,12 +80,12 @@ class Plan:
         few: Whether the batch lies in the tile's rows.
         lanes: Of a vector.
         block: Strips that are worked on together, at most.
-        blocks: Blocks that are packed at a time: where there is one part, each thread packs its own.
+        blocks: Blocks that are packed at a time; where there is one part, all there are, for each thread packs its own.
         parts: Parts that the pages (forward) or the rows of a page (backward) are divided into.
         weight_parts: Parts that the rows of a page of ``grad_weight`` are divided into.
         panelled: Whether the weight is copied, where it would clash in a cache: a row of every page next to each other
             before it is contracted over the pages; with few pages all of it with its last two axes swapped.
-        kept: Numbers of tiles that a step's forward keeps for its backward.
+        kept: How many numbers a step's forward keeps for its backward: all that its tiles held, or none.
         transpose: Address of that function of ``numba_tiles``; the same below. 0 for those that the case does not need.
     """
 
@@ -127,24 +127,27 @@ def plan(case: Case, threads: int) -> Plan:
     row_bytes = VECTORS * lanes * case.itemsize
     strip_bytes = row_bytes * (2 * in1 + (1 + parts) * in2 + pages if stepping else in1 + in2)
     used_bytes = row_bytes * (2 * in2 + pages if stepping else in1 + in2)
-    most = max(1, min(BLOCK_BYTES // used_bytes, PACKED_BYTES // (strip_bytes * workers)))
+    # Blocks that are worked on at the same time: where all threads share one, that one.
+    beside = math.ceil(workers / parts)
+    most = max(1, min(BLOCK_BYTES // used_bytes, PACKED_BYTES // (strip_bytes * beside)))
     blocks = math.ceil(strips / most)
     if parts < workers:
         blocks = min(strips, math.ceil(blocks / workers) * workers)
     block = math.ceil(strips / blocks)
-    kept = pages * strips * VECTORS * lanes * (in2 if _contracts_input1(in1, in2) else in1)
+    if parts > 1:
+        blocks = min(blocks, max(1, PACKED_BYTES // (strip_bytes * block * beside)) * beside)
+    over1 = bool(_contracts_input1(in1, in2))
+    kept = pages * strips * VECTORS * lanes * (in2 if over1 else in1)
     keeps = stepping and not few and pages < FEW_PAGES and kept * case.itemsize <= KEPT_BYTES
     return Plan(
         parallel=parallel,
         few=few,
         lanes=lanes,
         block=block,
-        blocks=min(
-            blocks, workers if parts == 1 else max(1, PACKED_BYTES // (strip_bytes * block * workers)) * workers
-        ),
+        blocks=blocks,
         parts=parts,
         weight_parts=min(math.ceil(workers / max(1, pages)), in1),
-        panelled=stepping and _clashes(case),
+        panelled=stepping and _clashes(case) and not (keeps and over1),
         kept=kept if keeps else 0,
         **{tile.__name__: numba_tiles.compiled(tile, case.dtype).address for tile in _needed(few, stepping, pages)},
     )
@@ -184,7 +187,7 @@ class NumbaFused(Backend):
         threads = int(numba.get_num_threads())
         row = case.in2_features + VECTOR_BYTES // case.itemsize
         panel = max(PANEL_ROWS * 2 * PANEL_COLUMNS, case.out_features * row) * case.itemsize
-        shared = 2 * PACKED_BYTES + KEPT_BYTES + COLUMNS_BYTES
+        shared = 2 * PACKED_BYTES + KEPT_BYTES + max(COLUMNS_BYTES, PANEL_ROWS * row * case.itemsize)
         return shared + threads * (2 * RESULT_BYTES + panel)
 
     def version(self) -> str:
@@ -437,9 +440,8 @@ def _forward(
     apart = VECTORS * lanes
     strips = (input1.shape[0] + apart - 1) // apart
     if parts == 1:
-        count = (strips + block - 1) // block
-        for task in numba.prange(count):
-            low, high = task * strips // count, (task + 1) * strips // count
+        for task in numba.prange(blocks):
+            low, high = task * strips // blocks, (task + 1) * strips // blocks
             first, here = low * apart, high - low
             mine1 = _packed(transpose, input1, first, lanes, here)
             mine2 = _packed(transpose, input2, first, lanes, here)
@@ -456,7 +458,8 @@ def _forward(
             _pack(transpose, input2, (begin + strip) * apart, lanes, strips2, strip * in2 * apart)
         count = min(blocks, here)
         for task in numba.prange(count * parts):
-            number, part = task // parts, task % parts
+            # A thread's tasks follow each other: it meets its part of the weight with block after block.
+            part, number = task // count, task % count
             low, high = number * here // count, (number + 1) * here // count
             first, last = part * pages // parts, (part + 1) * pages // parts
             _forward_block(
@@ -674,9 +677,8 @@ def _backward(
                 for j in range(left, min(left + lanes, in2)):
                     turned[(page * in2 + j) * in1 + i] = weight[page, i, j]
     if parts == 1:
-        count = (strips + block - 1) // block
-        for task in numba.prange(count):
-            low, high = task * strips // count, (task + 1) * strips // count
+        for task in numba.prange(blocks):
+            low, high = task * strips // blocks, (task + 1) * strips // blocks
             first, here = low * apart, high - low
             mine1 = _packed(transpose, input1, first, lanes, here)
             mine2 = _packed(transpose, input2, first, lanes, here)
@@ -709,7 +711,8 @@ def _backward(
             sums2[:, strip * in2 * apart : (strip + 1) * in2 * apart] = 0
         count = min(blocks, here)
         for task in numba.prange(count * parts):
-            number, part = task // parts, task % parts
+            # A thread's tasks follow each other: it meets its part of the weight with block after block.
+            part, number = task // count, task % count
             low, high = number * here // count, (number + 1) * here // count
             top, bottom = part * in1 // parts, (part + 1) * in1 // parts
             _sum_block(

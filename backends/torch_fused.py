@@ -12,6 +12,7 @@ not contiguous.
 * float32 and float64 on a CPU are the fused kernel's. Other floats and other devices go to ``torch_contract``; whole
   and complex numbers, forward-mode derivatives and ``torch.func`` to nn.functional.bilinear; ``torch.compile`` sees an
   einsum. Gradients that are to be differentiated again come from an einsum.
+* With few outputs (``numba_fused.FEW_PAGES``) a forward keeps up to 16 MiB until its graph is freed.
 * A process that has called it may not fork and call it in the child: GNU OpenMP, which Numba's threads are, ends that.
 """
 
@@ -131,7 +132,7 @@ class _Fused(torch.autograd.Function):
     def forward(ctx: Any, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         kept = None
         if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
-            kept = torch.empty(_plan("forward_backward", input1, weight).kept, dtype=weight.dtype)
+            kept = weight.new_empty(_plan("forward_backward", input1, weight).kept)
         ctx.save_for_backward(input1, input2, weight, bias, kept)
         return _forward(input1, input2, weight, bias, kept)
 

@@ -31,7 +31,8 @@ from harness.timing import clock, cost, levels, statistics
 LEAST_BLOCKS: Final = 3
 #: Blocks between two looks at the intervals, once a process has had its share; a tenth of those taken, if more.
 LOOK_BLOCKS: Final = 5
-#: Backends whose call takes longer, in seconds, join the first blocks only; how many the baseline joins at least.
+#: Backends whose call takes longer, in seconds, join the first few blocks only; how many that is at most, and at least
+#: for the baseline.
 SLOW_SECONDS: Final = 0.250
 SLOW_BLOCKS: Final = 5
 #: Warmup of every backend alike, in seconds of calls (at least one call).
@@ -312,9 +313,10 @@ class Measurement:
         entrant.joins = ALL_BLOCKS
         if entrant.call_seconds > SLOW_SECONDS:
             # A slow one may take a quarter of the budget, and one block at the least. All ratios hang on the baseline:
-            # it gets a few in any case.
-            least = SLOW_BLOCKS if entrant.name == BASELINE else 1
-            entrant.joins = max(least, int(budget / 4 / entrant.call_seconds))
+            # it gets a few in any case, and more than others if there is time.
+            quarter = int(budget / 4 / entrant.call_seconds)
+            few = max(SLOW_BLOCKS, quarter) if entrant.name == BASELINE else min(SLOW_BLOCKS, quarter)
+            entrant.joins = max(1, few)
         if entrant.loaded["overhead_seconds"] > OVERHEAD_SHARE * entrant.call_seconds:
             entrant.flag("overhead")
 

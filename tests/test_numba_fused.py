@@ -55,6 +55,8 @@ def test_any_sizes_are_right(batch, in1, in2, out, dtype):
         *((70, 64, 128, 1), (70, 64, 64, 20)),
         # A weight too large for a cache: threads share its rows, and of the last one lines are asked for ahead of time.
         *((40, 200, 90, 1), (60, 90, 200, 2), (40, 100, 90, 40)),
+        # So wide that columns of input2 are packed in several goes.
+        (600, 3, 2100, 1),
     ],
 )
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -84,9 +86,14 @@ def test_what_is_packed_at_a_time_is_bounded_and_every_thread_has_a_share(batch,
         divided = numba_fused.plan(case, threads)
         strip = numba_fused.VECTORS * divided.lanes * 4
         strip *= 2 * in1 + (1 + divided.parts) * in2 + 16 if mode == "forward_backward" else in1 + in2
+        workers = threads if divided.parallel else 1
+        beside = workers if divided.parts == 1 else divided.blocks
         # A strip is the least; with sixteen threads and so many features each has one.
-        assert divided.block * divided.blocks * strip <= max(numba_fused.PACKED_BYTES, threads * strip)
-        assert divided.blocks * divided.parts >= threads or not divided.parallel
+        assert divided.block * beside * strip <= max(numba_fused.PACKED_BYTES, workers * strip)
+        assert divided.blocks * divided.parts >= workers
+        if divided.parts == 1:  # in whole rounds of all threads
+            strips = -(-batch // (numba_fused.VECTORS * divided.lanes))
+            assert divided.blocks % workers == 0 or divided.blocks == strips
 
 
 @pytest.mark.parametrize(
@@ -120,7 +127,8 @@ def guarded(array, at_end):
     view[:] = array
     return view
 
-sizes = [(1, 1, 1, 1), (1, 7, 5, 3), (3, 5, 17, 9), (8, 3, 33, 2), (17, 9, 7, 11), (33, 19, 21, 5), (70, 31, 9, 13)]
+sizes = [(1, 1, 1, 1), (1, 7, 5, 3), (3, 5, 17, 9), (8, 3, 33, 2), (17, 9, 7, 11), (33, 19, 21, 5), (70, 31, 9, 13),
+         (35, 41, 9, 2), (18, 101, 91, 31)]
 generator = np.random.default_rng(0)
 for dtype in sys.argv[2:]:
     for size in sizes:
@@ -131,6 +139,11 @@ for dtype in sys.argv[2:]:
             step.forward(a["input1"], a["input2"], a["weight"], a["bias"])
             step.backward(a["grad_output"])
             numba_fused.NumbaFused("cpu").prepare_forward(case, a["weight"], a["bias"])(a["input1"], a["input2"])
+            divided = numba_fused.plan(case, 1)
+            tiles = guarded(np.zeros(divided.kept, dtype), at_end)
+            given = a["input1"], a["input2"], a["weight"]
+            numba_fused.forward(numba_fused.plan(case.with_mode("forward"), 1), *given, a["bias"], tiles)
+            numba_fused.input_gradients(divided, *given, a["grad_output"], tiles)
 print("touched nothing else")
 """
 

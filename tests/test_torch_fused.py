@@ -145,6 +145,29 @@ def test_first_and_second_derivatives_are_right():
     assert torch.autograd.gradgradcheck(torch_fused.bilinear, given)
 
 
+def test_what_a_forward_keeps_for_its_backward_is_its_own_and_lasts_as_long_as_its_graph():
+    ours, right = twins(*SIZES, dtype=torch.float64)  # three outputs: few enough
+    given = [leaves(*inputs(33)) for _ in range(2)]
+    outputs = [ours(*pair).square().sum() for pair in given]
+    for output in (*outputs, outputs[0]):
+        output.backward(retain_graph=True)
+    ours_again = [one.grad for pair in given for one in pair]
+    for pair in given:
+        for one in pair:
+            one.grad = None
+    for pair, times in zip(given, (2, 1), strict=True):
+        (times * right(*pair).square().sum()).backward()
+    for got, one in zip(ours_again, [one for pair in given for one in pair], strict=True):
+        torch.testing.assert_close(got, one.grad)
+
+
+def test_a_default_device_elsewhere_does_not_move_what_is_kept():
+    module, given = Bilinear(*SIZES, dtype=torch.float64), leaves(*inputs(33))
+    with torch.device("meta"):
+        module(*given).sum().backward()
+    assert given[0].grad.device.type == "cpu"
+
+
 def test_an_input_that_is_changed_before_the_backward_is_an_error():
     module = Bilinear(*SIZES)
     one, other = torch.randn(4, 7), torch.randn(4, 5)
