@@ -47,22 +47,25 @@ def test_any_sizes_are_right(batch, in1, in2, out, dtype):
     assert_right(Case(batch, in1, in2, out, dtype=dtype, mode="forward_backward"), threads=1)
 
 
+DIVIDED = [
+    *((3, 90, 80, 70), (40, 60, 50, 30), (700, 33, 21, 3), (650, 20, 45, 11), (64, 7, 130, 64)),
+    # Rows and pages of the weight at distances of a power of two: it is copied before it is contracted.
+    *((70, 64, 128, 1), (70, 64, 64, 20)),
+    # A weight too large for a cache: threads share its rows, and of the last one lines are asked for ahead of time.
+    *((40, 200, 90, 1), (60, 90, 200, 2), (40, 100, 90, 40)),
+    # So wide that columns of input2 are packed in several goes.
+    (600, 3, 2100, 1),
+]
+
+
 @pytest.mark.parametrize(
-    "sizes",
-    [
-        *((3, 90, 80, 70), (40, 60, 50, 30), (700, 33, 21, 3), (650, 20, 45, 11), (64, 7, 130, 64)),
-        # Rows and pages of the weight at distances of a power of two: it is copied before it is contracted.
-        *((70, 64, 128, 1), (70, 64, 64, 20)),
-        # A weight too large for a cache: threads share its rows, and of the last one lines are asked for ahead of time.
-        *((40, 200, 90, 1), (60, 90, 200, 2), (40, 100, 90, 40)),
-        # So wide that columns of input2 are packed in several goes.
-        (600, 3, 2100, 1),
-    ],
+    ("sizes", "keeps"),
+    [(sizes, keeps) for sizes in DIVIDED for keeps in (True, False) if keeps or sizes[3] < numba_fused.FEW_PAGES],
 )
 @pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("kept_bytes", [0, numba_fused.KEPT_BYTES])
-def test_however_it_is_divided_it_is_right(sizes, threads, kept_bytes, monkeypatch):
-    monkeypatch.setattr(numba_fused, "KEPT_BYTES", kept_bytes)
+def test_however_it_is_divided_it_is_right(sizes, keeps, threads, monkeypatch):
+    if not keeps:
+        monkeypatch.setattr(numba_fused, "KEPT_BYTES", 0)
     # With so little room that there are several packed parts, blocks and results of a block.
     monkeypatch.setattr(numba_fused, "PARALLEL_FLOP", 0)
     monkeypatch.setattr(numba_fused, "BLOCK_BYTES", 2**14)

@@ -173,8 +173,7 @@ class Contestant:
         self._backend = loaded(device)
         self._gpu = None if device == "cpu" else gpu.Watch()
         # What a framework has built at import stays anyway: no later search for garbage shall go through it, which took
-        # a tenth of a second with PyTorch, whenever memory is given back.
-        gc.collect()
+        # a tenth of a second with PyTorch, whenever memory is given back. Nor one now, for the little there may be.
         gc.freeze()
         return {
             "available": True,
