@@ -7,8 +7,8 @@ The backend is nn.Bilinear with a delay inside its timed call. Each run is `bili
 (59) rows and no miss, at least 95 % of such differences are seen, with 95 % confidence; with 93 rows one is allowed.
 Goes on with a table that is there; no run is begun after SECONDS.
 
-One thread, and a call of some 25 ms: that is known to 0.8 % after some minutes also where the CPUs are shared with others;
-nn.Bilinear's own example on two threads is not in ten.
+One thread, and a call of some 25 ms: that is known to 0.8 % after some minutes also where the CPUs are shared with
+others; nn.Bilinear's own example on two threads is not in ten.
 """
 
 from __future__ import annotations
