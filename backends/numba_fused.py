@@ -33,7 +33,7 @@ import dataclasses
 import math
 import types
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import numba
 import numpy as np
@@ -252,13 +252,12 @@ def forward(
         kept: Room for what ``input_gradients`` uses again: as many numbers as the plan of the step says, or none.
     """
     output = np.empty((input1.shape[0], weight.shape[0]), input1.dtype)
-    kept = np.empty(0, weight.dtype) if kept is None else kept
     given = input1, input2, weight, bias, output, divided.lanes
     if divided.few:
         _forward_few[divided.parallel](divided.weigh, *given, divided.parts)
     else:
         tiles, blocks = (divided.transpose, divided.contract), (divided.block, divided.blocks, divided.parts)
-        _forward[divided.parallel](*tiles, *given, *blocks, kept)
+        _forward[divided.parallel](*tiles, *given, *blocks, np.empty(0, weight.dtype) if kept is None else kept)
     return output
 
 
@@ -558,6 +557,8 @@ def _backward_block(
 def _backward_block_of_few_pages(
     turned: Array,
     scale: int,
+    kept: Array,
+    first: int,
     strips1: Array,
     strips2: Array,
     gradients: Array,
@@ -569,8 +570,6 @@ def _backward_block_of_few_pages(
     lanes: int,
     sums1: Array,
     sums2: Array,
-    kept: Array,
-    first: int,
 ) -> None:
     """As ``_backward_block`` where there are few outputs: each gradient has a pass of its own, if nothing was kept.
 
@@ -621,28 +620,11 @@ def _backward_block_of_few_pages(
 
 @numba.njit(cache=True, nogil=True)
 def _sum_block(
-    turned: Array,
-    panelled: bool,
-    share: int,
-    scale: int,
-    strips1: Array,
-    strips2: Array,
-    gradients: Array,
-    low: int,
-    high: int,
-    weight: Array,
-    begin: int,
-    end: int,
-    lanes: int,
-    sums1: Array,
-    sums2: Array,
-    kept: Array,
-    first: int,
+    turned: Array, panelled: bool, share: int, scale: int, kept: Array, first: int, pages: int, *given: Any
 ) -> None:
-    """Add a block's input gradients to the sums."""
-    given = strips1, strips2, gradients, low, high, weight, begin, end, lanes, sums1, sums2
-    if weight.shape[0] < FEW_PAGES:
-        _backward_block_of_few_pages(turned, scale, *given, kept, first)
+    """Add a block's input gradients to the sums; ``given`` is what both ways to do it take alike."""
+    if pages < FEW_PAGES:
+        _backward_block_of_few_pages(turned, scale, kept, first, *given)
     else:
         _backward_block(panelled, share, *given)
 
@@ -685,8 +667,8 @@ def _backward(
             factors = _packed(transpose, grad_output, first, lanes, here)
             sum1, sum2 = np.zeros(len(mine1), input1.dtype), np.zeros(len(mine2), input1.dtype)
             _sum_block(
-                turned, panelled, share, scale, mine1, mine2, factors, 0, here, weight, 0, in1, lanes, sum1, sum2, kept,
-                low,
+                turned, panelled, share, scale, kept, low, pages, mine1, mine2, factors, 0, here, weight, 0, in1, lanes,
+                sum1, sum2,
             )  # fmt: skip
             for strip in range(here):
                 row = first + strip * apart
@@ -716,8 +698,8 @@ def _backward(
             low, high = number * here // count, (number + 1) * here // count
             top, bottom = part * in1 // parts, (part + 1) * in1 // parts
             _sum_block(
-                turned, panelled, share, scale, strips1, strips2, gradients, low, high, weight, top, bottom, lanes,
-                sums1, sums2[part], kept, begin,
+                turned, panelled, share, scale, kept, begin, pages, strips1, strips2, gradients, low, high, weight, top,
+                bottom, lanes, sums1, sums2[part],
             )  # fmt: skip
         for strip in numba.prange(here):
             mine = sums2[0, strip * in2 * apart : (strip + 1) * in2 * apart]
