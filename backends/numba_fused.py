@@ -54,7 +54,7 @@ PACKED_BYTES: Final = 16 * 2**20
 RESULT_BYTES: Final = 256 * 2**10
 #: Rows of the batch in a panel of ``grad_weight``, and its columns: it stays in the second-level cache.
 PANEL_ROWS, PANEL_COLUMNS = 256, 192
-#: Columns of input2 side by side, for ``grad_weight``, at a time: more would be fresh memory at every call.
+#: Columns of input2 side by side, for ``grad_weight``, at a time.
 COLUMNS_BYTES: Final = 2 * 2**20
 #: Below so many outputs each input gradient is made on its own.
 FEW_PAGES: Final = 8
