@@ -76,6 +76,6 @@ $(STAMP): pyproject.toml constraints.txt constraints-cuda.txt
 	@echo "Installing into $(VENV); the first time takes a few minutes."
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install "$$(grep '^torch==' constraints.txt)"
-	@$(PIP) install -c constraints.txt -e '.[torch,numba,jax,triton,dev]'
+	@$(PIP) install -c constraints.txt -e '.[torch,numba,jax,triton,plot,dev]'
 	@$(if $(CUDA),$(PIP) install -c constraints.txt -r constraints-cuda.txt)
 	@touch $(STAMP)

@@ -116,12 +116,13 @@ LimitOption = Annotated[
 def main() -> None:
     """Run the command line; errors of use are one line, without a traceback."""
     from harness.machine.threads import BudgetError
+    from harness.output.growth import GrowthError
     from harness.output.store import StoreError
 
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         app(standalone_mode=True)
-    except (CaseError, SuiteError, RegistryError, BudgetError, StoreError) as error:
+    except (CaseError, SuiteError, RegistryError, BudgetError, StoreError, GrowthError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(USAGE)
     except KeyboardInterrupt:
@@ -329,11 +330,25 @@ def doctor_(threads: ThreadsOption = None) -> None:
 
 
 @app.command("report")
-def report_(run: Annotated[str, typer.Argument(help="A run's folder, its id, or `latest`.")]) -> None:
+def report_(
+    run: Annotated[str, typer.Argument(help="A run's folder, its id, or `latest`.")],
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", help="Draw how times grow with a size instead, into this file: .svg, .png or .pdf."),
+    ] = None,
+) -> None:
     """Print the tables of a run again, from its files."""
-    from harness.output import store
+    from harness.output import growth, report, store
 
-    _show(store.find(run, RESULTS))
+    folder = store.find(run, RESULTS)
+    if plot is None:
+        _show(folder)
+        return
+    found = growth.find(store.read(folder / store.RECORDS))
+    growth.draw(found, plot)
+    console = _console()
+    console.print(report.growth(found))
+    console.print(f"Figure: {_short(plot)}", style="bold", highlight=False)
 
 
 @app.command("explain")
@@ -499,7 +514,7 @@ def _complete_groups(plan: Plan, rows: list[dict[str, str]]) -> frozenset[tuple[
 
 def _show(folder: Path) -> None:
     """Print a run: the answer, what went wrong, the files, what next; then the tables."""
-    from harness.output import report, store
+    from harness.output import growth, report, store
 
     records = store.read(folder / store.RECORDS)
     labels = _labels()
@@ -528,6 +543,8 @@ def _show(folder: Path) -> None:
         console.print(table)
     if (lines := report.elsewhere(records)) is not None:
         console.print(lines)
+    if growths := growth.find(records):
+        console.print(report.growth(growths))
 
 
 def _labels() -> dict[str, str]:

@@ -177,6 +177,20 @@ def test_report_prints_the_tables_again_and_latest_is_the_newest_run(bilinear_be
     assert len(list((tmp_path / "results").glob("2*/records.csv"))) == 1
 
 
+def test_a_run_in_which_a_size_grows_says_how_and_report_draws_it(bilinear_bench):
+    cases = [option for batch in (1, 2, 4, 8, 16) for option in ("--case", f"{batch}x3x3x2")]
+    options = (*BRIEF, "--mode", "forward", "--backend", "planted-honest", "--budget", "0.1", "--out", "run")
+    measured = bilinear_bench("run", *cases, *options)
+    assert measured.returncode == 0, measured.stdout + measured.stderr
+    assert "batch grows; in1 3, in2 3, out 2, forward, float32, cpu: " in measured.stdout
+    drawn = bilinear_bench("report", "run", "--plot", "growth.svg")
+    assert drawn.returncode == 0, drawn.stderr
+    assert drawn.stdout.splitlines()[-1] == "Figure: growth.svg"
+    refused = bilinear_bench("report", "run", "--plot", "growth.gif")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("error: growth.gif cannot be drawn")
+
+
 def test_a_run_as_users_make_it_measures_the_machine_and_looks_at_it_and_starts_fresh_processes(
     bilinear_bench, tmp_path
 ):
