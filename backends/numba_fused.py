@@ -40,14 +40,14 @@ import numpy as np
 import numpy.typing as npt
 
 from backends import numba_tiles
-from backends.numba_tiles import FEW_ROWS, ROWS, VECTOR_BYTES, VECTORS, at, call, prefetch
+from backends.numba_tiles import FEW_ROWS, ROWS, VECTOR_BYTES, VECTORS, at, call, copy, prefetch, spread
 from harness.backend import Backend, Kernel
 from harness.case import Case
 
 Array = npt.NDArray[np.floating]
 
 #: Inputs of a block of strips: with a page's column they stay in the second-level cache.
-BLOCK_BYTES: Final = 256 * 2**10
+BLOCK_BYTES: Final = 384 * 2**10
 #: Inputs in strips at a time.
 PACKED_BYTES: Final = 16 * 2**20
 #: Results of a block, before they are laid out as the caller has them.
@@ -67,6 +67,8 @@ PARALLEL_FLOP: Final = 1e6
 WAY_BYTES: Final = 4096
 SHARED_WAYS: Final = 4
 LINE_BYTES: Final = 64
+#: So many are asked for at a time: a core waits for some twenty at once, and stands still with more.
+LINES_AT_ONCE: Final = 8
 #: A weight of more bytes does not stay in any cache that a thread has for itself.
 LARGE_BYTES: Final = 2**20
 
@@ -104,6 +106,7 @@ class Plan:
     scale: int = 0
     multiply: int = 0
     accumulate: int = 0
+    add_scaled: int = 0
     weigh: int = 0
     share_few: int = 0
 
@@ -170,8 +173,8 @@ def _needed(few: bool, stepping: bool, pages: int) -> list[Callable[..., None]]:
         return [numba_tiles.weigh] if few else [numba_tiles.transpose, numba_tiles.contract]
     if few:
         return [numba_tiles.multiply, numba_tiles.accumulate, numba_tiles.share_few]
-    inputs = numba_tiles.scale if pages < FEW_PAGES else numba_tiles.share
-    return [numba_tiles.multiply, numba_tiles.accumulate, numba_tiles.transpose, inputs]
+    inputs = [numba_tiles.scale, numba_tiles.add_scaled] if pages < FEW_PAGES else [numba_tiles.share]
+    return [numba_tiles.multiply, numba_tiles.accumulate, numba_tiles.transpose, *inputs]
 
 
 class NumbaFused(Backend):
@@ -281,7 +284,7 @@ def input_gradients(
         _backward_few[divided.parallel](divided.share_few, *given, lanes, grad_input1, sums)
         return grad_input1, sums[0] if divided.parts == 1 else sums.sum(0)
     grad_input2 = np.empty_like(input2)
-    tiles = divided.transpose, divided.share, divided.scale
+    tiles = divided.transpose, divided.share, divided.scale, divided.add_scaled
     blocks = divided.block, divided.blocks, divided.parts, divided.panelled
     _backward[divided.parallel](*tiles, *given, grad_input1, grad_input2, lanes, *blocks, kept)
     return grad_input1, grad_input2
@@ -318,6 +321,12 @@ def _for_one_and_for_all(loops: Callable[..., None]) -> tuple[Callable[..., None
 
 
 @numba.njit(cache=True, nogil=True)
+def _squares(features: int, lanes: int) -> int:
+    """How many squares to transpose so many features in; the last one may overlap. None if they do not fill one."""
+    return (features + lanes - 1) // lanes if features >= lanes else 0
+
+
+@numba.njit(cache=True, nogil=True)
 def _pack(transpose: int, source: Array, first: int, lanes: int, strips: Array, begin: int) -> None:
     """Lay rows from ``first`` of source (b, f) into a strip (f, rows); rows beyond the batch are 0."""
     batch, features = source.shape
@@ -325,10 +334,11 @@ def _pack(transpose: int, source: Array, first: int, lanes: int, strips: Array, 
     zero = source.dtype.type(0)
     for v in range(VECTORS):
         row, start = first + v * lanes, begin + v * lanes
-        whole = features // lanes * lanes if row + lanes <= batch else 0
-        for f in range(0, whole, lanes):
+        squares = _squares(features, lanes) if row + lanes <= batch else 0
+        for square in range(squares):
+            f = min(square * lanes, features - lanes)
             call(transpose, (at(source, row * features + f), features, at(strips, start + f * apart), apart))
-        for f in range(whole, features):
+        for f in range(0 if squares else features):
             for r in range(lanes):
                 strips[start + f * apart + r] = source[row + r, f] if row + r < batch else zero
 
@@ -352,10 +362,11 @@ def _unpack(
     apart = VECTORS * lanes
     for v in range(VECTORS):
         row, start = first + v * lanes, begin + v * lanes
-        whole = features // lanes * lanes if row + lanes <= batch else 0
-        for f in range(0, whole, lanes):
+        squares = _squares(features, lanes) if row + lanes <= batch else 0
+        for square in range(squares):
+            f = min(square * lanes, features - lanes)
             call(transpose, (at(strips, start + f * apart), apart, at(target, row * width + left + f), width))
-        for f in range(whole, features):
+        for f in range(0 if squares else features):
             for r in range(min(lanes, batch - row)):
                 target[row + r, left + f] = strips[start + f * apart + r]
 
@@ -401,21 +412,17 @@ def _forward_block(
         pages = min(most, end - start)
         for strip in range(high - low):
             for page in range(pages):
-                into = (strip * pages + page) * apart
-                results[into : into + apart] = bias[start + page]
+                spread(results, (strip * pages + page) * apart, bias[start + page])
         for page in range(pages):
             for tile in range(tiles):
                 top, bottom = tile * rows // tiles, (tile + 1) * rows // tiles
                 corner = (start + page) * in1 * in2 + top * along_r
                 above = ((start + page) * ((len(output) + apart - 1) // apart) + first // apart) * rows + top
-                for strip in range(low, high):
-                    into = ((strip - low) * pages + page) * apart
-                    beside = (strip * rows + top) * apart
-                    call(contract, (
-                        bottom - top, at(weight, corner), along_c, along_r, at(inner, strip * count * apart), apart,
-                        count, at(outer, beside), at(results, into),
-                        at(kept, (above + (strip - low) * rows) * apart) if len(kept) else 0,
-                    ))  # fmt: skip
+                call(contract, (
+                    bottom - top, at(weight, corner), along_c, along_r, at(inner, low * count * apart), apart, count,
+                    high - low, count * apart, at(outer, (low * rows + top) * apart), rows * apart,
+                    at(results, page * apart), pages * apart, at(kept, above * apart) if len(kept) else 0, rows * apart,
+                ))  # fmt: skip
         for strip in range(high - low):
             _unpack(transpose, results, strip * pages * apart, lanes, output, first + strip * apart, start, pages)
 
@@ -523,6 +530,7 @@ def _backward_block(
     pages, in1, in2 = weight.shape
     apart = VECTORS * lanes
     tiles = (in2 + ROWS - 1) // ROWS
+    short, taller = in2 // tiles, in2 % tiles
     # Row i of every page side by side, and a vector apart: as they are, they may all be so far from each other that
     # they share the same few places of a cache.
     gap = in2 + lanes if panelled else in1 * in2
@@ -532,31 +540,40 @@ def _backward_block(
     for i in range(begin, end):
         if panelled:
             for page in range(pages):
-                panel[page * gap : page * gap + in2] = weight[page, i]
+                copy(at(panel, page * gap), at(weight, (page * in1 + i) * in2), in2 * weight.itemsize)
         source = at(panel, 0) if panelled else at(weight, i * in2)
         # Row i + 1 is on its way while row i is contracted.
         lines = ahead * pages if i + 1 < end else 0
-        fetched = called = 0
+        at_once = max(1, LINES_AT_ONCE * tiles * (high - low) // lines) if lines else tiles
+        fetched = done = line = 0
+        asked = at(weight, (i + 1) * in2)
         for strip in range(low, high):
             mine1 = (strip * in1 + i) * apart
-            for tile in range(tiles):
-                left, right = tile * in2 // tiles, (tile + 1) * in2 // tiles
-                called += 1
-                while fetched * tiles * (high - low) < called * lines:
-                    row = (fetched // ahead * in1 + i + 1) * in2
-                    prefetch(at(weight, row) + fetched % ahead * LINE_BYTES)
-                    fetched += 1
+            tile = 0
+            while tile < tiles:
+                # Tiles of one height at a time, the taller ones first.
+                rows, last = (short + 1, taller) if tile < taller else (short, tiles)
+                times = min(at_once, last - tile)
+                done += times
+                while fetched * tiles * (high - low) < done * lines:
+                    prefetch(asked + line * LINE_BYTES)
+                    fetched, line = fetched + 1, line + 1
+                    if line == ahead:  # on to the next page
+                        asked, line = asked + in1 * in2 * weight.itemsize, 0
+                left = tile * short + min(tile, taller)
                 mine2 = (strip * in2 + left) * apart
                 call(share, (
-                    right - left, source + left * weight.itemsize, gap, 1, at(gradients, strip * pages * apart), apart,
-                    pages, at(strips2, mine2), at(sums1, mine1), at(strips1, mine1), at(sums2, mine2),
+                    rows, source + left * weight.itemsize, gap, 1, at(gradients, strip * pages * apart), apart, pages,
+                    times, at(strips2, mine2), at(sums1, mine1), at(strips1, mine1), at(sums2, mine2),
                 ))  # fmt: skip
+                tile += times
 
 
 @numba.njit(cache=True, nogil=True)
 def _backward_block_of_few_pages(
     turned: Array,
     scale: int,
+    add_scaled: int,
     kept: Array,
     first: int,
     strips1: Array,
@@ -585,11 +602,11 @@ def _backward_block_of_few_pages(
             for tile in range((end - begin + ROWS - 1) // ROWS):
                 top = begin + tile * ROWS
                 count = min(ROWS, end - top)
-                for strip in range(low, high):
-                    call(scale, (
-                        count, at(weight, start + top * in2), 1, in2, at(strips2, strip * in2 * apart), apart, in2,
-                        at(gradients, (strip * pages + page) * apart), at(sums1, (strip * in1 + top) * apart),
-                    ))  # fmt: skip
+                call(scale, (
+                    count, at(weight, start + top * in2), 1, in2, at(strips2, low * in2 * apart), apart, in2,
+                    high - low, in2 * apart, at(gradients, (low * pages + page) * apart), pages * apart,
+                    at(sums1, (low * in1 + top) * apart), in1 * apart,
+                ))  # fmt: skip
         if not len(kept) or not over1:
             for tile in range((in2 + ROWS - 1) // ROWS):
                 left = tile * ROWS
@@ -599,11 +616,11 @@ def _backward_block_of_few_pages(
                     if len(turned)
                     else at(weight, start + begin * in2 + left)
                 )
-                for strip in range(low, high):
-                    call(scale, (
-                        count, source, along_c, along_r, at(strips1, (strip * in1 + begin) * apart), apart, end - begin,
-                        at(gradients, (strip * pages + page) * apart), at(sums2, (strip * in2 + left) * apart),
-                    ))  # fmt: skip
+                call(scale, (
+                    count, source, along_c, along_r, at(strips1, (low * in1 + begin) * apart), apart, end - begin,
+                    high - low, in1 * apart, at(gradients, (low * pages + page) * apart), pages * apart,
+                    at(sums2, (low * in2 + left) * apart), in2 * apart,
+                ))  # fmt: skip
     if len(kept):
         # The other one is what the forward has kept, times grad_output; of grad_input2 all of it is the first part's.
         rows, top, bottom, sums = (in2, 0, in2 if begin == 0 else 0, sums2) if over1 else (in1, begin, end, sums1)
@@ -611,20 +628,27 @@ def _backward_block_of_few_pages(
         for strip in range(low, high):
             for page in range(pages):
                 above = (page * strips + first + strip) * rows
-                for row in range(top, bottom):
-                    for lane in range(apart):
-                        sums[(strip * rows + row) * apart + lane] += (
-                            gradients[(strip * pages + page) * apart + lane] * kept[(above + row) * apart + lane]
-                        )
+                call(add_scaled, (
+                    bottom - top, at(kept, (above + top) * apart), at(gradients, (strip * pages + page) * apart),
+                    at(sums, (strip * rows + top) * apart),
+                ))  # fmt: skip
 
 
 @numba.njit(cache=True, nogil=True)
 def _sum_block(
-    turned: Array, panelled: bool, share: int, scale: int, kept: Array, first: int, pages: int, *given: Any
+    turned: Array,
+    panelled: bool,
+    share: int,
+    scale: int,
+    add_scaled: int,
+    kept: Array,
+    first: int,
+    pages: int,
+    *given: Any,
 ) -> None:
     """Add a block's input gradients to the sums; ``given`` is what both ways to do it take alike."""
     if pages < FEW_PAGES:
-        _backward_block_of_few_pages(turned, scale, kept, first, *given)
+        _backward_block_of_few_pages(turned, scale, add_scaled, kept, first, *given)
     else:
         _backward_block(panelled, share, *given)
 
@@ -634,6 +658,7 @@ def _backward(
     transpose: int,
     share: int,
     scale: int,
+    add_scaled: int,
     input1: Array,
     input2: Array,
     weight: Array,
@@ -650,6 +675,9 @@ def _backward(
     pages, in1, in2 = weight.shape
     apart = VECTORS * lanes
     strips = (input1.shape[0] + apart - 1) // apart
+    # What was kept is made of one of the inputs, which is not needed again.
+    needs1 = not len(kept) or not _contracts_input1(in1, in2)
+    needs2 = not len(kept) or _contracts_input1(in1, in2)
     turned = np.empty(weight.size if panelled and pages < FEW_PAGES else 0, weight.dtype)
     if len(turned):
         groups = (in2 + lanes - 1) // lanes
@@ -662,13 +690,13 @@ def _backward(
         for task in numba.prange(blocks):
             low, high = task * strips // blocks, (task + 1) * strips // blocks
             first, here = low * apart, high - low
-            mine1 = _packed(transpose, input1, first, lanes, here)
-            mine2 = _packed(transpose, input2, first, lanes, here)
+            mine1 = _packed(transpose, input1, first, lanes, here if needs1 else 0)
+            mine2 = _packed(transpose, input2, first, lanes, here if needs2 else 0)
             factors = _packed(transpose, grad_output, first, lanes, here)
-            sum1, sum2 = np.zeros(len(mine1), input1.dtype), np.zeros(len(mine2), input1.dtype)
+            sum1, sum2 = np.zeros(here * in1 * apart, input1.dtype), np.zeros(here * in2 * apart, input1.dtype)
             _sum_block(
-                turned, panelled, share, scale, kept, low, pages, mine1, mine2, factors, 0, here, weight, 0, in1, lanes,
-                sum1, sum2,
+                turned, panelled, share, scale, add_scaled, kept, low, pages, mine1, mine2, factors, 0, here, weight, 0,
+                in1, lanes, sum1, sum2,
             )  # fmt: skip
             for strip in range(here):
                 row = first + strip * apart
@@ -686,8 +714,10 @@ def _backward(
         here = min(room, strips - begin)
         for strip in numba.prange(here):
             first = (begin + strip) * apart
-            _pack(transpose, input1, first, lanes, strips1, strip * in1 * apart)
-            _pack(transpose, input2, first, lanes, strips2, strip * in2 * apart)
+            if needs1:
+                _pack(transpose, input1, first, lanes, strips1, strip * in1 * apart)
+            if needs2:
+                _pack(transpose, input2, first, lanes, strips2, strip * in2 * apart)
             _pack(transpose, grad_output, first, lanes, gradients, strip * pages * apart)
             sums1[strip * in1 * apart : (strip + 1) * in1 * apart] = 0
             sums2[:, strip * in2 * apart : (strip + 1) * in2 * apart] = 0
@@ -698,8 +728,8 @@ def _backward(
             low, high = number * here // count, (number + 1) * here // count
             top, bottom = part * in1 // parts, (part + 1) * in1 // parts
             _sum_block(
-                turned, panelled, share, scale, kept, begin, pages, strips1, strips2, gradients, low, high, weight, top,
-                bottom, lanes, sums1, sums2[part],
+                turned, panelled, share, scale, add_scaled, kept, begin, pages, strips1, strips2, gradients, low, high,
+                weight, top, bottom, lanes, sums1, sums2[part],
             )  # fmt: skip
         for strip in numba.prange(here):
             mine = sums2[0, strip * in2 * apart : (strip + 1) * in2 * apart]
@@ -778,6 +808,7 @@ def _weight_rows(
     if room % (8 * apart) == 0:
         room += apart  # else the rows of a column would share the same few places of a cache
     tiles = (width + ROWS - 1) // ROWS
+    short, taller = width // tiles, width % tiles
     panel = np.empty(min(PANEL_ROWS, rows) * room, input1.dtype)
     for first in range(0, rows, PANEL_ROWS):
         count, row = min(PANEL_ROWS, rows - first), chunk + first
@@ -788,10 +819,10 @@ def _weight_rows(
             ))  # fmt: skip
         for j in range(0, in2, apart):
             beside = j * rows + first * apart
-            for tile in range(tiles):
-                top, bottom = tile * width // tiles, (tile + 1) * width // tiles
+            # Tiles of one height at a time, the taller ones first.
+            for top, height, times in ((0, short + 1, taller), (taller * (short + 1), short, tiles - taller)):
                 call(accumulate, (
-                    bottom - top, at(panel, top), room, 1, at(strips2, beside), apart, count,
+                    height, at(panel, top), room, 1, at(strips2, beside), apart, count, times,
                     at(grad_weight, (page * in1 + begin + top) * in2 + j), in2, in2 - j, int(row == 0),
                 ))  # fmt: skip
 
