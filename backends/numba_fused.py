@@ -30,9 +30,11 @@ Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import numba
@@ -67,7 +69,8 @@ PARALLEL_FLOP: Final = 1e6
 WAY_BYTES: Final = 4096
 SHARED_WAYS: Final = 4
 LINE_BYTES: Final = 64
-#: So many are asked for at a time: a core waits for some twenty at once, and stands still with more.
+#: About so many are asked for at a time, or one tile's share: a core waits for some twenty at once, and stands still
+#: with more.
 LINES_AT_ONCE: Final = 8
 #: A weight of more bytes does not stay in any cache that a thread has for itself.
 LARGE_BYTES: Final = 2**20
@@ -88,7 +91,7 @@ class Plan:
         panelled: Whether the weight is copied, where it would clash in a cache: a row of every page next to each other
             before it is contracted over the pages; with few pages all of it with its last two axes swapped.
         kept: How many numbers a step's forward keeps for its backward: all that its tiles held, or none.
-        transpose: Address of that function of ``numba_tiles``; the same below. 0 for those that the case does not need.
+        transpose: Address of that function of ``numba_tiles``; the same below. 0 for those not needed.
     """
 
     parallel: bool
@@ -308,25 +311,30 @@ def bias_or_zeros(weight: Array, bias: Array | None) -> Array:
 # come as a pair: for one thread, and for all.
 
 
+#: Numba's cache on disk knows a function by its name and the age of its file, and does not see that intrinsics of
+#: ``numba_tiles`` are part of it: so they are part of its name.
+_STAMP: Final = hashlib.sha256(Path(numba_tiles.__file__).read_bytes()).hexdigest()[:8]
+
+
+def _compiled(function: Callable[..., Any], **options: bool) -> Callable[..., Any]:
+    """Compile a function when it is first called, or load it from the cache."""
+    function.__qualname__ = f"{function.__name__}_{_STAMP}"
+    return numba.njit(cache=True, nogil=True, **options)(function)
+
+
 def _for_one_and_for_all(loops: Callable[..., None]) -> tuple[Callable[..., None], Callable[..., None]]:
-    """Compile loops without threads, and once more with ``prange`` shared out; ``Plan.parallel`` chooses.
-
-    The second has a name of its own, since Numba's cache on disk knows functions by their names.
-    """
-    name = f"{loops.__name__}_parallel"
-    shared_out = types.FunctionType(loops.__code__, loops.__globals__, name)
-    shared_out.__qualname__ = name
-    options = {"cache": True, "nogil": True}
-    return numba.njit(**options)(loops), numba.njit(parallel=True, **options)(shared_out)
+    """Compile loops without threads, and once more with ``prange`` shared out; ``Plan.parallel`` chooses."""
+    shared_out = types.FunctionType(loops.__code__, loops.__globals__, f"{loops.__name__}_parallel")
+    return _compiled(loops), _compiled(shared_out, parallel=True)
 
 
-@numba.njit(cache=True, nogil=True)
+@_compiled
 def _squares(features: int, lanes: int) -> int:
-    """How many squares to transpose so many features in; the last one may overlap. None if they do not fill one."""
+    """How many squares to transpose so many features in, of which the last may overlap; 0 if they do not fill one."""
     return (features + lanes - 1) // lanes if features >= lanes else 0
 
 
-@numba.njit(cache=True, nogil=True)
+@_compiled
 def _pack(transpose: int, source: Array, first: int, lanes: int, strips: Array, begin: int) -> None:
     """Lay rows from ``first`` of source (b, f) into a strip (f, rows); rows beyond the batch are 0."""
     batch, features = source.shape
@@ -343,7 +351,7 @@ def _pack(transpose: int, source: Array, first: int, lanes: int, strips: Array, 
                 strips[start + f * apart + r] = source[row + r, f] if row + r < batch else zero
 
 
-@numba.njit(cache=True, nogil=True)
+@_compiled
 def _packed(transpose: int, source: Array, first: int, lanes: int, count: int) -> Array:
     """So many strips of source (b, f), the rows from ``first``."""
     size = source.shape[1] * VECTORS * lanes
@@ -353,7 +361,7 @@ def _packed(transpose: int, source: Array, first: int, lanes: int, count: int) -
     return strips
 
 
-@numba.njit(cache=True, nogil=True)
+@_compiled
 def _unpack(
     transpose: int, strips: Array, begin: int, lanes: int, target: Array, first: int, left: int, features: int
 ) -> None:
@@ -371,7 +379,7 @@ def _unpack(
                 target[row + r, left + f] = strips[start + f * apart + r]
 
 
-@numba.njit(cache=True, nogil=True)
+@_compiled
 def _contracts_input1(in1: int, in2: int) -> bool:
     """Whether the tiles of a forward contract over ``i``, and its epilogue over ``j``.
 
@@ -381,7 +389,7 @@ def _contracts_input1(in1: int, in2: int) -> bool:
     return bool(in1 > 2 * in2)
 
 
-@numba.njit(cache=True, nogil=True)
+@_compiled
 def _forward_block(
     transpose: int,
     contract: int,
@@ -474,7 +482,7 @@ def _forward(
             )  # fmt: skip
 
 
-@numba.njit(cache=True, nogil=True)
+@_compiled
 def _forward_few_pages(
     weigh: int,
     input1: Array,
@@ -510,7 +518,7 @@ def _forward_few(
         _forward_few_pages(weigh, input1, input2, weight, bias, begin, end, lanes, output)
 
 
-@numba.njit(cache=True, nogil=True)
+@_compiled
 def _backward_block(
     panelled: bool,
     share: int,
@@ -569,7 +577,7 @@ def _backward_block(
                 tile += times
 
 
-@numba.njit(cache=True, nogil=True)
+@_compiled
 def _backward_block_of_few_pages(
     turned: Array,
     scale: int,
@@ -634,7 +642,7 @@ def _backward_block_of_few_pages(
                 ))  # fmt: skip
 
 
-@numba.njit(cache=True, nogil=True)
+@_compiled
 def _sum_block(
     turned: Array,
     panelled: bool,
@@ -739,7 +747,7 @@ def _backward(
             _unpack(transpose, mine, 0, lanes, grad_input2, (begin + strip) * apart, 0, in2)
 
 
-@numba.njit(cache=True, nogil=True)
+@_compiled
 def _backward_few_rows(
     share_few: int,
     input1: Array,
@@ -784,7 +792,7 @@ def _backward_few(
         _backward_few_rows(share_few, input1, input2, weight, grad_output, begin, end, lanes, grad_input1, sums[part])
 
 
-@numba.njit(cache=True, nogil=True)
+@_compiled
 def _weight_rows(
     multiply: int,
     accumulate: int,
@@ -876,7 +884,7 @@ def _weight(
                 )
 
 
-@numba.njit(cache=True, nogil=True)
+@_compiled
 def column_sums(values: Array) -> Array:
     """Sum over the rows of values (b, o), a panel at a time: one long sum of float32 would lose digits."""
     total = np.zeros(values.shape[1], values.dtype)

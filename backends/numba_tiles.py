@@ -12,8 +12,8 @@ Nothing is read or written beyond what the sizes say: what is less than a vector
 
 Each kind of tile is a C function with a switch over the number of rows. Loops call it by its address (``call``): were
 it an ordinary function, Numba would link and optimise all of its code again into everything that calls it, which took
-ten times as long. A call makes several tiles of one height: each call costs some 40 cycles, as long as a tile of six
-rows takes for seven steps of ``c``.
+ten times as long. Of those that a large batch needs, a call makes several tiles of one height: each call costs some 40
+cycles, as long as a tile of six rows takes for seven steps of ``c``.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ class _Emitter:
 class _Given:
     """The arguments of a tile, and its epilogue's, as LLVM values.
 
-    All intrinsics below begin alike: ``rows, a, a_c, a_r, b, b_c, count``; then come pointers and numbers.
+    All intrinsics that use this begin alike: ``rows, a, a_c, a_r, b, b_c, count``; then come pointers and numbers.
     """
 
     def __init__(self, context: Any, builder: Any, signature: Any, values: Any) -> None:
@@ -220,14 +220,14 @@ class _Given:
         factors = self.emit.ahead(a, a_away), a_c, a_r, self.emit.ahead(b, b_away), b_c, count
         return self.emit.tile(rows, factors, masks)
 
-    def for_tiles(self, times: Any, most: int, emit: Callable[[int, Any], None]) -> None:
-        """Emit a loop over tiles for each number of rows up to ``most``; ``emit`` gets that number and the turn."""
+    def for_tiles(self, times: Any, emit: Callable[[int, Any], None]) -> None:
+        """Emit a loop over tiles for each number of rows up to ``ROWS``; ``emit`` gets that number and the turn."""
 
         def loop(number: int) -> None:
             with cgutils.for_range(self.emit.builder, times, intp=_INT) as counter:
                 emit(number, counter.index)
 
-        self.emit.for_rows(self.rows, most, loop)
+        self.emit.for_rows(self.rows, ROWS, loop)
 
     def for_widths(self, valid: Any, use: Callable[[tuple[Any, ...]], None]) -> None:
         """Emit code for whole vectors, for a last one that is not whole, and for a single one; one is run.
@@ -282,7 +282,7 @@ def _contract(
                 for r, v in itertools.product(range(number), range(VECTORS)):
                     emit.store(tile[r][v], emit.ahead(keep, (r * VECTORS + v) * emit.lanes))
 
-        given.for_tiles(times, ROWS, epilogue)
+        given.for_tiles(times, epilogue)
         return _void(arguments[0])
 
     return types.void(_AT, a, _AT, _AT, b, _AT, _AT, _AT, _AT, e, _AT, out, _AT, kept, _AT), generate
@@ -312,7 +312,7 @@ def _share(
                     emit.store(emit.multiply_add(tile[r][v], by, emit.load(row)), row)
                 emit.store(total, place)
 
-        given.for_tiles(times, ROWS, epilogue)
+        given.for_tiles(times, epilogue)
         return _void(arguments[0])
 
     return types.void(_AT, a, _AT, _AT, b, _AT, _AT, _AT, e, one, factor, other), generate
@@ -338,7 +338,7 @@ def _scale(
                     place = emit.ahead(into, (r * VECTORS + v) * emit.lanes)
                     emit.store(emit.multiply_add(tile[r][v], by, emit.load(place)), place)
 
-        given.for_tiles(times, ROWS, epilogue)
+        given.for_tiles(times, epilogue)
         return _void(arguments[0])
 
     return types.void(_AT, a, _AT, _AT, b, _AT, _AT, _AT, _AT, factor, _AT, out, _AT), generate
@@ -366,7 +366,7 @@ def _accumulate(
                         earlier = builder.select(first, emit.zero, emit.load(place, mask))
                         emit.store(builder.fadd(tile[r][v], earlier), place, mask)
 
-            given.for_tiles(times, ROWS, epilogue)
+            given.for_tiles(times, epilogue)
 
         given.for_widths(valid, use)
         return _void(arguments[0])

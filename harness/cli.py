@@ -223,7 +223,7 @@ def run(
             "--target",
             parser=_share,
             metavar="SHARE",
-            help="Half-width of the interval at which measuring stops, as in 0.8% or 0.008. Default: 2%; 5% in quick.",
+            help="Half-width of the interval at which measuring stops, as in 0.8%. Default: 2%, or the suite's.",
         ),
     ] = None,
     band: Annotated[
@@ -232,19 +232,19 @@ def run(
             "--band",
             parser=_share,
             metavar="SHARE",
-            help="Equivalence band: ratios within it are no difference. Default: 2%; 5% in quick.",
+            help="Equivalence band: ratios within it are no difference. Default: 2%, or the suite's.",
         ),
     ] = None,
     processes: Annotated[
         int | None,
-        typer.Option("--processes", min=1, help="Most fresh processes of each backend. Default: 40; 1 in quick."),
+        typer.Option("--processes", min=1, help="Most fresh processes of each backend. Default: 40, or the suite's."),
     ] = None,
     budget: Annotated[
         float | None,
         typer.Option(
             "--budget",
             min=0.1,
-            help="Seconds of measuring for a case in one mode on one device. Default: 30; 5 in quick.",
+            help="Seconds of measuring for a case in one mode on one device. Default: 30, or the suite's.",
         ),
     ] = None,
     cold: Annotated[
@@ -338,7 +338,7 @@ def report_(
     ] = None,
 ) -> None:
     """Print the tables of a run again, from its files."""
-    from harness.output import growth, report, store
+    from harness.output import growth, store
 
     folder = store.find(run, RESULTS)
     if plot is None:
@@ -347,7 +347,7 @@ def report_(
     found = growth.find(store.read(folder / store.RECORDS))
     growth.draw(found, plot)
     console = _console()
-    console.print(report.growth(found))
+    console.print(growth.told(found))
     console.print(f"Figure: {_short(plot)}", style="bold", highlight=False)
 
 
@@ -513,7 +513,7 @@ def _complete_groups(plan: Plan, rows: list[dict[str, str]]) -> frozenset[tuple[
 
 
 def _show(folder: Path) -> None:
-    """Print a run: the answer, what went wrong, the files, what next; then the tables."""
+    """Print a run: the answer, what went wrong, the files, what next; then the tables, and how times grow."""
     from harness.output import growth, report, store
 
     records = store.read(folder / store.RECORDS)
@@ -544,7 +544,7 @@ def _show(folder: Path) -> None:
     if (lines := report.elsewhere(records)) is not None:
         console.print(lines)
     if growths := growth.find(records):
-        console.print(report.growth(growths))
+        console.print(growth.told(growths))
 
 
 def _labels() -> dict[str, str]:

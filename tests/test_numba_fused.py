@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,25 +55,35 @@ DIVIDED = [
     *((70, 64, 128, 1), (70, 64, 64, 20)),
     # A weight too large for a cache: threads share its rows, and of the last one lines are asked for ahead of time.
     *((40, 200, 90, 1), (60, 90, 200, 2), (40, 100, 90, 40)),
+    # As that, and so narrow that several tiles go by before the next lines are due.
+    (40, 400, 90, 8),
     # So wide that columns of input2 are packed in several goes.
     (600, 3, 2100, 1),
+    # So many outputs that a block's results are laid out in several goes.
+    (300, 3, 2, 700),
 ]
 
 
 @pytest.mark.parametrize(
-    ("sizes", "keeps"),
-    [(sizes, keeps) for sizes in DIVIDED for keeps in (True, False) if keeps or sizes[3] < numba_fused.FEW_PAGES],
+    ("sizes", "dtype", "keeps"),
+    [
+        *((sizes, "float32", True) for sizes in DIVIDED),
+        *((sizes, "float32", False) for sizes in DIVIDED if sizes[3] < numba_fused.FEW_PAGES),
+        # What is copied are bytes.
+        *(((70, 64, 128, 1), "float64", True), ((70, 64, 64, 20), "float64", True)),
+    ],
 )
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_however_it_is_divided_it_is_right(sizes, keeps, threads, monkeypatch):
+def test_however_it_is_divided_it_is_right(sizes, dtype, keeps, threads, monkeypatch):
     if not keeps:
         monkeypatch.setattr(numba_fused, "KEPT_BYTES", 0)
-    # With so little room that there are several packed parts, blocks and results of a block.
+    # With so little room that there are several packed parts and blocks. That is what plans read: the compiled loops
+    # have these numbers as they are.
     monkeypatch.setattr(numba_fused, "PARALLEL_FLOP", 0)
     monkeypatch.setattr(numba_fused, "BLOCK_BYTES", 2**14)
     monkeypatch.setattr(numba_fused, "PACKED_BYTES", 2**15)
     monkeypatch.setattr(numba_fused, "LARGE_BYTES", 2**16)
-    assert_right(Case(*sizes, mode="forward_backward"), threads)
+    assert_right(Case(*sizes, dtype=dtype, mode="forward_backward"), threads)
 
 
 @pytest.mark.parametrize("sizes", [(0, 3, 4, 5), (3, 4, 5, 0), (0, 4, 5, 0)])
@@ -131,7 +143,7 @@ def guarded(array, at_end):
     return view
 
 sizes = [(1, 1, 1, 1), (1, 7, 5, 3), (3, 5, 17, 9), (8, 3, 33, 2), (17, 9, 7, 11), (33, 19, 21, 5), (70, 31, 9, 13),
-         (35, 41, 9, 2), (18, 101, 91, 31)]
+         (35, 41, 9, 2), (18, 101, 91, 31), (64, 19, 21, 9)]
 generator = np.random.default_rng(0)
 for dtype in sys.argv[2:]:
     for size in sizes:
@@ -165,6 +177,16 @@ def test_no_memory_is_read_that_is_not_given(cpu, dtypes):
         check=False,
     )
     assert ended.stdout == "touched nothing else\n", (ended.returncode, ended.stderr[-2000:])
+
+
+def test_what_is_compiled_is_kept_under_a_name_that_changes_with_the_code_it_takes_in():
+    stamp = hashlib.sha256(Path(numba_fused.numba_tiles.__file__).read_bytes()).hexdigest()[:8]
+    found = [one for one in vars(numba_fused).values() if isinstance(one, numba.core.dispatcher.Dispatcher)]
+    found += [one for pair in vars(numba_fused).values() if isinstance(pair, tuple) for one in pair]
+    compiled = [one for one in found if isinstance(one, numba.core.dispatcher.Dispatcher)]
+    assert len(compiled) > 15
+    for one in compiled:
+        assert one.py_func.__qualname__.endswith(stamp)
 
 
 def test_a_backward_without_a_forward_is_refused():

@@ -1,4 +1,4 @@
-"""How the time of a call grows with one size of the case, the others being the same: curves, their cliffs, a figure.
+"""How the time of a call grows with a size of the case, all else being the same: curves, their cliffs, a figure.
 
 Rows come as a data frame with the columns of ``harness.record.Record``. Matplotlib is imported only to draw.
 """
@@ -11,28 +11,40 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from rich.console import Group
+from rich.text import Text
+
 from harness.record import Status
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from rich.console import RenderableType
 
-#: A curve has so many sizes at least.
-FEWEST_SIZES: Final = 5
-#: A time so much above what its neighbours let expect is a cliff.
+#: A growth has so many sizes at least, and a curve in which a cliff can be seen so many.
+FEWEST_SIZES, FEWEST_POINTS = 5, 3
+#: A time so many times above what the sizes beside it let expect is a cliff.
 CLIFF: Final = 1.5
-#: The formats that ``draw`` writes, by a file's suffix.
-FORMATS: Final = (".svg", ".png", ".pdf")
-#: What grows, and what stays, by the names of columns; features grow where both inputs have as many.
+#: The formats that ``draw`` writes, by a file's suffix, with what would differ each time.
+FORMATS: Final[dict[str, dict[str, None]]] = {".svg": {"Date": None}, ".png": {}, ".pdf": {"CreationDate": None}}
+#: What grows and what stays, by the names of columns. Features grow where both inputs have as many.
 _AXES: Final = {
     "batch": ("batch", ("in1_features", "in2_features", "out_features")),
     "features": ("in1_features", ("batch", "out_features")),
-    "outputs": ("out_features", ("batch", "in1_features", "in2_features")),
+    "in1": ("in1_features", ("batch", "in2_features", "out_features")),
+    "in2": ("in2_features", ("batch", "in1_features", "out_features")),
+    "out": ("out_features", ("batch", "in1_features", "in2_features")),
 }
-#: What one curve never mixes.
-_ALIKE: Final = ("device", "mode", "dtype", "precision", "bias", "cache", "threads")
-#: What a column is called beside its number.
 _SHORT: Final = {"batch": "batch", "in1_features": "in1", "in2_features": "in2", "out_features": "out"}
+#: What one growth never mixes, and what each is called: nothing where it is what it usually is.
+_ALIKE: Final[dict[str, dict[Any, str]]] = {
+    "mode": {"forward_backward": "forward + backward"},
+    "dtype": {},
+    "precision": {"ieee": ""},
+    "bias": {True: "", False: "no bias"},
+    "device": {},
+    "cache": {"hot": "", "cold": "cold cache"},
+}
 
 
 class GrowthError(ValueError):
@@ -40,77 +52,123 @@ class GrowthError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Growth:
-    """Times of all backends while one size grows.
+class Point:
+    """A time on a curve.
 
     Attributes:
-        axis: ``batch``, ``features`` or ``outputs``.
+        size: What grows.
+        seconds: Of a call.
+        gflop: The least work there is.
+        case: Name of the case.
+    """
+
+    size: int
+    seconds: float
+    gflop: float
+    case: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Growth:
+    """Times of all backends while a size grows.
+
+    Attributes:
+        axis: ``batch``, ``features``, ``in1``, ``in2`` or ``out``.
         fixed: What stays, in words.
-        rows: The timed rows, with the size that grows in a column ``size``.
+        curves: For each backend its points, the smallest size first.
+        limit: Size and the least seconds that the machine could take; empty if it was not measured.
     """
 
     axis: str
     fixed: str
-    rows: pd.DataFrame
-
-    def curve(self, backend: str) -> list[tuple[int, float]]:
-        """Size and seconds of a call, the smallest first."""
-        own = self.rows[self.rows["backend"] == backend].sort_values("size")
-        return [(int(size), float(took)) for size, took in zip(own["size"], own["median_seconds"], strict=True)]
-
-    def limit(self) -> list[tuple[int, float]]:
-        """Size and the least seconds that the machine could take; empty if it was not measured."""
-        known = self.rows.dropna(subset=["limit_seconds"]).groupby("size")["limit_seconds"].min()
-        return [(int(str(size)), float(least)) for size, least in known.items()]
-
-    def backends(self) -> list[str]:
-        """Who was timed, in the order of the rows."""
-        return list(dict.fromkeys(self.rows["backend"]))
+    curves: dict[str, list[Point]]
+    limit: dict[int, float]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cliff:
-    """A time far above its neighbours' trend.
+    """A time far above what the sizes beside it let expect.
 
     Attributes:
         backend: Whose.
-        case: Of which case.
-        times: How many times what a straight line between the neighbours says, both axes being logarithmic.
+        point: Where.
+        times: How many times what was to be expected.
     """
 
     backend: str
-    case: str
+    point: Point
     times: float
 
 
 def find(records: pd.DataFrame) -> list[Growth]:
-    """Find what grows in a run: at least ``FEWEST_SIZES`` timed cases that differ in one size alone."""
-    timed = records[(records["status"] == Status.TIMED.value) & (records["batch"] > 0)]
+    """Find what grows in a run: at least ``FEWEST_SIZES`` ranked cases that differ in a size, or in both features."""
+    ranked = records[(records["status"] == Status.TIMED.value) & records["rank"].notna()]
     found = []
     for axis, (column, stays) in _AXES.items():
-        own = timed[timed["in1_features"] == timed["in2_features"]] if axis == "features" else timed
-        for key, rows in own.groupby([*_ALIKE, *stays], sort=False, dropna=False):
-            if rows[column].nunique() >= FEWEST_SIZES:
-                values = dict(zip((*_ALIKE, *stays), key, strict=True))
-                sizes = ", ".join(f"{_SHORT[name]} {values[name]}" for name in stays)
-                words = (sizes, str(values["mode"]).replace("_", " + "), values["dtype"], values["device"])
-                found.append(Growth(axis, ", ".join(map(str, words)), rows.assign(size=rows[column])))
+        own = ranked[ranked["in1_features"] == ranked["in2_features"]] if axis == "features" else ranked
+        for key, rows in own.groupby([*_ALIKE, *stays], sort=False):
+            if rows[column].nunique() < FEWEST_SIZES:
+                continue
+            values = dict(zip((*_ALIKE, *stays), key, strict=True))
+            sizes = [f"{_SHORT[name]} {values[name]}" for name in stays]
+            words = [names.get(values[name], str(values[name])) for name, names in _ALIKE.items()]
+            fixed = ", ".join(word for word in (*sizes, *words) if word)
+            found.append(Growth(axis, fixed, _curves(rows, column), _limit(rows, column)))
     return found
+
+
+def _curves(rows: pd.DataFrame, column: str) -> dict[str, list[Point]]:
+    curves: dict[str, list[Point]] = {}
+    columns = ("backend", column, "median_seconds", "gflop", "case")
+    for name, *point in rows.sort_values(column, kind="stable")[[*columns]].itertuples(index=False):
+        curves.setdefault(name, []).append(Point(*point))
+    return curves
+
+
+def _limit(rows: pd.DataFrame, column: str) -> dict[int, float]:
+    known = rows.dropna(subset=["limit_seconds"]).sort_values(column)
+    return dict(zip(known[column].astype(int), known["limit_seconds"].astype(float), strict=True))
 
 
 def cliffs(growth: Growth) -> list[Cliff]:
-    """Find the times that are ``CLIFF`` times as long as their neighbours let expect, or longer."""
+    """Find each time that is ``CLIFF`` times as long as the sizes beside it let expect, or longer.
+
+    Two things are expected: a time on the straight line between its neighbours', both axes being logarithmic; and one
+    that grows no more than the work since either of the two sizes before. The first finds a single slow size, the
+    second a jump that lasts.
+    """
     found = []
-    for backend in growth.backends():
-        points = growth.curve(backend)
-        for before, here, after in zip(points, points[1:], points[2:], strict=False):
-            share = math.log(here[0] / before[0]) / math.log(after[0] / before[0])
-            times = here[1] / (before[1] ** (1 - share) * after[1] ** share)
-            if times >= CLIFF:
-                rows = growth.rows
-                (case,) = rows[(rows["backend"] == backend) & (rows["size"] == here[0])]["case"]
-                found.append(Cliff(backend, str(case), times))
+    for backend, points in growth.curves.items():
+        if len(points) < FEWEST_POINTS:
+            continue
+        for place, here in enumerate(points[1:], start=1):
+            earlier = points[max(0, place - 2) : place]
+            above = [here.seconds / max(one.seconds / one.gflop for one in earlier) / here.gflop]
+            if place + 1 < len(points):
+                above.append(here.seconds / _between(points[place - 1], points[place + 1], here.size))
+            if max(above) >= CLIFF:
+                found.append(Cliff(backend, here, max(above)))
     return found
+
+
+def _between(before: Point, after: Point, size: int) -> float:
+    """Seconds for a size between two others, on a straight line of logarithms."""
+    share = math.log(size / before.size) / math.log(after.size / before.size)
+    return float(before.seconds ** (1 - share) * after.seconds**share)
+
+
+def told(growths: Sequence[Growth]) -> RenderableType:
+    """What grows in a run, in words, with every cliff."""
+    lines = [Text("How it grows (a cliff: a time far above what the sizes beside it let expect)", style="bold")]
+    for growth in growths:
+        seen = sum(len(points) >= FEWEST_POINTS for points in growth.curves.values())
+        steep = cliffs(growth)
+        count = {0: "no cliff", 1: "1 cliff"}.get(len(steep), f"{len(steep)} cliffs")
+        lines.append(Text(f"  over {growth.axis}; {growth.fixed}; backends {seen}: {count}"))
+        lines += [
+            Text(f"    {cliff.backend} at {cliff.point.case}: {cliff.times:.1f}x", style="yellow") for cliff in steep
+        ]
+    return Group(*lines)
 
 
 def draw(growths: Sequence[Growth], path: Path) -> None:
@@ -125,8 +183,8 @@ def draw(growths: Sequence[Growth], path: Path) -> None:
     """
     if not growths:
         raise GrowthError(
-            f"nothing grows in this run: a curve needs {FEWEST_SIZES} timed cases that differ in one size alone, "
-            "as in the suites batch-sweep and feature-sweep"
+            f"nothing grows in this run: that takes {FEWEST_SIZES} ranked cases that differ in one size, or in both "
+            "features, alone, as in the suites batch-sweep and feature-sweep"
         )
     if path.suffix not in FORMATS:
         raise GrowthError(f"{path} cannot be drawn: expected a name that ends in {', '.join(FORMATS)}")
@@ -137,15 +195,14 @@ def draw(growths: Sequence[Growth], path: Path) -> None:
         raise GrowthError(f"a figure needs Matplotlib ({error}): pip install matplotlib") from error
     columns = min(3, len(growths))
     lines = math.ceil(len(growths) / columns)
-    names = list(dict.fromkeys(name for growth in growths for name in growth.backends()))
-    colours = matplotlib.colormaps["tab20"]
-    looks = {name: {"color": colours(place % 20)} for place, name in enumerate(names)}
+    names = dict.fromkeys(name for growth in growths for name in growth.curves)
+    colours = {name: matplotlib.colormaps["tab20"](place % 20) for place, name in enumerate(names)}
     # Text as text, and the same bytes for the same rows.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "bilinear-bench"}):
         figure = Figure(figsize=(5 * columns + 2, 4.2 * lines), layout="constrained")
         panels = figure.subplots(lines, columns, squeeze=False).flatten()
         for panel, growth in zip(panels, growths, strict=False):
-            _panel(panel, growth, looks)
+            _fill(panel, growth, colours)
         for panel in panels[len(growths) :]:
             panel.set_axis_off()
         shown: dict[str, Any] = {}
@@ -153,25 +210,22 @@ def draw(growths: Sequence[Growth], path: Path) -> None:
             shown |= {str(label): line for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
         figure.legend(list(shown.values()), list(shown), loc="outside right upper", fontsize="small")
         try:
-            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+            figure.savefig(path, metadata=FORMATS[path.suffix])
         except OSError as error:
             raise GrowthError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _panel(panel: Axes, growth: Growth, looks: dict[str, dict[str, Any]]) -> None:
-    """Draw one growth; what is a cliff has a ring around it."""
-    for name in growth.backends():
-        points = growth.curve(name)
-        panel.plot(*zip(*points, strict=True), marker=".", linewidth=1.2, label=name, **looks[name])
-    if limit := growth.limit():
-        panel.plot(*zip(*limit, strict=True), color="black", linestyle="--", label="limit of the machine")
-    rows = growth.rows
+def _fill(panel: Axes, growth: Growth, colours: dict[str, Any]) -> None:
+    """Draw one growth; a cliff has a ring around it."""
+    for name, points in growth.curves.items():
+        places = [point.size for point in points], [point.seconds for point in points]
+        panel.plot(*places, marker=".", linewidth=1.2, label=name, color=colours[name])
+    if growth.limit:
+        panel.plot([*growth.limit], [*growth.limit.values()], color="black", linestyle="--", label="machine's limit")
     for cliff in cliffs(growth):
-        spot = rows[(rows["backend"] == cliff.backend) & (rows["case"] == cliff.case)]
-        panel.plot(
-            spot["size"], spot["median_seconds"], "o", markersize=12, fillstyle="none", color="red", label="cliff"
-        )
-    panel.set(xscale="log", yscale="log", xlabel=growth.axis, ylabel="seconds of a call")
+        place = cliff.point.size, cliff.point.seconds
+        panel.plot(*place, "o", markersize=12, fillstyle="none", color="red", label="cliff")
     panel.set_xscale("log", base=2)
+    panel.set(yscale="log", xlabel=growth.axis, ylabel="seconds of a call")
     panel.set_title(growth.fixed, fontsize="small")
     panel.grid(alpha=0.3)

@@ -14,7 +14,6 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from harness.output import growth as growing
 from harness.record import BAD, Status
 
 if TYPE_CHECKING:
@@ -154,21 +153,6 @@ def elsewhere(records: pd.DataFrame) -> RenderableType | None:
 def _elsewhere(rows: pd.DataFrame) -> pd.Series:
     """Which rows are of backends that are not for the row's device."""
     return (rows["status"] == Status.UNSUPPORTED.value) & rows["phase"].isin(["load"])
-
-
-def growth(growths: Sequence[growing.Growth]) -> RenderableType:
-    """What grows in a run, with every time far above its neighbours' trend."""
-    lines = [Text("How it grows (a cliff is a time far above what the sizes before and after it let expect)", "bold")]
-    for one in growths:
-        cliffs = growing.cliffs(one)
-        said = f"{len(cliffs)} cliffs" if len(cliffs) > 1 else "a cliff" if cliffs else "no cliff"
-        among = f"{len(one.backends())} backend{'s' if len(one.backends()) > 1 else ''}"
-        lines.append(Text(f"  {one.axis} grows; {one.fixed}: {said} among {among}"))
-        lines += [
-            Text(f"    {cliff.backend} at {cliff.case}: {times(cliff.times)} what was to be expected", "yellow")
-            for cliff in cliffs
-        ]
-    return Group(*lines)
 
 
 def machine(peaks: Mapping[str, Any], findings: Sequence[Mapping[str, str]]) -> Iterator[RenderableType]:

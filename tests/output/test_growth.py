@@ -6,18 +6,19 @@ import sys
 import pytest
 from rich.console import Console
 
-from harness.output import growth, report, store
+from harness.output import growth, store
 from harness.record import Record, Status
 
-BATCHES = [2**power for power in range(7)]
+BATCHES = [2**power for power in range(9)]
 
 
 def row(backend, batch, seconds, **changes):
-    out = changes.get("out_features", 8)
-    given = {"batch": batch, "in1_features": 4, "in2_features": 4, "out_features": out, "case": f"{batch}x4x4x{out}"}
+    sizes = {"batch": batch, "in1_features": 4, "in2_features": 4, "out_features": 8} | changes
+    sizes = {name: sizes[name] for name in ("batch", "in1_features", "in2_features", "out_features")}
     fixed = {"run_id": "20260102T030405Z-00ff", "suite": "batch-sweep", "dtype": "float32", "precision": "ieee"}
-    more = {"bias": True, "mode": "forward", "seed": 0, "device": "cpu", "threads": 2, "limit_seconds": batch * 1e-7}
-    values = fixed | more | given | {"status": Status.TIMED, "median_seconds": seconds, "rank": 1} | changes
+    more = {"bias": True, "mode": "forward", "seed": 0, "device": "cpu", "cache": "hot", "limit_seconds": batch * 1e-7}
+    work = {"case": "x".join(map(str, sizes.values())), "gflop": 2e-9 * batch * 16 * 8}
+    values = fixed | more | work | {"status": Status.TIMED, "median_seconds": seconds, "rank": 1} | sizes | changes
     if values["status"] is Status.TIMED:
         values |= {"baseline_median_seconds": values["median_seconds"], "speedup": 1.0}
     return Record(backend=backend, **values)
@@ -39,90 +40,143 @@ def smooth(batch):
     return max(20e-6, batch * 2e-6)
 
 
-def curve(backend, **changes):
-    return [row(backend, batch, smooth(batch), **changes) for batch in BATCHES]
+def curve(backend, slower=lambda batch: 1.0, **changes):
+    return [row(backend, batch, smooth(batch) * slower(batch), **changes) for batch in BATCHES]
 
 
-def test_what_grows_is_found_and_all_else_is_alike(frame):
-    records = frame(*curve("a"), *curve("b"), *curve("a", mode="forward_backward"), *curve("a", out_features=16))
-    found = growth.find(records)
-    assert [(one.axis, one.backends()) for one in found] == [("batch", ["a", "b"]), ("batch", ["a"]), ("batch", ["a"])]
-    assert found[0].fixed == "in1 4, in2 4, out 8, forward, float32, cpu"
-    assert found[0].curve("b") == [(batch, smooth(batch)) for batch in BATCHES]
-    assert found[0].limit() == [(batch, pytest.approx(batch * 1e-7)) for batch in BATCHES]
+def cliffs(frame, *records):
+    (found,) = growth.find(frame(*records))
+    return [(cliff.backend, cliff.point.case, cliff.times) for cliff in growth.cliffs(found)]
 
 
-def test_features_grow_where_both_inputs_have_as_many(frame):
-    def features(one, other):
-        sizes = {"in1_features": one, "in2_features": other, "case": f"3x{one}x{other}x8"}
-        return row("a", 3, 1e-6 * one, **sizes)
-
-    (found,) = growth.find(frame(*(features(size, size) for size in BATCHES), features(128, 64)))
-    assert found.axis == "features"
-    assert [size for size, _ in found.curve("a")] == BATCHES
+def test_what_grows_is_found_with_the_curves_and_the_limit(frame):
+    (found,) = growth.find(frame(*curve("a"), *reversed(curve("b"))))
+    assert (found.axis, found.fixed) == ("batch", "in1 4, in2 4, out 8, forward, float32, cpu")
+    for name in ("a", "b"):
+        assert [(point.size, point.seconds) for point in found.curves[name]] == [(n, smooth(n)) for n in BATCHES]
+    assert found.limit == {batch: pytest.approx(batch * 1e-7) for batch in BATCHES}
 
 
-def test_a_few_sizes_are_no_curve_and_who_was_not_timed_has_none(frame):
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"mode": "forward_backward"}, "forward + backward, float32, cpu"),
+        ({"dtype": "float64"}, "forward, float64, cpu"),
+        ({"precision": "tf32"}, "forward, float32, tf32, cpu"),
+        ({"bias": False}, "forward, float32, no bias, cpu"),
+        ({"device": "cuda"}, "forward, float32, cuda"),
+        ({"cache": "cold"}, "forward, float32, cpu, cold cache"),
+        ({"out_features": 16}, "forward, float32, cpu"),
+    ],
+)
+def test_rows_that_differ_in_anything_else_are_another_growth_that_says_so(frame, changes, words):
+    _, other = growth.find(frame(*curve("a"), *curve("a", **changes)))
+    assert other.fixed == f"in1 4, in2 4, out {changes.get('out_features', 8)}, {words}"
+    assert len(other.curves["a"]) == len(BATCHES)
+
+
+@pytest.mark.parametrize(
+    ("axis", "columns"),
+    [
+        ("features", ("in1_features", "in2_features")),
+        ("in1", ("in1_features",)),
+        ("in2", ("in2_features",)),
+        ("out", ("out_features",)),
+    ],
+)
+def test_any_size_can_grow_and_both_features_together(frame, axis, columns):
+    records = [row("a", 3, 1e-6 * size, **dict.fromkeys(columns, size)) for size in (16, 32, 64, 128, 256)]
+    (found,) = growth.find(frame(*records))
+    assert found.axis == axis
+    assert [point.size for point in found.curves["a"]] == [16, 32, 64, 128, 256]
+
+
+def test_a_few_sizes_are_no_growth_and_who_was_not_timed_or_not_ranked_is_not_in_it(frame):
     failed = {"status": Status.FAILED, "median_seconds": None, "rank": None, "reason": "why"}
-    records = frame(*curve("a")[: growth.FEWEST_SIZES - 1], row("a", 64, None, **failed), row("a", 0, 1e-6))
-    assert growth.find(records) == []
+    few = curve("a")[: growth.FEWEST_SIZES - 1]
+    assert growth.find(frame(*few, row("a", 64, None, **failed), row("a", 128, 1e-9, rank=None))) == []
 
 
-def test_a_knee_is_no_cliff_and_a_time_far_above_its_neighbours_is_one(frame):
-    slow = [row("b", batch, smooth(batch) * (1.7 if batch == 16 else 1.2 if batch == 4 else 1)) for batch in BATCHES]
-    (found,) = growth.find(frame(*curve("a"), *slow))
-    (cliff,) = growth.cliffs(found)
-    assert (cliff.backend, cliff.case) == ("b", "16x4x4x8")
-    assert 1.5 < cliff.times < 1.7
+def test_a_knee_is_no_cliff(frame):
+    assert cliffs(frame, *curve("a", lambda batch: 1.2 if batch == 4 else 1)) == []
+
+
+def test_a_single_slow_size_is_a_cliff(frame):
+    ((backend, case, times),) = cliffs(frame, *curve("a"), *curve("b", lambda batch: 1.7 if batch == 16 else 1))
+    assert (backend, case) == ("b", "16x4x4x8")
+    assert 1.5 < times < 1.7
+
+
+def test_a_jump_that_lasts_is_one_cliff_at_its_edge(frame):
+    ((_, case, times),) = cliffs(frame, *curve("a", lambda batch: 1.6 if batch >= 64 else 1))
+    assert (case, times) == ("64x4x4x8", pytest.approx(1.6))
+
+
+def test_the_last_size_can_be_a_cliff(frame):
+    ((_, case, _),) = cliffs(frame, *curve("a", lambda batch: 1.6 if batch == 256 else 1))
+    assert case == "256x4x4x8"
+
+
+def test_after_a_size_that_is_fast_the_usual_is_no_cliff(frame):
+    assert cliffs(frame, *curve("a", lambda batch: 0.6 if batch == 16 else 1)) == []
 
 
 def test_where_a_size_is_missing_the_trend_is_that_of_the_sizes_there_are(frame):
-    line = [row("a", batch, batch * 1e-6) for batch in (1, 2, 4, 64, 128)]
-    (found,) = growth.find(frame(*line))
-    assert growth.cliffs(found) == []
+    assert cliffs(frame, *(row("a", batch, batch * 1e-6) for batch in (1, 2, 4, 64, 128))) == []
 
 
-def test_the_report_names_each_cliff_and_says_where_there_is_none(frame):
-    slow = [row("b", batch, smooth(batch) * (2 if batch == 32 else 1)) for batch in BATCHES]
+def test_it_is_told_in_words_with_each_cliff_and_how_many_backends_were_looked_at(frame):
+    slow = curve("b", lambda batch: 2 if batch == 32 else 1)
+    twice = curve("a", lambda batch: 2 if batch in (8, 256) else 1, mode="forward_backward")
     console = Console(file=io.StringIO(), width=200, color_system=None)
-    console.print(report.growth(growth.find(frame(*curve("a"), *slow, *curve("a", mode="forward_backward")))))
-    lines = console.file.getvalue().splitlines()
-    assert lines[1:] == [
-        "  batch grows; in1 4, in2 4, out 8, forward, float32, cpu: a cliff among 2 backends",
-        "    b at 32x4x4x8: 2.0x what was to be expected",
-        "  batch grows; in1 4, in2 4, out 8, forward + backward, float32, cpu: no cliff among 1 backend",
+    console.print(growth.told(growth.find(frame(*curve("a"), *slow, *curve("c")[:2], *twice, *curve("a", bias=False)))))
+    assert console.file.getvalue().splitlines()[1:] == [
+        "  over batch; in1 4, in2 4, out 8, forward, float32, cpu; backends 2: 1 cliff",
+        "    b at 32x4x4x8: 2.0x",
+        "  over batch; in1 4, in2 4, out 8, forward + backward, float32, cpu; backends 1: 2 cliffs",
+        "    a at 8x4x4x8: 1.6x",
+        "    a at 256x4x4x8: 2.0x",
+        "  over batch; in1 4, in2 4, out 8, forward, float32, no bias, cpu; backends 1: no cliff",
     ]
 
 
-def test_a_figure_has_each_backend_the_limit_and_a_ring_around_each_cliff_and_is_the_same_each_time(frame, tmp_path):
-    slow = [row("b", batch, smooth(batch) * (2 if batch == 32 else 1)) for batch in BATCHES]
-    found = growth.find(frame(*curve("a"), *slow))
-    paths = [tmp_path / name for name in ("one.svg", "other.svg")]
-    for path in paths:
-        growth.draw(found, path)
-    drawn = paths[0].read_text()
-    assert drawn == paths[1].read_text()
-    for text in ("a", "b", "limit of the machine", "cliff", "batch", "seconds of a call", found[0].fixed):
+def test_a_figure_has_each_backend_the_limit_and_each_cliff_and_is_the_same_each_time(frame, tmp_path):
+    pytest.importorskip("matplotlib", reason="draws with Matplotlib, which is not installed")
+    slow = curve("b", lambda batch: 2 if batch == 32 else 1)
+    found = growth.find(frame(*curve("a"), *slow, *(one for out in (1, 2, 3) for one in curve("a", out_features=out))))
+    assert len(found) == 4  # two of six panels stay empty
+    for suffix in growth.FORMATS:
+        paths = [tmp_path / f"{name}{suffix}" for name in ("one", "other")]
+        for path in paths:
+            growth.draw(found, path)
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+    drawn = (tmp_path / "one.svg").read_text()
+    for text in ("a", "b", "machine's limit", "cliff", "batch", "seconds of a call", found[0].fixed):
         assert f">{text}</text>" in drawn
-    growth.draw(found, tmp_path / "one.png")
+    assert drawn.count(">batch</text>") == 4
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_without_cliffs_and_without_a_limit_neither_is_drawn(frame, tmp_path):
+    pytest.importorskip("matplotlib", reason="draws with Matplotlib, which is not installed")
     growth.draw(growth.find(frame(*curve("a", limit_seconds=None))), tmp_path / "one.svg")
     drawn = (tmp_path / "one.svg").read_text()
-    assert "limit of the machine" not in drawn
+    assert "limit" not in drawn
     assert "cliff" not in drawn
 
 
 def test_what_cannot_be_drawn_is_refused_with_what_to_do(frame, tmp_path, monkeypatch):
     found = growth.find(frame(*curve("a")))
-    with pytest.raises(growth.GrowthError, match="differ in one size alone, as in the suites batch-sweep"):
+    with pytest.raises(growth.GrowthError, match="as in the suites batch-sweep and feature-sweep"):
         growth.draw([], tmp_path / "one.svg")
     with pytest.raises(growth.GrowthError, match=r"one.gif cannot be drawn: expected a name that ends in .svg, .png"):
         growth.draw(found, tmp_path / "one.gif")
-    with pytest.raises(growth.GrowthError, match="No such file"):
-        growth.draw(found, tmp_path / "nowhere" / "one.svg")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(growth.GrowthError, match="pip install matplotlib"):
         growth.draw(found, tmp_path / "one.svg")
+
+
+def test_a_place_that_cannot_be_written_is_refused(frame, tmp_path):
+    pytest.importorskip("matplotlib", reason="draws with Matplotlib, which is not installed")
+    with pytest.raises(growth.GrowthError, match="No such file"):
+        growth.draw(growth.find(frame(*curve("a"))), tmp_path / "nowhere" / "one.svg")
