@@ -122,7 +122,7 @@ class Panel:
         """Prepare every entrant, then ask all the gate asks; all of them run before the right answer exists."""
         for entrant in self._going():
             entrant.phase = "prepare"
-            self._sitting.observer.stage(f"prepare {entrant.name}")
+            self._sitting.observer.stage(f"prepare {entrant.name}, and compile what no cache has")
             with entrant.gating(self._sitting.now):
                 said = self._examination.prepare(entrant, cost.INPUT_SETS)
             if said is None:

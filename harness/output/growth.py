@@ -196,13 +196,14 @@ def draw(growths: Sequence[Growth], path: Path) -> None:
     columns = min(3, len(growths))
     lines = math.ceil(len(growths) / columns)
     names = dict.fromkeys(name for growth in growths for name in growth.curves)
-    colours = {name: matplotlib.colormaps["tab20"](place % 20) for place, name in enumerate(names)}
+    tints = matplotlib.colormaps["tab10"]
+    looks = {name: {"color": tints(n % 10), "linestyle": ("-", ":")[n // 10 % 2]} for n, name in enumerate(names)}
     # Text as text, and the same bytes for the same rows.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "bilinear-bench"}):
         figure = Figure(figsize=(5 * columns + 2, 4.2 * lines), layout="constrained")
         panels = figure.subplots(lines, columns, squeeze=False).flatten()
         for panel, growth in zip(panels, growths, strict=False):
-            _fill(panel, growth, colours)
+            _fill(panel, growth, looks)
         for panel in panels[len(growths) :]:
             panel.set_axis_off()
         shown: dict[str, Any] = {}
@@ -215,11 +216,11 @@ def draw(growths: Sequence[Growth], path: Path) -> None:
             raise GrowthError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _fill(panel: Axes, growth: Growth, colours: dict[str, Any]) -> None:
+def _fill(panel: Axes, growth: Growth, looks: dict[str, dict[str, Any]]) -> None:
     """Draw one growth; a cliff has a ring around it."""
     for name, points in growth.curves.items():
         places = [point.size for point in points], [point.seconds for point in points]
-        panel.plot(*places, marker=".", linewidth=1.2, label=name, color=colours[name])
+        panel.plot(*places, marker=".", label=name, **looks[name])
     if growth.limit:
         panel.plot([*growth.limit], [*growth.limit.values()], color="black", linestyle="--", label="machine's limit")
     for cliff in cliffs(growth):
