@@ -16,6 +16,9 @@ import psutil
 import pytest
 from command_line import BRIEF, ROOT, command, cpus_for, environment
 
+from harness.output import store
+from harness.record import Record, Status
+
 TINY = ("--case", "6x5x4x3", "--threads", "1")
 #: Frameworks that are not there, as seen by a worker: an import that raises.
 NO_JAX = "raise ModuleNotFoundError(\"No module named 'jax'\", name='jax')"
@@ -177,15 +180,22 @@ def test_report_prints_the_tables_again_and_latest_is_the_newest_run(bilinear_be
     assert len(list((tmp_path / "results").glob("2*/records.csv"))) == 1
 
 
-def test_a_run_in_which_a_size_grows_says_how_and_report_draws_it(bilinear_bench):
-    cases = [option for batch in (1, 2, 4, 8, 16) for option in ("--case", f"{batch}x3x3x2")]
-    options = (*BRIEF, "--mode", "forward", "--backend", "planted-honest", "--budget", "0.1", "--out", "run")
-    measured = bilinear_bench("run", *cases, *options)
-    assert measured.returncode == 0, measured.stdout + measured.stderr
-    assert "batch grows; in1 3, in2 3, out 2, forward, float32, cpu: " in measured.stdout
+def test_report_says_how_times_grow_in_a_run_and_draws_it(bilinear_bench, tmp_path):
+    fixed = {"run_id": "20260102T030405Z-00ff", "suite": "command-line", "device": "cpu", "mode": "forward", "seed": 0}
+    layer = {"in1_features": 3, "in2_features": 3, "out_features": 2, "dtype": "float32", "precision": "ieee"}
+    times = {"median_seconds": 1e-5, "baseline_median_seconds": 1e-5, "speedup": 1.0, "rank": 1}
+    with store.Store.create(tmp_path / "run", {}) as opened:
+        for batch in (1, 2, 4, 8, 16):
+            case = {"case": f"{batch}x3x3x2", "batch": batch, "bias": True, "cache": "hot", "gflop": batch * 3.6e-8}
+            opened.add_record(Record(backend="numpy-loop", status=Status.TIMED, **fixed, **layer, **case, **times))
+    told = bilinear_bench("report", "run")
+    assert told.returncode == 0, told.stderr
+    growth = "  over batch; in1 3, in2 3, out 2, forward, float32, cpu; backends 1: no cliff"
+    assert told.stdout.splitlines()[-1].rstrip() == growth
     drawn = bilinear_bench("report", "run", "--plot", "growth.svg")
     assert drawn.returncode == 0, drawn.stderr
-    assert drawn.stdout.splitlines()[-1] == "Figure: growth.svg"
+    assert [line.rstrip() for line in drawn.stdout.splitlines()[-2:]] == [growth, "Figure: growth.svg"]
+    assert (tmp_path / "growth.svg").read_text().startswith("<?xml")
     refused = bilinear_bench("report", "run", "--plot", "growth.gif")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.startswith("error: growth.gif cannot be drawn")

@@ -140,21 +140,26 @@ def test_it_is_told_in_words_with_each_cliff_and_how_many_backends_were_looked_a
     ]
 
 
-def test_a_figure_has_each_backend_the_limit_and_each_cliff_and_is_the_same_each_time(frame, tmp_path):
+def test_a_figure_has_each_backend_the_limit_and_each_cliff(frame, tmp_path):
     pytest.importorskip("matplotlib", reason="draws with Matplotlib, which is not installed")
     slow = curve("b", lambda batch: 2 if batch == 32 else 1)
     found = growth.find(frame(*curve("a"), *slow, *(one for out in (1, 2, 3) for one in curve("a", out_features=out))))
     assert len(found) == 4  # two of six panels stay empty
-    for suffix in growth.FORMATS:
-        paths = [tmp_path / f"{name}{suffix}" for name in ("one", "other")]
-        for path in paths:
-            growth.draw(found, path)
-        assert paths[0].read_bytes() == paths[1].read_bytes()
+    growth.draw(found, tmp_path / "one.svg")
     drawn = (tmp_path / "one.svg").read_text()
     for text in ("a", "b", "machine's limit", "cliff", "batch", "seconds of a call", found[0].fixed):
         assert f">{text}</text>" in drawn
     assert drawn.count(">batch</text>") == 4
-    assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("suffix", growth.FORMATS)
+def test_a_figure_is_the_same_each_time(suffix, frame, tmp_path):
+    pytest.importorskip("matplotlib", reason="draws with Matplotlib, which is not installed")
+    found = growth.find(frame(*curve("a", lambda batch: 2 if batch == 32 else 1)))
+    paths = [tmp_path / f"{name}{suffix}" for name in ("one", "other")]
+    for path in paths:
+        growth.draw(found, path)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
 def test_without_cliffs_and_without_a_limit_neither_is_drawn(frame, tmp_path):
