@@ -25,8 +25,8 @@ RUNS = {
     "float64": ("--case", "16x12x10x6:float64", "--budget", "1", "--threads", str(CPUS)),
     "frameworks": ("--case", "64x40x24x16", "--budget", "1", "--threads", "1"),
 }
-#: Left to `make slow`: importing frameworks for every mutant, waiting for what happens late, and a third of the others.
-SLOW_PARTS = ("late", "frameworks", "numpy/2")
+#: Left to `make slow`: importing frameworks for each mutant, waiting for what happens late, two thirds of the others.
+SLOW_PARTS = ("late", "frameworks", "numpy/1", "numpy/2")
 #: The longest run is made in so many parts.
 NUMPY_PARTS = 3
 MODES = ("forward", "forward_backward")
