@@ -69,8 +69,7 @@ PARALLEL_FLOP: Final = 1e6
 WAY_BYTES: Final = 4096
 SHARED_WAYS: Final = 4
 LINE_BYTES: Final = 64
-#: About so many are asked for at a time, or one tile's share: a core waits for some twenty at once, and stands still
-#: with more.
+#: About so many are asked for at a time, or one tile's share: a core has room for some twenty that are on their way.
 LINES_AT_ONCE: Final = 8
 #: A weight of more bytes does not stay in any cache that a thread has for itself.
 LARGE_BYTES: Final = 2**20

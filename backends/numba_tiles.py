@@ -627,7 +627,7 @@ def spread(_: Any, array: Any, offset: Any, value: Any) -> Any:
 def copy(_: Any, target: Any, source: Any, size: Any) -> Any:
     """``copy(target, source, size)``: so many bytes from one address to another.
 
-    Numba's assignment of a slice to a slice took 0.16 microseconds for 200 numbers that lay in a cache.
+    With Numba's assignment of a slice to a slice a row of 256 numbers took a tenth of a microsecond more.
     """
 
     def generate(context: Any, builder: Any, _: Any, given: Any) -> Any:

@@ -1,14 +1,22 @@
-"""Fixtures for the tests that start processes."""
+"""Fixtures for the tests that start processes, or read what a run has left."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from command_line import PLANTED, command, cpus_for, environment
+
+from harness.output import store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.record import Record
 
 #: The outside package has tests of its own; `test_third_party.py` runs them where the package is installed.
 collect_ignore = ["third_party"]
@@ -42,6 +50,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return shared if colon else nodeid
 
     return Sharing(config, log)
+
+
+@pytest.fixture
+def frame(tmp_path: Path) -> Callable[..., pd.DataFrame]:
+    """Write rows into the files of a run, and read them as a report does."""
+
+    def frame(*records: Record) -> pd.DataFrame:
+        with store.Store.create(tmp_path / "run", {}) as opened:
+            for record in records:
+                opened.add_record(record)
+        return store.read(tmp_path / "run" / store.RECORDS)
+
+    return frame
 
 
 @pytest.fixture

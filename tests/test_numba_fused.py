@@ -181,8 +181,7 @@ def test_no_memory_is_read_that_is_not_given(cpu, dtypes):
 
 def test_what_is_compiled_is_kept_under_a_name_that_changes_with_the_code_it_takes_in():
     stamp = hashlib.sha256(Path(numba_fused.numba_tiles.__file__).read_bytes()).hexdigest()[:8]
-    found = [one for one in vars(numba_fused).values() if isinstance(one, numba.core.dispatcher.Dispatcher)]
-    found += [one for pair in vars(numba_fused).values() if isinstance(pair, tuple) for one in pair]
+    found = [one for value in vars(numba_fused).values() for one in (value if isinstance(value, tuple) else (value,))]
     compiled = [one for one in found if isinstance(one, numba.core.dispatcher.Dispatcher)]
     assert len(compiled) > 15
     for one in compiled:

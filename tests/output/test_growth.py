@@ -6,7 +6,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from harness.output import growth, store
+from harness.output import growth
 from harness.record import Record, Status
 
 BATCHES = [2**power for power in range(9)]
@@ -22,17 +22,6 @@ def row(backend, batch, seconds, **changes):
     if values["status"] is Status.TIMED:
         values |= {"baseline_median_seconds": values["median_seconds"], "speedup": 1.0}
     return Record(backend=backend, **values)
-
-
-@pytest.fixture
-def frame(tmp_path):
-    def frame(*records):
-        with store.Store.create(tmp_path / "run", {}) as opened:
-            for record in records:
-                opened.add_record(record)
-        return store.read(tmp_path / "run" / store.RECORDS)
-
-    return frame
 
 
 def smooth(batch):
@@ -127,9 +116,10 @@ def test_where_a_size_is_missing_the_trend_is_that_of_the_sizes_there_are(frame)
 
 def test_it_is_told_in_words_with_each_cliff_and_how_many_backends_were_looked_at(frame):
     slow = curve("b", lambda batch: 2 if batch == 32 else 1)
+    short = curve("c", lambda batch: 4 if batch == 2 else 1)[:2]  # a jump, but too few points to tell
     twice = curve("a", lambda batch: 2 if batch in (8, 256) else 1, mode="forward_backward")
     console = Console(file=io.StringIO(), width=200, color_system=None)
-    console.print(growth.told(growth.find(frame(*curve("a"), *slow, *curve("c")[:2], *twice, *curve("a", bias=False)))))
+    console.print(growth.told(growth.find(frame(*curve("a"), *slow, *short, *twice, *curve("a", bias=False)))))
     assert console.file.getvalue().splitlines()[1:] == [
         "  over batch; in1 4, in2 4, out 8, forward, float32, cpu; backends 2: 1 cliff",
         "    b at 32x4x4x8: 2.0x",

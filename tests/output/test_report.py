@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from rich.console import Console, Group
 
-from harness.output import report, store
+from harness.output import report
 from harness.record import BAD, Record, Status
 
 KEY = {
@@ -23,17 +23,6 @@ def timed(backend, median, rank, **changes):
 
 def untimed(backend, status, reason, **changes):
     return Record(**KEY | {"backend": backend, "status": status, "reason": reason} | changes)
-
-
-@pytest.fixture
-def frame(tmp_path):
-    def frame(*records):
-        with store.Store.create(tmp_path / "run", {}) as opened:
-            for record in records:
-                opened.add_record(record)
-        return store.read(tmp_path / "run" / store.RECORDS)
-
-    return frame
 
 
 def shown(renderable):
