@@ -48,8 +48,19 @@ from harness.case import Case
 
 Array = npt.NDArray[np.floating]
 
-#: Inputs of a block of strips: with a page's column they stay in the second-level cache.
-BLOCK_BYTES: Final = 384 * 2**10
+
+def _second_level_bytes() -> int:
+    """What a core's second-level cache holds, where Linux says so; else what the smallest of today hold."""
+    try:
+        size = Path("/sys/devices/system/cpu/cpu0/cache/index2/size").read_text()
+        return int(size.strip().removesuffix("K")) * 2**10
+    except (OSError, ValueError):
+        return 512 * 2**10
+
+
+#: Inputs of a block of strips: with a page's column they stay in the second-level cache. Of 2 MiB twice as much brought
+#: nothing where pages are few.
+BLOCK_BYTES: Final = min(3 * _second_level_bytes() // 4, 768 * 2**10)
 #: Inputs in strips at a time.
 PACKED_BYTES: Final = 16 * 2**20
 #: Results of a block, before they are laid out as the caller has them.
@@ -127,11 +138,11 @@ def plan(case: Case, threads: int) -> Plan:
     divided = few or strips < workers or in1 * in2 * pages * case.itemsize > LARGE_BYTES
     parts = max(1, min(workers, along)) if divided else 1
     # A step's backward has the inputs, their gradients and grad_output in strips; each part of the rows of a page has a
-    # grad_input2 of its own. A row of a page needs them all but of input1 and its gradient, of which it needs a row;
-    # below FEW_PAGES it is not much different.
+    # grad_input2 of its own. A row of every page needs them all, but of input1 and its gradient only a row;
+    # below FEW_PAGES page follows page, and each needs all.
     row_bytes = VECTORS * lanes * case.itemsize
     strip_bytes = row_bytes * (2 * in1 + (1 + parts) * in2 + pages if stepping else in1 + in2)
-    used_bytes = row_bytes * (2 * in2 + pages if stepping else in1 + in2)
+    used_bytes = row_bytes * (2 * in2 + pages) if stepping and pages >= FEW_PAGES else strip_bytes
     # Blocks that are worked on at the same time: where all threads share one, that one.
     beside = math.ceil(workers / parts)
     most = max(1, min(BLOCK_BYTES // used_bytes, PACKED_BYTES // (strip_bytes * beside)))
@@ -229,7 +240,7 @@ class FusedStep:
 
     def forward(self, input1: Array, input2: Array, weight: Array, bias: Array | None) -> Array:
         """Return output (b, o)."""
-        kept = np.empty(self._back.kept, weight.dtype)
+        kept = _aligned(self._back.kept, weight)
         self._saved = input1, input2, weight, kept, bias is not None
         return forward(self._ahead, input1, input2, weight, bias_or_zeros(weight, bias), kept)
 
@@ -328,6 +339,17 @@ def _for_one_and_for_all(loops: Callable[..., None]) -> tuple[Callable[..., None
 
 
 @_compiled
+def _aligned(size: int, like: Array) -> Array:
+    """Room for so many numbers of like's dtype, from the beginning of a line of memory.
+
+    A vector that lies in two lines takes two accesses: with AVX-512, whose vectors are a line long, each one would.
+    """
+    room = np.empty(size + LINE_BYTES // like.itemsize, like.dtype)
+    begin = -at(room, 0) % LINE_BYTES // like.itemsize
+    return room[begin : begin + size]
+
+
+@_compiled
 def _squares(features: int, lanes: int) -> int:
     """How many squares to transpose so many features in, of which the last may overlap; 0 if they do not fill one."""
     return (features + lanes - 1) // lanes if features >= lanes else 0
@@ -354,7 +376,7 @@ def _pack(transpose: int, source: Array, first: int, lanes: int, strips: Array, 
 def _packed(transpose: int, source: Array, first: int, lanes: int, count: int) -> Array:
     """So many strips of source (b, f), the rows from ``first``."""
     size = source.shape[1] * VECTORS * lanes
-    strips = np.empty(count * size, source.dtype)
+    strips = _aligned(count * size, source)
     for strip in range(count):
         _pack(transpose, source, first + strip * VECTORS * lanes, lanes, strips, strip * size)
     return strips
@@ -376,6 +398,20 @@ def _unpack(
         for f in range(0 if squares else features):
             for r in range(min(lanes, batch - row)):
                 target[row + r, left + f] = strips[start + f * apart + r]
+
+
+@_compiled
+def _turn(transpose: int, weight: Array, page: int, left: int, lanes: int, turned: Array) -> None:
+    """Lay a vector's width of columns of a page of weight (o, i, j) into turned (o, j, i)."""
+    in1, in2 = weight.shape[1:]
+    squares = _squares(in1, lanes) if in2 >= lanes else 0
+    j = min(left, in2 - lanes)
+    for square in range(squares):
+        i = min(square * lanes, in1 - lanes)
+        call(transpose, (at(weight, (page * in1 + i) * in2 + j), in2, at(turned, (page * in2 + j) * in1 + i), in1))
+    for i in range(0 if squares else in1):
+        for j in range(left, min(left + lanes, in2)):
+            turned[(page * in2 + j) * in1 + i] = weight[page, i, j]
 
 
 @_compiled
@@ -414,7 +450,7 @@ def _forward_block(
     inner, outer = (strips1, strips2) if over1 else (strips2, strips1)
     tiles = (rows + ROWS - 1) // ROWS
     most = max(1, RESULT_BYTES // ((high - low) * apart * weight.itemsize))
-    results = np.empty(min(most, end - begin) * (high - low) * apart, weight.dtype)
+    results = _aligned(min(most, end - begin) * (high - low) * apart, weight)
     for start in range(begin, end, most):
         pages = min(most, end - start)
         for strip in range(high - low):
@@ -462,8 +498,8 @@ def _forward(
                 transpose, contract, mine1, mine2, 0, here, weight, bias, 0, pages, lanes, output, first, kept
             )
         return
-    strips1 = np.empty(block * blocks * in1 * apart, input1.dtype)
-    strips2 = np.empty(block * blocks * in2 * apart, input1.dtype)
+    strips1 = _aligned(block * blocks * in1 * apart, input1)
+    strips2 = _aligned(block * blocks * in2 * apart, input1)
     for begin in range(0, strips, block * blocks):
         here = min(block * blocks, strips - begin)
         for strip in numba.prange(here):
@@ -543,7 +579,7 @@ def _backward_block(
     gap = in2 + lanes if panelled else in1 * in2
     # Lines of memory of a row to ask for ahead of time; none where the weight stays in a cache anyway.
     ahead = (in2 * weight.itemsize + LINE_BYTES - 1) // LINE_BYTES if weight.size * weight.itemsize > LARGE_BYTES else 0
-    panel = np.empty(pages * gap if panelled else 1, weight.dtype)
+    panel = _aligned(pages * gap if panelled else 1, weight)
     for i in range(begin, end):
         if panelled:
             for page in range(pages):
@@ -689,10 +725,7 @@ def _backward(
     if len(turned):
         groups = (in2 + lanes - 1) // lanes
         for task in numba.prange(pages * groups):
-            page, left = task // groups, task % groups * lanes
-            for i in range(in1):
-                for j in range(left, min(left + lanes, in2)):
-                    turned[(page * in2 + j) * in1 + i] = weight[page, i, j]
+            _turn(transpose, weight, task // groups, task % groups * lanes, lanes, turned)
     if parts == 1:
         for task in numba.prange(blocks):
             low, high = task * strips // blocks, (task + 1) * strips // blocks
@@ -700,7 +733,8 @@ def _backward(
             mine1 = _packed(transpose, input1, first, lanes, here if needs1 else 0)
             mine2 = _packed(transpose, input2, first, lanes, here if needs2 else 0)
             factors = _packed(transpose, grad_output, first, lanes, here)
-            sum1, sum2 = np.zeros(here * in1 * apart, input1.dtype), np.zeros(here * in2 * apart, input1.dtype)
+            sum1, sum2 = _aligned(here * in1 * apart, input1), _aligned(here * in2 * apart, input1)
+            sum1[:], sum2[:] = 0, 0
             _sum_block(
                 turned, panelled, share, scale, add_scaled, kept, low, pages, mine1, mine2, factors, 0, here, weight, 0,
                 in1, lanes, sum1, sum2,
@@ -711,12 +745,12 @@ def _backward(
                 _unpack(transpose, sum2, strip * in2 * apart, lanes, grad_input2, row, 0, in2)
         return
     room = block * blocks
-    strips1 = np.empty(room * in1 * apart, input1.dtype)
-    strips2 = np.empty(room * in2 * apart, input1.dtype)
-    gradients = np.empty(room * pages * apart, input1.dtype)
-    sums1 = np.empty(room * in1 * apart, input1.dtype)
+    strips1 = _aligned(room * in1 * apart, input1)
+    strips2 = _aligned(room * in2 * apart, input1)
+    gradients = _aligned(room * pages * apart, input1)
+    sums1 = _aligned(room * in1 * apart, input1)
     # Every part of the rows of a page adds to all of grad_input2: each has sums of its own.
-    sums2 = np.empty((parts, room * in2 * apart), input1.dtype)
+    sums2 = _aligned(parts * room * in2 * apart, input1).reshape(parts, room * in2 * apart)
     for begin in range(0, strips, room):
         here = min(room, strips - begin)
         for strip in numba.prange(here):
@@ -816,7 +850,7 @@ def _weight_rows(
         room += apart  # else the rows of a column would share the same few places of a cache
     tiles = (width + ROWS - 1) // ROWS
     short, taller = width // tiles, width % tiles
-    panel = np.empty(min(PANEL_ROWS, rows) * room, input1.dtype)
+    panel = _aligned(min(PANEL_ROWS, rows) * room, input1)
     for first in range(0, rows, PANEL_ROWS):
         count, row = min(PANEL_ROWS, rows - first), chunk + first
         for i in range(0, width, apart):
@@ -851,7 +885,7 @@ def _weight(
     # Columns of input2 side by side: along a column of the array itself lie as many lines of memory as rows, often at
     # distances that put them all into the same few places of a cache.
     most = max(1, COLUMNS_BYTES // (PANEL_ROWS * columns * apart * input2.itemsize)) * PANEL_ROWS
-    strips2 = np.empty(min(batch, most) * columns * apart, input2.dtype)
+    strips2 = _aligned(min(batch, most) * columns * apart, input2)
     one = np.ones(1, input2.dtype)
     for chunk in range(0, batch, most):
         rows = min(most, batch - chunk)
