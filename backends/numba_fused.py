@@ -71,9 +71,15 @@ PANEL_ROWS, PANEL_COLUMNS = 256, 192
 COLUMNS_BYTES: Final = 2 * 2**20
 #: Below so many outputs each input gradient is made on its own.
 FEW_PAGES: Final = 8
+#: Then a weight is copied for more strips than these.
+FEW_STRIPS: Final = 4
+#: Then tiles with a small batch in their rows are worth their calls from so many outputs times lanes.
+FEW_SUMS: Final = 48
 #: With few outputs a step keeps up to so much of what its forward had in tiles; it is one of the input gradients, but
 #: for a factor.
 KEPT_BYTES: Final = 16 * 2**20
+#: Latency of a multiply-add, in cycles, times the units that do them, on CPUs of today: 8 to 10.
+BUSY_ROWS: Final = 8
 #: Below so much work threads cost more than they bring (some microseconds).
 PARALLEL_FLOP: Final = 1e6
 #: Lines of memory so far apart share a place in a first-level cache, which has some 8 of each (x86 and ARM alike).
@@ -133,7 +139,7 @@ def plan(case: Case, threads: int) -> Plan:
     parallel = threads > 1 and 2 * case.batch * in1 * in2 * pages >= PARALLEL_FLOP
     workers = threads if parallel else 1
     along = in1 if stepping else pages
-    few = case.batch <= lanes
+    few = _few(case)
     # A large weight is better read by one thread than by all; with fewer strips than threads there is no other way.
     divided = few or strips < workers or in1 * in2 * pages * case.itemsize > LARGE_BYTES
     parts = max(1, min(workers, along)) if divided else 1
@@ -154,7 +160,8 @@ def plan(case: Case, threads: int) -> Plan:
         blocks = min(blocks, max(1, PACKED_BYTES // (strip_bytes * block * beside)) * beside)
     over1 = bool(_contracts_input1(in1, in2))
     kept = pages * strips * VECTORS * lanes * (in2 if over1 else in1)
-    keeps = stepping and not few and pages < FEW_PAGES and kept * case.itemsize <= KEPT_BYTES
+    strips_only = not few and not _few(case.with_mode("forward"))
+    keeps = stepping and strips_only and pages < FEW_PAGES and kept * case.itemsize <= KEPT_BYTES
     return Plan(
         parallel=parallel,
         few=few,
@@ -163,10 +170,26 @@ def plan(case: Case, threads: int) -> Plan:
         blocks=blocks,
         parts=parts,
         weight_parts=min(math.ceil(workers / max(1, pages)), in1),
-        panelled=stepping and _clashes(case) and not (keeps and over1),
+        panelled=stepping
+        and _clashes(case)
+        and not (pages < FEW_PAGES and (strips <= FEW_STRIPS or (keeps and over1))),
         kept=kept if keeps else 0,
         **{tile.__name__: numba_tiles.compiled(tile, case.dtype).address for tile in _needed(few, stepping, pages)},
     )
+
+
+def _few(case: Case) -> bool:
+    """Whether the batch lies in the tile's rows; else it lies in the lanes, which it then fills at least in part.
+
+    Of a vector that is filled by three quarters the lanes are the better place, if there are rows enough to keep the
+    multiply-add units busy with one vector each.
+    """
+    lanes = VECTOR_BYTES // case.itemsize
+    if case.mode == "forward":
+        return case.batch <= (3 * lanes // 4 if ROWS >= BUSY_ROWS else lanes)
+    if case.out_features < FEW_PAGES:
+        return case.batch <= FEW_ROWS and case.out_features * lanes >= FEW_SUMS
+    return case.batch <= 3 * lanes // 4
 
 
 def _clashes(case: Case) -> bool:
@@ -415,6 +438,12 @@ def _turn(transpose: int, weight: Array, page: int, left: int, lanes: int, turne
 
 
 @_compiled
+def _narrow(batch: int, lanes: int) -> int:
+    """Whether the rows of the last strip fill one vector at most, 0 or 1: the second is then left out."""
+    return int((batch - 1) % (VECTORS * lanes) < lanes)
+
+
+@_compiled
 def _contracts_input1(in1: int, in2: int) -> bool:
     """Whether the tiles of a forward contract over ``i``, and its epilogue over ``j``.
 
@@ -451,6 +480,8 @@ def _forward_block(
     tiles = (rows + ROWS - 1) // ROWS
     most = max(1, RESULT_BYTES // ((high - low) * apart * weight.itemsize))
     results = _aligned(min(most, end - begin) * (high - low) * apart, weight)
+    narrow = _narrow(len(output), lanes) if first + (high - low) * apart >= len(output) else 0
+    whole = high - low - narrow
     for start in range(begin, end, most):
         pages = min(most, end - start)
         for strip in range(high - low):
@@ -461,11 +492,16 @@ def _forward_block(
                 top, bottom = tile * rows // tiles, (tile + 1) * rows // tiles
                 corner = (start + page) * in1 * in2 + top * along_r
                 above = ((start + page) * ((len(output) + apart - 1) // apart) + first // apart) * rows + top
-                call(contract, (
-                    bottom - top, at(weight, corner), along_c, along_r, at(inner, low * count * apart), apart, count,
-                    high - low, count * apart, at(outer, (low * rows + top) * apart), rows * apart,
-                    at(results, page * apart), pages * apart, at(kept, above * apart) if len(kept) else 0, rows * apart,
-                ))  # fmt: skip
+                for skip, times, vectors in ((0, whole, VECTORS), (whole, narrow, 1)):
+                    if times == 0:
+                        continue
+                    strip = low + skip
+                    keep = at(kept, (above + skip * rows) * apart) if len(kept) else 0
+                    call(contract, (
+                        bottom - top, at(weight, corner), along_c, along_r, at(inner, strip * count * apart), apart,
+                        count, times, vectors, count * apart, at(outer, (strip * rows + top) * apart), rows * apart,
+                        at(results, (skip * pages + page) * apart), pages * apart, keep, rows * apart,
+                    ))  # fmt: skip
         for strip in range(high - low):
             _unpack(transpose, results, strip * pages * apart, lanes, output, first + strip * apart, start, pages)
 
@@ -562,6 +598,7 @@ def _backward_block(
     gradients: Array,
     low: int,
     high: int,
+    whole: int,
     weight: Array,
     begin: int,
     end: int,
@@ -569,7 +606,10 @@ def _backward_block(
     sums1: Array,
     sums2: Array,
 ) -> None:
-    """Input gradients of strips ``low`` to ``high`` from rows ``begin`` to ``end`` of every page, added to the sums."""
+    """Input gradients of strips ``low`` to ``high`` from rows ``begin`` to ``end`` of every page, added to the sums.
+
+    Strips from number ``whole`` on have one vector.
+    """
     pages, in1, in2 = weight.shape
     apart = VECTORS * lanes
     tiles = (in2 + ROWS - 1) // ROWS
@@ -592,6 +632,7 @@ def _backward_block(
         asked = at(weight, (i + 1) * in2)
         for strip in range(low, high):
             mine1 = (strip * in1 + i) * apart
+            vectors = VECTORS if strip < whole else 1
             tile = 0
             while tile < tiles:
                 # Tiles of one height at a time, the taller ones first.
@@ -607,7 +648,7 @@ def _backward_block(
                 mine2 = (strip * in2 + left) * apart
                 call(share, (
                     rows, source + left * weight.itemsize, gap, 1, at(gradients, strip * pages * apart), apart, pages,
-                    times, at(strips2, mine2), at(sums1, mine1), at(strips1, mine1), at(sums2, mine2),
+                    times, vectors, at(strips2, mine2), at(sums1, mine1), at(strips1, mine1), at(sums2, mine2),
                 ))  # fmt: skip
                 tile += times
 
@@ -624,6 +665,7 @@ def _backward_block_of_few_pages(
     gradients: Array,
     low: int,
     high: int,
+    whole: int,
     weight: Array,
     begin: int,
     end: int,
@@ -639,41 +681,45 @@ def _backward_block_of_few_pages(
     apart = VECTORS * lanes
     along_c, along_r = (1, in1) if len(turned) else (in2, 1)
     over1 = _contracts_input1(in1, in2)
-    for page in range(pages):
-        start = page * in1 * in2
-        if not len(kept) or over1:
-            for tile in range((end - begin + ROWS - 1) // ROWS):
-                top = begin + tile * ROWS
-                count = min(ROWS, end - top)
-                call(scale, (
-                    count, at(weight, start + top * in2), 1, in2, at(strips2, low * in2 * apart), apart, in2,
-                    high - low, in2 * apart, at(gradients, (low * pages + page) * apart), pages * apart,
-                    at(sums1, (low * in1 + top) * apart), in1 * apart,
-                ))  # fmt: skip
-        if not len(kept) or not over1:
-            for tile in range((in2 + ROWS - 1) // ROWS):
-                left = tile * ROWS
-                count = min(ROWS, in2 - left)
-                source = (
-                    at(turned, (page * in2 + left) * in1 + begin)
-                    if len(turned)
-                    else at(weight, start + begin * in2 + left)
-                )
-                call(scale, (
-                    count, source, along_c, along_r, at(strips1, (low * in1 + begin) * apart), apart, end - begin,
-                    high - low, in1 * apart, at(gradients, (low * pages + page) * apart), pages * apart,
-                    at(sums2, (low * in2 + left) * apart), in2 * apart,
-                ))  # fmt: skip
+    for strip, last, vectors in ((low, min(high, whole), VECTORS), (max(low, whole), high, 1)):
+        times = last - strip
+        for page in range(pages if times > 0 else 0):
+            start = page * in1 * in2
+            factors = at(gradients, (strip * pages + page) * apart)
+            if not len(kept) or over1:
+                for tile in range((end - begin + ROWS - 1) // ROWS):
+                    top = begin + tile * ROWS
+                    count = min(ROWS, end - top)
+                    call(scale, (
+                        count, at(weight, start + top * in2), 1, in2, at(strips2, strip * in2 * apart), apart, in2,
+                        times, vectors, in2 * apart, factors, pages * apart, at(sums1, (strip * in1 + top) * apart),
+                        in1 * apart,
+                    ))  # fmt: skip
+            if not len(kept) or not over1:
+                for tile in range((in2 + ROWS - 1) // ROWS):
+                    left = tile * ROWS
+                    count = min(ROWS, in2 - left)
+                    source = (
+                        at(turned, (page * in2 + left) * in1 + begin)
+                        if len(turned)
+                        else at(weight, start + begin * in2 + left)
+                    )
+                    call(scale, (
+                        count, source, along_c, along_r, at(strips1, (strip * in1 + begin) * apart), apart, end - begin,
+                        times, vectors, in1 * apart, factors, pages * apart, at(sums2, (strip * in2 + left) * apart),
+                        in2 * apart,
+                    ))  # fmt: skip
     if len(kept):
         # The other one is what the forward has kept, times grad_output; of grad_input2 all of it is the first part's.
         rows, top, bottom, sums = (in2, 0, in2 if begin == 0 else 0, sums2) if over1 else (in1, begin, end, sums1)
         strips = len(kept) // (pages * rows * apart)
         for strip in range(low, high):
+            vectors = VECTORS if strip < whole else 1
             for page in range(pages):
                 above = (page * strips + first + strip) * rows
                 call(add_scaled, (
-                    bottom - top, at(kept, (above + top) * apart), at(gradients, (strip * pages + page) * apart),
-                    at(sums, (strip * rows + top) * apart),
+                    bottom - top, vectors, at(kept, (above + top) * apart),
+                    at(gradients, (strip * pages + page) * apart), at(sums, (strip * rows + top) * apart),
                 ))  # fmt: skip
 
 
@@ -718,6 +764,7 @@ def _backward(
     pages, in1, in2 = weight.shape
     apart = VECTORS * lanes
     strips = (input1.shape[0] + apart - 1) // apart
+    whole = strips - _narrow(input1.shape[0], lanes)
     # What was kept is made of one of the inputs, which is not needed again.
     needs1 = not len(kept) or not _contracts_input1(in1, in2)
     needs2 = not len(kept) or _contracts_input1(in1, in2)
@@ -736,8 +783,8 @@ def _backward(
             sum1, sum2 = _aligned(here * in1 * apart, input1), _aligned(here * in2 * apart, input1)
             sum1[:], sum2[:] = 0, 0
             _sum_block(
-                turned, panelled, share, scale, add_scaled, kept, low, pages, mine1, mine2, factors, 0, here, weight, 0,
-                in1, lanes, sum1, sum2,
+                turned, panelled, share, scale, add_scaled, kept, low, pages, mine1, mine2, factors, 0, here,
+                whole - low, weight, 0, in1, lanes, sum1, sum2,
             )  # fmt: skip
             for strip in range(here):
                 row = first + strip * apart
@@ -770,7 +817,7 @@ def _backward(
             top, bottom = part * in1 // parts, (part + 1) * in1 // parts
             _sum_block(
                 turned, panelled, share, scale, add_scaled, kept, begin, pages, strips1, strips2, gradients, low, high,
-                weight, top, bottom, lanes, sums1, sums2[part],
+                whole - begin, weight, top, bottom, lanes, sums1, sums2[part],
             )  # fmt: skip
         for strip in numba.prange(here):
             mine = sums2[0, strip * in2 * apart : (strip + 1) * in2 * apart]

@@ -229,6 +229,14 @@ class _Given:
 
         self.emit.for_rows(self.rows, ROWS, loop)
 
+    def for_strips(self, times: Any, vectors: Any, emit: Callable[[int, Any, int], None]) -> None:
+        """As ``for_tiles`` for tiles of all vectors and for those of one; ``emit`` gets how many, too."""
+        whole = self.emit.builder.icmp_signed("==", vectors, _INT(VECTORS))
+        with self.emit.builder.if_else(whole) as branches:
+            for branch, width in zip(branches, (VECTORS, 1), strict=True):
+                with branch:
+                    self.for_tiles(times, functools.partial(emit, width=width))
+
     def for_widths(self, valid: Any, use: Callable[[tuple[Any, ...]], None]) -> None:
         """Emit code for whole vectors, for a last one that is not whole, and for a single one; one is run.
 
@@ -258,19 +266,19 @@ _AT: Final = types.intp
 @intrinsic
 def _contract(
     _: Any, rows: Any, a: Any, a_c: Any, a_r: Any, b: Any, b_c: Any, count: Any,
-    times: Any, b_t: Any, e: Any, e_t: Any, out: Any, out_t: Any, kept: Any, kept_t: Any,
+    times: Any, vectors: Any, b_t: Any, e: Any, e_t: Any, out: Any, out_t: Any, kept: Any, kept_t: Any,
 ) -> Any:  # fmt: skip
     def generate(*arguments: Any) -> Any:
         given = _Given(*arguments)
         emit, builder = given.emit, given.emit.builder
-        times, b_apart, start_e, e_apart, start_out, out_apart, start_kept, kept_apart = given.more
+        times, vectors, b_apart, start_e, e_apart, start_out, out_apart, start_kept, kept_apart = given.more
         keeping = builder.icmp_unsigned("!=", builder.ptrtoint(start_kept, _INT), _INT(0))
 
-        def epilogue(number: int, turn: Any) -> None:
-            tile = given.tile(number, (None,) * VECTORS, b_away=builder.mul(turn, b_apart))
+        def epilogue(number: int, turn: Any, width: int) -> None:
+            tile = given.tile(number, (None,) * width, b_away=builder.mul(turn, b_apart))
             factors = emit.ahead(start_e, builder.mul(turn, e_apart))
             into = emit.ahead(start_out, builder.mul(turn, out_apart))
-            for v in range(VECTORS):
+            for v in range(width):
                 place = emit.ahead(into, v * emit.lanes)
                 total = emit.load(place)
                 for r in range(number):
@@ -279,30 +287,30 @@ def _contract(
                 emit.store(total, place)
             with builder.if_then(keeping):
                 keep = emit.ahead(start_kept, builder.mul(turn, kept_apart))
-                for r, v in itertools.product(range(number), range(VECTORS)):
+                for r, v in itertools.product(range(number), range(width)):
                     emit.store(tile[r][v], emit.ahead(keep, (r * VECTORS + v) * emit.lanes))
 
-        given.for_tiles(times, epilogue)
+        given.for_strips(times, vectors, epilogue)
         return _void(arguments[0])
 
-    return types.void(_AT, a, _AT, _AT, b, _AT, _AT, _AT, _AT, e, _AT, out, _AT, kept, _AT), generate
+    return types.void(_AT, a, _AT, _AT, b, _AT, _AT, _AT, _AT, _AT, e, _AT, out, _AT, kept, _AT), generate
 
 
 @intrinsic
 def _share(
     _: Any, rows: Any, a: Any, a_c: Any, a_r: Any, b: Any, b_c: Any, count: Any,
-    times: Any, e: Any, one: Any, factor: Any, other: Any,
+    times: Any, vectors: Any, e: Any, one: Any, factor: Any, other: Any,
 ) -> Any:  # fmt: skip
     def generate(*arguments: Any) -> Any:
         given = _Given(*arguments)
         emit, builder = given.emit, given.emit.builder
-        times, start_e, summed, scales, scaled = given.more
+        times, vectors, start_e, summed, scales, scaled = given.more
 
-        def epilogue(number: int, turn: Any) -> None:
+        def epilogue(number: int, turn: Any, width: int) -> None:
             above = builder.mul(turn, _INT(number))
-            tile = given.tile(number, (None,) * VECTORS, a_away=builder.mul(above, given.a_r))
+            tile = given.tile(number, (None,) * width, a_away=builder.mul(above, given.a_r))
             beside = builder.mul(above, _INT(VECTORS * emit.lanes))
-            for v in range(VECTORS):
+            for v in range(width):
                 place, by = emit.ahead(summed, v * emit.lanes), emit.load(emit.ahead(scales, v * emit.lanes))
                 total = emit.load(place)
                 for r in range(number):
@@ -312,36 +320,36 @@ def _share(
                     emit.store(emit.multiply_add(tile[r][v], by, emit.load(row)), row)
                 emit.store(total, place)
 
-        given.for_tiles(times, epilogue)
+        given.for_strips(times, vectors, epilogue)
         return _void(arguments[0])
 
-    return types.void(_AT, a, _AT, _AT, b, _AT, _AT, _AT, e, one, factor, other), generate
+    return types.void(_AT, a, _AT, _AT, b, _AT, _AT, _AT, _AT, e, one, factor, other), generate
 
 
 @intrinsic
 def _scale(
     _: Any, rows: Any, a: Any, a_c: Any, a_r: Any, b: Any, b_c: Any, count: Any,
-    times: Any, b_t: Any, factor: Any, factor_t: Any, out: Any, out_t: Any,
+    times: Any, vectors: Any, b_t: Any, factor: Any, factor_t: Any, out: Any, out_t: Any,
 ) -> Any:  # fmt: skip
     def generate(*arguments: Any) -> Any:
         given = _Given(*arguments)
         emit, builder = given.emit, given.emit.builder
-        times, b_apart, start_factor, factor_apart, start_out, out_apart = given.more
+        times, vectors, b_apart, start_factor, factor_apart, start_out, out_apart = given.more
 
-        def epilogue(number: int, turn: Any) -> None:
-            tile = given.tile(number, (None,) * VECTORS, b_away=builder.mul(turn, b_apart))
+        def epilogue(number: int, turn: Any, width: int) -> None:
+            tile = given.tile(number, (None,) * width, b_away=builder.mul(turn, b_apart))
             scales = emit.ahead(start_factor, builder.mul(turn, factor_apart))
             into = emit.ahead(start_out, builder.mul(turn, out_apart))
-            for v in range(VECTORS):
+            for v in range(width):
                 by = emit.load(emit.ahead(scales, v * emit.lanes))
                 for r in range(number):
                     place = emit.ahead(into, (r * VECTORS + v) * emit.lanes)
                     emit.store(emit.multiply_add(tile[r][v], by, emit.load(place)), place)
 
-        given.for_tiles(times, epilogue)
+        given.for_strips(times, vectors, epilogue)
         return _void(arguments[0])
 
-    return types.void(_AT, a, _AT, _AT, b, _AT, _AT, _AT, _AT, factor, _AT, out, _AT), generate
+    return types.void(_AT, a, _AT, _AT, b, _AT, _AT, _AT, _AT, _AT, factor, _AT, out, _AT), generate
 
 
 @intrinsic
@@ -455,20 +463,24 @@ def _multiply(
 
 
 @intrinsic
-def _add_scaled(_: Any, rows: Any, source: Any, factor: Any, out: Any) -> Any:
+def _add_scaled(_: Any, rows: Any, vectors: Any, source: Any, factor: Any, out: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        emit = _Emitter(context, builder, signature.args[1].dtype)
-        count, begin, scales, end = given
-        by = [emit.load(emit.ahead(scales, v * emit.lanes)) for v in range(VECTORS)]
-        with cgutils.for_range(builder, count, intp=_INT) as loop:
-            row = builder.mul(loop.index, _INT(VECTORS * emit.lanes))
-            for v, factor in enumerate(by):
-                away = builder.add(row, _INT(v * emit.lanes))
-                place = emit.ahead(end, away)
-                emit.store(emit.multiply_add(emit.load(emit.ahead(begin, away)), factor, emit.load(place)), place)
+        emit = _Emitter(context, builder, signature.args[2].dtype)
+        count, vectors, begin, scales, end = given
+        for width in (VECTORS, 1):
+            with builder.if_then(builder.icmp_signed("==", vectors, _INT(width))):
+                by = [emit.load(emit.ahead(scales, v * emit.lanes)) for v in range(width)]
+                with cgutils.for_range(builder, count, intp=_INT) as loop:
+                    row = builder.mul(loop.index, _INT(VECTORS * emit.lanes))
+                    for v, factor in enumerate(by):
+                        away = builder.add(row, _INT(v * emit.lanes))
+                        place = emit.ahead(end, away)
+                        emit.store(
+                            emit.multiply_add(emit.load(emit.ahead(begin, away)), factor, emit.load(place)), place
+                        )
         return _void(context)
 
-    return types.void(_AT, source, factor, out), generate
+    return types.void(_AT, _AT, source, factor, out), generate
 
 
 @intrinsic
@@ -501,28 +513,30 @@ def _transpose(_: Any, source: Any, source_r: Any, target: Any, target_r: Any) -
 # they go along, or ``_t`` for the way from one of several tiles to the next, count numbers.
 
 
-def contract(rows, a, a_c, a_r, b, b_c, count, times, b_t, e, e_t, out, out_t, kept, kept_t):  # type: ignore[no-untyped-def]
+def contract(rows, a, a_c, a_r, b, b_c, count, times, vectors, b_t, e, e_t, out, out_t, kept, kept_t):  # type: ignore[no-untyped-def]
     """``out[v] += sum_r acc[r, v] * e[r, v]``: the rows disappear; and ``kept[r, v] = acc[r, v]`` if it is not 0.
 
-    As many times as said, with one ``a``. ``e`` and ``kept`` have their rows one after the other.
+    As many times as said, with one ``a``. ``e`` and ``kept`` have their rows one after the other, room for all vectors
+    each, of which only so many as said are used.
     """
-    _contract(rows, a, a_c, a_r, b, b_c, count, times, b_t, e, e_t, out, out_t, kept, kept_t)
+    _contract(rows, a, a_c, a_r, b, b_c, count, times, vectors, b_t, e, e_t, out, out_t, kept, kept_t)
 
 
-def share(rows, a, a_c, a_r, b, b_c, count, times, e, one, factor, other):  # type: ignore[no-untyped-def]
+def share(rows, a, a_c, a_r, b, b_c, count, times, vectors, e, one, factor, other):  # type: ignore[no-untyped-def]
     """``one[v] += sum_r acc[r, v] * e[r, v]`` and ``other[r, v] += acc[r, v] * factor[v]``: a tile used twice.
 
     As many tiles as said, with one ``b``: each has the rows of ``a``, ``e`` and ``other`` that follow the last one's.
+    Vectors as in ``contract``.
     """
-    _share(rows, a, a_c, a_r, b, b_c, count, times, e, one, factor, other)
+    _share(rows, a, a_c, a_r, b, b_c, count, times, vectors, e, one, factor, other)
 
 
-def scale(rows, a, a_c, a_r, b, b_c, count, times, b_t, factor, factor_t, out, out_t):  # type: ignore[no-untyped-def]
+def scale(rows, a, a_c, a_r, b, b_c, count, times, vectors, b_t, factor, factor_t, out, out_t):  # type: ignore[no-untyped-def]
     """``out[r, v] += acc[r, v] * factor[v]``; ``out`` has its rows one after the other.
 
-    As many times as said, with one ``a``.
+    As many times as said, with one ``a``. Vectors as in ``contract``.
     """
-    _scale(rows, a, a_c, a_r, b, b_c, count, times, b_t, factor, factor_t, out, out_t)
+    _scale(rows, a, a_c, a_r, b, b_c, count, times, vectors, b_t, factor, factor_t, out, out_t)
 
 
 def accumulate(rows, a, a_c, a_r, b, b_c, count, times, out, out_r, valid, begin):  # type: ignore[no-untyped-def]
@@ -548,9 +562,9 @@ def multiply(rows, source, source_r, factor, factor_r, valid, target, target_r):
     _multiply(rows, source, source_r, factor, factor_r, valid, target, target_r)
 
 
-def add_scaled(rows, source, factor, out):  # type: ignore[no-untyped-def]
-    """``out[r, v] += source[r, v] * factor[v]`` for both vectors; both have their rows one after the other."""
-    _add_scaled(rows, source, factor, out)
+def add_scaled(rows, vectors, source, factor, out):  # type: ignore[no-untyped-def]
+    """``out[r, v] += source[r, v] * factor[v]`` for so many vectors; both have their rows one after the other."""
+    _add_scaled(rows, vectors, source, factor, out)
 
 
 def transpose(source, source_r, target, target_r):  # type: ignore[no-untyped-def]

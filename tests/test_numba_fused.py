@@ -52,7 +52,7 @@ def test_any_sizes_are_right(batch, in1, in2, out, dtype):
 DIVIDED = [
     *((3, 90, 80, 70), (40, 60, 50, 30), (700, 33, 21, 3), (650, 20, 45, 11), (64, 7, 130, 64)),
     # Rows and pages of the weight at distances of a power of two: it is copied before it is contracted.
-    *((70, 64, 128, 1), (70, 64, 64, 20)),
+    *((170, 64, 128, 1), (70, 64, 64, 20)),
     # A weight too large for a cache: threads share its rows, and of the last one lines are asked for ahead of time.
     *((40, 200, 90, 1), (60, 90, 200, 2), (40, 100, 90, 40)),
     # As that, and so narrow that several tiles go by before the next lines are due.
@@ -70,7 +70,7 @@ DIVIDED = [
         *((sizes, "float32", True) for sizes in DIVIDED),
         *((sizes, "float32", False) for sizes in DIVIDED if sizes[3] < numba_fused.FEW_PAGES),
         # What is copied are bytes.
-        *(((70, 64, 128, 1), "float64", True), ((70, 64, 64, 20), "float64", True)),
+        *(((170, 64, 128, 1), "float64", True), ((70, 64, 64, 20), "float64", True)),
     ],
 )
 @pytest.mark.parametrize("threads", [1, 2, 3])
