@@ -21,8 +21,8 @@ Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
   larger one has a pass for each gradient, 8 b i j o in all.
 * Prepared outside the clock: how to divide the work. The weight is read where it lies, one number for all lanes; only a
   backward copies it, where what it contracts over lies at distances that share too few places of a cache.
-* Order of the loops: a block of strips that fits into the second-level cache meets page after page. A batch no longer
-  than a vector has its rows in the tile's rows, and the lanes run over ``j``.
+* Order of the loops: a block of strips that fits into the second-level cache meets page after page. Rows of a batch
+  that fill little of a vector lie in the tile's rows instead, and the lanes run over ``j``.
 * ``grad_weight[o]`` is one product over the batch, with ``grad_output[:, o]`` multiplied into ``input1``, panel by
   panel, and columns of ``input2`` packed side by side.
 """

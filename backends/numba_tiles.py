@@ -105,6 +105,14 @@ class _Emitter:
             arguments = (value, place, _INT32(self._align), mask)
             self._call("masked.store", f"{self._suffix}.p0", ir.VoidType(), arguments)
 
+    def add(self, value: Any, pointer: Any) -> None:
+        """Add a vector to what is there.
+
+        A tile's rows are summed up before: then a long sum is one of few parts, which rounds less, and a tile does not
+        wait for the one before.
+        """
+        self.store(self.builder.fadd(self.load(pointer), value), pointer)
+
     def mask(self, count: Any) -> Any:
         """The first so many lanes; all of them if there are more."""
         numbers = ir.Constant(ir.VectorType(_INT, self.lanes), list(range(self.lanes)))
@@ -279,12 +287,11 @@ def _contract(
             factors = emit.ahead(start_e, builder.mul(turn, e_apart))
             into = emit.ahead(start_out, builder.mul(turn, out_apart))
             for v in range(width):
-                place = emit.ahead(into, v * emit.lanes)
-                total = emit.load(place)
+                total = emit.zero
                 for r in range(number):
                     other = emit.load(emit.ahead(factors, (r * VECTORS + v) * emit.lanes))
                     total = emit.multiply_add(tile[r][v], other, total)
-                emit.store(total, place)
+                emit.add(total, emit.ahead(into, v * emit.lanes))
             with builder.if_then(keeping):
                 keep = emit.ahead(start_kept, builder.mul(turn, kept_apart))
                 for r, v in itertools.product(range(number), range(width)):
@@ -311,14 +318,13 @@ def _share(
             tile = given.tile(number, (None,) * width, a_away=builder.mul(above, given.a_r))
             beside = builder.mul(above, _INT(VECTORS * emit.lanes))
             for v in range(width):
-                place, by = emit.ahead(summed, v * emit.lanes), emit.load(emit.ahead(scales, v * emit.lanes))
-                total = emit.load(place)
+                by, total = emit.load(emit.ahead(scales, v * emit.lanes)), emit.zero
                 for r in range(number):
                     away = builder.add(beside, _INT((r * VECTORS + v) * emit.lanes))
                     total = emit.multiply_add(tile[r][v], emit.load(emit.ahead(start_e, away)), total)
                     row = emit.ahead(scaled, away)
                     emit.store(emit.multiply_add(tile[r][v], by, emit.load(row)), row)
-                emit.store(total, place)
+                emit.add(total, emit.ahead(summed, v * emit.lanes))
 
         given.for_strips(times, vectors, epilogue)
         return _void(arguments[0])
