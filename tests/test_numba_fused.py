@@ -49,10 +49,21 @@ def test_any_sizes_are_right(batch, in1, in2, out, dtype):
     assert_right(Case(batch, in1, in2, out, dtype=dtype, mode="forward_backward"), threads=1)
 
 
+@pytest.mark.parametrize("out", [3, 9])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("vectors", [1, 2, 3, 4])
+@pytest.mark.parametrize("more", [0, 1])
+def test_the_last_rows_are_right_whether_they_fill_one_vector_of_their_strip_or_two(out, dtype, vectors, more):
+    lanes = numba_fused.VECTOR_BYTES // np.dtype(dtype).itemsize
+    assert_right(Case(vectors * lanes + more, 13, 11, out, dtype=dtype, mode="forward_backward"), threads=1)
+
+
 DIVIDED = [
     *((3, 90, 80, 70), (40, 60, 50, 30), (700, 33, 21, 3), (650, 20, 45, 11), (64, 7, 130, 64)),
     # Rows and pages of the weight at distances of a power of two: it is copied before it is contracted.
     *((170, 64, 128, 1), (70, 64, 64, 20)),
+    # A small batch that a forward has in the rows of its tiles, and a step's backward, which could use what is kept, not.
+    (6, 40, 60, 2),
     # A weight too large for a cache: threads share its rows, and of the last one lines are asked for ahead of time.
     *((40, 200, 90, 1), (60, 90, 200, 2), (40, 100, 90, 40)),
     # As that, and so narrow that several tiles go by before the next lines are due.
@@ -84,6 +95,17 @@ def test_however_it_is_divided_it_is_right(sizes, dtype, keeps, threads, monkeyp
     monkeypatch.setattr(numba_fused, "PACKED_BYTES", 2**15)
     monkeypatch.setattr(numba_fused, "LARGE_BYTES", 2**16)
     assert_right(Case(*sizes, dtype=dtype, mode="forward_backward"), threads)
+
+
+@pytest.mark.parametrize("sizes", [(170, 42, 128, 1), (170, 520, 24, 1), (170, 1030, 12, 2)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_copied_weight_of_few_outputs_is_right_where_its_rows_or_columns_fill_no_whole_squares(
+    sizes, threads, monkeypatch
+):
+    monkeypatch.setattr(numba_fused, "KEPT_BYTES", 0)
+    case = Case(*sizes, mode="forward_backward")
+    assert numba_fused.plan(case, threads).panelled
+    assert_right(case, threads)
 
 
 @pytest.mark.parametrize("sizes", [(0, 3, 4, 5), (3, 4, 5, 0), (0, 4, 5, 0)])
