@@ -456,13 +456,21 @@ def _multiply(
         emit = _Emitter(context, builder, signature.args[1].dtype)
         count, begin, apart, scales, scales_apart, lanes, end, end_apart = given
         masks = [emit.mask(builder.sub(lanes, _INT(v * emit.lanes))) for v in range(VECTORS)]
-        with cgutils.for_range(builder, count, intp=_INT) as loop:
-            row = emit.ahead(begin, builder.mul(loop.index, apart))
-            into = emit.ahead(end, builder.mul(loop.index, end_apart))
-            by = emit.splat(builder.load(emit.ahead(scales, builder.mul(loop.index, scales_apart))))
-            for v, mask in enumerate(masks):
-                loaded = emit.load(emit.ahead(row, v * emit.lanes), mask)
-                emit.store(builder.fmul(loaded, by), emit.ahead(into, v * emit.lanes))
+
+        def scaled(masks: list[Any]) -> None:
+            with cgutils.for_range(builder, count, intp=_INT) as loop:
+                row = emit.ahead(begin, builder.mul(loop.index, apart))
+                into = emit.ahead(end, builder.mul(loop.index, end_apart))
+                by = emit.splat(builder.load(emit.ahead(scales, builder.mul(loop.index, scales_apart))))
+                for v, mask in enumerate(masks):
+                    loaded = emit.load(emit.ahead(row, v * emit.lanes), mask)
+                    emit.store(builder.fmul(loaded, by), emit.ahead(into, v * emit.lanes))
+
+        with builder.if_else(builder.icmp_signed(">", lanes, _INT(emit.lanes))) as (several, single):
+            with several:
+                scaled(masks)
+            with single:
+                scaled(masks[:1])
         return _void(context)
 
     return types.void(_AT, source, _AT, factor, _AT, _AT, target, _AT), generate
@@ -564,7 +572,7 @@ def share_few(rows, a, a_c, a_r, b, b_c, count, e, e_r, valid, one, one_r, facto
 
 
 def multiply(rows, source, source_r, factor, factor_r, valid, target, target_r):  # type: ignore[no-untyped-def]
-    """``target[r, v] = source[r, v] * factor[r]`` for both vectors; 0 beyond the first ``valid`` lanes."""
+    """``target[r, v] = source[r, v] * factor[r]``; 0 in the rest of the vectors that have some ``valid`` lanes."""
     _multiply(rows, source, source_r, factor, factor_r, valid, target, target_r)
 
 
