@@ -62,7 +62,7 @@ DIVIDED = [
     *((3, 90, 80, 70), (40, 60, 50, 30), (700, 33, 21, 3), (650, 20, 45, 11), (64, 7, 130, 64)),
     # Rows and pages of the weight at distances of a power of two: it is copied before it is contracted.
     *((170, 64, 128, 1), (70, 64, 64, 20)),
-    # A small batch that a forward has in the rows of its tiles, and a step's backward, which could use what is kept, not.
+    # A small batch that a forward has in the rows of its tiles, so that it keeps nothing for a backward that has not.
     (6, 40, 60, 2),
     # A weight too large for a cache: threads share its rows, and of the last one lines are asked for ahead of time.
     *((40, 200, 90, 1), (60, 90, 200, 2), (40, 100, 90, 40)),
