@@ -237,13 +237,13 @@ class _Given:
 
         self.emit.for_rows(self.rows, ROWS, loop)
 
-    def for_strips(self, times: Any, vectors: Any, emit: Callable[[int, Any, int], None]) -> None:
-        """As ``for_tiles`` for tiles of all vectors and for those of one; ``emit`` gets how many, too."""
+    def for_strips(self, times: Any, vectors: Any, emit: Callable[[int, int, Any], None]) -> None:
+        """As ``for_tiles`` for tiles of all vectors and for those of one; ``emit`` gets how many, first."""
         whole = self.emit.builder.icmp_signed("==", vectors, _INT(VECTORS))
         with self.emit.builder.if_else(whole) as branches:
             for branch, width in zip(branches, (VECTORS, 1), strict=True):
                 with branch:
-                    self.for_tiles(times, functools.partial(emit, width=width))
+                    self.for_tiles(times, functools.partial(emit, width))
 
     def for_widths(self, valid: Any, use: Callable[[tuple[Any, ...]], None]) -> None:
         """Emit code for whole vectors, for a last one that is not whole, and for a single one; one is run.
@@ -282,7 +282,7 @@ def _contract(
         times, vectors, b_apart, start_e, e_apart, start_out, out_apart, start_kept, kept_apart = given.more
         keeping = builder.icmp_unsigned("!=", builder.ptrtoint(start_kept, _INT), _INT(0))
 
-        def epilogue(number: int, turn: Any, width: int) -> None:
+        def epilogue(width: int, number: int, turn: Any) -> None:
             tile = given.tile(number, (None,) * width, b_away=builder.mul(turn, b_apart))
             factors = emit.ahead(start_e, builder.mul(turn, e_apart))
             into = emit.ahead(start_out, builder.mul(turn, out_apart))
@@ -313,7 +313,7 @@ def _share(
         emit, builder = given.emit, given.emit.builder
         times, vectors, start_e, summed, scales, scaled = given.more
 
-        def epilogue(number: int, turn: Any, width: int) -> None:
+        def epilogue(width: int, number: int, turn: Any) -> None:
             above = builder.mul(turn, _INT(number))
             tile = given.tile(number, (None,) * width, a_away=builder.mul(above, given.a_r))
             beside = builder.mul(above, _INT(VECTORS * emit.lanes))
@@ -342,7 +342,7 @@ def _scale(
         emit, builder = given.emit, given.emit.builder
         times, vectors, b_apart, start_factor, factor_apart, start_out, out_apart = given.more
 
-        def epilogue(number: int, turn: Any, width: int) -> None:
+        def epilogue(width: int, number: int, turn: Any) -> None:
             tile = given.tile(number, (None,) * width, b_away=builder.mul(turn, b_apart))
             scales = emit.ahead(start_factor, builder.mul(turn, factor_apart))
             into = emit.ahead(start_out, builder.mul(turn, out_apart))
