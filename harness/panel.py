@@ -6,7 +6,9 @@ leaves the panel, and the others go on.
 
 from __future__ import annotations
 
+import functools
 import statistics as python_statistics
+from collections.abc import Callable
 from typing import Final
 
 from harness import device_times, measurement
@@ -20,7 +22,7 @@ from harness.machine import threads
 from harness.plan import BASELINE
 from harness.process.supervisor import WorkerError
 from harness.record import Status
-from harness.sitting import Sitting
+from harness.sitting import Answer, Sitting
 from harness.timing import cost
 
 #: Calls whose memory is measured; of those that take longer than this, in seconds, one.
@@ -144,34 +146,37 @@ class Panel:
         self._examiners.answer(self._going(), self._case, self._device)
         self._judge_first()
         for what in EXERCISES:
-            done: list[Entrant] = []
-            for entrant in self._going():
-                self._sitting.observer.stage(f"gate {entrant.name}")
-                with entrant.gating(self._sitting.now):
-                    if self._examination.exercise(entrant, what):
-                        done.append(entrant)
+            self._sitting.observer.stage(f"gate all: {what}")
+            asked = self._going()
+            answered = self._gate(functools.partial(self._examination.exercise, what=what), asked)
             kind, variation = self._examination.question(what)
             self._expect(kind, variation)
-            for entrant in done:
-                with entrant.gating(self._sitting.now):
-                    self._examination.judge_exercise(entrant, what)
+            done = [entrant for entrant, answer in zip(asked, answered, strict=True) if answer]
+            self._gate(functools.partial(self._examination.judge_exercise, what=what), done)
             if kind != "normal":
                 self._expectations.forget(self._case, kind)
-            for entrant in self._going():
+            for entrant in asked:
                 entrant.conclude()
+        self._gate(self._examination.finish_exercises, self._going())
         for entrant in self._going():
-            with entrant.gating(self._sitting.now):
-                self._examination.finish_exercises(entrant)
             entrant.conclude()
+
+    def _gate(self, task: Callable[[Entrant], Answer], entrants: list[Entrant]) -> list[Answer]:
+        """Have a part of the gate that is no time done for each entrant, side by side."""
+
+        def timed(entrant: Entrant) -> Answer:
+            with entrant.gating(self._sitting.now):
+                return task(entrant)
+
+        return self._sitting.side_by_side(timed, entrants, Entrant.kill)
 
     def _judge_first(self) -> None:
         """Judge the first results, and how far their output is from the baseline's."""
         self._expect("normal", 0)
+        self._sitting.observer.stage("gate all")
+        judged = self._going()
         baseline_output = None
-        for entrant in self._going():
-            self._sitting.observer.stage(f"gate {entrant.name}")
-            with entrant.gating(self._sitting.now):
-                actual = self._examination.judge_first(entrant)
+        for entrant, actual in zip(judged, self._gate(self._examination.judge_first, judged), strict=True):
             if actual is None:
                 continue
             if entrant.name == BASELINE:
@@ -196,9 +201,9 @@ class Panel:
             with entrant.gating(self._sitting.now):
                 self._check_again(entrant, last)
         self._expect(self._examination.renewed, last)
-        for entrant in self._going():
-            with entrant.gating(self._sitting.now):
-                self._examination.judge_check(entrant, last)
+        judged = self._going()
+        self._gate(functools.partial(self._examination.judge_check, variation=last), judged)
+        for entrant in judged:
             entrant.conclude()
 
     def _check_again(self, entrant: Entrant, last: int) -> None:

@@ -16,6 +16,7 @@ from harness.examination import Structure
 from harness.examiners import Examiners
 from harness.process.supervisor import WorkerError
 from harness.record import Status
+from harness.sitting import Sitting
 
 CASE = Case(4, 3, 2, 5)
 NAMES = ("one", "two", "three")
@@ -43,11 +44,12 @@ def ask(monkeypatch):
     def run(workers, threads=2):
         plan = SimpleNamespace(
             threads=threads,
+            seed=0,
             cases=(CASE, CASE.with_mode("forward_backward")),
             time_limit_seconds=1.0,
             backends={name: SimpleNamespace(target=f"module:{name}") for name in NAMES},
         )
-        sitting = SimpleNamespace(plan=plan, workers=workers, now=lambda: 0.0)
+        sitting = Sitting(plan, workers, now=lambda: 0.0)
         entrants = [Entrant(name) for name in NAMES]
         Examiners(sitting, SimpleNamespace(start=lambda: None)).answer(entrants, CASE, "cpu")
         return entrants

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import itertools
 import math
 import tempfile
+import threading
 import types
 from pathlib import Path
 
@@ -267,6 +269,7 @@ def measure(tmp_path):
         cache="hot",
         device="cpu",
         device_bytes=None,
+        threads=1,
         **spoilt,
     ):
         states = spoilt.pop("states", itertools.repeat(QUIET))
@@ -280,7 +283,7 @@ def measure(tmp_path):
             cases=cases or (CASE,),
             backends={name: Entry(name, "m:C", (), "test 1") for name in names},
             devices=(device,),
-            threads=1,
+            threads=threads,
             budget_seconds=budget,
             processes=processes,
             target=target,
@@ -376,6 +379,34 @@ def test_a_fault_is_caught_where_it_shows_and_costs_no_other_cell(measure, fault
     assert (row.status, row.phase, row.median_seconds) == (Status.REJECTED, phase, None), row
     assert row.reason.startswith(reason)
     assert records[CASE.name, "forward", "third"].status is Status.TIMED
+
+
+@pytest.mark.parametrize("case", [CASE, CASE.with_mode("forward_backward")])
+def test_two_are_asked_by_the_gate_at_a_time_and_what_is_timed_is_asked_alone(measure, case):
+    together, lock, at_work = collections.Counter(), threading.Lock(), []
+    met = threading.Barrier(2, timeout=10)
+
+    class Watched(FakeWorker):
+        def request(self, do, time_limit_seconds, **fields):
+            with lock:
+                at_work.append(do)
+                together.update([(do, len(at_work))])
+            if do == "exercise":
+                met.wait()  # breaks if the other one is not asked meanwhile
+            try:
+                return super().request(do, time_limit_seconds, **fields)
+            finally:
+                with lock:
+                    at_work.remove(do)
+
+    watched = {"kind": Watched}
+    rows, _, _ = measure(case, threads=2, **{"torch_bilinear": watched, "other": watched})
+    assert [row.status for row in rows.values()] == [Status.TIMED] * 2
+    assert not met.broken
+    assert together["exercise", 2] == len(EXERCISES), "the second one of each pair comes to the first"
+    alone = {"load", "prepare", "warm_up", "place", "sample", "check", "memory"}
+    assert alone <= {do for do, _ in together}
+    assert {do for do, many in together if many > 1}.isdisjoint(alone)
 
 
 def test_a_forward_that_is_wrong_when_it_is_timed_alone_is_caught_there(measure):

@@ -47,7 +47,8 @@ POISON: Final = 0x40
 SMALL_BLOCKS, SMALL_BYTES = 7, 1024
 #: Blocks of a device's memory of each result's size that are spoilt: one for the result, one for what becomes it.
 DEVICE_BLOCKS: Final = 2
-#: ``again`` calls at most this often, holds at most so many bytes of results, and takes about so many seconds.
+#: ``again`` calls at most this often and holds at most so many bytes of results; a second call is made if the first one
+#: took less than so many seconds, and so on.
 HELD_CALLS, HELD_BYTES, HELD_SECONDS = 32, 64 * 2**20, 0.2
 #: ``place`` first takes so many blocks of memory at most, of so many bytes at most, and frees a part of them.
 SCATTERED_BLOCKS, SCATTERED_BYTES = 100, 40_000
@@ -90,6 +91,31 @@ class _Prepared:
             self.forwards = [_timed_forward(self.kernel, self.parameters, inputs) for inputs in self.sets]
 
 
+@dataclasses.dataclass
+class _Values:
+    """What the arrays of a case in rotation hold, on the host: drawn once, since drawing takes long.
+
+    Attributes:
+        case: The case.
+        shared: Weight and bias, the same in every set.
+        sets: All arrays, by variation.
+    """
+
+    case: Case
+    shared: Mapping[str, Any]
+    sets: dict[int, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+
+    def of(self, variation: int) -> Mapping[str, Any]:
+        """All arrays of one input set; nobody may change them."""
+        if variation not in self.sets:
+            names = self.case.shapes().keys() - self.shared.keys()
+            made = {**self.shared, **make_inputs(self.case, variation, only=names)}
+            for array in made.values():
+                array.setflags(write=False)
+            self.sets[variation] = made
+        return self.sets[variation]
+
+
 class Contestant:
     """One backend on one device, at most one case at a time."""
 
@@ -130,8 +156,8 @@ class Contestant:
         self._examined: tuple[Case, dict[str, Any]] | None = None
         #: What another kernel of the prepared case cost, its first call included, in seconds.
         self._kernel_seconds: float | None = None
-        #: The case, and what its arrays in rotation hold, on the host, by variation.
-        self._values: tuple[Case, dict[int, Mapping[str, Any]]] | None = None
+        #: What the arrays of the prepared case hold; None while there may be no inputs.
+        self._values: _Values | None = None
         #: Of a backend on a GPU.
         self._gpu: gpu.Watch | None = None
         #: Empties the caches of its device.
@@ -233,12 +259,7 @@ class Contestant:
         """Prepare, make the inputs, call once; leave the first call's results in ``directory``."""
         self._prepared = self._values = None
         asked = Case(**case)
-        parameters = self._parameters(asked, "normal")
-        start = time.perf_counter()
-        kernel = self._prepare(asked, parameters)
-        prepare_seconds = time.perf_counter() - start
-        # Only now: while it prepares, there shall be no inputs that it could find and work ahead on.
-        self._values = asked, {}
+        parameters, kernel, prepare_seconds = self._made_kernel(asked)
         sets = [self._inputs(asked, variation) for variation in range(input_sets)]
 
         wait = self._waiter(asked)
@@ -323,13 +344,10 @@ class Contestant:
         prepared, case = self.prepared, self.prepared.case
         made, parameters, count, wait = prepared.kernel, prepared.parameters, len(prepared.sets), prepared.wait
         if kernel:
-            # Once more, while it prepares there shall be no inputs that it could find and work ahead on.
             self._prepared = self._values = None
             del prepared
             self._scatter()
-            parameters = self._parameters(case, "normal")
-            made = self._prepare(case, parameters)
-            self._values = case, {}
+            parameters, made, _ = self._made_kernel(case)
         else:
             self._scatter()
             if case.mode == "forward_backward":
@@ -460,8 +478,7 @@ class Contestant:
         else:
             found = [{"output": output} for output in prepared.kept]
         formed = [self._hosted(results) for results in found if self._formed(case, results)]
-        middle = {name: np.median([each[name] for each in formed], axis=0) for name in formed[0]} if formed else {}
-        results = found.pop(self._most_different(case, found, middle))
+        results = found.pop(self._most_different(case, found, _middle(formed)))
         inputs = {f"{name} ({number})": a for number, given in enumerate(prepared.sets) for name, a in given.items()}
         inputs |= prepared.parameters | {"input1": prepared.sets[0]["input1"]}
         earlier = {f"{name} ({number})": r for number, other in enumerate(found) for name, r in other.items()}
@@ -524,7 +541,7 @@ class Contestant:
         held: list[Results] = []
         seconds = []
         begin = time.perf_counter()
-        while len(held) < 2 or (len(held) < most and time.perf_counter() - begin < HELD_SECONDS):
+        while not held or (len(held) < most and time.perf_counter() - begin < HELD_SECONDS):
             start = time.perf_counter()
             results = self._call(prepared)
             prepared.wait(tuple(results.values()))
@@ -554,11 +571,9 @@ class Contestant:
             if not self._formed(case, results):
                 distances.append(np.inf)
                 continue
-            with np.errstate(all="ignore"):
-                away = [np.abs(array - usual[name]) for name, array in self._hosted(results).items() if name in usual]
-            # NaN is furthest of all that are arrays.
+            hosted = self._hosted(results)
             distances.append(
-                float(np.max([np.nan_to_num(far, nan=np.inf).max(initial=0.0) for far in away], initial=0))
+                max((_distance(array, usual[name]) for name, array in hosted.items() if name in usual), default=0.0)
             )
         return int(np.argmax(distances))
 
@@ -598,25 +613,40 @@ class Contestant:
         For steps the two overlap: both forwards, then both backwards, as with two layers of one model.
         """
         case = prepared.case
-        parameters = self._parameters(case, "integers")
-        inputs = self._inputs(case, 0, "integers")
+        made = make_inputs(case, 0, "integers")
+        given = {name: self._to_device(array, case) for name, array in made.items()}
+        parameters = {name: given.pop(name) for name in PARAMETERS if name in given}
         start = time.perf_counter()
         kernel = self._prepare(case, parameters)
         if case.mode == "forward":
-            results = call(case, kernel, parameters, inputs)
+            results = call(case, kernel, parameters, given)
             prepared.wait(tuple(results.values()))
             self._kernel_seconds = time.perf_counter() - start
             return results
-        output = _timed_forward(kernel, parameters, inputs)()
+        output = _timed_forward(kernel, parameters, given)()
         prepared.wait(output)
         self._kernel_seconds = time.perf_counter() - start
         call(case, prepared.kernel, prepared.parameters, prepared.sets[0])
-        return _named((output, *kernel.backward(inputs["grad_output"])))
+        return _named((output, *kernel.backward(given["grad_output"])))
 
     def _prepare(self, case: Case, parameters: Results) -> Any:
         if case.mode == "forward":
             return self.backend.prepare_forward(case, parameters["weight"], parameters.get("bias"))
         return self.backend.prepare_forward_backward(case)
+
+    def _made_kernel(self, case: Case) -> tuple[Results, Any, float]:
+        """Weight and bias, a kernel made with them, and the seconds that this took.
+
+        Only after it are there values for inputs: while a kernel is made there shall be none that it could find and
+        work ahead on.
+        """
+        shared = make_inputs(case, 0, only=PARAMETERS)
+        parameters = {name: self._to_device(array, case) for name, array in shared.items()}
+        start = time.perf_counter()
+        kernel = self._prepare(case, parameters)
+        seconds = time.perf_counter() - start
+        self._values = _Values(case, shared)
+        return parameters, kernel, seconds
 
     def _kernel(self, case: Case, kind: str) -> tuple[Any, Results]:
         """A kernel for a trial, with the parameters that go with its kind of inputs."""
@@ -662,17 +692,9 @@ class Contestant:
         self, case: Case, variation: int, kind: str = "normal", only: Collection[str] | None = None
     ) -> Mapping[str, Any]:
         """What ``make_inputs`` gives, or more; for the sets in rotation made once, since drawing takes long."""
-        if kind != "normal" or variation >= cost.INPUT_SETS or self._values is None or self._values[0] != case:
+        if kind != "normal" or variation >= cost.INPUT_SETS or self._values is None or self._values.case != case:
             return make_inputs(case, variation, kind, only)
-        known = self._values[1]
-        if variation not in known:
-            # They are the same in every set, so one copy does.
-            shared = {name: array for name, array in next(iter(known.values()), {}).items() if name in PARAMETERS}
-            made = shared | make_inputs(case, variation, only=case.shapes().keys() - shared.keys())
-            for array in made.values():
-                array.setflags(write=False)
-            known[variation] = made
-        return known[variation]
+        return self._values.of(variation)
 
     def _to_device(self, array: Any, case: Case) -> NativeArray:
         """Copy to the device: like an array of the backend's own making, without showing it the values if possible."""
@@ -770,6 +792,23 @@ def _named(results: tuple[Any, ...]) -> Results:
     """Results of a step by name, without what is None."""
     names = ("output", "grad_input1", "grad_input2", "grad_weight", "grad_bias")
     return {name: result for name, result in zip(names, results, strict=True) if result is not None}
+
+
+def _middle(found: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The median of several results of the same call, element by element; of the same bits, one of them."""
+    if len(found) > 1 and not all(same_bits(each[name], found[0][name]) for each in found[1:] for name in found[0]):
+        return {name: np.median([each[name] for each in found], axis=0) for name in found[0]}
+    return found[0] if found else {}
+
+
+def _distance(result: Any, usual: Any) -> float:
+    """The largest difference of any element; 0 for the same bits, and infinite if an element is not finite."""
+    if not np.isfinite(result).all():
+        return math.inf  # whatever the usual is: NaN in a single result makes it NaN, too
+    if same_bits(result, usual):
+        return 0.0
+    with np.errstate(all="ignore"):
+        return float(np.nan_to_num(np.abs(result - usual)).max(initial=0.0))
 
 
 def _attempt(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -113,6 +113,43 @@ def test_a_sample_tells_how_often_the_cpu_was_taken_away(contestant):
     assert said["involuntary_switches"] >= 0
 
 
+@pytest.mark.parametrize(("call_seconds", "calls"), [(1.0, 1), (0.11, 2), (0.001, 32)])
+def test_the_first_inputs_again_are_called_on_as_often_as_they_take_no_time(tmp_path, monkeypatch, call_seconds, calls):
+    worker, made = prepared(Plain, tmp_path), []
+    now = types.SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr("harness.process.contestant.time", types.SimpleNamespace(perf_counter=lambda: now.seconds))
+    kernel = worker.prepared.kernel
+
+    def slow(*inputs):
+        now.seconds += call_seconds
+        made.append(kernel(*inputs))
+        return made[-1]
+
+    worker.prepared.kernel = slow
+    said = worker.exercise("again", str(tmp_path))
+    assert len(made) == calls
+    assert said["call_seconds"] == pytest.approx(call_seconds)
+    assert len(said["storages"]["earlier"]) == calls, "the first result, and all again but the one that is handed over"
+
+
+@pytest.mark.parametrize(("offset", "many"), [(1e-3, 3), (np.nan, 2), (np.nan, 3), (np.inf, 2), (np.inf, 3)])
+@pytest.mark.parametrize("odd", [0, 1])
+def test_of_kept_results_the_one_that_differs_is_handed_over(contestant, tmp_path, offset, many, odd):
+    right = np.linspace(1, 2, CASE.batch * CASE.out_features, dtype=np.float32).reshape(CASE.batch, CASE.out_features)
+    wrong = right + np.float32([[offset]] + [[0]] * (CASE.batch - 1))
+    contestant.prepared.kept = [wrong if number == odd else right.copy() for number in range(many)]
+    contestant.kept(False, str(tmp_path))
+    assert np.array_equal(np.load(tmp_path / "output.npy"), wrong, equal_nan=True)
+
+
+def test_kept_results_of_the_same_bits_are_as_good_as_each_other(contestant, tmp_path, monkeypatch):
+    right = np.ones((CASE.batch, CASE.out_features), np.float32)
+    contestant.prepared.kept = [right.copy() for _ in range(4)]
+    monkeypatch.setattr(np, "median", lambda *_, **__: pytest.fail("that takes long, and there is nothing to choose"))
+    contestant.kept(False, str(tmp_path))
+    assert np.array_equal(np.load(tmp_path / "output.npy"), right)
+
+
 def test_a_machine_that_disturbs_the_second_of_two_calls_does_not_make_a_backend_remember_answers(tmp_path):
     worker = prepared(Interrupted, tmp_path)
     worker._clock = Clock(lambda: worker.backend.seconds)
