@@ -126,9 +126,13 @@ class Sitting:
         self.order.seed(self.plan.seed)
 
     def side_by_side(
-        self, task: Callable[[Item], Answer], items: Iterable[Item], give_up: Callable[[Item], None]
+        self,
+        task: Callable[[Item], Answer],
+        items: Iterable[Item],
+        give_up: Callable[[Item], None],
+        most: int = SIDE_BY_SIDE,
     ) -> list[Answer]:
-        """Do something that is no time for each item, two at a time, and return the answers in the order of the items.
+        """Do something that is no time for each item, some at a time, and return the answers in the order of the items.
 
         Most of what is done so keeps one CPU busy: importing, compiling, comparing results.
 
@@ -136,9 +140,10 @@ class Sitting:
             task: What to do; the workers that it asks are asked by no other.
             items: For whom.
             give_up: Called for each item if a task raises, or on Ctrl-C, so that no request has to be waited for.
+            most: How many at a time, where there is a CPU for each.
         """
         those = list(items)
-        with ThreadPoolExecutor(min(SIDE_BY_SIDE, self.plan.threads)) as pool:
+        with ThreadPoolExecutor(min(most, self.plan.threads)) as pool:
             try:
                 return list(pool.map(task, those))
             except BaseException:

@@ -613,8 +613,7 @@ class Contestant:
         For steps the two overlap: both forwards, then both backwards, as with two layers of one model.
         """
         case = prepared.case
-        made = make_inputs(case, 0, "integers")
-        given = {name: self._to_device(array, case) for name, array in made.items()}
+        given = {name: self._to_device(array, case) for name, array in make_inputs(case, 0, "integers").items()}
         parameters = {name: given.pop(name) for name in PARAMETERS if name in given}
         start = time.perf_counter()
         kernel = self._prepare(case, parameters)
@@ -641,6 +640,8 @@ class Contestant:
         work ahead on.
         """
         shared = make_inputs(case, 0, only=PARAMETERS)
+        for array in shared.values():
+            array.setflags(write=False)
         parameters = {name: self._to_device(array, case) for name, array in shared.items()}
         start = time.perf_counter()
         kernel = self._prepare(case, parameters)

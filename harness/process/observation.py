@@ -199,7 +199,7 @@ def refill(target: NativeArray, values: npt.NDArray[np.floating], backend: Backe
     if made is not None:
         return made
     try:
-        target[...] = (new := backend.to_device(values, dtype))
+        target[...] = (new := backend.to_device(np.array(values), dtype))
     except TypeError:
         return new
     return target

@@ -1,12 +1,12 @@
-"""The parent's side: spawn workers, let only one run at a time, time it out, kill it, collect what it said.
+"""The parent's side: spawn workers, let each run only while it is asked, time it out, kill it, collect what it said.
 
 Frameworks disturb each other inside a process, and their idle thread pools spin and disturb each other across
-processes. So each backend has a process of its own, and all but the one at work are stopped (SIGSTOP) with their whole
-process group. What that asks for:
+processes. So each backend has a process of its own, and whoever is not asked anything is stopped (SIGSTOP) with its
+whole process group: while one is timed, all others are. What that asks for:
 
 * The group is new but the session is not: were this process to vanish, the stopped group would be orphaned, and the
   kernel ends orphaned stopped groups (SIGHUP, SIGCONT). The worker itself asks to be killed with its parent.
-* A worker is seen stopped, with its descendants, before the next one is started.
+* A worker is seen stopped, with its descendants, before its answer is returned.
 * A time limit is one of running time, whatever the worker prints meanwhile: it starts when the request is sent.
 """
 
@@ -23,6 +23,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -136,6 +137,8 @@ class Worker:
         self._freeze = freeze
         #: Time between the last request and its answer, by this process's clock.
         self.elapsed_seconds = 0.0
+        #: It may be killed by one thread while another waits for its answer; its pipes are closed once.
+        self._closing = threading.Lock()
         self._output = b""
         self._pending = b""
         self._oom_kills = environment.oom_kills()
@@ -211,11 +214,12 @@ class Worker:
             with contextlib.suppress(psutil.NoSuchProcess):
                 relative.kill()
         self._process.wait()
-        if self._process.stdout and not self._process.stdout.closed:
-            self._drain()
-            self._process.stdout.close()
-            os.close(self._request_pipe)
-            os.close(self._reply_pipe)
+        with self._closing:
+            if self._process.stdout and not self._process.stdout.closed:
+                self._drain()
+                self._process.stdout.close()
+                os.close(self._request_pipe)
+                os.close(self._reply_pipe)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _answered(self, do: str, nonce: str, limit_seconds: float) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -114,6 +115,20 @@ def test_a_hanging_worker_that_prints_is_killed_at_its_time_limit_and_its_last_w
     with pytest.raises(WorkerError, match=r"no answer within 1 s; its output ended: .*still here") as caught:
         prepare(worker, limit=1.0)
     assert caught.value.status is Status.TIMEOUT
+    assert not worker.alive
+    assert not psutil.pid_exists(worker.pid)
+
+
+def test_a_worker_that_another_thread_waits_for_can_be_killed_and_is_not_waited_for(workers):
+    worker = load(workers, "planted-hangs")
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(prepare, worker)
+        while state(worker.pid) in (psutil.STATUS_STOPPED,):
+            time.sleep(0.01)  # until it is asked
+        worker.kill()
+        # What it sees is a pipe that ends, or one that is closed already.
+        assert isinstance(answer.exception(timeout=20), WorkerError | OSError | ValueError)
+    worker.kill()
     assert not worker.alive
     assert not psutil.pid_exists(worker.pid)
 
