@@ -7,7 +7,7 @@ The backend is nn.Bilinear with a delay inside its timed call. Each run is `bili
 (59) rows and no miss, at least 95 % of such differences are seen, with 95 % confidence; with 93 rows one is allowed.
 Goes on with a table that is there; no run is begun after SECONDS.
 
-One thread, and a call of some 25 ms: that was known to 0.8 % after 94 to 383 s where the CPUs are shared with others;
+One thread, and a call of some 25 ms: that was known to 0.8 % after 94 to 490 s where the CPUs are shared with others;
 nn.Bilinear's own example on two threads was at 4 % after 103 s.
 """
 
