@@ -127,11 +127,6 @@ class Entrant:
             self.worker.kill()
             return None
 
-    def kill(self) -> None:
-        """End its worker, whatever that is doing."""
-        if self.worker is not None:
-            self.worker.kill()
-
     def note(self, *verdicts: gate.Verdict) -> None:
         """Take down verdicts; a remark becomes a flag, once."""
         for verdict in verdicts:

@@ -1,18 +1,24 @@
 """The examiners: workers that are never timed, and what the structure probe found out through them.
 
 What a backend answers there holds for its dtype, precision and mode, so it is asked once in a run, before the first
-case that needs it; then its examiner is let go. Two examiners may be at work at a time: nothing of this is a time.
+case that needs it; then its examiner is let go. Two examiners may be at work at a time: nothing of this is a time, and
+most of it is importing and compiling, which one CPU does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
 from harness.case import Case
 from harness.entrant import Entrant
 from harness.examination import Expectations, Structure, examine
 from harness.process.supervisor import WorkerError
 from harness.sitting import Remote, Sitting
+
+#: Examiners at work at a time, where there is a CPU for each.
+SIDE_BY_SIDE: Final = 2
 
 
 class Examiners:
@@ -52,12 +58,14 @@ class Examiners:
         """Ask backends, by name, all that the plan's cases will need."""
         kinds = tuple(dict.fromkeys(_kind(case) for case in (first, *self._sitting.plan.cases)))
         self._expectations.start()
-
-        def give_up(name: str) -> None:
-            self._stopped = True
-            self._sitting.workers.discard_examiner(name, device)
-
-        self._sitting.side_by_side(lambda name: self._ask_all(name, targets[name], device, kinds), targets, give_up)
+        with ThreadPoolExecutor(min(SIDE_BY_SIDE, self._sitting.plan.threads)) as pool:
+            try:
+                list(pool.map(lambda name: self._ask_all(name, targets[name], device, kinds), targets))
+            except BaseException:  # Ctrl-C among them: no request is waited for
+                self._stopped = True
+                for name in targets:
+                    self._sitting.workers.discard_examiner(name, device)
+                raise
 
     def _ask_all(self, name: str, target: str, device: str, kinds: Iterable[Case]) -> None:
         """Ask one backend, through one worker that is replaced if it dies.

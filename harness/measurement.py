@@ -325,31 +325,21 @@ class Measurement:
         start = self._sitting.now()
         self._sitting.observer.stage(f"process {self._process - self._first_process + 1}, block {self._taken + 1}")
         self._processes[self._block] = self._process
-        kept: dict[str, int] = {}
+        kept: list[tuple[Entrant, int]] = []
         for position, entrant in enumerate(self._shuffled(joining)):
             keep = self._taken in entrant.kept_blocks
             if (variation := self._sample(entrant, position, keep)) is not None:
-                kept[entrant.name] = variation
+                kept.append((entrant, variation))
         judging = self._sitting.now()
         self._block_seconds.append(judging - start)
-        self._judge_kept(kept)
+        for entrant, variation in kept:
+            self._expect("normal", variation)
+            with entrant.gating(self._sitting.now):
+                self._examination.judge_kept(entrant, variation)
+            entrant.conclude()
         self._aside += self._sitting.now() - judging
         self._block += 1
         self._taken += 1
-
-    def _judge_kept(self, kept: dict[str, int]) -> None:
-        """Judge what the entrants of these names have kept of the block, each of the input set of that number."""
-        for variation in sorted(set(kept.values())):
-            self._expect("normal", variation)
-
-        def judge(entrant: Entrant) -> None:
-            with entrant.gating(self._sitting.now):
-                self._examination.judge_kept(entrant, kept[entrant.name])
-
-        keepers = [entrant for entrant in self._going() if entrant.name in kept]
-        self._sitting.side_by_side(judge, keepers, Entrant.kill)
-        for entrant in keepers:
-            entrant.conclude()
 
     def _sample(self, entrant: Entrant, position: int, keep: bool) -> int | None:
         """Take a sample; return the input set of the call whose results were kept, if they were to be."""

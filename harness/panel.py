@@ -6,9 +6,7 @@ leaves the panel, and the others go on.
 
 from __future__ import annotations
 
-import functools
 import statistics as python_statistics
-from collections.abc import Callable
 from typing import Final
 
 from harness import device_times, measurement
@@ -22,7 +20,7 @@ from harness.machine import threads
 from harness.plan import BASELINE
 from harness.process.supervisor import WorkerError
 from harness.record import Status
-from harness.sitting import SIDE_BY_SIDE, Answer, Sitting
+from harness.sitting import Sitting
 from harness.timing import cost
 
 #: Calls whose memory is measured; of those that take longer than this, in seconds, one.
@@ -146,42 +144,34 @@ class Panel:
         self._examiners.answer(self._going(), self._case, self._device)
         self._judge_first()
         for what in EXERCISES:
-            self._sitting.observer.stage(f"gate all: {what}")
-            asked = self._going()
-            # What making another kernel takes says whether a small case gets a new one for every sample.
-            alone = what == "another kernel" and cost.array_bytes(self._case) <= measurement.KERNEL_BYTES
-            exercise = functools.partial(self._examination.exercise, what=what)
-            answered = self._gate(exercise, asked, most=1 if alone else SIDE_BY_SIDE)
+            done: list[Entrant] = []
+            for entrant in self._going():
+                self._sitting.observer.stage(f"gate {entrant.name}")
+                with entrant.gating(self._sitting.now):
+                    if self._examination.exercise(entrant, what):
+                        done.append(entrant)
             kind, variation = self._examination.question(what)
             self._expect(kind, variation)
-            done = [entrant for entrant, answer in zip(asked, answered, strict=True) if answer]
-            self._gate(functools.partial(self._examination.judge_exercise, what=what), done)
+            for entrant in done:
+                with entrant.gating(self._sitting.now):
+                    self._examination.judge_exercise(entrant, what)
             if kind != "normal":
                 self._expectations.forget(self._case, kind)
-            for entrant in asked:
+            for entrant in self._going():
                 entrant.conclude()
-        self._gate(self._examination.finish_exercises, self._going())
         for entrant in self._going():
-            entrant.conclude()
-
-    def _gate(
-        self, task: Callable[[Entrant], Answer], entrants: list[Entrant], most: int = SIDE_BY_SIDE
-    ) -> list[Answer]:
-        """Have a part of the gate done for each entrant, some at a time."""
-
-        def timed(entrant: Entrant) -> Answer:
             with entrant.gating(self._sitting.now):
-                return task(entrant)
-
-        return self._sitting.side_by_side(timed, entrants, Entrant.kill, most)
+                self._examination.finish_exercises(entrant)
+            entrant.conclude()
 
     def _judge_first(self) -> None:
         """Judge the first results, and how far their output is from the baseline's."""
         self._expect("normal", 0)
-        self._sitting.observer.stage("gate all")
-        judged = self._going()
         baseline_output = None
-        for entrant, actual in zip(judged, self._gate(self._examination.judge_first, judged), strict=True):
+        for entrant in self._going():
+            self._sitting.observer.stage(f"gate {entrant.name}")
+            with entrant.gating(self._sitting.now):
+                actual = self._examination.judge_first(entrant)
             if actual is None:
                 continue
             if entrant.name == BASELINE:
@@ -206,9 +196,9 @@ class Panel:
             with entrant.gating(self._sitting.now):
                 self._check_again(entrant, last)
         self._expect(self._examination.renewed, last)
-        judged = self._going()
-        self._gate(functools.partial(self._examination.judge_check, variation=last), judged)
-        for entrant in judged:
+        for entrant in self._going():
+            with entrant.gating(self._sitting.now):
+                self._examination.judge_check(entrant, last)
             entrant.conclude()
 
     def _check_again(self, entrant: Entrant, last: int) -> None:

@@ -126,9 +126,8 @@ class Record:
     )
     max_absolute_error: float | None = column("largest absolute difference of any result from the float64 reference")
     gate_seconds: float | None = column(
-        "time of the gate for this row, mostly beside another row's: asking and judging, without the reference and "
-        "without the structure probe, which is asked once for each backend, dtype, precision and mode (its time is in "
-        "`environment.json`)"
+        "time of the gate for this row: asking and judging, without the reference and without the structure probe, "
+        "which is asked once for each backend, dtype, precision and mode (its time is in `environment.json`)"
     )
     import_seconds: float | None = column("importing the backend and its framework, once per worker")
     prepare_seconds: float | None = column("`prepare_forward` or `prepare_forward_backward`")

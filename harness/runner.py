@@ -15,14 +15,14 @@ from typing import Any, Final
 from harness.case import Case
 from harness.entrant import Entrant
 from harness.examination import Expectations
-from harness.examiners import Examiners
+from harness.examiners import SIDE_BY_SIDE, Examiners
 from harness.loader import Loader
 from harness.machine import environment
 from harness.panel import Panel
 from harness.plan import BASELINE, make_record
 from harness.process.supervisor import WorkerError
 from harness.record import Record, Relation, Status
-from harness.sitting import SIDE_BY_SIDE, Sitting
+from harness.sitting import Sitting
 from harness.timing import cost, statistics, steadiness
 
 #: A time of less than 1 / 1.05 of what this machine could do at best is no time.

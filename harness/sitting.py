@@ -5,22 +5,15 @@ from __future__ import annotations
 import dataclasses
 import random
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Protocol
 
 from harness.case import Case
 from harness.machine import state
 from harness.machine.state import State
 from harness.plan import Plan
 from harness.record import Sample
-
-#: Workers at work at a time on what is no time, where there is a CPU for each.
-SIDE_BY_SIDE: Final = 2
-
-Item = TypeVar("Item")
-Answer = TypeVar("Answer")
 
 
 class Remote(Protocol):
@@ -124,32 +117,6 @@ class Sitting:
 
     def __post_init__(self) -> None:
         self.order.seed(self.plan.seed)
-
-    def side_by_side(
-        self,
-        task: Callable[[Item], Answer],
-        items: Iterable[Item],
-        give_up: Callable[[Item], None],
-        most: int = SIDE_BY_SIDE,
-    ) -> list[Answer]:
-        """Do something that is no time for each item, some at a time, and return the answers in the order of the items.
-
-        Most of what is done so keeps one CPU busy: importing, compiling, comparing results.
-
-        Args:
-            task: What to do; the workers that it asks are asked by no other.
-            items: For whom.
-            give_up: Called for each item if a task raises, or on Ctrl-C, so that no request has to be waited for.
-            most: How many at a time, where there is a CPU for each.
-        """
-        those = list(items)
-        with ThreadPoolExecutor(min(most, self.plan.threads)) as pool:
-            try:
-                return list(pool.map(task, those))
-            except BaseException:
-                for item in those:
-                    give_up(item)
-                raise
 
     def keep(self, case: Case, device: str, **columns: Any) -> None:
         """Keep a sample of a case on a device; the other columns by name."""

@@ -16,7 +16,6 @@ from harness.examination import Structure
 from harness.examiners import Examiners
 from harness.process.supervisor import WorkerError
 from harness.record import Status
-from harness.sitting import Sitting
 
 CASE = Case(4, 3, 2, 5)
 NAMES = ("one", "two", "three")
@@ -44,12 +43,11 @@ def ask(monkeypatch):
     def run(workers, threads=2):
         plan = SimpleNamespace(
             threads=threads,
-            seed=0,
             cases=(CASE, CASE.with_mode("forward_backward")),
             time_limit_seconds=1.0,
             backends={name: SimpleNamespace(target=f"module:{name}") for name in NAMES},
         )
-        sitting = Sitting(plan, workers, now=lambda: 0.0)
+        sitting = SimpleNamespace(plan=plan, workers=workers, now=lambda: 0.0)
         entrants = [Entrant(name) for name in NAMES]
         Examiners(sitting, SimpleNamespace(start=lambda: None)).answer(entrants, CASE, "cpu")
         return entrants

@@ -7,8 +7,6 @@ import functools
 import itertools
 import math
 import tempfile
-import threading
-import time
 import types
 from pathlib import Path
 
@@ -269,7 +267,6 @@ def measure(tmp_path):
         cache="hot",
         device="cpu",
         device_bytes=None,
-        threads=1,
         **spoilt,
     ):
         states = spoilt.pop("states", itertools.repeat(QUIET))
@@ -283,7 +280,7 @@ def measure(tmp_path):
             cases=cases or (CASE,),
             backends={name: Entry(name, "m:C", (), "test 1") for name in names},
             devices=(device,),
-            threads=threads,
+            threads=1,
             budget_seconds=budget,
             processes=processes,
             target=target,
@@ -379,40 +376,6 @@ def test_a_fault_is_caught_where_it_shows_and_costs_no_other_cell(measure, fault
     assert (row.status, row.phase, row.median_seconds) == (Status.REJECTED, phase, None), row
     assert row.reason.startswith(reason)
     assert records[CASE.name, "forward", "third"].status is Status.TIMED
-
-
-@pytest.mark.parametrize("mode", ["forward", "forward_backward"])
-@pytest.mark.parametrize(
-    ("sizes", "alone"), [((3, 2, 2, 2), {"another kernel"}), ((3, 512, 512, 2), set())], ids=["small", "large"]
-)
-def test_the_gate_asks_two_at_a_time_and_what_is_timed_or_says_how_to_time_is_asked_alone(measure, sizes, alone, mode):
-    lock, at_work, together = threading.Lock(), [], set()
-    met = threading.Barrier(2, timeout=10)
-
-    class Watched(FakeWorker):
-        def request(self, do, time_limit_seconds, **fields):
-            asked = fields.get("what", do)
-            with lock:
-                at_work.append(asked)
-                together.update(at_work if len(at_work) > 1 else [])
-                seen.add(asked)
-            if asked in EXERCISES and asked not in alone:
-                met.wait()  # breaks if the other one is not asked meanwhile
-            elif asked in EXERCISES:
-                time.sleep(0.02)  # long enough for the other one to come, if it may
-            try:
-                return super().request(do, time_limit_seconds, **fields)
-            finally:
-                with lock:
-                    at_work.remove(asked)
-
-    seen, watched = set(), {"kind": Watched}
-    rows, _, _ = measure(Case(*sizes, mode=mode), threads=2, torch_bilinear=watched, other=watched)
-    assert [row.status for row in rows.values()] == [Status.TIMED] * 2
-    assert together >= set(EXERCISES) - alone
-    alone = alone | {"load", "prepare", "warm_up", "sample", "check", "memory"}
-    assert alone <= seen
-    assert together.isdisjoint(alone)
 
 
 def test_a_forward_that_is_wrong_when_it_is_timed_alone_is_caught_there(measure):
