@@ -250,7 +250,7 @@ class Contestant:
     def gradcheck(self, case: dict[str, Any]) -> dict[str, Any]:
         """Hold the step's backward against finite differences of its forward, if its arrays are PyTorch's."""
         asked = Case(**case)
-        inputs = self._on_device(asked, 0)
+        inputs = self._on_device(asked, "normal")
         step = self.backend.prepare_forward_backward(asked)
         reason = observation.gradcheck(step, [inputs[name] for name in (*INPUTS, *PARAMETERS) if name in inputs])
         return {"reason": reason or ""}
@@ -613,7 +613,7 @@ class Contestant:
         For steps the two overlap: both forwards, then both backwards, as with two layers of one model.
         """
         case = prepared.case
-        given = {name: self._to_device(array, case) for name, array in make_inputs(case, 0, "integers").items()}
+        given = self._on_device(case, "integers")
         parameters = {name: given.pop(name) for name in PARAMETERS if name in given}
         start = time.perf_counter()
         kernel = self._prepare(case, parameters)
@@ -674,8 +674,9 @@ class Contestant:
         inputs = self._inputs(case, 0, trial["kind"])
         return observation.operators(lambda: call(case, kernel[0], kernel[1], inputs))
 
-    def _on_device(self, case: Case, variation: int) -> Results:
-        return {name: self._to_device(array, case) for name, array in make_inputs(case, variation).items()}
+    def _on_device(self, case: Case, kind: str) -> Results:
+        """Inputs and parameters on the device."""
+        return {name: self._to_device(array, case) for name, array in make_inputs(case, 0, kind).items()}
 
     def _inputs(self, case: Case, variation: int, kind: str = "normal") -> Results:
         """The inputs on the device, without the parameters."""

@@ -80,3 +80,27 @@ def test_arrays_of_cupy_are_timed_by_events_of_cupy(cupy):
     assert isinstance(device_clock.clock_of(cupy.array(np.zeros(1))), device_clock.CupyClock)
     with pytest.raises(NotImplementedError, match="no events"):
         device_clock.clock_of(np.zeros(1))
+
+
+def test_a_framework_that_nobody_knows_is_given_a_copy_and_cannot_spoil_what_others_are_compared_with():
+    class Unknown:
+        """Cannot be written to, so a new one is made."""
+
+    class Clinging(Backend):
+        """Wraps the array that it is given, and writes into it."""
+
+        name = "unknown-clinging"
+
+        def prepare_forward(self, case, weight, bias):
+            raise AssertionError
+
+        def to_device(self, array, dtype):
+            array[...] = 7
+            made = Unknown()
+            made.host = array
+            return made
+
+    values = np.ones((2, 3), np.float32)
+    new = observation.refill(Unknown(), values, Clinging("cpu"), "float32")
+    assert np.array_equal(new.host, np.full((2, 3), 7))
+    assert np.array_equal(values, np.ones((2, 3)))

@@ -123,7 +123,7 @@ def test_a_worker_that_another_thread_waits_for_can_be_killed_and_is_not_waited_
     worker = load(workers, "planted-hangs")
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(prepare, worker)
-        while state(worker.pid) in (psutil.STATUS_STOPPED,):
+        while state(worker.pid) == psutil.STATUS_STOPPED:
             time.sleep(0.01)  # until it is asked
         worker.kill()
         # What it sees is a pipe that ends, or one that is closed already.
