@@ -205,7 +205,7 @@ def grad_input_kernel(
 @triton.jit
 def grad_weight_kernel(
     input1,  # (b, i)
-    input2,  # (b, j)
+    input2,  # (b, j), or (j, b) if it is turned
     grad_output,  # (b, o)
     target,  # (o, i, j), or with parts (parts, o, i, j) in the accumulator's type
     batch,
@@ -218,6 +218,7 @@ def grad_weight_kernel(
     DEPTH: tl.constexpr,  # along the batch
     ACCUMULATOR: tl.constexpr,
     PRECISION: tl.constexpr,
+    TURNED: tl.constexpr,
 ):
     """A tile of one page of the weight's gradient, over the batch or a part of it.
 
@@ -231,6 +232,10 @@ def grad_weight_kernel(
     first_feature, first_column = (tile // column_tiles) * ROWS, (tile % column_tiles) * COLUMNS
     feature, column, row = tl.arange(0, ROWS), tl.arange(0, COLUMNS), tl.arange(0, DEPTH)
     with_feature, with_column = feature < in1 - first_feature, column < in2 - first_column
+    if TURNED:
+        within = tl.cast(first_column, tl.int64) * batch + (row[:, None] + column.to(tl.int64)[None, :] * batch)
+    else:
+        within = first_column + (row[:, None] * in2 + column[None, :])
     total = tl.zeros([ROWS, COLUMNS], ACCUMULATOR)
     for row_tile in range(part * rows_each, tl.minimum((part + 1) * rows_each, tl.cdiv(batch, DEPTH))):
         first = tl.cast(row_tile * DEPTH, tl.int64)
@@ -242,7 +247,7 @@ def grad_weight_kernel(
             other=0.0,
         )
         right = tl.load(
-            input2 + first * in2 + first_column + (row[:, None] * in2 + column[None, :]),
+            input2 + (first if TURNED else first * in2) + within,
             mask=there[:, None] & with_column[None, :],
             other=0.0,
         )

@@ -30,7 +30,7 @@ from harness.correctness.inputs import make_inputs
 
 assert fused.interpreted()
 tiles = [fused.Tile(16, 16, 16, 1, 1), fused.Tile(32, 16, 32, 1, 1)]
-tiles += [dataclasses.replace(tiles[0], swapped=True), dataclasses.replace(tiles[1], swapped=True)]
+tiles += [dataclasses.replace(tile, turned=True) for tile in tiles]
 sizes = [(5, 7, 9, 3), (33, 20, 30, 4), (1, 35, 18, 6), (70, 17, 40, 2), (19, 1, 1, 5), (0, 3, 4, 2), (3, 3, 4, 0)]
 dtypes = itertools.cycle(["float32", "float64", "float16"])
 for each, tile in itertools.product(sizes, tiles):
@@ -79,7 +79,7 @@ KERNELS = [
 def compiled(kernel, dtype, precision, tile, capability):
     total = fused.tl.float64 if dtype == "float64" else fused.tl.float32
     constants = {"ROWS": tile.rows, "COLUMNS": tile.columns, "DEPTH": tile.depth, "ACCUMULATOR": total}
-    constants |= {"PRECISION": precision, "HAS_BIAS": True, "ONE_TILE": False}
+    constants |= {"PRECISION": precision, "HAS_BIAS": True, "ONE_TILE": False, "TURNED": precision == "tf32"}
     constants |= {"in1": FEATURES, "in2": FEATURES, "contracted": FEATURES, "kept": FEATURES}
     constants |= {"contracted_stride": 1, "kept_stride": FEATURES}
     fixed = {parameter.name for parameter in kernel.params if parameter.is_constexpr}
