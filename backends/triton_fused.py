@@ -45,6 +45,7 @@ from backends.triton_kernels import (
     forward_of_small_pages_kernel,
     grad_input_kernel,
     grad_weight_kernel,
+    turn_kernel,
 )
 from harness.backend import Kernel, Support
 from harness.case import Case
@@ -56,6 +57,8 @@ LEAST_EDGE: Final = 16
 PARTS_BYTES: Final = 64 * 2**20
 #: Programs for each multiprocessor below which a case is cut into parts: one to compute while another waits.
 PROGRAMS: Final = 2
+#: Rows and columns that are turned at a time.
+TURN_EDGE: Final = 64
 #: What the interpreter makes believe, so that small cases are cut there, too.
 INTERPRETED_PROCESSORS: Final = 4
 
@@ -269,7 +272,7 @@ def grad_input(
     out, in1, in2 = weight.shape
     (batch, contracted), kept = other.shape, in1 if which == 1 else in2
     if tile.turned:
-        weight = weight.transpose(1, 2).contiguous()
+        weight = turned(weight)
     strides = (kept, 1) if (which == 2) != tile.turned else (1, contracted)
     programs = _tiles(batch, tile.rows) * _tiles(kept, tile.columns)
     outs_each = _each(out, _most_parts(other, programs, batch * kept, arithmetic))
@@ -291,7 +294,7 @@ def grad_weight(input1: Tensor, input2: Tensor, grad_output: Tensor, tile: Tile,
     (batch, in1), in2, out = input1.shape, input2.shape[1], grad_output.shape[1]
     programs = _tiles(in1, tile.rows) * _tiles(in2, tile.columns) * out
     if tile.turned:
-        input2 = input2.t().contiguous()
+        input2 = turned(input2)
     row_tiles = _tiles(batch, tile.depth)
     rows_each = _each(row_tiles, _most_parts(input1, programs, out * in1 * in2, arithmetic))
     parts = _tiles(row_tiles, rows_each)
@@ -305,6 +308,16 @@ def grad_weight(input1: Tensor, input2: Tensor, grad_output: Tensor, tile: Tile,
         )
 
     return _summed(launch, input1.new_empty((out, in1, in2)), parts, arithmetic)
+
+
+def turned(pages: Tensor) -> Tensor:
+    """Return a copy of pages (..., r, c) with their last two axes swapped, (..., c, r)."""
+    *_, rows, columns = pages.shape
+    target = pages.new_empty((*pages.shape[:-2], columns, rows))
+    if target.numel():
+        programs = pages.shape[:-2].numel() * _tiles(rows, TURN_EDGE) * _tiles(columns, TURN_EDGE)
+        turn_kernel[(programs,)](pages, target, rows, columns, EDGE=TURN_EDGE)
+    return target
 
 
 def _summed(launch: Callable[[Tensor], None], target: Tensor, parts: int, arithmetic: Arithmetic) -> Tensor:

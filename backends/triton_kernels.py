@@ -256,3 +256,23 @@ def grad_weight_kernel(
     place = target + (part.to(tl.int64) * out + o) * (in1 * in2) + first_feature.to(tl.int64) * in2 + first_column
     inside = with_feature[:, None] & with_column[None, :]
     tl.store(place + (feature[:, None] * in2 + column[None, :]), total.to(target.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def turn_kernel(
+    pages,  # (n, r, c)
+    target,  # (n, c, r)
+    rows,
+    columns,
+    EDGE: tl.constexpr,
+):
+    """A square of a page, turned. PyTorch copies so at a third of the speed (H200, 256 pages of 128 x 128)."""
+    program = tl.program_id(0)
+    row_tiles, column_tiles = tl.cdiv(rows, EDGE), tl.cdiv(columns, EDGE)
+    page = (program // (row_tiles * column_tiles)).to(tl.int64) * rows * columns
+    first_row, first_column = (program // column_tiles % row_tiles) * EDGE, (program % column_tiles) * EDGE
+    row, column = first_row + tl.arange(0, EDGE), first_column + tl.arange(0, EDGE)
+    inside = (row[:, None] < rows) & (column[None, :] < columns)
+    read = tl.load(pages + page + (row.to(tl.int64)[:, None] * columns + column[None, :]), mask=inside)
+    write = target + page + (column.to(tl.int64)[:, None] * rows + row[None, :])
+    tl.store(write, tl.trans(read), mask=tl.trans(inside))

@@ -1,8 +1,8 @@
 """The examiners: workers that are never timed, and what the structure probe found out through them.
 
 What a backend answers there holds for its dtype, precision and mode, so it is asked once in a run, before the first
-case that needs it; then its examiner is let go. Two examiners may be at work at a time: nothing of this is a time, and
-most of it is importing and compiling, which one CPU does.
+case that needs it; then its examiner is let go. Several examiners are at work at a time, one for each CPU: nothing of
+this is a time, and most of it is importing and compiling, which one CPU does.
 """
 
 from __future__ import annotations
@@ -17,8 +17,13 @@ from harness.examination import Expectations, Structure, examine
 from harness.process.supervisor import WorkerError
 from harness.sitting import Remote, Sitting
 
-#: Examiners at work at a time, where there is a CPU for each.
-SIDE_BY_SIDE: Final = 2
+#: Examiners at work at a time, at most.
+SIDE_BY_SIDE: Final = 8
+
+
+def side_by_side(threads: int) -> int:
+    """How many examiners are at work at a time, with so many CPUs."""
+    return min(SIDE_BY_SIDE, threads)
 
 
 class Examiners:
@@ -58,7 +63,7 @@ class Examiners:
         """Ask backends, by name, all that the plan's cases will need."""
         kinds = tuple(dict.fromkeys(_kind(case) for case in (first, *self._sitting.plan.cases)))
         self._expectations.start()
-        with ThreadPoolExecutor(min(SIDE_BY_SIDE, self._sitting.plan.threads)) as pool:
+        with ThreadPoolExecutor(side_by_side(self._sitting.plan.threads)) as pool:
             try:
                 list(pool.map(lambda name: self._ask_all(name, targets[name], device, kinds), targets))
             except BaseException:  # Ctrl-C among them: no request is waited for

@@ -15,7 +15,7 @@ from typing import Any, Final
 from harness.case import Case
 from harness.entrant import Entrant
 from harness.examination import Expectations
-from harness.examiners import SIDE_BY_SIDE, Examiners
+from harness.examiners import Examiners, side_by_side
 from harness.loader import Loader
 from harness.machine import environment
 from harness.panel import Panel
@@ -80,7 +80,7 @@ class Runner:
             for entrant in entrants:
                 entrant.end(Status.OUT_OF_MEMORY, _too_large("the reference", needed, free))
         # The reference holds its results while the contestants hold theirs, and examiners may be there besides.
-        free -= needed + SIDE_BY_SIDE * cost.PROCESS_BYTES
+        free -= needed + side_by_side(self._plan.threads) * cost.PROCESS_BYTES
         baselines: list[Entrant] = []
         processes: dict[int, int] = {}
         begun = self._sitting.now()

@@ -55,10 +55,10 @@ def ask(monkeypatch):
     return run
 
 
-def test_two_are_at_work_at_a_time_and_each_ends_where_it_was_started(ask):
-    met = threading.Barrier(2, timeout=10)
-    workers = Workers(lambda name: met.wait() if name != "three" else None)
-    assert [entrant.going for entrant in ask(workers)] == [True] * 3
+def test_there_is_one_at_work_for_each_cpu_and_each_ends_where_it_was_started(ask):
+    met = threading.Barrier(3, timeout=10)
+    workers = Workers(lambda name: met.wait())
+    assert [entrant.going for entrant in ask(workers, threads=3)] == [True] * 3
     assert "MainThread" not in {thread for _, thread in workers.started}
     assert sorted(workers.discarded) == sorted(NAMES)
 
