@@ -63,6 +63,8 @@ GPU_THROTTLES: Final = {
     0x40: "heat (hardware)",
     0x80: "power brake",
 }
+#: Per cent of its time that a GPU works, from which on somebody uses it: whoever asks keeps it busy a little.
+BUSY_PERCENT: Final = 10
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -284,7 +286,7 @@ def gpus(facts: Facts) -> list[Finding]:
         if causes:
             saw = f"{gpu.name}: {clocks}, held back by {', '.join(causes)}"
             findings.append(Finding(WARNING, topic, saw, "let it cool, or see nvidia-smi -q -d PERFORMANCE"))
-        if gpu.others or gpu.utilization:
+        if gpu.others or (gpu.utilization or 0) >= BUSY_PERCENT:
             saw = f"{gpu.name}: {gpu.others} other process(es) on it, {_or_unknown(gpu.utilization)} % busy"
             findings.append(Finding(WARNING, topic, saw, "stop what uses it (see nvidia-smi), or choose another one"))
         if gpu.persistent is False:

@@ -2,20 +2,22 @@
 
     python studies/gpu.py results/reference/gpu [SECONDS]
 
-Runs, each into a folder of its own below the given one: the suite `gpu` in float32, tf32 and bfloat16, forward and
-forward + backward, with every backend for GPUs that is there; and `published` with cold caches. A sitting takes SECONDS
-(480) in all, in turns, each for the run that has the fewest rows: whenever it ends, something of each is there. What is
-not done is completed by calling this again, until it says that all is done. At the end it prints what the rows say:
-speed-ups in geometric mean, shares of the GEMM rate, launching, memory.
+Three runs, each in a folder of its own below the given one: ``warm`` has the cases in float32, tf32 and bfloat16,
+forward and forward + backward, and the backends that compile little; ``compilers`` those that compile anew for each
+shape, which takes minutes; ``cold`` empties the caches before each call. A sitting takes SECONDS (480) in all and stops
+the run that it is at; what is not done is completed by calling this again, until it says that all is done. At the end
+it prints what the rows say: speed-ups in geometric mean, shares of the GEMM rate, launching, memory.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,19 +25,27 @@ import pandas as pd
 
 ROOT = Path(__file__).parent.parent
 OURS, BASELINE = "triton-fused", "torch-bilinear"
-BACKENDS = (
-    *(BASELINE, "torch-einsum", "torch-compile", "torch-contract", "jax-jit", "jax-contract"),
-    *(OURS, "cupy-einsum", "flaggems"),
-)
-BRIEF = ("--target", "5%", "--band", "5%", "--processes", "1", "--budget", "5")
+LIBRARIES = (BASELINE, "torch-einsum", "torch-contract", "cupy-einsum", OURS)
+COMPILERS = (BASELINE, "torch-compile", "jax-jit", "jax-contract", "flaggems", OURS)
+BRIEF = ("--target", "5%", "--band", "5%", "--processes", "1", "--budget", "3", "--time-limit", "60")
+#: FlagGems' five, and of the suite ``gpu`` those that differ most; what says most comes first.
+PUBLISHED = ("512x128x128x256", "2048x32x32x64", "256x64x64x128", "128x256x256x128", "1024x64x48x96")
+MODELS = ("2708x512x512x1", "16000x148x148x97", "128x200x200x200:nobias", "1024x128x128x45", "120000x8x128x128:nobias")
+CASES = (*PUBLISHED[:2], *MODELS[:2], *PUBLISHED[2:], *MODELS[2:])
+#: How they are multiplied, and how many cases in float32 come before the first one so: a sitting that is too short for
+#: all of them has some of each.
+ARITHMETIC = {"": 0, ":bfloat16": 2, ":tf32": 3}
+IN_TURN = sorted(itertools.product(CASES, ARITHMETIC), key=lambda pair: CASES.index(pair[0]) + ARITHMETIC[pair[1]])
+#: For each run its backends and options.
 RUNS = {
-    "float32": ("--suite", "gpu"),
-    "tf32": ("--suite", "gpu", "--precision", "tf32"),
-    "bfloat16": ("--suite", "gpu", "--dtype", "bfloat16"),
-    "cold": ("--suite", "published", "--cache", "cold", *BRIEF),
+    "warm": (LIBRARIES, [f"--case={case}{how}" for case, how in IN_TURN]),
+    "compilers": (COMPILERS, [f"--case={case}" for case in PUBLISHED]),
+    "cold": (LIBRARIES, [*(f"--case={case}" for case in PUBLISHED), "--cache=cold"]),
 }
-#: The turn of a run, in seconds; what remains of a sitting is not begun if it is shorter than the second number.
-TURN_SECONDS, LEAST_SECONDS = 160.0, 90.0
+#: A sitting does not begin anything for which less is left, in seconds.
+LEAST_SECONDS = 90.0
+#: Below so many a case is mostly launching.
+LARGE_GFLOP = 4
 #: A run that was told to stop has so long to write its rows.
 STOP_SECONDS = 30.0
 
@@ -44,31 +54,21 @@ def main() -> None:
     """Measure what is missing, then say what is there."""
     folder = Path(sys.argv[1]).resolve()
     end = time.monotonic() + (float(sys.argv[2]) if len(sys.argv) > 2 else 480.0) - STOP_SECONDS
-    stuck: list[str] = []
-    while (left := end - time.monotonic()) > LEAST_SECONDS:
-        todo = [name for name in RUNS if missing(folder / name) and name not in stuck]
-        if not todo:
-            break
-        name = min(todo, key=lambda name: len(done(folder / name)))
-        before = len(done(folder / name))
-        # The last turn of a sitting is as long as it can be.
-        measure(folder / name, RUNS[name], TURN_SECONDS if left > TURN_SECONDS + LEAST_SECONDS else left)
-        if len(done(folder / name)) == before:
-            stuck.append(name)
+    for name, (backends, options) in RUNS.items():
+        if missing(folder / name) and (left := end - time.monotonic()) > LEAST_SECONDS:
+            measure(folder / name, backends, options, left)
     for name in RUNS:
         if len(rows := done(folder / name)):
             tell(name, rows, environment(folder / name))
-    if stuck:
-        print(f"not a group was completed of {', '.join(stuck)}: if that goes on, give more SECONDS")
     left_over = [name for name in RUNS if missing(folder / name)]
     print(f"to do: {', '.join(left_over)}; call this again" if left_over else "all is done")
 
 
-def measure(there: Path, options: tuple[str, ...], seconds: float) -> None:
+def measure(there: Path, backends: Sequence[str], options: Sequence[str], seconds: float) -> None:
     """Begin a run or go on with it, for so long; then it stops as by Ctrl-C, with a row for all that is left."""
-    chosen = [word for name in BACKENDS for word in ("--backend", name)]
+    chosen = [f"--backend={name}" for name in backends]
     fresh = not (there / "records.csv").exists()
-    plan = (*options, *chosen, "--device", "cuda", "--out", str(there)) if fresh else ("--resume", str(there))
+    plan = (*options, *BRIEF, *chosen, "--device", "cuda", "--out", str(there)) if fresh else ("--resume", str(there))
     running = subprocess.Popen([sys.executable, "-m", "harness", "run", *plan], cwd=ROOT)
     try:
         code = running.wait(seconds)
@@ -109,7 +109,8 @@ def tell(name: str, records: pd.DataFrame, said: dict[str, object]) -> None:
     timed = records[records["status"] == "timed"]
     print(f"\n{name}: {len(timed)} of {len(records)} rows timed")
     gemm = said.get("peaks", {}).get("cuda", {}).get("arithmetic", {})
-    for mode, rows in timed.groupby("mode"):
+    for (dtype, precision, mode), rows in timed.groupby(["dtype", "precision", "mode"]):
+        arithmetic = dtype if precision == "ieee" else precision
         table = {
             column: rows.pivot_table(index="case", columns="backend", values=column)
             for column in ("median_seconds", "graph_seconds", "device_seconds", "peak_memory_bytes", "gflop")
@@ -119,13 +120,15 @@ def tell(name: str, records: pd.DataFrame, said: dict[str, object]) -> None:
         if OURS not in times or BASELINE not in times:
             continue
         peers = times.drop(columns=[OURS]).min(axis=1)
-        print(f"  {mode}: {OURS} over {BASELINE} {geometric(times[BASELINE] / times[OURS]):.1f}x, ", end="")
+        both = (times[OURS] * times[BASELINE]).notna().sum()
+        print(f"  {arithmetic}, {mode}, {both} cases: {OURS} over {BASELINE} ", end="")
+        print(f"{geometric(times[BASELINE] / times[OURS]):.1f}x, ", end="")
         print(f"over the best of all others {geometric(peers / times[OURS]):.2f}x (geometric means)")
-        if (rate := gemm.get(name if name in gemm else "float32")) is not None:
+        if (rate := gemm.get(arithmetic)) is not None:
             share = table["gflop"][OURS] * 1e9 / times[OURS] / rate["flop_per_second"]
-            large = share[table["gflop"][OURS] >= 10]
+            large = share[table["gflop"][OURS] >= LARGE_GFLOP]
             if len(large):
-                print(f"    of the GEMM rate, in {len(large)} cases of 10 GFLOP and more: ", end="")
+                print(f"    of the GEMM rate, in {len(large)} cases of {LARGE_GFLOP} GFLOP and more: ", end="")
                 print(f"{large.min():.0%} at least ({large.idxmin()}), {large.median():.0%} in the median")
         # By the graph and not by the events: a queue holds a thousand launches, and nn.Bilinear may have more.
         for column in ("graph_seconds", "device_seconds"):

@@ -336,6 +336,7 @@ def test_another_run_is_a_warning(count, level):
         ({"reasons": 0x4}, [WARNING], "power cap"),
         ({"reasons": 0x60}, [WARNING], "heat (software), heat (hardware)"),
         ({"others": 1}, [WARNING], "1 other process"),
+        ({"utilization": 4}, [OK], "idle"),  # the process that asked, or the one before it
         ({"utilization": 30}, [WARNING], "30 % busy"),
         ({"persistent": False}, [NOTE], "persistence"),
         ({"persistent": False, "reasons": 0x8, "others": 2}, [WARNING, WARNING, NOTE], "hardware slowdown"),
