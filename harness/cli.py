@@ -522,9 +522,14 @@ def _show(folder: Path) -> None:
     if records.empty:
         console.print(f"No row in {folder} yet.")
         return
-    console.print(report.answer(records, labels))
-    console.print()
-    if (trouble := report.trouble(records)) is not None:
+    begun = report.reached(records)
+    if not begun.empty:
+        console.print(report.answer(begun, labels))
+        console.print()
+    if (line := report.unreached(records)) is not None:
+        console.print(line)
+        console.print()
+    if (trouble := report.trouble(begun)) is not None:
         console.print(trouble)
         console.print()
     if (warnings := report.warnings(store.environment(folder).get("doctor", []))) is not None:
@@ -539,9 +544,9 @@ def _show(folder: Path) -> None:
         f"bilinear-bench report {name} prints this again; --case and --backend choose what to compare.\n",
         highlight=False,
     )
-    for table in report.tables(records, labels):
+    for table in report.tables(begun, labels):
         console.print(table)
-    if (lines := report.elsewhere(records)) is not None:
+    if (lines := report.elsewhere(begun)) is not None:
         console.print(lines)
     if growths := growth.find(records):
         console.print(growth.told(growths))

@@ -49,6 +49,21 @@ def answer(records: pd.DataFrame, labels: Mapping[str, str]) -> RenderableType:
     return table
 
 
+def reached(records: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the groups that a run came to before it was stopped, if it was."""
+    interrupted = records["status"] == Status.INTERRUPTED.value
+    return records[~interrupted.groupby([records[name] for name in GROUP]).transform("all")]
+
+
+def unreached(records: pd.DataFrame) -> RenderableType | None:
+    """One line for all groups that a run did not come to; None where there is none."""
+    planned, begun = (len(rows.drop_duplicates(GROUP)) for rows in (records, reached(records)))
+    if planned == begun:
+        return None
+    line = f"The run was stopped: {planned - begun} of {planned} cases (each mode and device) were not reached."
+    return Text(line, style="bold red")
+
+
 def trouble(records: pd.DataFrame) -> RenderableType | None:
     """One line for every row that should not have become what it is; None where there is none."""
     bad = records[records["status"].isin([status.value for status in BAD])]

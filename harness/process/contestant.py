@@ -53,8 +53,9 @@ HELD_CALLS, HELD_BYTES, HELD_SECONDS = 32, 64 * 2**20, 0.2
 #: ``place`` first takes so many blocks of memory at most, of so many bytes at most, and frees a part of them.
 SCATTERED_BLOCKS, SCATTERED_BYTES = 100, 40_000
 
-#: A device is kept busy while a call is launched behind it: for the time of so many calls, of so many seconds at most.
-DELAY_CALLS, MOST_DELAY_SECONDS = 2.0, 0.050
+#: A device is kept busy while a call is launched behind it: for the time of so many calls, and if launching took longer
+#: (after a pause it does), so many times as long; for so many seconds at most.
+DELAY_CALLS, DELAY_TIMES, MOST_DELAY_SECONDS = 2.0, 4.0, 0.050
 
 
 @dataclasses.dataclass
@@ -398,13 +399,10 @@ class Contestant:
         late, why, broken = "", "", False
         self._clock.settle(prepared.calls, wait, SETTLE_SECONDS)
         found["queued_seconds"] = [self._clock.queued(prepared.calls, wait, calls) for _ in range(repeats)]
-        delay = min(MOST_DELAY_SECONDS, DELAY_CALLS * call_seconds)
         try:
             clock = device_clock.clock_of(self._like(prepared.case))
             try:
-                found["device_seconds"] = [
-                    clock.seconds(prepared.calls[number % len(prepared.calls)], delay) for number in range(repeats)
-                ]
+                found["device_seconds"] = _behind_a_delay(clock, prepared.calls, call_seconds, repeats)
             except device_clock.LateError as error:
                 late = str(error)
             replay = clock.capture(prepared.calls[0])
@@ -819,6 +817,24 @@ def _attempt(function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
     except Exception as error:
         return f"raised {type(error).__name__}: {error}"
+
+
+def _behind_a_delay(
+    clock: device_clock.DeviceClock, calls: Sequence[Call], call_seconds: float, repeats: int
+) -> list[float]:
+    """Time so many calls on the device, each launched while it is kept busy for long enough.
+
+    Raises:
+        LateError: The longest delay is not long enough.
+    """
+    delay = min(MOST_DELAY_SECONDS, DELAY_CALLS * call_seconds)
+    while True:
+        try:
+            return [clock.seconds(calls[number % len(calls)], delay) for number in range(repeats)]
+        except device_clock.LateError:
+            if delay == MOST_DELAY_SECONDS:
+                raise
+            delay = min(MOST_DELAY_SECONDS, DELAY_TIMES * delay)
 
 
 def _timed_call(case: Case, kernel: Any, parameters: Results, inputs: Results) -> Call:

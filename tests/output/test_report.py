@@ -59,6 +59,19 @@ def test_a_run_killed_before_the_winners_row_was_written_can_still_be_shown(fram
     assert "second" in shown(Group(*report.tables(records, {})))
 
 
+def test_groups_that_a_stopped_run_did_not_reach_are_counted_and_not_listed(frame):
+    records = frame(
+        timed("first", 2e-3, 1),
+        untimed("second", Status.INTERRUPTED, "stopped"),
+        untimed("first", Status.INTERRUPTED, "stopped", mode="forward_backward"),
+        untimed("first", Status.INTERRUPTED, "stopped", case="9x2x2x2"),
+    )
+    # The group that it was at has its row that is missing.
+    assert report.reached(records)["status"].tolist() == ["timed", "interrupted"]
+    assert "2 of 3 cases" in shown(report.unreached(records))
+    assert report.unreached(report.reached(records)) is None
+
+
 def test_every_row_that_was_not_timed_appears_with_its_reason(frame):
     others = [status for status in Status if status is not Status.TIMED]
     rows = [untimed(f"b-{status}", status, f"reason of {status}, x[0, 1] [/red]") for status in others]

@@ -12,6 +12,7 @@ import pytest
 
 from harness import Backend
 from harness.case import Case
+from harness.process import contestant as module
 from harness.process import device_clock
 from harness.process.contestant import Contestant
 from harness.process.device_clock import CupyClock, TorchClock
@@ -144,12 +145,21 @@ def test_without_the_delay_the_launches_would_be_in_it(device):
 
 def test_more_launches_than_the_delay_can_hide_have_no_device_time_and_still_a_graph_s(contestant, device, monkeypatch):
     monkeypatch.setattr(device_clock, "clock_of", lambda like: TorchClock(FakeTorch(device), device.now))
-    # As if the delay were that of a call of half the time.
+    # The longest delay is that of half a call.
+    monkeypatch.setattr(module, "MOST_DELAY_SECONDS", 3 * LAUNCH)
     said = contestant.device_times(calls=4, call_seconds=1.5 * LAUNCH, repeats=5)
     assert said["device_seconds"] == []
     assert said["absent"] == {"device_seconds": "launching took 0.0003 s, longer than the device could be kept waiting"}
     assert said["graph_seconds"] == pytest.approx([4 * LAUNCH + 3 * WORK] * 5)
     assert not said["broken"]
+
+
+def test_a_delay_that_was_too_short_is_made_longer(contestant, device, monkeypatch):
+    monkeypatch.setattr(device_clock, "clock_of", lambda like: TorchClock(FakeTorch(device), device.now))
+    # As if launching took twice as long as it usually does.
+    said = contestant.device_times(calls=4, call_seconds=1.5 * LAUNCH, repeats=5)
+    assert said["device_seconds"] == pytest.approx([3 * WORK] * 5)
+    assert said["absent"] == {}
 
 
 def test_cupy_keeps_the_device_waiting_by_a_kernel_of_its_own():
