@@ -11,8 +11,9 @@ Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
   ``j`` swapped, and ``grad_weight[o,i,j] = sum_b (grad_output[b,o] input1[b,i]) input2[b,j]``, one product over the
   batch whose left operand is scaled as it is loaded.
 * Work: 2 b i j o flop forward, 6 for the step: the least there is.
-* Written between: nothing, unless a case has too few tiles to fill the chip. Then each is cut into parts, and the sums
-  of the parts, (parts, results) in the accumulator's type, are added up at the end (``PARTS_BYTES`` at most).
+* Written between: for a gradient a copy of the weight, or of input2, with its axes swapped, where that is faster. If a
+  case has too few tiles to fill the chip, each is cut into parts, and the sums of the parts, (parts, results) in the
+  accumulator's type, are added up at the end (``PARTS_BYTES`` at most).
 * Prepared outside the clock: the kernels are compiled for the case's features, and the tiles that promise most tried on
   scratch arrays of its size.
 * Arithmetic: float32 is multiplied as float32 (``ieee``; Triton's own choice would be tf32), or as tf32 if the case
@@ -152,8 +153,9 @@ class TritonFused(TorchBackend):
         return super().supports(case)
 
     def workspace_bytes(self, case: Case) -> int:
-        """The sums of parts, and all arrays once more while tiles are tried; an upper figure."""
-        shapes = [*case.shapes().values(), *case.result_shapes().values()]
+        """The sums of parts, turned copies, and all arrays once more while tiles are tried; an upper figure."""
+        given = case.shapes()
+        shapes = [*given.values(), *case.result_shapes().values(), given["weight"], given["input2"]]
         return 4 * PARTS_BYTES + case.itemsize * sum(math.prod(shape) for shape in shapes)
 
     def version(self) -> str:

@@ -12,6 +12,8 @@ import pytest
 from command_line import BRIEF, ROOT
 from packaging.version import Version
 
+from harness.case import Case
+
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 
 interprets = pytest.mark.skipif(
@@ -121,6 +123,33 @@ def test_tiles_pad_little_and_reuse_much():
     assert (first.columns, first.depth) in {(64, 32), (32, 32)}
     assert (candidates((4096, 512, 512), 4)[0].rows, candidates((4096, 512, 512), 4)[0].columns) == (128, 128)
     assert candidates((1, 1, 1), 4) == [Tile(16, 16, 16, 1, stages) for stages in (3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("precision", "turned"), [("ieee", {"grad_input1"}), ("tf32", {"forward", "grad_input2", "grad_weight"})]
+)
+def test_float32_is_tried_first_with_the_right_operand_s_columns_side_by_side_and_tf32_with_its_terms(
+    precision, turned
+):
+    from backends.triton_fused import JOBS, TRIED_OTHERWISE, tried
+
+    case = Case(512, 128, 64, 256, precision=precision, mode="forward_backward")
+    for job in JOBS:
+        ways = [tile.turned for tile in tried(case, job)]
+        first = job in turned
+        # A few the other way round come last: turning may cost more than it gains.
+        assert ways == [first] * (len(ways) - TRIED_OTHERWISE) + [not first] * TRIED_OTHERWISE
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_other_types_are_turned_only_forward_where_it_costs_nothing(dtype):
+    from backends.triton_fused import tried
+
+    case = Case(512, 128, 64, 256, dtype=dtype, mode="forward_backward")
+    assert {tile.turned for tile in tried(case, "forward")} == {False, True}
+    assert {tile.turned for job in ("grad_input1", "grad_input2", "grad_weight") for tile in tried(case, job)} == {
+        False
+    }
 
 
 def test_a_tile_that_the_device_cannot_take_is_left_out_and_if_it_can_take_none_the_reason_comes_out():
