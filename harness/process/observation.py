@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -191,7 +192,10 @@ def refill(target: NativeArray, values: npt.NDArray[np.floating], backend: Backe
         target[...] = values
         return target
     if known == "torch":
-        return target.copy_(sys.modules["torch"].from_numpy(values))
+        with warnings.catch_warnings():
+            # What one must not write into is only read here.
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+            return target.copy_(sys.modules["torch"].from_numpy(values))
     if known == "cupy":
         target.set(np.array(values, dtype=target.dtype, order="C"))
         return target

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import sys
 import types
 
 import numpy as np
 import pytest
+from command_line import ROOT
 
 from harness import Backend
 from harness.process import device_clock, observation
@@ -104,3 +106,25 @@ def test_a_framework_that_nobody_knows_is_given_a_copy_and_cannot_spoil_what_oth
     new = observation.refill(Unknown(), values, Clinging("cpu"), "float32")
     assert np.array_equal(new.host, np.full((2, 3), 7))
     assert np.array_equal(values, np.ones((2, 3)))
+
+
+#: In a process of its own, since PyTorch warns but once.
+READ_ONLY = """
+import warnings
+import numpy as np
+import torch
+from harness.process import observation
+
+warnings.simplefilter("error")
+values = np.ones((2, 3), np.float32)
+values.setflags(write=False)
+target = torch.zeros(2, 3)
+assert observation.refill(target, values, None, "float32") is target
+assert target.tolist() == values.tolist()
+"""
+
+
+def test_pytorch_does_not_warn_of_values_that_are_only_read():
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    ended = subprocess.run([sys.executable, "-c", READ_ONLY], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
