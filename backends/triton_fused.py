@@ -274,7 +274,7 @@ def grad_input(
     out, in1, in2 = weight.shape
     (batch, contracted), kept = other.shape, in1 if which == 1 else in2
     if tile.turned:
-        weight = turned(weight)
+        weight = turned_copy(weight)
     strides = (kept, 1) if (which == 2) != tile.turned else (1, contracted)
     programs = _tiles(batch, tile.rows) * _tiles(kept, tile.columns)
     outs_each = _each(out, _most_parts(other, programs, batch * kept, arithmetic))
@@ -296,7 +296,7 @@ def grad_weight(input1: Tensor, input2: Tensor, grad_output: Tensor, tile: Tile,
     (batch, in1), in2, out = input1.shape, input2.shape[1], grad_output.shape[1]
     programs = _tiles(in1, tile.rows) * _tiles(in2, tile.columns) * out
     if tile.turned:
-        input2 = turned(input2)
+        input2 = turned_copy(input2)
     row_tiles = _tiles(batch, tile.depth)
     rows_each = _each(row_tiles, _most_parts(input1, programs, out * in1 * in2, arithmetic))
     parts = _tiles(row_tiles, rows_each)
@@ -312,7 +312,7 @@ def grad_weight(input1: Tensor, input2: Tensor, grad_output: Tensor, tile: Tile,
     return _summed(launch, input1.new_empty((out, in1, in2)), parts, arithmetic)
 
 
-def turned(pages: Tensor) -> Tensor:
+def turned_copy(pages: Tensor) -> Tensor:
     """Return a copy of pages (..., r, c) with their last two axes swapped, (..., c, r)."""
     *_, rows, columns = pages.shape
     target = pages.new_empty((*pages.shape[:-2], columns, rows))
@@ -371,7 +371,7 @@ def _processors(device: torch.device) -> int:
     return count
 
 
-#: The kernels of a step, by the sizes that a tile's rows, columns and depth lie along; forward, those are not turned.
+#: The kernels of a step, by the sizes that a tile's rows, columns and depth lie along; forward, of one not turned.
 JOBS: Final[dict[str, Callable[[Case], tuple[int, int, int]]]] = {
     "forward": lambda case: (case.batch, case.in2_features, case.in1_features),
     "grad_input1": lambda case: (case.batch, case.in1_features, case.in2_features),

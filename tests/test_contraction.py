@@ -68,6 +68,29 @@ def test_every_order_in_any_pieces_is_right_in_torch(order, sizes, room, onednn,
                 np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_onednn_is_given_no_part_of_wider_rows_which_it_multiplies_a_hundred_times_slower(order, monkeypatch):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from backends import torch_contract
+
+    given = []
+
+    def linear(left, right, *_):
+        given.append(right)
+        return left @ right.t()
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", linear)
+    monkeypatch.setattr(torch_contract, "PIECE_BYTES", {"cpu": 2000})
+    monkeypatch.setattr(torch_contract, "PIECE_ROWS", 7)
+    monkeypatch.setattr(torch_contract, "ONEDNN_FLOP", 0)
+    monkeypatch.setattr(torch_contract, "_onednn_is_faster", lambda: True)
+    tensors = [torch.tensor(array, dtype=torch.float32) for array in made(20, 30, 7, 5)[0]]
+    torch_contract.contract(order, *tensors[:3])
+    torch_contract.gradients(order, *tensors, (True, True, True))
+    assert given
+    assert all(right.is_contiguous() or right.t().is_contiguous() for right in given)
+
+
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("least", [1, 1000])
