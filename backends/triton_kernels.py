@@ -266,7 +266,7 @@ def turn_kernel(
     columns,
     EDGE: tl.constexpr,
 ):
-    """A square of a page, turned: 9 us for 256 pages of 128 x 128 on an H200, where PyTorch's copy takes 28."""
+    """A square of a page, turned: for 256 pages of 128 x 128 it adds 9 us on an H200, where PyTorch's copy added 28."""
     program = tl.program_id(0)
     row_tiles, column_tiles = tl.cdiv(rows, EDGE), tl.cdiv(columns, EDGE)
     page = (program // (row_tiles * column_tiles)).to(tl.int64) * rows * columns

@@ -39,12 +39,12 @@ IN_TURN = sorted(itertools.product(CASES, ARITHMETIC), key=lambda pair: CASES.in
 #: For each run its backends and options.
 RUNS = {
     "warm": (LIBRARIES, [f"--case={case}{how}" for case, how in IN_TURN]),
-    "compilers": (COMPILERS, [f"--case={case}" for case in PUBLISHED]),
-    "cold": (LIBRARIES, [*(f"--case={case}" for case in PUBLISHED), "--cache=cold"]),
+    "compilers": (COMPILERS, ["--suite=published"]),
+    "cold": (LIBRARIES, ["--suite=published", "--cache=cold"]),
 }
 #: A sitting does not begin anything for which less is left, in seconds.
 LEAST_SECONDS = 90.0
-#: Below so many a case is mostly launching.
+#: Cases of so many and more are held against the GEMM's rate.
 LARGE_GFLOP = 4
 #: A run that was told to stop has so long to write its rows.
 STOP_SECONDS = 30.0

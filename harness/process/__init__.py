@@ -1,1 +1,1 @@
-"""One process per backend, and only one of them ever running."""
+"""One process per backend, and only one of them running while anything is timed."""
