@@ -42,7 +42,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backends import numba_tiles
-from backends.numba_tiles import FEW_ROWS, ROWS, VECTOR_BYTES, VECTORS, at, call, copy, prefetch, spread
+from backends.numba_tiles import FEW_ROWS, ROWS, UNROLLED, VECTOR_BYTES, VECTORS, at, call, copy, prefetch, spread
 from harness.backend import Backend, Kernel
 from harness.case import Case
 
@@ -78,6 +78,8 @@ FEW_SUMS: Final = 48
 #: With few outputs a step keeps up to so much of what its forward had in tiles; it is one of the input gradients, but
 #: for a factor.
 KEPT_BYTES: Final = 16 * 2**20
+#: Over so many features a tile takes long enough to hide its epilogue.
+LONG: Final = 160
 #: Latency of a multiply-add, in cycles, times the units that do them, on CPUs of today: 8 to 10.
 BUSY_ROWS: Final = 8
 #: Below so much work threads cost more than they bring (some microseconds).
@@ -446,10 +448,11 @@ def _narrow(batch: int, lanes: int) -> int:
 def _contracts_input1(in1: int, in2: int) -> bool:
     """Whether the tiles of a forward contract over ``i``, and its epilogue over ``j``.
 
-    The longer axis is contracted in the tile, the shorter one in its epilogue. Not if they are much alike: along j a
-    tile reads rows of the weight, along i columns, which lie pages of memory apart.
+    The longer axis is contracted in the tile, the shorter one in its epilogue. Not if they are much alike, or if the
+    shorter one is long enough to hide its epilogue: along j a tile reads rows of the weight, along i columns, which lie
+    pages of memory apart.
     """
-    return bool(in1 > 2 * in2)
+    return bool(in1 > 2 * in2 and in2 < LONG)
 
 
 @_compiled
@@ -477,6 +480,7 @@ def _forward_block(
     along_c, along_r = (in2, 1) if over1 else (1, in2)
     inner, outer = (strips1, strips2) if over1 else (strips2, strips1)
     tiles = (rows + ROWS - 1) // ROWS
+    far = weight.size * weight.itemsize > LARGE_BYTES
     most = max(1, RESULT_BYTES // ((high - low) * apart * weight.itemsize))
     results = _aligned(min(most, end - begin) * (high - low) * apart, weight)
     narrow = _narrow(len(output), lanes) if first + (high - low) * apart >= len(output) else 0
@@ -489,17 +493,24 @@ def _forward_block(
         for page in range(pages):
             for tile in range(tiles):
                 top, bottom = tile * rows // tiles, (tile + 1) * rows // tiles
-                corner = (start + page) * in1 * in2 + top * along_r
+                root = (start + page) * in1 * in2
+                # What is read next, if the weight is far: the rows that follow; or this tile's share of the next page,
+                # for tiles of columns have lines of memory in common.
+                soon = root + (rows + top if over1 else bottom) * count
                 above = ((start + page) * ((len(output) + apart - 1) // apart) + first // apart) * rows + top
                 for skip, times, vectors in ((0, whole, VECTORS), (whole, narrow, 1)):
                     if times == 0:
                         continue
                     strip = low + skip
                     keep = at(kept, (above + skip * rows) * apart) if len(kept) else 0
+                    # As many bytes as a tile has, in count / UNROLLED requests for each strip.
+                    ahead = (bottom - top) * UNROLLED * weight.itemsize // times if far else 0
                     call(contract, (
-                        bottom - top, at(weight, corner), along_c, along_r, at(inner, strip * count * apart), apart,
-                        count, times, vectors, count * apart, at(outer, (strip * rows + top) * apart), rows * apart,
+                        bottom - top, at(weight, root + top * along_r), along_c, along_r,
+                        at(inner, strip * count * apart), apart, count, times, vectors, count * apart,
+                        at(outer, (strip * rows + top) * apart), rows * apart,
                         at(results, (skip * pages + page) * apart), pages * apart, keep, rows * apart,
+                        at(weight, soon), ahead,
                     ))  # fmt: skip
         for strip in range(high - low):
             _unpack(transpose, results, strip * pages * apart, lanes, output, first + strip * apart, start, pages)
@@ -897,6 +908,7 @@ def _weight_rows(
     tiles = (width + ROWS - 1) // ROWS
     short, taller = width // tiles, width % tiles
     panel = _aligned(min(PANEL_ROWS, rows) * room, input1)
+    far = int(grad_weight.size * grad_weight.itemsize > LARGE_BYTES)
     for first in range(0, rows, PANEL_ROWS):
         count, row = min(PANEL_ROWS, rows - first), chunk + first
         for i in range(0, width, apart):
@@ -910,7 +922,7 @@ def _weight_rows(
             for top, height, times in ((0, short + 1, taller), (taller * (short + 1), short, tiles - taller)):
                 call(accumulate, (
                     height, at(panel, top), room, 1, at(strips2, beside), apart, count, times,
-                    at(grad_weight, (page * in1 + begin + top) * in2 + j), in2, in2 - j, int(row == 0),
+                    at(grad_weight, (page * in1 + begin + top) * in2 + j), in2, in2 - j, int(row == 0), far,
                 ))  # fmt: skip
 
 

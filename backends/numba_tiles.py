@@ -139,7 +139,9 @@ class _Emitter:
             vector = self.builder.fadd(*halves)
         return self.builder.extract_element(vector, _INT32(0))
 
-    def tile(self, rows: int, factors: tuple[Any, ...], masks: tuple[Any, ...]) -> list[list[Any]]:
+    def tile(
+        self, rows: int, factors: tuple[Any, ...], masks: tuple[Any, ...], soon: tuple[Any, Any] | None = None
+    ) -> list[list[Any]]:
         """The sums, row by row and vector by vector.
 
         Args:
@@ -147,6 +149,8 @@ class _Emitter:
             factors: ``a`` (pointer), its strides along ``c`` and along the rows, ``b`` (pointer), its stride along
                 ``c``, and the length of ``c``.
             masks: For each vector its mask, or None.
+            soon: A variable with the address of what is wanted soon and is asked for meanwhile, and how many bytes it
+                goes on with each ``UNROLLED`` steps.
         """
         builder = self.builder
         a, a_c, a_r, b, b_c, count = factors
@@ -176,6 +180,11 @@ class _Emitter:
         with cgutils.for_range_slice(builder, _INT(0), whole, unrolled, _INT) as (c, _):
             for ahead in range(UNROLLED):
                 step(builder.add(c, _INT(ahead)))
+            if soon:
+                variable, onward = soon
+                address = builder.load(variable)
+                _ask(builder, address)
+                builder.store(builder.add(address, onward), variable)
         with cgutils.for_range_slice(builder, whole, count, _INT(1), _INT) as (c, _):
             step(c)
         return [[builder.load(place) for place in row] for row in sums]
@@ -222,11 +231,13 @@ class _Given:
         self.rows, self._factors, self.more = values[0], tuple(values[1:7]), values[7:]
         self.a_r = values[3]
 
-    def tile(self, rows: int, masks: tuple[Any, ...], a_away: Any = 0, b_away: Any = 0) -> list[list[Any]]:
+    def tile(
+        self, rows: int, masks: tuple[Any, ...], a_away: Any = 0, b_away: Any = 0, soon: tuple[Any, Any] | None = None
+    ) -> list[list[Any]]:
         """The sums; ``a`` and ``b`` begin so many elements further."""
         a, a_c, a_r, b, b_c, count = self._factors
         factors = self.emit.ahead(a, a_away), a_c, a_r, self.emit.ahead(b, b_away), b_c, count
-        return self.emit.tile(rows, factors, masks)
+        return self.emit.tile(rows, factors, masks, soon)
 
     def for_tiles(self, times: Any, emit: Callable[[int, Any], None]) -> None:
         """Emit a loop over tiles for each number of rows up to ``ROWS``; ``emit`` gets that number and the turn."""
@@ -268,6 +279,15 @@ def _void(context: Any) -> Any:
     return context.get_dummy_value()
 
 
+def _ask(builder: Any, address: Any, writing: bool = False) -> None:
+    """Ask for the line of memory at an address: into the second-level cache, or to write to, into the first."""
+    place = builder.inttoptr(address, ir.IntType(8).as_pointer())
+    kind = ir.FunctionType(ir.VoidType(), [place.type, _INT32, _INT32, _INT32])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    # How near, of 0 to 3; and data, not instructions.
+    builder.call(function, [place, _INT32(int(writing)), _INT32(3 if writing else 2), _INT32(1)])
+
+
 _AT: Final = types.intp
 
 
@@ -275,15 +295,17 @@ _AT: Final = types.intp
 def _contract(
     _: Any, rows: Any, a: Any, a_c: Any, a_r: Any, b: Any, b_c: Any, count: Any,
     times: Any, vectors: Any, b_t: Any, e: Any, e_t: Any, out: Any, out_t: Any, kept: Any, kept_t: Any,
+    soon: Any, soon_c: Any,
 ) -> Any:  # fmt: skip
     def generate(*arguments: Any) -> Any:
         given = _Given(*arguments)
         emit, builder = given.emit, given.emit.builder
-        times, vectors, b_apart, start_e, e_apart, start_out, out_apart, start_kept, kept_apart = given.more
+        times, vectors, b_apart, start_e, e_apart, start_out, out_apart, start_kept, kept_apart, *soon = given.more
+        wanted = cgutils.alloca_once_value(builder, soon[0]), soon[1]
         keeping = builder.icmp_unsigned("!=", builder.ptrtoint(start_kept, _INT), _INT(0))
 
         def epilogue(width: int, number: int, turn: Any) -> None:
-            tile = given.tile(number, (None,) * width, b_away=builder.mul(turn, b_apart))
+            tile = given.tile(number, (None,) * width, b_away=builder.mul(turn, b_apart), soon=wanted)
             factors = emit.ahead(start_e, builder.mul(turn, e_apart))
             into = emit.ahead(start_out, builder.mul(turn, out_apart))
             for v in range(width):
@@ -300,7 +322,7 @@ def _contract(
         given.for_strips(times, vectors, epilogue)
         return _void(arguments[0])
 
-    return types.void(_AT, a, _AT, _AT, b, _AT, _AT, _AT, _AT, _AT, e, _AT, out, _AT, kept, _AT), generate
+    return types.void(_AT, a, _AT, _AT, b, _AT, _AT, _AT, _AT, _AT, e, _AT, out, _AT, kept, _AT, _AT, _AT), generate
 
 
 @intrinsic
@@ -361,20 +383,23 @@ def _scale(
 @intrinsic
 def _accumulate(
     _: Any, rows: Any, a: Any, a_c: Any, a_r: Any, b: Any, b_c: Any, count: Any,
-    times: Any, out: Any, out_r: Any, valid: Any, begin: Any,
+    times: Any, out: Any, out_r: Any, valid: Any, begin: Any, far: Any,
 ) -> Any:  # fmt: skip
     def generate(*arguments: Any) -> Any:
         given = _Given(*arguments)
         emit, builder = given.emit, given.emit.builder
-        times, into, apart, valid, begin = given.more
-        first = builder.icmp_signed("!=", begin, _INT(0))
+        times, into, apart, valid, begin, far = given.more
+        first, asking = (builder.icmp_signed("!=", flag, _INT(0)) for flag in (begin, far))
 
         def use(masks: tuple[Any, ...]) -> None:
             def epilogue(number: int, turn: Any) -> None:
                 above = builder.mul(turn, _INT(number))
+                rows = [emit.ahead(into, builder.mul(apart, builder.add(above, _INT(r)))) for r in range(number)]
+                with builder.if_then(asking):
+                    for row, v in itertools.product(rows, range(len(masks))):
+                        _ask(builder, builder.ptrtoint(emit.ahead(row, v * emit.lanes), _INT), writing=True)
                 tile = given.tile(number, (None,) * len(masks), a_away=builder.mul(above, given.a_r))
-                for r in range(number):
-                    row = emit.ahead(into, builder.mul(apart, builder.add(above, _INT(r))))
+                for r, row in enumerate(rows):
                     for v, mask in enumerate(masks):
                         place = emit.ahead(row, v * emit.lanes)
                         earlier = builder.select(first, emit.zero, emit.load(place, mask))
@@ -385,7 +410,7 @@ def _accumulate(
         given.for_widths(valid, use)
         return _void(arguments[0])
 
-    return types.void(_AT, a, _AT, _AT, b, _AT, _AT, _AT, out, _AT, _AT, _AT), generate
+    return types.void(_AT, a, _AT, _AT, b, _AT, _AT, _AT, out, _AT, _AT, _AT, _AT), generate
 
 
 @intrinsic
@@ -527,13 +552,16 @@ def _transpose(_: Any, source: Any, source_r: Any, target: Any, target_r: Any) -
 # they go along, or ``_t`` for the way from one of several tiles to the next, count numbers.
 
 
-def contract(rows, a, a_c, a_r, b, b_c, count, times, vectors, b_t, e, e_t, out, out_t, kept, kept_t):  # type: ignore[no-untyped-def]
+def contract(  # type: ignore[no-untyped-def]
+    rows, a, a_c, a_r, b, b_c, count, times, vectors, b_t, e, e_t, out, out_t, kept, kept_t, soon, soon_c
+):
     """``out[v] += sum_r acc[r, v] * e[r, v]``: the rows disappear; and ``kept[r, v] = acc[r, v]`` if it is not 0.
 
     As many times as said, with one ``a``. ``e`` and ``kept`` have their rows one after the other, room for all vectors
-    each, of which only so many as said are used.
+    each, of which only so many as said are used. Meanwhile memory from the address ``soon`` on is asked for, ``soon_c``
+    bytes further with each ``UNROLLED`` steps of ``c``.
     """
-    _contract(rows, a, a_c, a_r, b, b_c, count, times, vectors, b_t, e, e_t, out, out_t, kept, kept_t)
+    _contract(rows, a, a_c, a_r, b, b_c, count, times, vectors, b_t, e, e_t, out, out_t, kept, kept_t, soon, soon_c)
 
 
 def share(rows, a, a_c, a_r, b, b_c, count, times, vectors, e, one, factor, other):  # type: ignore[no-untyped-def]
@@ -553,12 +581,13 @@ def scale(rows, a, a_c, a_r, b, b_c, count, times, vectors, b_t, factor, factor_
     _scale(rows, a, a_c, a_r, b, b_c, count, times, vectors, b_t, factor, factor_t, out, out_t)
 
 
-def accumulate(rows, a, a_c, a_r, b, b_c, count, times, out, out_r, valid, begin):  # type: ignore[no-untyped-def]
+def accumulate(rows, a, a_c, a_r, b, b_c, count, times, out, out_r, valid, begin, far):  # type: ignore[no-untyped-def]
     """``out[r, v] = acc[r, v]``, or ``+=`` unless ``begin``; the first ``valid`` lanes. ``b`` has all of them.
 
-    As many tiles as said, with one ``b``: each has the rows of ``a`` and ``out`` that follow the last one's.
+    As many tiles as said, with one ``b``: each has the rows of ``a`` and ``out`` that follow the last one's. If ``out``
+    is ``far``, in no cache, a tile asks for its part before it multiplies; even what is only written is read, by lines.
     """
-    _accumulate(rows, a, a_c, a_r, b, b_c, count, times, out, out_r, valid, begin)
+    _accumulate(rows, a, a_c, a_r, b, b_c, count, times, out, out_r, valid, begin, far)
 
 
 def weigh(rows, a, a_c, a_r, b, b_c, count, e, e_r, valid, out, out_r):  # type: ignore[no-untyped-def]
@@ -671,11 +700,7 @@ def prefetch(_: Any, address: Any) -> Any:
     """``prefetch(address)``: ask for the line of memory at an address, into the second-level cache; reads nothing."""
 
     def generate(context: Any, builder: Any, _: Any, given: Any) -> Any:
-        place = builder.inttoptr(given[0], ir.IntType(8).as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [place.type, _INT32, _INT32, _INT32])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        # For reading; to be used a few times (2 of 0 to 3); data, not instructions.
-        builder.call(function, [place, _INT32(0), _INT32(2), _INT32(1)])
+        _ask(builder, given[0])
         return _void(context)
 
     return types.void(_AT), generate
