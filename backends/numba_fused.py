@@ -23,8 +23,9 @@ Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
   backward copies it, where what it contracts over lies at distances that share too few places of a cache.
 * Order of the loops: a block of strips that fits into the second-level cache meets page after page. Rows of a batch
   that fill little of a vector lie in the tile's rows instead, and the lanes run over ``j``.
-* ``grad_weight[o]`` is one product over the batch, with ``grad_output[:, o]`` multiplied into ``input1``, panel by
-  panel, and columns of ``input2`` packed side by side.
+* ``grad_weight[o]`` is one product over the batch: tiles of ``input1`` meet columns of ``input2``, both packed for all
+  pages, with ``grad_output[:, o]`` multiplied into a column before it meets the tiles; into its vectors in each tile
+  anew, where there are few tiles.
 """
 
 from __future__ import annotations
@@ -65,10 +66,13 @@ BLOCK_BYTES: Final = min(3 * _second_level_bytes() // 4, 768 * 2**10)
 PACKED_BYTES: Final = 16 * 2**20
 #: Results of a block, before they are laid out as the caller has them.
 RESULT_BYTES: Final = 256 * 2**10
-#: Rows of the batch in a panel of ``grad_weight``, and its columns: it stays in the second-level cache.
-PANEL_ROWS, PANEL_COLUMNS = 256, 192
-#: Columns of input2 side by side, for ``grad_weight``, at a time.
-COLUMNS_BYTES: Final = 2 * 2**20
+#: Rows of the batch that a tile of ``grad_weight`` sums up, of two vectors each: they stay in the first-level cache.
+#: Tiles beside them, which stay in the second-level one.
+PANEL_ROWS, PANEL_TILES = 256, 64
+#: Rows of the batch that are packed at a time: not in more pages of memory than a core knows the places of.
+PACKED_ROWS: Final = 64
+#: From so many in1_features on, columns of input2 are scaled before they meet the tiles; sooner in each tile anew.
+SCALED_ROWS: Final = 48
 #: Below so many outputs each input gradient is made on its own.
 FEW_PAGES: Final = 8
 #: Then a weight is copied for more strips than these.
@@ -105,7 +109,8 @@ class Plan:
         block: Strips that are worked on together, at most.
         blocks: Blocks that are packed at a time; where there is one part, all there are, for each thread packs its own.
         parts: Parts that the pages (forward) or the rows of a page (backward) are divided into.
-        weight_parts: Parts that the rows of a page of ``grad_weight`` are divided into.
+        weight_parts: Parts that the tiles of a page of ``grad_weight`` are divided into.
+        weight_rows: Rows of the batch that it is summed up over at a time.
         panelled: Whether the weight is copied, where it would clash in a cache: a row of every page next to each other
             before it is contracted over the pages; with few pages all of it with its last two axes swapped.
         kept: How many numbers a step's forward keeps for its backward: all that its tiles held, or none.
@@ -119,6 +124,7 @@ class Plan:
     blocks: int
     parts: int
     weight_parts: int
+    weight_rows: int
     panelled: bool
     kept: int = 0
     transpose: int = 0
@@ -127,6 +133,7 @@ class Plan:
     scale: int = 0
     multiply: int = 0
     accumulate: int = 0
+    accumulate_scaled: int = 0
     add_scaled: int = 0
     weigh: int = 0
     share_few: int = 0
@@ -172,10 +179,11 @@ def plan(case: Case, threads: int) -> Plan:
         block=block,
         blocks=blocks,
         parts=parts,
-        weight_parts=min(math.ceil(workers / max(1, pages)), in1),
+        weight_parts=min(math.ceil(workers / max(1, pages)), math.ceil(in1 / ROWS)),
+        weight_rows=_weight_rows_at_a_time(case),
         panelled=stepping and worth_copying and _clashes(case),
         kept=kept if keeps else 0,
-        **{tile.__name__: numba_tiles.compiled(tile, case.dtype).address for tile in _needed(few, stepping, pages)},
+        **{tile.__name__: numba_tiles.compiled(tile, case.dtype).address for tile in _needed(case, few)},
     )
 
 
@@ -204,14 +212,30 @@ def _clashes(case: Case) -> bool:
     return count * math.gcd(apart, WAY_BYTES) > SHARED_WAYS * WAY_BYTES
 
 
-def _needed(few: bool, stepping: bool, pages: int) -> list[Callable[..., None]]:
+def _weight_rows_at_a_time(case: Case) -> int:
+    """How many rows of both inputs and of grad_output are packed for ``grad_weight`` to stay in a core's cache.
+
+    Panels of them; less than one where so many do not fit into ``PACKED_BYTES``.
+    """
+    lanes = VECTOR_BYTES // case.itemsize
+    tiles, columns = math.ceil(case.in1_features / ROWS), math.ceil(case.in2_features / (VECTORS * lanes))
+    row_bytes = (tiles * _tile_room(lanes) + columns * VECTORS * lanes + case.out_features) * case.itemsize
+    most = max(1, BLOCK_BYTES // (PANEL_ROWS * row_bytes)) * PANEL_ROWS
+    return max(1, min(most, PACKED_BYTES // row_bytes))
+
+
+def _needed(case: Case, few: bool) -> list[Callable[..., None]]:
     """The tiles of a forward, or of a step's backward."""
-    if not stepping:
+    if case.mode == "forward":
         return [numba_tiles.weigh] if few else [numba_tiles.transpose, numba_tiles.contract]
+    scaled_before = case.in1_features >= SCALED_ROWS or case.out_features == 1
+    accumulate = numba_tiles.accumulate if scaled_before else numba_tiles.accumulate_scaled
+    inputs: list[Callable[..., None]] = [numba_tiles.share]
     if few:
-        return [numba_tiles.multiply, numba_tiles.accumulate, numba_tiles.share_few]
-    inputs = [numba_tiles.scale, numba_tiles.add_scaled] if pages < FEW_PAGES else [numba_tiles.share]
-    return [numba_tiles.multiply, numba_tiles.accumulate, numba_tiles.transpose, *inputs]
+        inputs = [numba_tiles.share_few]
+    elif case.out_features < FEW_PAGES:
+        inputs = [numba_tiles.scale, numba_tiles.add_scaled]
+    return [numba_tiles.transpose, numba_tiles.multiply, accumulate, *inputs]
 
 
 class NumbaFused(Backend):
@@ -226,9 +250,8 @@ class NumbaFused(Backend):
         """
         threads = int(numba.get_num_threads())
         row = case.in2_features + VECTOR_BYTES // case.itemsize
-        panel = max(PANEL_ROWS * 2 * PANEL_COLUMNS, case.out_features * row) * case.itemsize
-        shared = 2 * PACKED_BYTES + KEPT_BYTES + max(COLUMNS_BYTES, PANEL_ROWS * row * case.itemsize)
-        return shared + threads * (2 * RESULT_BYTES + panel)
+        panel = (PANEL_ROWS * VECTORS * VECTOR_BYTES) + case.out_features * row * case.itemsize
+        return 3 * PACKED_BYTES + KEPT_BYTES + threads * (2 * RESULT_BYTES + panel)
 
     def version(self) -> str:
         """Version of Numba."""
@@ -331,8 +354,10 @@ def weight_gradient(divided: Plan, input1: Array, input2: Array, grad_output: Ar
     """Return grad_weight (o, i, j)."""
     shape = grad_output.shape[1], input1.shape[1], input2.shape[1]
     grad_weight = np.empty(shape, input1.dtype) if len(input1) else np.zeros(shape, input1.dtype)
+    tiles = divided.transpose, divided.multiply, divided.accumulate or divided.accumulate_scaled
     given = input1, input2, grad_output, grad_weight, divided.lanes
-    _weight[divided.parallel](divided.multiply, divided.accumulate, *given, divided.weight_parts)
+    rows = divided.weight_parts, divided.weight_rows
+    _weight[divided.parallel](*tiles, bool(divided.accumulate), *given, *rows)
     return grad_weight
 
 
@@ -883,96 +908,112 @@ def _backward_few(
 
 
 @_compiled
-def _weight_rows(
+def _tile_room(lanes: int) -> int:
+    """Numbers between two rows of the batch in a packed tile: whole vectors, so that none lies in two lines."""
+    return (ROWS + lanes - 1) // lanes * lanes
+
+
+@_compiled
+def _weight_tiles(
     multiply: int,
     accumulate: int,
-    input1: Array,
-    strips2: Array,
-    grad_output: Array,
-    chunk: int,
+    scaling: bool,
+    tiles1: Array,
+    columns2: Array,
+    factors: Array,
     rows: int,
+    begins: bool,
     page: int,
     begin: int,
     end: int,
     lanes: int,
     grad_weight: Array,
 ) -> None:
-    """Rows ``begin`` to ``end`` of a page of grad_weight: a sum over rows of the batch from ``chunk``, by panels."""
-    in1, pages = input1.shape[1], grad_output.shape[1]
-    in2 = grad_weight.shape[2]
-    apart = VECTORS * lanes
-    width = end - begin
-    room = (width + apart - 1) // apart * apart
-    if room % (8 * apart) == 0:
-        room += apart  # else the rows of a column would share the same few places of a cache
-    tiles = (width + ROWS - 1) // ROWS
-    short, taller = width // tiles, width % tiles
-    panel = _aligned(min(PANEL_ROWS, rows) * room, input1)
+    """Tiles ``begin`` to ``end`` of a page of grad_weight: a sum over packed rows of the batch, panel by panel.
+
+    ``scaling``: whether columns are scaled here, before the tiles. ``begins``: whether these rows are the first.
+    """
+    in1, in2 = grad_weight.shape[1:]
+    apart, room = VECTORS * lanes, _tile_room(lanes)
+    tiles = (in1 + ROWS - 1) // ROWS
+    short, taller = in1 // tiles, in1 % tiles
     far = int(grad_weight.size * grad_weight.itemsize > LARGE_BYTES)
+    scaled = _aligned(PANEL_ROWS * apart if scaling else 1, tiles1)
     for first in range(0, rows, PANEL_ROWS):
-        count, row = min(PANEL_ROWS, rows - first), chunk + first
-        for i in range(0, width, apart):
-            call(multiply, (
-                count, at(input1, row * in1 + begin + i), in1, at(grad_output, row * pages + page), pages, width - i,
-                at(panel, i), room,
-            ))  # fmt: skip
+        count = min(PANEL_ROWS, rows - first)
+        by = at(factors, page * rows + first)
         for j in range(0, in2, apart):
-            beside = j * rows + first * apart
+            column = at(columns2, j * rows + first * apart)
+            if scaling:
+                call(multiply, (count, column, apart, by, 1, in2 - j, at(scaled, 0), apart))
+                column = at(scaled, 0)
             # Tiles of one height at a time, the taller ones first.
-            for top, height, times in ((0, short + 1, taller), (taller * (short + 1), short, tiles - taller)):
-                call(accumulate, (
-                    height, at(panel, top), room, 1, at(strips2, beside), apart, count, times,
-                    at(grad_weight, (page * in1 + begin + top) * in2 + j), in2, in2 - j, int(row == 0), far,
-                ))  # fmt: skip
+            for height, low, high in ((short + 1, begin, min(taller, end)), (short, max(taller, begin), end)):
+                if low < high:
+                    top = low * short + min(low, taller)
+                    call(accumulate, (
+                        height, at(tiles1, (low * rows + first) * room), room, 1, column, apart, count, by, high - low,
+                        rows * room, at(grad_weight, (page * in1 + top) * in2 + j), in2, in2 - j,
+                        int(begins and first == 0), far,
+                    ))  # fmt: skip
 
 
 @_for_one_and_for_all
 def _weight(
+    transpose: int,
     multiply: int,
     accumulate: int,
+    scaled_before: bool,
     input1: Array,
     input2: Array,
     grad_output: Array,
     grad_weight: Array,
     lanes: int,
     parts: int,
+    most: int,
 ) -> None:
-    (batch, in1), in2 = input1.shape, input2.shape[1]
-    apart = VECTORS * lanes
-    columns = (in2 + apart - 1) // apart
-    # Columns of input2 side by side: along a column of the array itself lie as many lines of memory as rows, often at
-    # distances that put them all into the same few places of a cache.
-    most = max(1, COLUMNS_BYTES // (PANEL_ROWS * columns * apart * input2.itemsize)) * PANEL_ROWS
-    strips2 = _aligned(min(batch, most) * columns * apart, input2)
+    batch = input1.shape[0]
+    pages, in1, in2 = grad_weight.shape
+    apart, room = VECTORS * lanes, _tile_room(lanes)
+    tiles, columns = (in1 + ROWS - 1) // ROWS, (in2 + apart - 1) // apart
+    short, taller = in1 // tiles, in1 % tiles
+    # All that a page reads is packed for all pages: along a column of the arrays themselves lie as many lines of memory
+    # as rows, often at distances that put them all into the same few places of a cache.
+    tiles1 = _aligned(min(batch, most) * tiles * room, input1)
+    columns2 = _aligned(min(batch, most) * columns * apart, input2)
+    factors = np.empty(min(batch, most) * pages, input1.dtype)
     one = np.ones(1, input2.dtype)
     for chunk in range(0, batch, most):
         rows = min(most, batch - chunk)
-        for column in numba.prange(columns):
-            j = column * apart
-            call(multiply, (
-                rows, at(input2, chunk * in2 + j), in2, at(one, 0), 0, in2 - j, at(strips2, j * rows), apart,
-            ))  # fmt: skip
-        for task in numba.prange(grad_output.shape[1] * parts):
+        for group in numba.prange((rows + PACKED_ROWS - 1) // PACKED_ROWS):
+            first = group * PACKED_ROWS
+            count, row = min(PACKED_ROWS, rows - first), chunk + first
+            for tile in range(tiles):
+                top, height = tile * short + min(tile, taller), short + int(tile < taller)
+                call(multiply, (
+                    count, at(input1, row * in1 + top), in1, at(one, 0), 0, height,
+                    at(tiles1, (tile * rows + first) * room), room,
+                ))  # fmt: skip
+            # A single page's columns can be scaled at once.
+            by, by_r = (at(grad_output, row), 1) if pages == 1 else (at(one, 0), 0)
+            for j in range(0, in2, apart):
+                call(multiply, (
+                    count, at(input2, row * in2 + j), in2, by, by_r, in2 - j,
+                    at(columns2, j * rows + first * apart), apart,
+                ))  # fmt: skip
+        here = grad_output[chunk : chunk + rows].reshape(1, rows, pages)
+        for group in numba.prange((pages + lanes - 1) // lanes):
+            _turn(transpose, here, 0, group * lanes, lanes, factors)
+        for task in numba.prange(pages * parts):
             page, part = task // parts, task % parts
-            begin, end = part * in1 // parts, (part + 1) * in1 // parts
-            panels = (end - begin + PANEL_COLUMNS - 1) // PANEL_COLUMNS
-            for panel in range(panels):
-                left = begin + panel * (end - begin) // panels
-                right = begin + (panel + 1) * (end - begin) // panels
-                _weight_rows(
-                    multiply,
-                    accumulate,
-                    input1,
-                    strips2,
-                    grad_output,
-                    chunk,
-                    rows,
-                    page,
-                    left,
-                    right,
-                    lanes,
-                    grad_weight,
-                )
+            begin, end = part * tiles // parts, (part + 1) * tiles // parts
+            pieces = (end - begin + PANEL_TILES - 1) // PANEL_TILES
+            for piece in range(pieces):
+                low, high = begin + piece * (end - begin) // pieces, begin + (piece + 1) * (end - begin) // pieces
+                _weight_tiles(
+                    multiply, accumulate, scaled_before and pages > 1, tiles1, columns2, factors, rows, chunk == 0,
+                    page, low, high, lanes, grad_weight,
+                )  # fmt: skip
 
 
 @_compiled

@@ -140,7 +140,12 @@ class _Emitter:
         return self.builder.extract_element(vector, _INT32(0))
 
     def tile(
-        self, rows: int, factors: tuple[Any, ...], masks: tuple[Any, ...], soon: tuple[Any, Any] | None = None
+        self,
+        rows: int,
+        factors: tuple[Any, ...],
+        masks: tuple[Any, ...],
+        soon: tuple[Any, Any] | None = None,
+        by: Any = None,
     ) -> list[list[Any]]:
         """The sums, row by row and vector by vector.
 
@@ -151,6 +156,7 @@ class _Emitter:
             masks: For each vector its mask, or None.
             soon: A variable with the address of what is wanted soon and is asked for meanwhile, and how many bytes it
                 goes on with each ``UNROLLED`` steps.
+            by: What each step's vectors are multiplied by, or None: a pointer to such numbers, one after the other.
         """
         builder = self.builder
         a, a_c, a_r, b, b_c, count = factors
@@ -162,10 +168,16 @@ class _Emitter:
         firsts = [self.ahead(a, builder.mul(a_r, _INT(row))) for row in range(0, rows, ROWS_BESIDE)]
         groups = [cgutils.alloca_once_value(builder, first) for first in firsts]
         lane = cgutils.alloca_once_value(builder, b)
+        scale = by and cgutils.alloca_once_value(builder, by)
 
         def step(_: Any) -> None:
             from_b, from_a = builder.load(lane), [builder.load(group) for group in groups]
             vectors = [self.load(self.ahead(from_b, v * self.lanes), mask) for v, mask in enumerate(masks)]
+            if by:
+                from_by = builder.load(scale)
+                common = self.splat(builder.load(from_by))
+                vectors = [builder.fmul(vector, common) for vector in vectors]
+                builder.store(self._opaque(self.ahead(from_by, 1)), scale)
             for number, row in enumerate(sums):
                 group, beside = divmod(number, ROWS_BESIDE)
                 factor = self.splat(builder.load(self.ahead(from_a[group], apart[beside])))
@@ -231,13 +243,11 @@ class _Given:
         self.rows, self._factors, self.more = values[0], tuple(values[1:7]), values[7:]
         self.a_r = values[3]
 
-    def tile(
-        self, rows: int, masks: tuple[Any, ...], a_away: Any = 0, b_away: Any = 0, soon: tuple[Any, Any] | None = None
-    ) -> list[list[Any]]:
+    def tile(self, rows: int, masks: tuple[Any, ...], a_away: Any = 0, b_away: Any = 0, **more: Any) -> list[list[Any]]:
         """The sums; ``a`` and ``b`` begin so many elements further."""
         a, a_c, a_r, b, b_c, count = self._factors
         factors = self.emit.ahead(a, a_away), a_c, a_r, self.emit.ahead(b, b_away), b_c, count
-        return self.emit.tile(rows, factors, masks, soon)
+        return self.emit.tile(rows, factors, masks, **more)
 
     def for_tiles(self, times: Any, emit: Callable[[int, Any], None]) -> None:
         """Emit a loop over tiles for each number of rows up to ``ROWS``; ``emit`` gets that number and the turn."""
@@ -380,37 +390,46 @@ def _scale(
     return types.void(_AT, a, _AT, _AT, b, _AT, _AT, _AT, _AT, _AT, factor, _AT, out, _AT), generate
 
 
-@intrinsic
-def _accumulate(
-    _: Any, rows: Any, a: Any, a_c: Any, a_r: Any, b: Any, b_c: Any, count: Any,
-    times: Any, out: Any, out_r: Any, valid: Any, begin: Any, far: Any,
-) -> Any:  # fmt: skip
-    def generate(*arguments: Any) -> Any:
-        given = _Given(*arguments)
-        emit, builder = given.emit, given.emit.builder
-        times, into, apart, valid, begin, far = given.more
-        first, asking = (builder.icmp_signed("!=", flag, _INT(0)) for flag in (begin, far))
+def _accumulating(scaled: bool) -> Callable[..., tuple[Any, Any]]:
+    """What ``accumulate`` and ``accumulate_scaled`` are made of."""
 
-        def use(masks: tuple[Any, ...]) -> None:
-            def epilogue(number: int, turn: Any) -> None:
-                above = builder.mul(turn, _INT(number))
-                rows = [emit.ahead(into, builder.mul(apart, builder.add(above, _INT(r)))) for r in range(number)]
-                with builder.if_then(asking):
-                    for row, v in itertools.product(rows, range(len(masks))):
-                        _ask(builder, builder.ptrtoint(emit.ahead(row, v * emit.lanes), _INT), writing=True)
-                tile = given.tile(number, (None,) * len(masks), a_away=builder.mul(above, given.a_r))
-                for r, row in enumerate(rows):
-                    for v, mask in enumerate(masks):
-                        place = emit.ahead(row, v * emit.lanes)
-                        earlier = builder.select(first, emit.zero, emit.load(place, mask))
-                        emit.store(builder.fadd(tile[r][v], earlier), place, mask)
+    def typed(
+        _: Any, rows: Any, a: Any, a_c: Any, a_r: Any, b: Any, b_c: Any, count: Any,
+        by: Any, times: Any, a_t: Any, out: Any, out_r: Any, valid: Any, begin: Any, far: Any,
+    ) -> Any:  # fmt: skip
+        def generate(*arguments: Any) -> Any:
+            given = _Given(*arguments)
+            emit, builder = given.emit, given.emit.builder
+            scales, times, a_apart, into, apart, valid, begin, far = given.more
+            first, asking = (builder.icmp_signed("!=", flag, _INT(0)) for flag in (begin, far))
 
-            given.for_tiles(times, epilogue)
+            def use(masks: tuple[Any, ...]) -> None:
+                def epilogue(number: int, turn: Any) -> None:
+                    above = builder.mul(turn, _INT(number))
+                    rows = [emit.ahead(into, builder.mul(apart, builder.add(above, _INT(r)))) for r in range(number)]
+                    with builder.if_then(asking):
+                        for row, v in itertools.product(rows, range(len(masks))):
+                            _ask(builder, builder.ptrtoint(emit.ahead(row, v * emit.lanes), _INT), writing=True)
+                    by = scales if scaled else None
+                    tile = given.tile(number, (None,) * len(masks), a_away=builder.mul(turn, a_apart), by=by)
+                    for r, row in enumerate(rows):
+                        for v, mask in enumerate(masks):
+                            place = emit.ahead(row, v * emit.lanes)
+                            earlier = builder.select(first, emit.zero, emit.load(place, mask))
+                            emit.store(builder.fadd(tile[r][v], earlier), place, mask)
 
-        given.for_widths(valid, use)
-        return _void(arguments[0])
+                given.for_tiles(times, epilogue)
 
-    return types.void(_AT, a, _AT, _AT, b, _AT, _AT, _AT, out, _AT, _AT, _AT, _AT), generate
+            given.for_widths(valid, use)
+            return _void(arguments[0])
+
+        return types.void(_AT, a, _AT, _AT, b, _AT, _AT, by, _AT, _AT, out, _AT, _AT, _AT, _AT), generate
+
+    return typed
+
+
+_accumulate = intrinsic(_accumulating(scaled=False))
+_accumulate_scaled = intrinsic(_accumulating(scaled=True))
 
 
 @intrinsic
@@ -581,13 +600,19 @@ def scale(rows, a, a_c, a_r, b, b_c, count, times, vectors, b_t, factor, factor_
     _scale(rows, a, a_c, a_r, b, b_c, count, times, vectors, b_t, factor, factor_t, out, out_t)
 
 
-def accumulate(rows, a, a_c, a_r, b, b_c, count, times, out, out_r, valid, begin, far):  # type: ignore[no-untyped-def]
+def accumulate(rows, a, a_c, a_r, b, b_c, count, by, times, a_t, out, out_r, valid, begin, far):  # type: ignore[no-untyped-def]
     """``out[r, v] = acc[r, v]``, or ``+=`` unless ``begin``; the first ``valid`` lanes. ``b`` has all of them.
 
     As many tiles as said, with one ``b``: each has the rows of ``a`` and ``out`` that follow the last one's. If ``out``
     is ``far``, in no cache, a tile asks for its part before it multiplies; even what is only written is read, by lines.
+    ``by`` is not used.
     """
-    _accumulate(rows, a, a_c, a_r, b, b_c, count, times, out, out_r, valid, begin, far)
+    _accumulate(rows, a, a_c, a_r, b, b_c, count, by, times, a_t, out, out_r, valid, begin, far)
+
+
+def accumulate_scaled(rows, a, a_c, a_r, b, b_c, count, by, times, a_t, out, out_r, valid, begin, far):  # type: ignore[no-untyped-def]
+    """As ``accumulate``, of ``b[c, v] * by[c]``."""
+    _accumulate_scaled(rows, a, a_c, a_r, b, b_c, count, by, times, a_t, out, out_r, valid, begin, far)
 
 
 def weigh(rows, a, a_c, a_r, b, b_c, count, e, e_r, valid, out, out_r):  # type: ignore[no-untyped-def]
@@ -624,7 +649,8 @@ _POINTERS: Final = {
     contract: "a b e out kept",
     share: "a b e one factor other",
     scale: "a b factor out",
-    accumulate: "a b out",
+    accumulate: "a b by out",
+    accumulate_scaled: "a b by out",
     weigh: "a b e out",
     share_few: "a b e one factor other",
     multiply: "source factor target",
