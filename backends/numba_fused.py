@@ -96,6 +96,10 @@ LINE_BYTES: Final = 64
 LINES_AT_ONCE: Final = 8
 #: A weight of more bytes does not stay in any cache that a thread has for itself.
 LARGE_BYTES: Final = 2**20
+#: One of more bytes may not even stay in one that all threads share.
+MEMORY_BYTES: Final = 16 * 2**20
+#: Threads that share each strip, instead of the batch, may have to be so much more alike in what they do.
+EVEN: Final = 1.1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -149,8 +153,13 @@ def plan(case: Case, threads: int) -> Plan:
     workers = threads if parallel else 1
     along = in1 if stepping else pages
     few = _few(case)
-    # A large weight is better read by one thread than by all; with fewer strips than threads there is no other way.
-    divided = few or strips < workers or in1 * in2 * pages * case.itemsize > LARGE_BYTES
+    # Each thread has strips of its own, unless these are too few or the weight comes from memory, which is better read
+    # by one thread than by all.
+    evenness = (strips - _narrow(case.batch, lanes) / 2) / (workers * math.ceil(strips / workers))
+    uneven = EVEN * evenness < along / (workers * math.ceil(along / workers))
+    if stepping and pages < FEW_PAGES:
+        uneven = strips < workers
+    divided = few or uneven or in1 * in2 * pages * case.itemsize > MEMORY_BYTES
     parts = max(1, min(workers, along)) if divided else 1
     # A step's backward has the inputs, their gradients and grad_output in strips; each part of the rows of a page has a
     # grad_input2 of its own. A row of every page needs them all, but of input1 and its gradient only a row;
