@@ -151,7 +151,7 @@ def plan(case: Case, threads: int) -> Plan:
     strips = max(1, math.ceil(case.batch / (VECTORS * lanes)))
     parallel = threads > 1 and 2 * case.batch * in1 * in2 * pages >= PARALLEL_FLOP
     workers = threads if parallel else 1
-    along = in1 if stepping else pages
+    along = max(1, in1 if stepping else pages)
     few = _few(case)
     # Each thread has strips of its own, unless these are too few or the weight comes from memory, which is better read
     # by one thread than by all.

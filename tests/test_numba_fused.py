@@ -68,8 +68,10 @@ DIVIDED = [
     *((40, 200, 90, 1), (60, 90, 200, 2), (40, 100, 90, 40)),
     # As that, and so narrow that several tiles go by before the next lines are due.
     (40, 400, 90, 8),
-    # So wide that columns of input2 are packed in several goes.
+    # So wide that what grad_weight reads is packed in several goes, of fewer rows than one of its panels has.
     (600, 3, 2100, 1),
+    # A single page, whose columns are scaled as they are packed; several, whose columns are scaled before their tiles.
+    *((300, 70, 40, 1), (300, 70, 40, 5)),
     # So many outputs that a block's results are laid out in several goes.
     (300, 3, 2, 700),
 ]
@@ -93,7 +95,7 @@ def test_however_it_is_divided_it_is_right(sizes, dtype, keeps, threads, monkeyp
     monkeypatch.setattr(numba_fused, "PARALLEL_FLOP", 0)
     monkeypatch.setattr(numba_fused, "BLOCK_BYTES", 2**14)
     monkeypatch.setattr(numba_fused, "PACKED_BYTES", 2**15)
-    monkeypatch.setattr(numba_fused, "LARGE_BYTES", 2**16)
+    monkeypatch.setattr(numba_fused, "MEMORY_BYTES", 2**16)
     assert_right(Case(*sizes, dtype=dtype, mode="forward_backward"), threads)
 
 
@@ -134,6 +136,29 @@ def test_what_is_packed_at_a_time_is_bounded_and_every_thread_has_a_share(batch,
 
 
 @pytest.mark.parametrize(
+    ("sizes", "mode", "shared"),
+    [
+        # Half a vector's rows for the second thread, or a third strip that one of two must take: better share all.
+        ((48, 100, 100, 20), "forward", True),
+        ((96, 100, 100, 20), "forward", True),
+        ((96, 100, 100, 20), "forward_backward", True),
+        ((128, 100, 100, 20), "forward", False),
+        # Three pages are no better to share between two.
+        ((112, 100, 100, 3), "forward", False),
+        # With few outputs a step would need sums of its own for every thread.
+        ((96, 100, 100, 2), "forward_backward", False),
+        # 17 MB of weight.
+        ((1024, 256, 256, 68), "forward", True),
+    ],
+)
+def test_two_threads_share_each_strip_only_where_the_batch_is_uneven_or_the_weight_comes_from_memory(
+    sizes, mode, shared, monkeypatch
+):
+    monkeypatch.setattr(numba_fused, "VECTOR_BYTES", 64)
+    assert (numba_fused.plan(Case(*sizes, mode=mode), 2).parts == 2) == shared
+
+
+@pytest.mark.parametrize(
     ("batch", "out", "kept"), [(2708, 1, True), (2708, 8, False), (4, 1, False), (20_000, 7, False)]
 )
 def test_a_step_with_few_outputs_keeps_what_its_forward_had_in_tiles_if_that_is_not_much(batch, out, kept):
@@ -165,7 +190,7 @@ def guarded(array, at_end):
     return view
 
 sizes = [(1, 1, 1, 1), (1, 7, 5, 3), (3, 5, 17, 9), (8, 3, 33, 2), (17, 9, 7, 11), (33, 19, 21, 5), (70, 31, 9, 13),
-         (35, 41, 9, 2), (18, 101, 91, 31), (64, 19, 21, 9)]
+         (35, 41, 9, 2), (18, 101, 91, 31), (64, 19, 21, 9), (40, 61, 21, 1)]
 generator = np.random.default_rng(0)
 for dtype in sys.argv[2:]:
     for size in sizes:
