@@ -99,6 +99,11 @@ def test_however_it_is_divided_it_is_right(sizes, dtype, keeps, threads, monkeyp
     assert_right(Case(*sizes, dtype=dtype, mode="forward_backward"), threads)
 
 
+@pytest.mark.parametrize("in1", [20, 60])
+def test_a_gradient_of_the_weight_over_more_rows_than_a_panel_has_is_right(in1):
+    assert_right(Case(2 * numba_fused.PANEL_ROWS + 90, in1, 30, 3, mode="forward_backward"), threads=1)
+
+
 @pytest.mark.parametrize("sizes", [(170, 42, 128, 1), (170, 520, 24, 1), (170, 1030, 12, 2)])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_copied_weight_of_few_outputs_is_right_where_its_rows_or_columns_fill_no_whole_squares(
