@@ -43,7 +43,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backends import numba_tiles
-from backends.numba_tiles import FEW_ROWS, ROWS, UNROLLED, VECTOR_BYTES, VECTORS, at, call, copy, prefetch, spread
+from backends.numba_tiles import FEW_ROWS, ROWS, UNROLLED, VECTOR_BYTES, VECTORS, at, call, copy, prefetch, spread, take
 from harness.backend import Backend, Kernel
 from harness.case import Case
 
@@ -98,6 +98,10 @@ LINES_AT_ONCE: Final = 8
 LARGE_BYTES: Final = 2**20
 #: One of more bytes may not even stay in one that all threads share.
 MEMORY_BYTES: Final = 16 * 2**20
+#: Shares of the work for each thread, if it can be divided so far: who is done sooner takes more of them.
+SHARES: Final = 8
+#: A block of fewer strips reads the weight too often for what it does with it.
+SHARED_STRIPS: Final = 4
 #: Threads that share each strip, instead of the batch, may have to be so much more alike in what they do.
 EVEN: Final = 1.1
 
@@ -108,6 +112,7 @@ class Plan:
 
     Attributes:
         parallel: Whether threads share it.
+        workers: How many do.
         few: Whether the batch lies in the tile's rows.
         lanes: Of a vector.
         block: Strips that are worked on together, at most.
@@ -122,6 +127,7 @@ class Plan:
     """
 
     parallel: bool
+    workers: int
     few: bool
     lanes: int
     block: int
@@ -172,7 +178,10 @@ def plan(case: Case, threads: int) -> Plan:
     most = max(1, min(BLOCK_BYTES // used_bytes, PACKED_BYTES // (strip_bytes * beside)))
     blocks = math.ceil(strips / most)
     if parts < workers:
-        blocks = min(strips, math.ceil(blocks / workers) * workers)
+        rounds = math.ceil(blocks / workers)
+        if workers > 1 and not stepping:
+            rounds = max(rounds, min(SHARES, strips // (workers * SHARED_STRIPS)))
+        blocks = min(strips, rounds * workers)
     block = math.ceil(strips / blocks)
     if parts > 1:
         blocks = min(blocks, max(1, PACKED_BYTES // (strip_bytes * block * beside)) * beside)
@@ -183,6 +192,7 @@ def plan(case: Case, threads: int) -> Plan:
     worth_copying = pages >= FEW_PAGES or (strips > FEW_STRIPS and not (keeps and over1))
     return Plan(
         parallel=parallel,
+        workers=workers,
         few=few,
         lanes=lanes,
         block=block,
@@ -328,7 +338,8 @@ def forward(
     if divided.few:
         _forward_few[divided.parallel](divided.weigh, *given, divided.parts)
     else:
-        tiles, blocks = (divided.transpose, divided.contract), (divided.block, divided.blocks, divided.parts)
+        tiles = divided.transpose, divided.contract
+        blocks = divided.workers, divided.block, divided.blocks, divided.parts
         _forward[divided.parallel](*tiles, *given, *blocks, np.empty(0, weight.dtype) if kept is None else kept)
     return output
 
@@ -354,7 +365,7 @@ def input_gradients(
         return grad_input1, sums[0] if divided.parts == 1 else sums.sum(0)
     grad_input2 = np.empty_like(input2)
     tiles = divided.transpose, divided.share, divided.scale, divided.add_scaled
-    blocks = divided.block, divided.blocks, divided.parts, divided.panelled
+    blocks = divided.workers, divided.block, divided.blocks, divided.parts, divided.panelled
     _backward[divided.parallel](*tiles, *given, grad_input1, grad_input2, lanes, *blocks, kept)
     return grad_input1, grad_input2
 
@@ -365,7 +376,7 @@ def weight_gradient(divided: Plan, input1: Array, input2: Array, grad_output: Ar
     grad_weight = np.empty(shape, input1.dtype) if len(input1) else np.zeros(shape, input1.dtype)
     tiles = divided.transpose, divided.multiply, divided.accumulate or divided.accumulate_scaled
     given = input1, input2, grad_output, grad_weight, divided.lanes
-    rows = divided.weight_parts, divided.weight_rows
+    rows = divided.workers, divided.weight_parts, divided.weight_rows
     _weight[divided.parallel](*tiles, bool(divided.accumulate), *given, *rows)
     return grad_weight
 
@@ -376,7 +387,8 @@ def bias_or_zeros(weight: Array, bias: Array | None) -> Array:
 
 
 # From here on all is compiled. What a thread does is a function of its own; the loops around it, which are shared out,
-# come as a pair: for one thread, and for all.
+# come as a pair: for one thread, and for all. Where a thread has strips or pages of its own, it takes the next ones
+# when it is done, for threads are not alike: some cores are faster than others, and some have other work.
 
 
 #: Numba's cache on disk knows a function by its name and the age of its file, and does not see that intrinsics of
@@ -405,6 +417,12 @@ def _aligned(size: int, like: Array) -> Array:
     room = np.empty(size + LINE_BYTES // like.itemsize, like.dtype)
     begin = -at(room, 0) % LINE_BYTES // like.itemsize
     return room[begin : begin + size]
+
+
+@_compiled
+def _filled(value: int, dtype: Any) -> Array:
+    """An array of one number. In a function of its own: where Numba shares out loops, it shares out filling, too."""
+    return np.full(1, value, dtype)
 
 
 @_compiled
@@ -459,17 +477,20 @@ def _unpack(
 
 
 @_compiled
-def _turn(transpose: int, weight: Array, page: int, left: int, lanes: int, turned: Array) -> None:
-    """Lay a vector's width of columns of a page of weight (o, i, j) into turned (o, j, i)."""
+def _turn(
+    transpose: int, weight: Array, page: int, left: int, lanes: int, turned: Array, begin: int, apart: int
+) -> None:
+    """Lay a vector's width of columns of a page of weight (o, i, j) into turned, from ``begin`` on as (o, j, apart)."""
     in1, in2 = weight.shape[1:]
     squares = _squares(in1, lanes) if in2 >= lanes else 0
     j = min(left, in2 - lanes)
     for square in range(squares):
         i = min(square * lanes, in1 - lanes)
-        call(transpose, (at(weight, (page * in1 + i) * in2 + j), in2, at(turned, (page * in2 + j) * in1 + i), in1))
+        target = at(turned, begin + (page * in2 + j) * apart + i)
+        call(transpose, (at(weight, (page * in1 + i) * in2 + j), in2, target, apart))
     for i in range(0 if squares else in1):
         for j in range(left, min(left + lanes, in2)):
-            turned[(page * in2 + j) * in1 + i] = weight[page, i, j]
+            turned[begin + (page * in2 + j) * apart + i] = weight[page, i, j]
 
 
 @_compiled
@@ -560,6 +581,7 @@ def _forward(
     bias: Array,
     output: Array,
     lanes: int,
+    workers: int,
     block: int,
     blocks: int,
     parts: int,
@@ -569,14 +591,18 @@ def _forward(
     apart = VECTORS * lanes
     strips = (input1.shape[0] + apart - 1) // apart
     if parts == 1:
-        for task in numba.prange(blocks):
-            low, high = task * strips // blocks, (task + 1) * strips // blocks
-            first, here = low * apart, high - low
-            mine1 = _packed(transpose, input1, first, lanes, here)
-            mine2 = _packed(transpose, input2, first, lanes, here)
-            _forward_block(
-                transpose, contract, mine1, mine2, 0, here, weight, bias, 0, pages, lanes, output, first, kept
-            )
+        following = _filled(workers, np.int64)
+        for worker in numba.prange(min(workers, blocks)):
+            task = np.int64(worker)
+            while task < blocks:
+                low, high = task * strips // blocks, (task + 1) * strips // blocks
+                first, here = low * apart, high - low
+                mine1 = _packed(transpose, input1, first, lanes, here)
+                mine2 = _packed(transpose, input2, first, lanes, here)
+                _forward_block(
+                    transpose, contract, mine1, mine2, 0, here, weight, bias, 0, pages, lanes, output, first, kept
+                )
+                task = take(following)
         return
     strips1 = _aligned(block * blocks * in1 * apart, input1)
     strips2 = _aligned(block * blocks * in2 * apart, input1)
@@ -799,6 +825,7 @@ def _backward(
     grad_input1: Array,
     grad_input2: Array,
     lanes: int,
+    workers: int,
     block: int,
     blocks: int,
     parts: int,
@@ -816,24 +843,28 @@ def _backward(
     if len(turned):
         groups = (in2 + lanes - 1) // lanes
         for task in numba.prange(pages * groups):
-            _turn(transpose, weight, task // groups, task % groups * lanes, lanes, turned)
+            _turn(transpose, weight, task // groups, task % groups * lanes, lanes, turned, 0, in1)
     if parts == 1:
-        for task in numba.prange(blocks):
-            low, high = task * strips // blocks, (task + 1) * strips // blocks
-            first, here = low * apart, high - low
-            mine1 = _packed(transpose, input1, first, lanes, here if needs1 else 0)
-            mine2 = _packed(transpose, input2, first, lanes, here if needs2 else 0)
-            factors = _packed(transpose, grad_output, first, lanes, here)
-            sum1, sum2 = _aligned(here * in1 * apart, input1), _aligned(here * in2 * apart, input1)
-            sum1[:], sum2[:] = 0, 0
-            _sum_block(
-                turned, panelled, share, scale, add_scaled, kept, low, pages, mine1, mine2, factors, 0, here,
-                whole - low, weight, 0, in1, lanes, sum1, sum2,
-            )  # fmt: skip
-            for strip in range(here):
-                row = first + strip * apart
-                _unpack(transpose, sum1, strip * in1 * apart, lanes, grad_input1, row, 0, in1)
-                _unpack(transpose, sum2, strip * in2 * apart, lanes, grad_input2, row, 0, in2)
+        following = _filled(workers, np.int64)
+        for worker in numba.prange(min(workers, blocks)):
+            task = np.int64(worker)
+            while task < blocks:
+                low, high = task * strips // blocks, (task + 1) * strips // blocks
+                first, here = low * apart, high - low
+                mine1 = _packed(transpose, input1, first, lanes, here if needs1 else 0)
+                mine2 = _packed(transpose, input2, first, lanes, here if needs2 else 0)
+                factors = _packed(transpose, grad_output, first, lanes, here)
+                sum1, sum2 = _aligned(here * in1 * apart, input1), _aligned(here * in2 * apart, input1)
+                sum1[:], sum2[:] = 0, 0
+                _sum_block(
+                    turned, panelled, share, scale, add_scaled, kept, low, pages, mine1, mine2, factors, 0, here,
+                    whole - low, weight, 0, in1, lanes, sum1, sum2,
+                )  # fmt: skip
+                for strip in range(here):
+                    row = first + strip * apart
+                    _unpack(transpose, sum1, strip * in1 * apart, lanes, grad_input1, row, 0, in1)
+                    _unpack(transpose, sum2, strip * in2 * apart, lanes, grad_input2, row, 0, in2)
+                task = take(following)
         return
     room = block * blocks
     strips1 = _aligned(room * in1 * apart, input1)
@@ -978,6 +1009,7 @@ def _weight(
     grad_output: Array,
     grad_weight: Array,
     lanes: int,
+    workers: int,
     parts: int,
     most: int,
 ) -> None:
@@ -991,7 +1023,7 @@ def _weight(
     tiles1 = _aligned(min(batch, most) * tiles * room, input1)
     columns2 = _aligned(min(batch, most) * columns * apart, input2)
     factors = np.empty(min(batch, most) * pages, input1.dtype)
-    one = np.ones(1, input2.dtype)
+    one = _filled(1, input2.dtype)
     for chunk in range(0, batch, most):
         rows = min(most, batch - chunk)
         for group in numba.prange((rows + PACKED_ROWS - 1) // PACKED_ROWS):
@@ -1005,24 +1037,30 @@ def _weight(
                 ))  # fmt: skip
             # A single page's columns can be scaled at once.
             by, by_r = (at(grad_output, row), 1) if pages == 1 else (at(one, 0), 0)
+            here = grad_output[row : row + count].reshape(1, count, pages)
+            for left in range(0, pages if pages > 1 else 0, lanes):
+                _turn(transpose, here, 0, left, lanes, factors, first, rows)
             for j in range(0, in2, apart):
                 call(multiply, (
                     count, at(input2, row * in2 + j), in2, by, by_r, in2 - j,
                     at(columns2, j * rows + first * apart), apart,
                 ))  # fmt: skip
-        here = grad_output[chunk : chunk + rows].reshape(1, rows, pages)
-        for group in numba.prange((pages + lanes - 1) // lanes):
-            _turn(transpose, here, 0, group * lanes, lanes, factors)
-        for task in numba.prange(pages * parts):
-            page, part = task // parts, task % parts
-            begin, end = part * tiles // parts, (part + 1) * tiles // parts
-            pieces = (end - begin + PANEL_TILES - 1) // PANEL_TILES
-            for piece in range(pieces):
-                low, high = begin + piece * (end - begin) // pieces, begin + (piece + 1) * (end - begin) // pieces
-                _weight_tiles(
-                    multiply, accumulate, scaled_before and pages > 1, tiles1, columns2, factors, rows, chunk == 0,
-                    page, low, high, lanes, grad_weight,
-                )  # fmt: skip
+        following = _filled(workers, np.int64)
+        groups = min(pages * parts, workers * SHARES)
+        for worker in numba.prange(min(workers, groups)):
+            group = np.int64(worker)
+            while group < groups:
+                for task in range(group * pages * parts // groups, (group + 1) * pages * parts // groups):
+                    page, part = task // parts, task % parts
+                    begin, end = part * tiles // parts, (part + 1) * tiles // parts
+                    pieces = (end - begin + PANEL_TILES - 1) // PANEL_TILES
+                    for piece in range(pieces):
+                        _weight_tiles(
+                            multiply, accumulate, scaled_before and pages > 1, tiles1, columns2, factors, rows,
+                            chunk == 0, page, begin + piece * (end - begin) // pieces,
+                            begin + (piece + 1) * (end - begin) // pieces, lanes, grad_weight,
+                        )  # fmt: skip
+                group = take(following)
 
 
 @_compiled

@@ -693,6 +693,17 @@ def at(_: Any, array: Any, offset: Any) -> Any:
 
 
 @intrinsic
+def take(_: Any, counter: Any) -> Any:
+    """``take(counter)``: the array's first number, and one more in its place for whoever asks next, on any thread."""
+
+    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, given[0]).data
+        return builder.atomic_rmw("add", data, _INT(1), "monotonic")
+
+    return types.intp(counter), generate
+
+
+@intrinsic
 def spread(_: Any, array: Any, offset: Any, value: Any) -> Any:
     """``spread(array, offset, value)``: the same number in all lanes of a tile's vectors, from an element on."""
 
