@@ -102,7 +102,7 @@ MEMORY_BYTES: Final = 16 * 2**20
 SHARES: Final = 8
 #: A block of fewer strips reads the weight too often for what it does with it.
 SHARED_STRIPS: Final = 4
-#: Threads that share each strip, instead of the batch, may have to be so much more alike in what they do.
+#: Threads share each strip, instead of the batch, only if their parts are then so much more alike.
 EVEN: Final = 1.1
 
 
