@@ -71,7 +71,7 @@ RESULT_BYTES: Final = 256 * 2**10
 PANEL_ROWS, PANEL_TILES = 256, 64
 #: Rows of the batch that are packed at a time: not in more pages of memory than a core knows the places of.
 PACKED_ROWS: Final = 64
-#: From so many in1_features on, columns of input2 are scaled before they meet the tiles; sooner in each tile anew.
+#: From so many in1_features on, columns of input2 are scaled before they meet the tiles; below, in each tile anew.
 SCALED_ROWS: Final = 48
 #: Below so many outputs each input gradient is made on its own.
 FEW_PAGES: Final = 8
@@ -98,7 +98,8 @@ LINES_AT_ONCE: Final = 8
 LARGE_BYTES: Final = 2**20
 #: One of more bytes may not even stay in one that all threads share.
 MEMORY_BYTES: Final = 16 * 2**20
-#: Shares of the work for each thread, if it can be divided so far: who is done sooner takes more of them.
+#: Shares of a forward and of ``grad_weight`` for each thread, where they can be divided so far: who is done sooner
+#: takes more of them.
 SHARES: Final = 8
 #: A block of fewer strips reads the weight too often for what it does with it.
 SHARED_STRIPS: Final = 4
@@ -164,8 +165,8 @@ def plan(case: Case, threads: int) -> Plan:
     evenness = (strips - _narrow(case.batch, lanes) / 2) / (workers * math.ceil(strips / workers))
     uneven = EVEN * evenness < along / (workers * math.ceil(along / workers))
     if stepping and pages < FEW_PAGES:
-        uneven = strips < workers
-    divided = few or uneven or in1 * in2 * pages * case.itemsize > MEMORY_BYTES
+        uneven = False  # each part would need sums of its own for little work
+    divided = few or strips < workers or uneven or in1 * in2 * pages * case.itemsize > MEMORY_BYTES
     parts = max(1, min(workers, along)) if divided else 1
     # A step's backward has the inputs, their gradients and grad_output in strips; each part of the rows of a page has a
     # grad_input2 of its own. A row of every page needs them all, but of input1 and its gradient only a row;
@@ -179,7 +180,7 @@ def plan(case: Case, threads: int) -> Plan:
     blocks = math.ceil(strips / most)
     if parts < workers:
         rounds = math.ceil(blocks / workers)
-        if workers > 1 and not stepping:
+        if parts == 1 and workers > 1 and not stepping:  # a step copies rows of the weight for each block
             rounds = max(rounds, min(SHARES, strips // (workers * SHARED_STRIPS)))
         blocks = min(strips, rounds * workers)
     block = math.ceil(strips / blocks)
@@ -198,12 +199,19 @@ def plan(case: Case, threads: int) -> Plan:
         block=block,
         blocks=blocks,
         parts=parts,
-        weight_parts=min(math.ceil(workers / max(1, pages)), math.ceil(in1 / ROWS)),
+        weight_parts=_parts_of_a_page(pages, math.ceil(in1 / ROWS), workers),
         weight_rows=_weight_rows_at_a_time(case),
         panelled=stepping and worth_copying and _clashes(case),
         kept=kept if keeps else 0,
         **{tile.__name__: numba_tiles.compiled(tile, case.dtype).address for tile in _needed(case, few)},
     )
+
+
+def _parts_of_a_page(pages: int, tiles: int, workers: int) -> int:
+    """Parts of each page's tiles for ``grad_weight``: as many as give every thread as much to do, or nearly."""
+    if workers == 1 or pages >= workers * SHARES:
+        return 1
+    return min(tiles, workers // math.gcd(workers, max(1, pages)))
 
 
 def _few(case: Case) -> bool:
@@ -232,9 +240,9 @@ def _clashes(case: Case) -> bool:
 
 
 def _weight_rows_at_a_time(case: Case) -> int:
-    """How many rows of both inputs and of grad_output are packed for ``grad_weight`` to stay in a core's cache.
+    """How many rows of both inputs and of grad_output are packed for ``grad_weight``, to stay in a core's cache.
 
-    Panels of them; less than one where so many do not fit into ``PACKED_BYTES``.
+    A panel at least, even if that does not stay there; less only where it does not fit into ``PACKED_BYTES``.
     """
     lanes = VECTOR_BYTES // case.itemsize
     tiles, columns = math.ceil(case.in1_features / ROWS), math.ceil(case.in2_features / (VECTORS * lanes))
@@ -263,14 +271,14 @@ class NumbaFused(Backend):
     name = "numba-fused"
 
     def workspace_bytes(self, case: Case) -> int:
-        """Strips, a weight of few pages once more and what is kept; results of a block and panels on each thread.
+        """Strips, a weight of few pages once more, what is kept; results of a block and copied rows on each thread.
 
-        An upper figure.
+        An upper figure: what is packed for the gradient of the weight takes the place of the strips.
         """
         threads = int(numba.get_num_threads())
         row = case.in2_features + VECTOR_BYTES // case.itemsize
-        panel = (PANEL_ROWS * VECTORS * VECTOR_BYTES) + case.out_features * row * case.itemsize
-        return 3 * PACKED_BYTES + KEPT_BYTES + threads * (2 * RESULT_BYTES + panel)
+        panel = PANEL_ROWS * VECTORS * VECTOR_BYTES + case.out_features * row * case.itemsize
+        return 2 * PACKED_BYTES + KEPT_BYTES + threads * (2 * RESULT_BYTES + panel)
 
     def version(self) -> str:
         """Version of Numba."""
@@ -478,19 +486,19 @@ def _unpack(
 
 @_compiled
 def _turn(
-    transpose: int, weight: Array, page: int, left: int, lanes: int, turned: Array, begin: int, apart: int
+    transpose: int, source: Array, page: int, left: int, lanes: int, turned: Array, begin: int, apart: int
 ) -> None:
-    """Lay a vector's width of columns of a page of weight (o, i, j) into turned, from ``begin`` on as (o, j, apart)."""
-    in1, in2 = weight.shape[1:]
-    squares = _squares(in1, lanes) if in2 >= lanes else 0
-    j = min(left, in2 - lanes)
+    """Lay a vector's width of columns of a page of source (o, i, j) into turned, from ``begin`` on as (o, j, apart)."""
+    rows, columns = source.shape[1:]
+    squares = _squares(rows, lanes) if columns >= lanes else 0
+    j = min(left, columns - lanes)
     for square in range(squares):
-        i = min(square * lanes, in1 - lanes)
-        target = at(turned, begin + (page * in2 + j) * apart + i)
-        call(transpose, (at(weight, (page * in1 + i) * in2 + j), in2, target, apart))
-    for i in range(0 if squares else in1):
-        for j in range(left, min(left + lanes, in2)):
-            turned[begin + (page * in2 + j) * apart + i] = weight[page, i, j]
+        i = min(square * lanes, rows - lanes)
+        target = at(turned, begin + (page * columns + j) * apart + i)
+        call(transpose, (at(source, (page * rows + i) * columns + j), columns, target, apart))
+    for i in range(0 if squares else rows):
+        for j in range(left, min(left + lanes, columns)):
+            turned[begin + (page * columns + j) * apart + i] = source[page, i, j]
 
 
 @_compiled
@@ -558,8 +566,9 @@ def _forward_block(
                         continue
                     strip = low + skip
                     keep = at(kept, (above + skip * rows) * apart) if len(kept) else 0
-                    # As many bytes as a tile has, in count / UNROLLED requests for each strip.
-                    ahead = (bottom - top) * UNROLLED * weight.itemsize // times if far else 0
+                    # As many bytes as a tile has, in count / UNROLLED requests for each strip, of a line at most.
+                    ahead = (bottom - top) * UNROLLED * weight.itemsize
+                    ahead = min(LINE_BYTES, (ahead + times - 1) // times) if far else 0
                     call(contract, (
                         bottom - top, at(weight, root + top * along_r), along_c, along_r,
                         at(inner, strip * count * apart), apart, count, times, vectors, count * apart,
@@ -1031,26 +1040,27 @@ def _weight(
             count, row = min(PACKED_ROWS, rows - first), chunk + first
             for tile in range(tiles):
                 top, height = tile * short + min(tile, taller), short + int(tile < taller)
-                call(multiply, (
-                    count, at(input1, row * in1 + top), in1, at(one, 0), 0, height,
-                    at(tiles1, (tile * rows + first) * room), room,
-                ))  # fmt: skip
+                for beside in range(0, height, apart):
+                    call(multiply, (
+                        count, at(input1, row * in1 + top + beside), in1, at(one, 0), 0, height - beside,
+                        at(tiles1, (tile * rows + first) * room + beside), room,
+                    ))  # fmt: skip
             # A single page's columns can be scaled at once.
             by, by_r = (at(grad_output, row), 1) if pages == 1 else (at(one, 0), 0)
-            here = grad_output[row : row + count].reshape(1, count, pages)
+            given = grad_output[row : row + count].reshape(1, count, pages)
             for left in range(0, pages if pages > 1 else 0, lanes):
-                _turn(transpose, here, 0, left, lanes, factors, first, rows)
+                _turn(transpose, given, 0, left, lanes, factors, first, rows)
             for j in range(0, in2, apart):
                 call(multiply, (
                     count, at(input2, row * in2 + j), in2, by, by_r, in2 - j,
                     at(columns2, j * rows + first * apart), apart,
                 ))  # fmt: skip
         following = _filled(workers, np.int64)
-        groups = min(pages * parts, workers * SHARES)
-        for worker in numba.prange(min(workers, groups)):
-            group = np.int64(worker)
-            while group < groups:
-                for task in range(group * pages * parts // groups, (group + 1) * pages * parts // groups):
+        shares = min(pages * parts, workers * SHARES)
+        for worker in numba.prange(min(workers, shares)):
+            share = np.int64(worker)
+            while share < shares:
+                for task in range(share * pages * parts // shares, (share + 1) * pages * parts // shares):
                     page, part = task // parts, task % parts
                     begin, end = part * tiles // parts, (part + 1) * tiles // parts
                     pieces = (end - begin + PANEL_TILES - 1) // PANEL_TILES
@@ -1060,7 +1070,7 @@ def _weight(
                             chunk == 0, page, begin + piece * (end - begin) // pieces,
                             begin + (piece + 1) * (end - begin) // pieces, lanes, grad_weight,
                         )  # fmt: skip
-                group = take(following)
+                share = take(following)
 
 
 @_compiled

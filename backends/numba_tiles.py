@@ -305,7 +305,7 @@ _AT: Final = types.intp
 def _contract(
     _: Any, rows: Any, a: Any, a_c: Any, a_r: Any, b: Any, b_c: Any, count: Any,
     times: Any, vectors: Any, b_t: Any, e: Any, e_t: Any, out: Any, out_t: Any, kept: Any, kept_t: Any,
-    soon: Any, soon_c: Any,
+    soon: Any, onward: Any,
 ) -> Any:  # fmt: skip
     def generate(*arguments: Any) -> Any:
         given = _Given(*arguments)
@@ -572,15 +572,15 @@ def _transpose(_: Any, source: Any, source_r: Any, target: Any, target_r: Any) -
 
 
 def contract(  # type: ignore[no-untyped-def]
-    rows, a, a_c, a_r, b, b_c, count, times, vectors, b_t, e, e_t, out, out_t, kept, kept_t, soon, soon_c
+    rows, a, a_c, a_r, b, b_c, count, times, vectors, b_t, e, e_t, out, out_t, kept, kept_t, soon, onward
 ):
     """``out[v] += sum_r acc[r, v] * e[r, v]``: the rows disappear; and ``kept[r, v] = acc[r, v]`` if it is not 0.
 
     As many times as said, with one ``a``. ``e`` and ``kept`` have their rows one after the other, room for all vectors
-    each, of which only so many as said are used. Meanwhile memory from the address ``soon`` on is asked for, ``soon_c``
-    bytes further with each ``UNROLLED`` steps of ``c``.
+    each, of which only so many as said are used. Meanwhile memory from the address ``soon`` on is asked for, ``onward``
+    bytes further with each ``UNROLLED`` steps of ``c``; if these are 0, it is one line again and again, and harmless.
     """
-    _contract(rows, a, a_c, a_r, b, b_c, count, times, vectors, b_t, e, e_t, out, out_t, kept, kept_t, soon, soon_c)
+    _contract(rows, a, a_c, a_r, b, b_c, count, times, vectors, b_t, e, e_t, out, out_t, kept, kept_t, soon, onward)
 
 
 def share(rows, a, a_c, a_r, b, b_c, count, times, vectors, e, one, factor, other):  # type: ignore[no-untyped-def]
@@ -626,7 +626,10 @@ def share_few(rows, a, a_c, a_r, b, b_c, count, e, e_r, valid, one, one_r, facto
 
 
 def multiply(rows, source, source_r, factor, factor_r, valid, target, target_r):  # type: ignore[no-untyped-def]
-    """``target[r, v] = source[r, v] * factor[r]``; 0 in the rest of the vectors that have some ``valid`` lanes."""
+    """``target[r, v] = source[r, v] * factor[r]``; 0 in the rest of the vectors that have some ``valid`` lanes.
+
+    A tile's vectors at most.
+    """
     _multiply(rows, source, source_r, factor, factor_r, valid, target, target_r)
 
 

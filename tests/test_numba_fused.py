@@ -123,13 +123,14 @@ def test_nothing_to_sum_is_zero_and_nothing_to_return_is_empty(sizes):
 @pytest.mark.parametrize("threads", [1, 4, 16])
 @pytest.mark.parametrize("batch", [128, 65536])
 @pytest.mark.parametrize("features", [(8, 8), (100, 100), (1024, 1024), (10_000, 10), (10, 10_000)])
-def test_what_is_packed_at_a_time_is_bounded_and_every_thread_has_a_share(batch, features, threads):
+@pytest.mark.parametrize("out", [4, 16])
+def test_what_is_packed_at_a_time_is_bounded_and_every_thread_has_a_share(batch, features, out, threads):
     in1, in2 = features
     for mode in ("forward", "forward_backward"):
-        case = Case(batch, in1, in2, 16, mode=mode)
+        case = Case(batch, in1, in2, out, mode=mode)
         divided = numba_fused.plan(case, threads)
         strip = numba_fused.VECTORS * divided.lanes * 4
-        strip *= 2 * in1 + (1 + divided.parts) * in2 + 16 if mode == "forward_backward" else in1 + in2
+        strip *= 2 * in1 + (1 + divided.parts) * in2 + out if mode == "forward_backward" else in1 + in2
         workers = threads if divided.parallel else 1
         beside = workers if divided.parts == 1 else divided.blocks
         # A strip is the least; with sixteen threads and so many features each has one.
@@ -229,6 +230,32 @@ def test_no_memory_is_read_that_is_not_given(cpu, dtypes):
         check=False,
     )
     assert ended.stdout == "touched nothing else\n", (ended.returncode, ended.stderr[-2000:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("features", ["", "+neon"])
+def test_with_the_vectors_and_registers_of_other_cpus_it_is_right_too(features, tmp_path):
+    """The least of its CPU, and NEON's shape of a tile (LLVM passes over a feature that the host has not)."""
+    ended = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            __file__,
+            "-k",
+            "any_sizes or last_rows or panel",
+        ],
+        cwd=ROOT,
+        env=os.environ
+        | {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout[-3000:]
 
 
 def test_what_is_compiled_is_kept_under_a_name_that_changes_with_the_code_it_takes_in():
