@@ -165,6 +165,21 @@ def test_two_threads_share_each_strip_only_where_the_batch_is_uneven_or_the_weig
 
 
 @pytest.mark.parametrize(
+    ("out", "threads", "parts"), [(1, 2, 2), (3, 2, 2), (4, 2, 1), (10, 4, 2), (16, 2, 1), (3, 1, 1)]
+)
+def test_pages_of_a_gradient_of_the_weight_are_divided_where_threads_would_not_have_as_many_each(out, threads, parts):
+    divided = numba_fused.plan(Case(256, 400, 400, out, mode="forward_backward"), threads)
+    assert divided.weight_parts == parts
+
+
+def test_a_weight_that_comes_from_memory_is_not_read_by_smaller_blocks_than_the_cache_holds(monkeypatch):
+    monkeypatch.setattr(numba_fused, "VECTOR_BYTES", 64)
+    monkeypatch.setattr(numba_fused, "BLOCK_BYTES", 768 * 2**10)
+    divided = numba_fused.plan(Case(16384, 370, 370, 32), 64)
+    assert (divided.parts, divided.block) == (32, 8)
+
+
+@pytest.mark.parametrize(
     ("batch", "out", "kept"), [(2708, 1, True), (2708, 8, False), (4, 1, False), (20_000, 7, False)]
 )
 def test_a_step_with_few_outputs_keeps_what_its_forward_had_in_tiles_if_that_is_not_much(batch, out, kept):
