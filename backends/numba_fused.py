@@ -73,6 +73,13 @@ PANEL_ROWS, PANEL_TILES = 256, 64
 PACKED_ROWS: Final = 64
 #: From so many in1_features on, columns of input2 are scaled before they meet the tiles; below, in each tile anew.
 SCALED_ROWS: Final = 48
+#: Up to so many rows of the batch pages of ``grad_weight`` are taken together. So many numbers of input1 times
+#: grad_output at most are made at a time, if these are enough for so many pages; and of ``grad_weight`` so many bytes,
+#: for it is written column by column.
+TOGETHER_ROWS, TOGETHER_NUMBERS, TOGETHER_PAGES, TOGETHER_BYTES = 32, 4096, 4, 512 * 2**10
+#: Each thread packs the rows for itself, as long as a number that is packed has so many products on it: to pack it
+#: again takes less than to wait for all, and to fetch what another core has just written.
+PACKED_PRODUCTS: Final = 16
 #: Below so many outputs each input gradient is made on its own.
 FEW_PAGES: Final = 8
 #: Then a weight is copied for more strips than these.
@@ -121,6 +128,8 @@ class Plan:
         parts: Parts that the pages (forward) or the rows of a page (backward) are divided into.
         weight_parts: Parts that the tiles of a page of ``grad_weight`` are divided into.
         weight_rows: Rows of the batch that it is summed up over at a time.
+        apiece: Whether each thread packs them for itself.
+        together: Pages of ``grad_weight`` that are taken as one, for a small batch; 0 if each is taken alone.
         panelled: Whether the weight is copied, where it would clash in a cache: a row of every page next to each other
             before it is contracted over the pages; with few pages all of it with its last two axes swapped.
         kept: How many numbers a step's forward keeps for its backward: all that its tiles held, or none.
@@ -136,6 +145,8 @@ class Plan:
     parts: int
     weight_parts: int
     weight_rows: int
+    apiece: bool
+    together: int
     panelled: bool
     kept: int = 0
     transpose: int = 0
@@ -201,6 +212,8 @@ def plan(case: Case, threads: int) -> Plan:
         parts=parts,
         weight_parts=_parts_of_a_page(pages, math.ceil(in1 / ROWS), workers),
         weight_rows=_weight_rows_at_a_time(case),
+        apiece=parallel and workers * (in1 + in2 + pages) * PACKED_PRODUCTS <= in1 * in2 * pages,
+        together=_together(case, workers),
         panelled=stepping and worth_copying and _clashes(case),
         kept=kept if keeps else 0,
         **{tile.__name__: numba_tiles.compiled(tile, case.dtype).address for tile in _needed(case, few)},
@@ -239,6 +252,15 @@ def _clashes(case: Case) -> bool:
     return count * math.gcd(apart, WAY_BYTES) > SHARED_WAYS * WAY_BYTES
 
 
+def _together(case: Case, workers: int) -> int:
+    """How many pages of ``grad_weight`` are taken as one: where a page is little work, most of it is beginning it."""
+    products, size = case.batch * case.in1_features, case.in1_features * case.in2_features * case.itemsize
+    if products == 0 or size == 0 or case.batch > TOGETHER_ROWS or case.out_features == 1:
+        return 0
+    together = min(TOGETHER_NUMBERS // products, math.ceil(case.out_features / workers))
+    return max(1, min(together, TOGETHER_BYTES // size)) if TOGETHER_NUMBERS // products >= TOGETHER_PAGES else 0
+
+
 def _weight_rows_at_a_time(case: Case) -> int:
     """How many rows of both inputs and of grad_output are packed for ``grad_weight``, to stay in a core's cache.
 
@@ -255,7 +277,7 @@ def _needed(case: Case, few: bool) -> list[Callable[..., None]]:
     """The tiles of a forward, or of a step's backward."""
     if case.mode == "forward":
         return [numba_tiles.weigh] if few else [numba_tiles.transpose, numba_tiles.contract]
-    scaled_before = case.in1_features >= SCALED_ROWS or case.out_features == 1
+    scaled_before = case.in1_features >= SCALED_ROWS or case.out_features == 1 or _together(case, 1) > 0
     accumulate = numba_tiles.accumulate if scaled_before else numba_tiles.accumulate_scaled
     inputs: list[Callable[..., None]] = [numba_tiles.share]
     if few:
@@ -382,9 +404,13 @@ def weight_gradient(divided: Plan, input1: Array, input2: Array, grad_output: Ar
     """Return grad_weight (o, i, j)."""
     shape = grad_output.shape[1], input1.shape[1], input2.shape[1]
     grad_weight = np.empty(shape, input1.dtype) if len(input1) else np.zeros(shape, input1.dtype)
+    if divided.together:
+        tiles = divided.multiply, divided.accumulate
+        _weight_few[divided.parallel](*tiles, input1, input2, grad_output, grad_weight, divided.lanes, divided.together)
+        return grad_weight
     tiles = divided.transpose, divided.multiply, divided.accumulate or divided.accumulate_scaled
     given = input1, input2, grad_output, grad_weight, divided.lanes
-    rows = divided.workers, divided.weight_parts, divided.weight_rows
+    rows = divided.workers, divided.weight_parts, divided.weight_rows, divided.apiece
     _weight[divided.parallel](*tiles, bool(divided.accumulate), *given, *rows)
     return grad_weight
 
@@ -1007,6 +1033,92 @@ def _weight_tiles(
                     ))  # fmt: skip
 
 
+@_compiled
+def _pack_rows(
+    transpose: int,
+    multiply: int,
+    input1: Array,
+    input2: Array,
+    grad_output: Array,
+    chunk: int,
+    rows: int,
+    begin: int,
+    end: int,
+    lanes: int,
+    one: Array,
+    tiles1: Array,
+    columns2: Array,
+    factors: Array,
+) -> None:
+    """Pack groups of the ``rows`` from ``chunk`` on: tiles of input1, columns of input2, and what to scale these by."""
+    in1, in2, pages = input1.shape[1], input2.shape[1], grad_output.shape[1]
+    apart, room = VECTORS * lanes, _tile_room(lanes)
+    tiles = (in1 + ROWS - 1) // ROWS
+    short, taller = in1 // tiles, in1 % tiles
+    for first in range(begin * PACKED_ROWS, min(end * PACKED_ROWS, rows), PACKED_ROWS):
+        count, row = min(PACKED_ROWS, rows - first), chunk + first
+        for tile in range(tiles):
+            top, height = tile * short + min(tile, taller), short + int(tile < taller)
+            for beside in range(0, height, apart):
+                call(multiply, (
+                    count, at(input1, row * in1 + top + beside), in1, at(one, 0), 0, height - beside,
+                    at(tiles1, (tile * rows + first) * room + beside), room,
+                ))  # fmt: skip
+        # A single page's columns can be scaled at once.
+        by, by_r = (at(grad_output, row), 1) if pages == 1 else (at(one, 0), 0)
+        given = grad_output[row : row + count].reshape(1, count, pages)
+        for left in range(0, pages if pages > 1 else 0, lanes):
+            _turn(transpose, given, 0, left, lanes, factors, first, rows)
+        for j in range(0, in2, apart):
+            call(multiply, (
+                count, at(input2, row * in2 + j), in2, by, by_r, in2 - j, at(columns2, j * rows + first * apart), apart,
+            ))  # fmt: skip
+
+
+@_compiled
+def _room_for_rows(rows: int, input1: Array, input2: Array, pages: int, lanes: int) -> tuple[Array, Array, Array]:
+    """Where so many rows are packed: tiles of input1, columns of input2, and factors of all pages."""
+    apart, room = VECTORS * lanes, _tile_room(lanes)
+    tiles, columns = (input1.shape[1] + ROWS - 1) // ROWS, (input2.shape[1] + apart - 1) // apart
+    sizes = rows * tiles * room, rows * columns * apart
+    return _aligned(sizes[0], input1), _aligned(sizes[1], input2), np.empty(rows * pages, input1.dtype)
+
+
+@_compiled
+def _weight_shares(
+    multiply: int,
+    accumulate: int,
+    scaling: bool,
+    tiles1: Array,
+    columns2: Array,
+    factors: Array,
+    rows: int,
+    begins: bool,
+    share: int,
+    following: Array,
+    workers: int,
+    parts: int,
+    lanes: int,
+    grad_weight: Array,
+) -> None:
+    """Share after share of grad_weight, as far as the packed rows go; this one first, then what is ``following``."""
+    pages, in1 = grad_weight.shape[:2]
+    tiles = (in1 + ROWS - 1) // ROWS
+    shares = min(pages * parts, workers * SHARES)
+    while share < shares:
+        for task in range(share * pages * parts // shares, (share + 1) * pages * parts // shares):
+            page, part = task // parts, task % parts
+            begin, end = part * tiles // parts, (part + 1) * tiles // parts
+            pieces = (end - begin + PANEL_TILES - 1) // PANEL_TILES
+            for piece in range(pieces):
+                _weight_tiles(
+                    multiply, accumulate, scaling, tiles1, columns2, factors, rows, begins, page,
+                    begin + piece * (end - begin) // pieces, begin + (piece + 1) * (end - begin) // pieces, lanes,
+                    grad_weight,
+                )  # fmt: skip
+        share = take(following)
+
+
 @_for_one_and_for_all
 def _weight(
     transpose: int,
@@ -1021,56 +1133,85 @@ def _weight(
     workers: int,
     parts: int,
     most: int,
+    apiece: bool,
 ) -> None:
-    batch = input1.shape[0]
-    pages, in1, in2 = grad_weight.shape
-    apart, room = VECTORS * lanes, _tile_room(lanes)
-    tiles, columns = (in1 + ROWS - 1) // ROWS, (in2 + apart - 1) // apart
-    short, taller = in1 // tiles, in1 % tiles
+    batch, pages = grad_output.shape
     # All that a page reads is packed for all pages: along a column of the arrays themselves lie as many lines of memory
     # as rows, often at distances that put them all into the same few places of a cache.
-    tiles1 = _aligned(min(batch, most) * tiles * room, input1)
-    columns2 = _aligned(min(batch, most) * columns * apart, input2)
-    factors = np.empty(min(batch, most) * pages, input1.dtype)
-    one = _filled(1, input2.dtype)
+    one = _filled(1, input1.dtype)
+    scaling = scaled_before and pages > 1
+    tiles1, columns2, factors = _room_for_rows(0 if apiece else min(batch, most), input1, input2, pages, lanes)
     for chunk in range(0, batch, most):
         rows = min(most, batch - chunk)
-        for group in numba.prange((rows + PACKED_ROWS - 1) // PACKED_ROWS):
-            first = group * PACKED_ROWS
-            count, row = min(PACKED_ROWS, rows - first), chunk + first
-            for tile in range(tiles):
-                top, height = tile * short + min(tile, taller), short + int(tile < taller)
-                for beside in range(0, height, apart):
-                    call(multiply, (
-                        count, at(input1, row * in1 + top + beside), in1, at(one, 0), 0, height - beside,
-                        at(tiles1, (tile * rows + first) * room + beside), room,
-                    ))  # fmt: skip
-            # A single page's columns can be scaled at once.
-            by, by_r = (at(grad_output, row), 1) if pages == 1 else (at(one, 0), 0)
-            given = grad_output[row : row + count].reshape(1, count, pages)
-            for left in range(0, pages if pages > 1 else 0, lanes):
-                _turn(transpose, given, 0, left, lanes, factors, first, rows)
-            for j in range(0, in2, apart):
-                call(multiply, (
-                    count, at(input2, row * in2 + j), in2, by, by_r, in2 - j,
-                    at(columns2, j * rows + first * apart), apart,
-                ))  # fmt: skip
+        groups = (rows + PACKED_ROWS - 1) // PACKED_ROWS
+        if not apiece:
+            for part in numba.prange(workers):
+                begin, end = part * groups // workers, (part + 1) * groups // workers
+                _pack_rows(
+                    transpose, multiply, input1, input2, grad_output, chunk, rows, begin, end, lanes, one, tiles1,
+                    columns2, factors,
+                )  # fmt: skip
         following = _filled(workers, np.int64)
-        shares = min(pages * parts, workers * SHARES)
-        for worker in numba.prange(min(workers, shares)):
-            share = np.int64(worker)
-            while share < shares:
-                for task in range(share * pages * parts // shares, (share + 1) * pages * parts // shares):
-                    page, part = task // parts, task % parts
-                    begin, end = part * tiles // parts, (part + 1) * tiles // parts
-                    pieces = (end - begin + PANEL_TILES - 1) // PANEL_TILES
-                    for piece in range(pieces):
-                        _weight_tiles(
-                            multiply, accumulate, scaled_before and pages > 1, tiles1, columns2, factors, rows,
-                            chunk == 0, page, begin + piece * (end - begin) // pieces,
-                            begin + (piece + 1) * (end - begin) // pieces, lanes, grad_weight,
-                        )  # fmt: skip
-                share = take(following)
+        for worker in numba.prange(min(workers, pages * parts)):
+            if apiece:
+                mine1, mine2, scales = _room_for_rows(rows, input1, input2, pages, lanes)
+                _pack_rows(
+                    transpose, multiply, input1, input2, grad_output, chunk, rows, 0, groups, lanes, one, mine1, mine2,
+                    scales,
+                )  # fmt: skip
+                _weight_shares(
+                    multiply, accumulate, scaling, mine1, mine2, scales, rows, chunk == 0, np.int64(worker), following,
+                    workers, parts, lanes, grad_weight,
+                )  # fmt: skip
+            else:
+                _weight_shares(
+                    multiply, accumulate, scaling, tiles1, columns2, factors, rows, chunk == 0, np.int64(worker),
+                    following, workers, parts, lanes, grad_weight,
+                )  # fmt: skip
+
+
+@_for_one_and_for_all
+def _weight_few(
+    multiply: int,
+    accumulate: int,
+    input1: Array,
+    input2: Array,
+    grad_output: Array,
+    grad_weight: Array,
+    lanes: int,
+    together: int,
+) -> None:
+    """As ``_weight`` for a batch so small that a page is little work: ``together`` of them are one tall page.
+
+    Its rows are (o, i), and what meets columns of input2 is input1 times grad_output.
+    """
+    batch, in1 = input1.shape
+    pages, in2 = grad_output.shape[1], input2.shape[1]
+    apart = VECTORS * lanes
+    one = _filled(1, input1.dtype)
+    columns2 = _aligned(batch * ((in2 + apart - 1) // apart) * apart, input2)
+    for j in range(0, in2, apart):
+        call(multiply, (batch, at(input2, j), in2, at(one, 0), 0, in2 - j, at(columns2, j * batch), apart))
+    far = int(grad_weight.size * grad_weight.itemsize > LARGE_BYTES)
+    for group in numba.prange((pages + together - 1) // together):
+        begin = np.int64(group) * together
+        rows = min(together, pages - begin) * in1
+        scaled = np.empty((batch, rows), input1.dtype)
+        for row in range(batch):
+            for page in range(rows // in1):
+                factor = grad_output[row, begin + page]
+                for i in range(in1):
+                    scaled[row, page * in1 + i] = input1[row, i] * factor
+        tiles = (rows + ROWS - 1) // ROWS
+        short, taller = rows // tiles, rows % tiles
+        for j in range(0, in2, apart):
+            for height, low, high in ((short + 1, 0, taller), (short, taller, tiles)):
+                if low < high:
+                    top = low * short + min(low, taller)
+                    call(accumulate, (
+                        height, at(scaled, top), rows, 1, at(columns2, j * batch), apart, batch, at(one, 0), high - low,
+                        height, at(grad_weight, (begin * in1 + top) * in2 + j), in2, in2 - j, 1, far,
+                    ))  # fmt: skip
 
 
 @_compiled
