@@ -77,9 +77,9 @@ SCALED_ROWS: Final = 48
 #: grad_output at most are made at a time, if these are enough for so many pages; and of ``grad_weight`` so many bytes,
 #: for it is written column by column.
 TOGETHER_ROWS, TOGETHER_NUMBERS, TOGETHER_PAGES, TOGETHER_BYTES = 32, 4096, 4, 512 * 2**10
-#: Each thread packs the rows for itself, as long as a number that is packed has so many products on it: to pack it
-#: again takes less than to wait for all, and to fetch what another core has just written.
-PACKED_PRODUCTS: Final = 16
+#: Each thread packs all rows for ``grad_weight`` itself, if it then has so many products for a number: to pack it again
+#: takes less than to wait for all threads, and to fetch what another core has just written.
+PACKED_PRODUCTS: Final = 8
 #: Below so many outputs each input gradient is made on its own.
 FEW_PAGES: Final = 8
 #: Then a weight is copied for more strips than these.
@@ -128,7 +128,7 @@ class Plan:
         parts: Parts that the pages (forward) or the rows of a page (backward) are divided into.
         weight_parts: Parts that the tiles of a page of ``grad_weight`` are divided into.
         weight_rows: Rows of the batch that it is summed up over at a time.
-        apiece: Whether each thread packs them for itself.
+        apiece: Whether each thread packs them for itself, all of them.
         together: Pages of ``grad_weight`` that are taken as one, for a small batch; 0 if each is taken alone.
         panelled: Whether the weight is copied, where it would clash in a cache: a row of every page next to each other
             before it is contracted over the pages; with few pages all of it with its last two axes swapped.
@@ -212,7 +212,7 @@ def plan(case: Case, threads: int) -> Plan:
         parts=parts,
         weight_parts=_parts_of_a_page(pages, math.ceil(in1 / ROWS), workers),
         weight_rows=_weight_rows_at_a_time(case),
-        apiece=parallel and workers * (in1 + in2 + pages) * PACKED_PRODUCTS <= in1 * in2 * pages,
+        apiece=_apiece(case, workers),
         together=_together(case, workers),
         panelled=stepping and worth_copying and _clashes(case),
         kept=kept if keeps else 0,
@@ -253,12 +253,32 @@ def _clashes(case: Case) -> bool:
 
 
 def _together(case: Case, workers: int) -> int:
-    """How many pages of ``grad_weight`` are taken as one: where a page is little work, most of it is beginning it."""
-    products, size = case.batch * case.in1_features, case.in1_features * case.in2_features * case.itemsize
-    if products == 0 or size == 0 or case.batch > TOGETHER_ROWS or case.out_features == 1:
+    """How many pages of ``grad_weight`` are taken as one; 0 if each is taken alone.
+
+    They are where a page is so little work that most of it is to begin.
+    """
+    if not 0 < case.batch <= TOGETHER_ROWS or case.out_features <= 1:
         return 0
-    together = min(TOGETHER_NUMBERS // products, math.ceil(case.out_features / workers))
-    return max(1, min(together, TOGETHER_BYTES // size)) if TOGETHER_NUMBERS // products >= TOGETHER_PAGES else 0
+    most = TOGETHER_NUMBERS // (case.batch * case.in1_features)
+    if most < TOGETHER_PAGES:
+        return 0
+    page_bytes = case.in1_features * case.in2_features * case.itemsize
+    return max(1, min(most, TOGETHER_BYTES // page_bytes, math.ceil(case.out_features / workers)))
+
+
+def _apiece(case: Case, workers: int) -> bool:
+    """Whether each thread packs the rows for ``grad_weight`` for itself; else each packs some of them for all."""
+    in1, in2, pages = case.in1_features, case.in2_features, case.out_features
+    packed_bytes = workers * min(case.batch, _weight_rows_at_a_time(case)) * _packed_row_bytes(case)
+    pays = workers * (in1 + in2 + pages) * PACKED_PRODUCTS <= in1 * in2 * pages
+    return workers > 1 and pays and packed_bytes <= PACKED_BYTES
+
+
+def _packed_row_bytes(case: Case) -> int:
+    """What a row of the batch takes when it is packed for ``grad_weight``."""
+    lanes = VECTOR_BYTES // case.itemsize
+    tiles, columns = math.ceil(case.in1_features / ROWS), math.ceil(case.in2_features / (VECTORS * lanes))
+    return (tiles * _tile_room(lanes) + columns * VECTORS * lanes + case.out_features) * case.itemsize
 
 
 def _weight_rows_at_a_time(case: Case) -> int:
@@ -266,9 +286,7 @@ def _weight_rows_at_a_time(case: Case) -> int:
 
     A panel at least, even if that does not stay there; less only where it does not fit into ``PACKED_BYTES``.
     """
-    lanes = VECTOR_BYTES // case.itemsize
-    tiles, columns = math.ceil(case.in1_features / ROWS), math.ceil(case.in2_features / (VECTORS * lanes))
-    row_bytes = (tiles * _tile_room(lanes) + columns * VECTORS * lanes + case.out_features) * case.itemsize
+    row_bytes = _packed_row_bytes(case)
     most = max(1, BLOCK_BYTES // (PANEL_ROWS * row_bytes)) * PANEL_ROWS
     return max(1, min(most, PACKED_BYTES // row_bytes))
 
@@ -404,14 +422,13 @@ def weight_gradient(divided: Plan, input1: Array, input2: Array, grad_output: Ar
     """Return grad_weight (o, i, j)."""
     shape = grad_output.shape[1], input1.shape[1], input2.shape[1]
     grad_weight = np.empty(shape, input1.dtype) if len(input1) else np.zeros(shape, input1.dtype)
-    if divided.together:
-        tiles = divided.multiply, divided.accumulate
-        _weight_few[divided.parallel](*tiles, input1, input2, grad_output, grad_weight, divided.lanes, divided.together)
-        return grad_weight
-    tiles = divided.transpose, divided.multiply, divided.accumulate or divided.accumulate_scaled
     given = input1, input2, grad_output, grad_weight, divided.lanes
-    rows = divided.workers, divided.weight_parts, divided.weight_rows, divided.apiece
-    _weight[divided.parallel](*tiles, bool(divided.accumulate), *given, *rows)
+    if divided.together:
+        _weight_few[divided.parallel](divided.multiply, divided.accumulate, *given, divided.together)
+    else:
+        tiles = divided.transpose, divided.multiply, divided.accumulate or divided.accumulate_scaled
+        rows = divided.workers, divided.weight_parts, divided.weight_rows, divided.apiece
+        _weight[divided.parallel](*tiles, bool(divided.accumulate), *given, *rows)
     return grad_weight
 
 

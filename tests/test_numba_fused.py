@@ -68,6 +68,8 @@ DIVIDED = [
     *((40, 200, 90, 1), (60, 90, 200, 2), (40, 100, 90, 40)),
     # As that, and so narrow that several tiles go by before the next lines are due.
     (40, 400, 90, 8),
+    # Pages of a small batch's grad_weight are taken together, six of nine, or as many as a thread has.
+    *((20, 30, 33, 9), (5, 30, 33, 9)),
     # So wide that what grad_weight reads is packed in several goes, of fewer rows than one of its panels has.
     (600, 3, 2100, 1),
     # A single page, whose columns are scaled as they are packed; several, whose columns are scaled before their tiles.
@@ -97,6 +99,56 @@ def test_however_it_is_divided_it_is_right(sizes, dtype, keeps, threads, monkeyp
     monkeypatch.setattr(numba_fused, "PACKED_BYTES", 2**15)
     monkeypatch.setattr(numba_fused, "MEMORY_BYTES", 2**16)
     assert_right(Case(*sizes, dtype=dtype, mode="forward_backward"), threads)
+
+
+@pytest.mark.parametrize("products", [0, 10**6])
+@pytest.mark.parametrize("sizes", [(600, 30, 40, 5), (600, 70, 40, 1), (70, 30, 40, 2)])
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_that_pack_the_rows_for_all_or_each_for_itself_sum_the_same(products, sizes, threads, monkeypatch):
+    monkeypatch.setattr(numba_fused, "PARALLEL_FLOP", 0)
+    monkeypatch.setattr(numba_fused, "BLOCK_BYTES", 2**14)  # several chunks of rows
+    monkeypatch.setattr(numba_fused, "PACKED_PRODUCTS", products)
+    case = Case(*sizes, mode="forward_backward")
+    assert numba_fused.plan(case, threads).apiece == (products == 0)
+    assert_right(case, threads)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "threads", "apiece"),
+    [
+        ((128, 20, 30, 40), 2, True),
+        ((300, 64, 64, 1), 2, True),
+        ((300, 64, 64, 1), 1, False),
+        # A thread of many would pack more than it multiplies, or all of them fill more memory than is given.
+        ((300, 64, 64, 1), 16, False),
+        ((4096, 512, 512, 512), 64, False),
+    ],
+)
+def test_each_thread_packs_all_rows_where_that_is_little_beside_its_products(sizes, threads, apiece):
+    assert numba_fused.plan(Case(*sizes, mode="forward_backward"), threads).apiece == apiece
+
+
+@pytest.mark.parametrize(
+    ("sizes", "threads", "together"),
+    [
+        ((1, 32, 32, 16), 1, 16),
+        ((1, 32, 32, 256), 1, 128),
+        # Each of two threads has eight.
+        ((1, 32, 32, 16), 2, 8),
+        # Pages of 200 KB, and of 4 MB.
+        ((1, 200, 250, 200), 1, 2),
+        ((1, 1000, 1000, 200), 1, 1),
+        # More rows, or more in each of them, make the page itself the work; and one page has no other beside it.
+        ((33, 8, 8, 16), 1, 0),
+        ((8, 200, 200, 16), 1, 0),
+        ((1, 32, 32, 1), 1, 0),
+    ],
+)
+def test_pages_of_a_gradient_of_the_weight_are_taken_together_if_the_batch_is_small(
+    sizes, threads, together, monkeypatch
+):
+    monkeypatch.setattr(numba_fused, "PARALLEL_FLOP", 0)
+    assert numba_fused.plan(Case(*sizes, mode="forward_backward"), threads).together == together
 
 
 @pytest.mark.parametrize("in1", [20, 60])
@@ -261,7 +313,7 @@ def test_with_the_vectors_and_registers_of_other_cpus_it_is_right_too(features, 
             "no:cacheprovider",
             __file__,
             "-k",
-            "any_sizes or last_rows or panel",
+            "any_sizes or last_rows or panel or pack_the_rows",
         ],
         cwd=ROOT,
         env=os.environ
