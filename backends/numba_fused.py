@@ -25,7 +25,8 @@ Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
   that fill little of a vector lie in the tile's rows instead, and the lanes run over ``j``.
 * ``grad_weight[o]`` is one product over the batch: tiles of ``input1`` meet columns of ``input2``, both packed for all
   pages, with ``grad_output[:, o]`` multiplied into a column before it meets the tiles; into its vectors in each tile
-  anew, where there are few tiles.
+  anew, where there are few tiles. Of a small batch several pages are one: it has the rows (o, i), and grad_output is
+  multiplied into ``input1``, a few thousand numbers at a time.
 """
 
 from __future__ import annotations
@@ -73,9 +74,9 @@ PANEL_ROWS, PANEL_TILES = 256, 64
 PACKED_ROWS: Final = 64
 #: From so many in1_features on, columns of input2 are scaled before they meet the tiles; below, in each tile anew.
 SCALED_ROWS: Final = 48
-#: Up to so many rows of the batch pages of ``grad_weight`` are taken together. So many numbers of input1 times
-#: grad_output at most are made at a time, if these are enough for so many pages; and of ``grad_weight`` so many bytes,
-#: for it is written column by column.
+#: Up to so many rows of the batch pages of ``grad_weight`` are taken together: for so many numbers of input1 times
+#: grad_output at a time, if these are enough for so many pages (and with threads, each has so many); and for so many
+#: bytes, but for a single page of more, since it is written column by column.
 TOGETHER_ROWS, TOGETHER_NUMBERS, TOGETHER_PAGES, TOGETHER_BYTES = 32, 4096, 4, 512 * 2**10
 #: Each thread packs all rows for ``grad_weight`` itself, if it then has so many products for a number: to pack it again
 #: takes less than to wait for all threads, and to fetch what another core has just written.
@@ -129,7 +130,8 @@ class Plan:
         weight_parts: Parts that the tiles of a page of ``grad_weight`` are divided into.
         weight_rows: Rows of the batch that it is summed up over at a time.
         apiece: Whether each thread packs them for itself, all of them.
-        together: Pages of ``grad_weight`` that are taken as one, for a small batch; 0 if each is taken alone.
+        groups: Groups of pages of ``grad_weight``, each of which is taken as one page, for a small batch; then the three
+            before do not count. 0 if page follows page.
         panelled: Whether the weight is copied, where it would clash in a cache: a row of every page next to each other
             before it is contracted over the pages; with few pages all of it with its last two axes swapped.
         kept: How many numbers a step's forward keeps for its backward: all that its tiles held, or none.
@@ -146,7 +148,7 @@ class Plan:
     weight_parts: int
     weight_rows: int
     apiece: bool
-    together: int
+    groups: int
     panelled: bool
     kept: int = 0
     transpose: int = 0
@@ -213,7 +215,7 @@ def plan(case: Case, threads: int) -> Plan:
         weight_parts=_parts_of_a_page(pages, math.ceil(in1 / ROWS), workers),
         weight_rows=_weight_rows_at_a_time(case),
         apiece=_apiece(case, workers),
-        together=_together(case, workers),
+        groups=_groups(case, workers),
         panelled=stepping and worth_copying and _clashes(case),
         kept=kept if keeps else 0,
         **{tile.__name__: numba_tiles.compiled(tile, case.dtype).address for tile in _needed(case, few)},
@@ -252,18 +254,19 @@ def _clashes(case: Case) -> bool:
     return count * math.gcd(apart, WAY_BYTES) > SHARED_WAYS * WAY_BYTES
 
 
-def _together(case: Case, workers: int) -> int:
-    """How many pages of ``grad_weight`` are taken as one; 0 if each is taken alone.
+def _groups(case: Case, workers: int) -> int:
+    """Of how many groups of pages each is one page of ``grad_weight``; 0 where ``_weight`` takes page by page.
 
-    They are where a page is so little work that most of it is to begin.
+    With a batch and rows so small most of a page's work is to begin.
     """
-    if not 0 < case.batch <= TOGETHER_ROWS or case.out_features <= 1:
+    pages = case.out_features
+    if not 0 < case.batch <= TOGETHER_ROWS or pages < (2 if workers == 1 else workers * TOGETHER_PAGES):
         return 0
     most = TOGETHER_NUMBERS // (case.batch * case.in1_features)
     if most < TOGETHER_PAGES:
         return 0
-    page_bytes = case.in1_features * case.in2_features * case.itemsize
-    return max(1, min(most, TOGETHER_BYTES // page_bytes, math.ceil(case.out_features / workers)))
+    most = max(1, min(most, TOGETHER_BYTES // (case.in1_features * case.in2_features * case.itemsize)))
+    return min(pages, workers * math.ceil(pages / (workers * most)))
 
 
 def _apiece(case: Case, workers: int) -> bool:
@@ -295,7 +298,7 @@ def _needed(case: Case, few: bool) -> list[Callable[..., None]]:
     """The tiles of a forward, or of a step's backward."""
     if case.mode == "forward":
         return [numba_tiles.weigh] if few else [numba_tiles.transpose, numba_tiles.contract]
-    scaled_before = case.in1_features >= SCALED_ROWS or case.out_features == 1 or _together(case, 1) > 0
+    scaled_before = case.in1_features >= SCALED_ROWS or case.out_features == 1 or _groups(case, 1) > 0
     accumulate = numba_tiles.accumulate if scaled_before else numba_tiles.accumulate_scaled
     inputs: list[Callable[..., None]] = [numba_tiles.share]
     if few:
@@ -423,8 +426,8 @@ def weight_gradient(divided: Plan, input1: Array, input2: Array, grad_output: Ar
     shape = grad_output.shape[1], input1.shape[1], input2.shape[1]
     grad_weight = np.empty(shape, input1.dtype) if len(input1) else np.zeros(shape, input1.dtype)
     given = input1, input2, grad_output, grad_weight, divided.lanes
-    if divided.together:
-        _weight_few[divided.parallel](divided.multiply, divided.accumulate, *given, divided.together)
+    if divided.groups:
+        _weight_few[divided.parallel](divided.multiply, divided.accumulate, *given, divided.groups)
     else:
         tiles = divided.transpose, divided.multiply, divided.accumulate or divided.accumulate_scaled
         rows = divided.workers, divided.weight_parts, divided.weight_rows, divided.apiece
@@ -1097,8 +1100,8 @@ def _room_for_rows(rows: int, input1: Array, input2: Array, pages: int, lanes: i
     """Where so many rows are packed: tiles of input1, columns of input2, and factors of all pages."""
     apart, room = VECTORS * lanes, _tile_room(lanes)
     tiles, columns = (input1.shape[1] + ROWS - 1) // ROWS, (input2.shape[1] + apart - 1) // apart
-    sizes = rows * tiles * room, rows * columns * apart
-    return _aligned(sizes[0], input1), _aligned(sizes[1], input2), np.empty(rows * pages, input1.dtype)
+    factors = np.empty(rows * pages, input1.dtype)
+    return _aligned(rows * tiles * room, input1), _aligned(rows * columns * apart, input2), factors
 
 
 @_compiled
@@ -1196,38 +1199,38 @@ def _weight_few(
     grad_output: Array,
     grad_weight: Array,
     lanes: int,
-    together: int,
+    groups: int,
 ) -> None:
-    """As ``_weight`` for a batch so small that a page is little work: ``together`` of them are one tall page.
+    """As ``_weight`` for a batch so small that a page is little work: a group of pages is one tall page.
 
     Its rows are (o, i), and what meets columns of input2 is input1 times grad_output.
     """
     batch, in1 = input1.shape
     pages, in2 = grad_output.shape[1], input2.shape[1]
     apart = VECTORS * lanes
-    one = _filled(1, input1.dtype)
-    columns2 = _aligned(batch * ((in2 + apart - 1) // apart) * apart, input2)
-    for j in range(0, in2, apart):
-        call(multiply, (batch, at(input2, j), in2, at(one, 0), 0, in2 - j, at(columns2, j * batch), apart))
     far = int(grad_weight.size * grad_weight.itemsize > LARGE_BYTES)
-    for group in numba.prange((pages + together - 1) // together):
-        begin = np.int64(group) * together
-        rows = min(together, pages - begin) * in1
+    one = _filled(1, input1.dtype)
+    for task in numba.prange(groups):
+        group = np.int64(task)
+        begin, end = group * pages // groups, (group + 1) * pages // groups
+        rows = (end - begin) * in1
         scaled = np.empty((batch, rows), input1.dtype)
         for row in range(batch):
-            for page in range(rows // in1):
+            for page in range(end - begin):
                 factor = grad_output[row, begin + page]
                 for i in range(in1):
                     scaled[row, page * in1 + i] = input1[row, i] * factor
+        column = _aligned(batch * apart, input2)
         tiles = (rows + ROWS - 1) // ROWS
         short, taller = rows // tiles, rows % tiles
         for j in range(0, in2, apart):
+            call(multiply, (batch, at(input2, j), in2, at(one, 0), 0, in2 - j, at(column, 0), apart))
             for height, low, high in ((short + 1, 0, taller), (short, taller, tiles)):
                 if low < high:
                     top = low * short + min(low, taller)
                     call(accumulate, (
-                        height, at(scaled, top), rows, 1, at(columns2, j * batch), apart, batch, at(one, 0), high - low,
-                        height, at(grad_weight, (begin * in1 + top) * in2 + j), in2, in2 - j, 1, far,
+                        height, at(scaled, top), rows, 1, at(column, 0), apart, batch, at(one, 0), high - low, height,
+                        at(grad_weight, (begin * in1 + top) * in2 + j), in2, in2 - j, 1, far,
                     ))  # fmt: skip
 
 

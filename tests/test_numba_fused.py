@@ -68,8 +68,8 @@ DIVIDED = [
     *((40, 200, 90, 1), (60, 90, 200, 2), (40, 100, 90, 40)),
     # As that, and so narrow that several tiles go by before the next lines are due.
     (40, 400, 90, 8),
-    # Pages of a small batch's grad_weight are taken together, six of nine, or as many as a thread has.
-    *((20, 30, 33, 9), (5, 30, 33, 9)),
+    # Pages of a small batch's grad_weight are taken together.
+    *((20, 30, 33, 9), (5, 30, 70, 13)),
     # So wide that what grad_weight reads is packed in several goes, of fewer rows than one of its panels has.
     (600, 3, 2100, 1),
     # A single page, whose columns are scaled as they are packed; several, whose columns are scaled before their tiles.
@@ -102,13 +102,18 @@ def test_however_it_is_divided_it_is_right(sizes, dtype, keeps, threads, monkeyp
 
 
 @pytest.mark.parametrize("products", [0, 10**6])
-@pytest.mark.parametrize("sizes", [(600, 30, 40, 5), (600, 70, 40, 1), (70, 30, 40, 2)])
+@pytest.mark.parametrize(
+    ("sizes", "dtype"),
+    [((600, 30, 40, 5), "float32"), ((600, 70, 40, 1), "float32"), ((70, 30, 40, 2), "float64")],
+)
 @pytest.mark.parametrize("threads", [2, 3])
-def test_threads_that_pack_the_rows_for_all_or_each_for_itself_sum_the_same(products, sizes, threads, monkeypatch):
+def test_threads_that_pack_the_rows_for_all_or_each_for_itself_sum_the_same(
+    products, sizes, dtype, threads, monkeypatch
+):
     monkeypatch.setattr(numba_fused, "PARALLEL_FLOP", 0)
     monkeypatch.setattr(numba_fused, "BLOCK_BYTES", 2**14)  # several chunks of rows
     monkeypatch.setattr(numba_fused, "PACKED_PRODUCTS", products)
-    case = Case(*sizes, mode="forward_backward")
+    case = Case(*sizes, dtype=dtype, mode="forward_backward")
     assert numba_fused.plan(case, threads).apiece == (products == 0)
     assert_right(case, threads)
 
@@ -119,7 +124,7 @@ def test_threads_that_pack_the_rows_for_all_or_each_for_itself_sum_the_same(prod
         ((128, 20, 30, 40), 2, True),
         ((300, 64, 64, 1), 2, True),
         ((300, 64, 64, 1), 1, False),
-        # A thread of many would pack more than it multiplies, or all of them fill more memory than is given.
+        # Each of many threads has too few products for what it would pack; or all would fill more memory than is given.
         ((300, 64, 64, 1), 16, False),
         ((4096, 512, 512, 512), 64, False),
     ],
@@ -129,26 +134,29 @@ def test_each_thread_packs_all_rows_where_that_is_little_beside_its_products(siz
 
 
 @pytest.mark.parametrize(
-    ("sizes", "threads", "together"),
+    ("sizes", "threads", "groups"),
     [
-        ((1, 32, 32, 16), 1, 16),
-        ((1, 32, 32, 256), 1, 128),
-        # Each of two threads has eight.
-        ((1, 32, 32, 16), 2, 8),
-        # Pages of 200 KB, and of 4 MB.
-        ((1, 200, 250, 200), 1, 2),
-        ((1, 1000, 1000, 200), 1, 1),
+        ((1, 32, 32, 16), 1, 1),
+        # As many in a group as there are numbers for: 64 pages; pages of 200 KB, two of which are many bytes; of 4 MB.
+        ((2, 32, 32, 256), 1, 4),
+        ((1, 200, 250, 200), 1, 100),
+        ((1, 1000, 1000, 200), 1, 200),
+        # Every thread has as many groups, and enough pages that theirs are much alike.
+        ((1, 32, 32, 16), 2, 2),
+        ((32, 32, 64, 9), 2, 4),
+        ((1, 32, 32, 7), 2, 0),
         # More rows, or more in each of them, make the page itself the work; and one page has no other beside it.
+        ((32, 8, 8, 16), 1, 1),
         ((33, 8, 8, 16), 1, 0),
         ((8, 200, 200, 16), 1, 0),
         ((1, 32, 32, 1), 1, 0),
     ],
 )
 def test_pages_of_a_gradient_of_the_weight_are_taken_together_if_the_batch_is_small(
-    sizes, threads, together, monkeypatch
+    sizes, threads, groups, monkeypatch
 ):
     monkeypatch.setattr(numba_fused, "PARALLEL_FLOP", 0)
-    assert numba_fused.plan(Case(*sizes, mode="forward_backward"), threads).together == together
+    assert numba_fused.plan(Case(*sizes, mode="forward_backward"), threads).groups == groups
 
 
 @pytest.mark.parametrize("in1", [20, 60])
