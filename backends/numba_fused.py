@@ -130,8 +130,8 @@ class Plan:
         weight_parts: Parts that the tiles of a page of ``grad_weight`` are divided into.
         weight_rows: Rows of the batch that it is summed up over at a time.
         apiece: Whether each thread packs them for itself, all of them.
-        groups: Groups of pages of ``grad_weight``, each of which is taken as one page, for a small batch; then the three
-            before do not count. 0 if page follows page.
+        groups: Groups of pages of ``grad_weight``, each of which is taken as one, for a small batch; the three before
+            do not count then. 0 if page follows page.
         panelled: Whether the weight is copied, where it would clash in a cache: a row of every page next to each other
             before it is contracted over the pages; with few pages all of it with its last two axes swapped.
         kept: How many numbers a step's forward keeps for its backward: all that its tiles held, or none.

@@ -132,8 +132,9 @@ def array_bytes(case: Case) -> int:
 def limit_seconds(case: Case, peaks: Peaks) -> float | None:
     """Least time in seconds that the case can take: for its arithmetic or for its bytes, whichever is more.
 
-    The bytes are read at the rate of the smallest level that holds them all. Where one of the two rates is unknown, the
-    other one is the limit; None where both are, and for dtypes and precisions outside ``LIMITED_DTYPES`` whose
+    Every level gives what it has room for at its own rate, the smaller levels first: call after call over the same
+    bytes, a cache can keep as many of them as it holds, even if all are more. Where one of the two rates is unknown,
+    the other one is the limit; None where both are, and for dtypes and precisions outside ``LIMITED_DTYPES`` whose
     arithmetic was not measured.
     """
     arithmetic = arithmetic_of(case)
@@ -142,8 +143,8 @@ def limit_seconds(case: Case, peaks: Peaks) -> float | None:
     parts = []
     if (rate := peaks.arithmetic.get(arithmetic)) is not None:
         parts.append(flop(case) / rate.flop_per_second)
-    if (level := _holding(array_bytes(case), peaks.levels)) is not None:
-        parts.append(array_bytes(case) / level.bytes_per_second)
+    if (seconds := _reading_seconds(array_bytes(case), peaks.levels)) is not None:
+        parts.append(seconds)
     return max(parts, default=None)
 
 
@@ -161,16 +162,20 @@ def _best(found: Iterable[tuple[Key, Value]], rate: Callable[[Value], float]) ->
     return best
 
 
-def _holding(size_bytes: int, levels: tuple[Level, ...]) -> Level | None:
-    """The smallest level that holds so many bytes.
+def _reading_seconds(size_bytes: int, levels: tuple[Level, ...]) -> float | None:
+    """Least time to read so many bytes, in seconds; None where the levels that are known do not hold them all.
 
     Memory counts only beside caches: where none is known, the bytes may lie in one, and memory's rate is too low.
     """
     caches = [(level.capacity_bytes, level) for level in levels if level.capacity_bytes is not None]
-    holding = [(capacity, level) for capacity, level in caches if capacity >= size_bytes]
-    if holding:
-        return min(holding, key=lambda pair: pair[0])[1]
-    return next((level for level in levels if level.capacity_bytes is None), None) if caches else None
+    memory = next((level for level in levels if level.capacity_bytes is None), None)
+    held, seconds = 0, 0.0
+    for capacity, level in sorted(caches, key=lambda pair: pair[0]):
+        more = max(0, min(capacity, size_bytes) - held)
+        held, seconds = held + more, seconds + more / level.bytes_per_second
+    if held == size_bytes:
+        return seconds
+    return seconds + (size_bytes - held) / memory.bytes_per_second if caches and memory is not None else None
 
 
 def contestant_bytes(case: Case, workspace_bytes: int) -> int:

@@ -72,19 +72,27 @@ def test_the_limit_is_the_bytes_where_they_take_longer():
 
 
 @pytest.mark.parametrize(
-    ("shape", "rate"), [((1, 1, 1, 1), 1e9), ((1, 10, 10, 2), 1e9), ((1, 10, 10, 3), 1e8), ((1, 50, 50, 3), 1e7)]
+    ("shape", "split"),
+    [
+        ((1, 1, 1, 1), (20, 0, 0)),
+        ((1, 10, 10, 2), (896, 0, 0)),
+        ((1, 10, 10, 3), (1000, 304, 0)),
+        ((1, 50, 50, 3), (1000, 9000, 20_424)),
+    ],
 )
-def test_bytes_are_read_at_the_rate_of_the_smallest_level_that_holds_them_all(shape, rate):
+def test_every_level_gives_what_it_has_room_for_at_its_own_rate(shape, split):
     case = Case(*shape)
+    assert cost.array_bytes(case) == sum(split)
     bytes_alone = dataclasses.replace(PEAKS, arithmetic={}, levels=PEAKS.levels[::-1])
-    assert cost.limit_seconds(case, bytes_alone) == pytest.approx(cost.array_bytes(case) / rate)
+    seconds = split[0] / 1e9 + split[1] / 1e8 + split[2] / 1e7
+    assert cost.limit_seconds(case, bytes_alone) == pytest.approx(seconds)
 
 
-def test_a_level_that_the_bytes_just_fill_holds_them():
+def test_a_level_that_the_bytes_just_fill_holds_them_and_the_next_one_gives_but_what_is_more():
     size = cost.array_bytes(CASE)
-    for capacity, rate in ((size, 1e3), (size - 1, 1e2)):
+    for capacity, seconds in ((size, size / 1e3), (size - 1, (size - 1) / 1e3 + 1 / 1e2)):
         peaks = with_levels(cost.Level("L1", capacity, 1e3), cost.Level("L2", 10**6, 1e2))
-        assert cost.limit_seconds(CASE, peaks) == size / rate
+        assert cost.limit_seconds(CASE, peaks) == pytest.approx(seconds)
 
 
 def test_where_one_rate_is_unknown_the_other_is_the_limit():
