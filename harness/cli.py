@@ -386,6 +386,8 @@ def _measure(plan: Plan, options: dict[str, Any], store: Store, skip: frozenset[
             return peaks.measure_device(workers, device, plan.time_limit_seconds)
 
         sitting = Sitting(plan, workers, observer, store.add_sample)
+        if options["limit"]:
+            sitting.pace = peaks.Pace(workers, plan.time_limit_seconds).now
         runner = Runner(sitting)
         try:
             observer.begin("what this machine could do")

@@ -1,6 +1,7 @@
 """The measurement of one panel: blocks in fresh processes, until the intervals are narrow enough or the budget is used.
 
-A block is one sample of every backend, in an order that is drawn. A few blocks are taken in each of several fresh
+A block is one sample of every backend, and one of what the machine itself can do at that moment, in an order that is
+drawn. A few blocks are taken in each of several fresh
 processes, since a process keeps what it was born with; how many blocks follows from how the noise splits
 (``timing.levels``). Measuring stops on the width of the intervals or on the
 budget, never on what they say: to stop as soon as a difference is significant would find one in every pair.
@@ -12,8 +13,8 @@ import dataclasses
 import os
 import statistics as python_statistics
 import sys
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
 
 from harness.case import Case
 from harness.correctness import behaviour
@@ -52,8 +53,12 @@ PLACED_BYTES: Final = 8 * 2**20
 KERNEL_SECONDS, KERNEL_BYTES = 0.020, 2**20
 #: What emptying the caches takes at most, in seconds, for the time limit of a sample.
 FLUSH_SECONDS: Final = 0.010
+#: What stands for a backend in the sample of the machine's pace.
+MACHINE: Final = "fma-chains"
 #: No limit to the blocks that a backend joins.
 ALL_BLOCKS: Final = sys.maxsize
+
+Joining = TypeVar("Joining")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,6 +84,7 @@ class Measurement:
         loader: Starts fresh processes.
         begun: When the group began, by the sitting's clock.
         processes: For each block of the group so far, its process; goes on here.
+        paces: For each block the rate of multiply-adds, in flop per second, where that is known; goes on here.
     """
 
     def __init__(
@@ -92,6 +98,7 @@ class Measurement:
         loader: Loader,
         begun: float,
         processes: dict[int, int],
+        paces: dict[int, float],
     ) -> None:
         self._sitting = sitting
         self._plan = sitting.plan
@@ -103,6 +110,8 @@ class Measurement:
         self._loader = loader
         self._begun = begun
         self._processes = processes
+        self._paces = paces
+        self._pacing = False
         self._block = len(processes)
         self._process = max(processes.values(), default=-1) + 1
         self._first_process = self._process
@@ -116,6 +125,8 @@ class Measurement:
 
     def run(self) -> None:
         """Warm up, then take blocks; whatever ends a cell is noted in its entrant."""
+        # Once before: the first time it takes a process and a compiler.
+        self._pacing = self._device == "cpu" and self._pace() is not None
         self._start = self._sitting.now()
         for entrant in self._shuffled(self._going()):
             entrant.phase = "timing"
@@ -138,8 +149,11 @@ class Measurement:
     def _going(self) -> list[Entrant]:
         return [entrant for entrant in self._entrants if entrant.going]
 
-    def _shuffled(self, entrants: list[Entrant]) -> list[Entrant]:
-        return self._sitting.order.sample(entrants, len(entrants))
+    def _shuffled(self, those: Sequence[Joining]) -> list[Joining]:
+        return self._sitting.order.sample(those, len(those))
+
+    def _pace(self) -> float | None:
+        return self._sitting.pace(cost.arithmetic_of(self._case))
 
     def _left(self) -> float:
         """What is left of the budget, in seconds; judging is not in it."""
@@ -295,7 +309,7 @@ class Measurement:
         if said is None:
             return
         for calls, seconds in said["stretches"]:
-            self._keep(entrant, "warmup", calls, seconds)
+            self._keep(entrant.name, "warmup", calls, seconds)
         latest = [seconds / calls for calls, seconds in said["stretches"][-3:]]
         entrant.call_seconds = python_statistics.median(latest)
         try:
@@ -326,7 +340,10 @@ class Measurement:
         self._sitting.observer.stage(f"process {self._process - self._first_process + 1}, block {self._taken + 1}")
         self._processes[self._block] = self._process
         kept: list[tuple[Entrant, int]] = []
-        for position, entrant in enumerate(self._shuffled(joining)):
+        for position, entrant in enumerate(self._shuffled([*joining, *([None] if self._pacing else [])])):
+            if entrant is None:
+                self._sample_pace(position)
+                continue
             keep = self._taken in entrant.kept_blocks
             if (variation := self._sample(entrant, position, keep)) is not None:
                 kept.append((entrant, variation))
@@ -340,6 +357,12 @@ class Measurement:
         self._aside += self._sitting.now() - judging
         self._block += 1
         self._taken += 1
+
+    def _sample_pace(self, position: int) -> None:
+        """Take the machine's own sample: at its pace of this moment, what the case's least work would take."""
+        if (rate := self._pace()) is not None:
+            self._paces[self._block] = rate
+            self._keep(MACHINE, "pace", 1, cost.flop(self._case) / rate, self._block, position)
 
     def _sample(self, entrant: Entrant, position: int, keep: bool) -> int | None:
         """Take a sample; return the input set of the call whose results were kept, if they were to be."""
@@ -399,10 +422,10 @@ class Measurement:
         seen = self._disturbances(before, after, passed_seconds, entrant, switches, of_gpu)
         if seen["disturbance"]:
             entrant.disturbed_blocks.add(self._block)
-        self._keep(entrant, "call", calls, seconds, self._block, position, **seen)
+        self._keep(entrant.name, "call", calls, seconds, self._block, position, **seen)
         if stepping:
             entrant.forward_seconds[self._block] = forward / calls
-            self._keep(entrant, "forward", calls, forward, self._block, position, **seen)
+            self._keep(entrant.name, "forward", calls, forward, self._block, position, **seen)
         return (self._block + kept[0]) % cost.INPUT_SETS if kept else None
 
     def _disturbances(
@@ -446,7 +469,7 @@ class Measurement:
 
     def _keep(
         self,
-        entrant: Entrant,
+        name: str,
         phase: str,
         calls: int,
         seconds: float,
@@ -457,7 +480,7 @@ class Measurement:
         self._sitting.keep(
             self._case,
             self._device,
-            backend=entrant.name,
+            backend=name,
             phase=phase,
             process=self._process,
             block=block,

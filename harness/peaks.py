@@ -13,6 +13,8 @@ from harness.timing.cost import LIMITED_DTYPES, Level, Peaks, Product, Rate
 #: The GEMMs that are asked for, by the library whose process they share; and what the process for the peaks needs.
 LIBRARIES: Final = {"numpy": ("numpy",), "torch": ("torch.mm", "torch oneDNN"), "jax": ("jax",)}
 INSTRUMENT: Final = "numba"
+#: What the process that measures the pace is called.
+PACEMAKER: Final = "the pace"
 #: What a device is measured through; the arithmetic that is asked for, as dtype and precision; the bytes of each array
 #: of a copy in its memory.
 DEVICE_INSTRUMENT: Final = "the device"
@@ -69,7 +71,7 @@ def measure(workers: Surveyors, threads: int, limit_seconds: float) -> Peaks:
             if value is None:
                 absent[dtype] = text
             else:
-                rates[dtype] = Rate(value, text)
+                rates[dtype] = Rate(value, text, chains=True)
         for name, capacity, per_thread in sizes:
             value, text = visit.ask("bandwidth", "bytes_per_second", "source", bytes_per_thread=per_thread)
             if value is None:
@@ -166,6 +168,37 @@ def reading_bytes(
     memory = min(total, available_bytes // MEMORY_SHARE) // threads
     levels = [(name, capacity, capacity // (2 * threads)) for name, capacity in sorted(capacities.items())]
     return [*levels, ("memory", None, memory)]
+
+
+class Pace:
+    """What the CPUs multiply at the moment, for runs on machines whose speed changes from minute to minute.
+
+    A peak is what they can do at best. A backend's time beside it also tells what else the machine did meanwhile, other
+    tenants of the hardware included; beside the pace of the same block it tells of the backend only.
+
+    Args:
+        workers: Starts the process; it stays until the workers end.
+        limit_seconds: Time limit of a request, in seconds; the first one compiles.
+    """
+
+    def __init__(self, workers: Surveyors, limit_seconds: float) -> None:
+        self._workers = workers
+        self._limit_seconds = limit_seconds
+        self._surveyor: Surveyor | None = None
+        self._absent: set[str] = set()
+
+    def now(self, dtype: str) -> float | None:
+        """Multiply-adds of all threads together, in flop per second; None, from then on, if it cannot be measured."""
+        if dtype not in LIMITED_DTYPES or dtype in self._absent:
+            return None
+        try:
+            self._surveyor = self._surveyor or self._workers.surveyor(PACEMAKER)
+            rate: float | None = self._surveyor.request("pace", self._limit_seconds, dtype=dtype)["flop_per_second"]
+        except WorkerError:
+            rate = None
+        if rate is None:
+            self._absent.add(dtype)
+        return rate
 
 
 class _Visit:

@@ -190,6 +190,13 @@ class Record:
         "over the read bandwidth of the memory level that holds them, whichever is longer; empty if not measured"
     )
     limit_fraction: float | None = column("limit_seconds / median_seconds; above 1.05 the row is `implausible`")
+    paced_limit_fraction: float | None = column(
+        "the same beside what the machine could do at that moment: each block measures the arithmetic peak once more "
+        "(`pace` in samples.csv), and this is the Hodges-Lehmann estimate of limit / time over blocks or processes; "
+        "`cpu` only, and where multiply-add chains make the peak"
+    )
+    paced_limit_fraction_low: float | None = column("lower end of its 99 % interval, as for the speed-up")
+    paced_limit_fraction_high: float | None = column("upper end; it may be above 1, by the noise of both")
     peak_memory_bytes: int | None = column(
         "memory of a call at its highest, beyond inputs, weights and results; memory that a framework never frees is "
         "not in it. 0 is below what the system can tell"
@@ -238,7 +245,7 @@ TIMES: Final = (
     *("min_seconds", "p25_seconds", "median_seconds", "mean_seconds", "p75_seconds", "p95_seconds"),
     *("median_low_seconds", "median_high_seconds", "forward_seconds", "backward_seconds", "queued_seconds"),
     *("device_seconds", "graph_seconds", "speedup", "speedup_low", "speedup_high", "gflop_per_second"),
-    "answer_seconds",
+    *("answer_seconds", "paced_limit_fraction", "paced_limit_fraction_low", "paced_limit_fraction_high"),
 )
 
 
@@ -249,10 +256,11 @@ class Sample:
     case: str = key_column("the case, as in records.csv")
     mode: str = key_column("`forward` or `forward_backward`")
     device: str = key_column("`cpu` or `cuda`")
-    backend: str = key_column("the implementation")
+    backend: str = key_column("the implementation; `fma-chains` for the machine itself")
     phase: str = key_column(
-        "`warmup` (before the blocks, in no statistic), `call` (the kernel) or `forward` (of a step); on a GPU "
-        "`queued`, `device` and `graph`, outside the blocks"
+        "`warmup` (before the blocks, in no statistic), `call` (the kernel) or `forward` (of a step); `pace` (what the "
+        "case's least arithmetic would take at the rate that multiply-adds had in this block); on a GPU `queued`, "
+        "`device` and `graph`, outside the blocks"
     )
     process: int = key_column("which of the group's processes it was measured in, from 0; a fresh one each")
     block: int | None = column("number of the block, from 0; empty for warmup. Samples of a block belong together")

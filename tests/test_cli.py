@@ -214,6 +214,8 @@ def test_a_run_as_users_make_it_measures_the_machine_and_looks_at_it_and_starts_
     for row in rows(tmp_path / "run"):
         assert int(row["processes"]) >= 3
         assert 0 < float(row["limit_fraction"]) < 1.05
+        shares = (float(row[f"paced_limit_fraction{end}"]) for end in ("_low", "", "_high"))
+        assert 0 < next(shares) <= next(shares) <= next(shares)
         assert row["stopped_by"] in ("target", "budget")
         assert row["cold"] in ("yes", "warm_caches")
         assert row["peak_memory_bytes"] != "" or sys.platform != "linux"

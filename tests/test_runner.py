@@ -267,6 +267,7 @@ def measure(tmp_path):
         cache="hot",
         device="cpu",
         device_bytes=None,
+        pace=lambda dtype: None,
         **spoilt,
     ):
         states = spoilt.pop("states", itertools.repeat(QUIET))
@@ -291,7 +292,7 @@ def measure(tmp_path):
         workers.plan = plan
         look = iter(states)
         sitting = Sitting(
-            plan, workers, keep_sample=samples.append, now=lambda: workers.clock.now, look=lambda: next(look)
+            plan, workers, keep_sample=samples.append, now=lambda: workers.clock.now, look=lambda: next(look), pace=pace
         )
         surveys = iter(peaks)
         known = dict.fromkeys([device] if peaks else [], next(surveys, None))
@@ -922,6 +923,70 @@ def test_each_time_stands_beside_what_the_machine_could_do(measure):
     records, _, _ = measure()
     row = records[CASE.name, "forward", "other"]
     assert (row.limit_seconds, row.limit_fraction) == (None, None)
+
+
+class Machine:
+    """One that runs at half its speed in every third block; and a worker on it."""
+
+    def __init__(self):
+        self.asked = []
+
+    @staticmethod
+    def speed(block):
+        return 0.5 if block % 3 == 0 else 1.0
+
+    def pace(self, dtype):
+        # The first time is before the blocks.
+        self.asked.append(dtype)
+        return 1e9 * self.speed(len(self.asked) - 2)
+
+    class Worker(FakeWorker):
+        def sample(self, first, **fields):
+            said = super().sample(first=first, **fields)
+            return said | {"seconds": said["seconds"] / Machine.speed(first)}
+
+
+BY_CHAINS = cost.Peaks({"float32": cost.Rate(1e9, "planted", chains=True)}, (), ())
+
+
+def test_a_time_stands_beside_the_pace_of_its_own_block_too(measure):
+    machine = Machine()
+    worker = {"kind": Machine.Worker}
+    records, _, samples = measure(peaks=[BY_CHAINS], pace=machine.pace, other=worker, torch_bilinear=worker)
+    row = records[CASE.name, "forward", "other"]
+    share = cost.flop(CASE) / 1e9 / 0.01
+    assert row.limit_fraction == pytest.approx(share), "most blocks are at full speed"
+    found = (row.paced_limit_fraction, row.paced_limit_fraction_low, row.paced_limit_fraction_high)
+    assert found == pytest.approx((share, share, share)), "the machine's own slowness cancels"
+    taken = {sample.block: sample for sample in samples if sample.phase == "pace"}
+    assert len(taken) == row.blocks == len(machine.asked) - 1
+    assert {sample.backend for sample in taken.values()} == {"fma-chains"}
+    assert [taken[block].seconds for block in range(3)] == pytest.approx([cost.flop(CASE) / 1e9 * s for s in (2, 1, 1)])
+    assert {sample.position for sample in taken.values()} == {0, 1, 2}, "its place in a block is drawn"
+    assert set(machine.asked) == {"float32"}
+
+
+def test_without_a_pace_or_a_peak_that_it_is_part_of_a_row_has_no_share_of_it(measure):
+    for peaks, pace in ((BY_CHAINS, lambda dtype: None), (PEAKS, lambda dtype: 1e9), (None, lambda dtype: 1e9)):
+        records, _, _ = measure(peaks=[peaks] if peaks else (), pace=pace)
+        row = records[CASE.name, "forward", "other"]
+        assert row.status is Status.TIMED
+        assert (row.paced_limit_fraction, row.paced_limit_fraction_low) == (None, None)
+
+
+def test_a_pace_that_cannot_be_measured_any_more_takes_nothing_from_the_blocks_before(measure):
+    paces = itertools.chain([1e9] * 6, itertools.repeat(None))
+    records, _, samples = measure(peaks=[BY_CHAINS], pace=lambda dtype: next(paces))
+    row = records[CASE.name, "forward", "other"]
+    assert row.paced_limit_fraction == pytest.approx(row.limit_fraction)
+    assert len([sample for sample in samples if sample.phase == "pace"]) == 5 < row.blocks
+
+
+def test_the_pace_of_the_cpus_is_not_asked_for_rows_of_a_gpu(measure):
+    asked = []
+    records, _, _ = measure(**on_gpu(other={}, **{BASELINE: {}}), pace=asked.append)
+    assert records[CASE.name, "forward", "other"].status is Status.TIMED
+    assert asked == []
 
 
 def test_who_is_faster_than_the_machine_is_implausible_and_not_ranked(measure):

@@ -110,7 +110,7 @@ def tables(records: pd.DataFrame, labels: Mapping[str, str]) -> Iterator[Rendera
                 times(row["speedup"], row["speedup_low"], row["speedup_high"]),
                 _interval(row),
                 _or(row["comparison"]),
-                _share(row["limit_fraction"]),
+                _of_limit(row),
                 number(row["gflop_per_second"]),
                 size(row["peak_memory_bytes"]),
                 seconds(row["prepare_seconds"] + row["first_call_seconds"]),
@@ -278,8 +278,14 @@ def _fastest(row: pd.Series) -> tuple[str, str, str]:
     return (
         seconds(row["median_seconds"], row["median_low_seconds"], row["median_high_seconds"]),
         times(row["speedup"], row["speedup_low"], row["speedup_high"]),
-        _share(row["limit_fraction"]),
+        _of_limit(row),
     )
+
+
+def _of_limit(row: pd.Series) -> str:
+    """The share of what the machine could do in the same blocks; of what it can at best, where these are not known."""
+    paced = row["paced_limit_fraction"]
+    return _share(row["limit_fraction"] if pd.isna(paced) else paced)
 
 
 def _timed(rows: pd.DataFrame) -> pd.DataFrame:

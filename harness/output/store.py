@@ -129,6 +129,8 @@ def columns(row_type: type) -> list[str]:
 def rows(path: Path) -> list[dict[str, str]]:
     """Read the complete rows of a file as text; a torn last line is left out.
 
+    A file of an earlier version may lack columns that not every row has: they are empty.
+
     Raises:
         StoreError: The file is missing, or not what this version writes.
     """
@@ -140,13 +142,15 @@ def rows(path: Path) -> list[dict[str, str]]:
     whole = text[: text.rfind("\n") + 1]
     reader = csv.reader(io.StringIO(whole))
     header = next(reader, None)
-    if header != columns(row_type):
+    known = columns(row_type)
+    required = {field.name for field in dataclasses.fields(row_type) if field.default is dataclasses.MISSING}
+    if header is None or header != [name for name in known if name in header] or not required <= set(header):
         raise StoreError(f"{path} has other columns than this version writes: read it with the version that wrote it")
     found = []
     for row in reader:
         if len(row) != len(header):
             raise StoreError(f"{path}, line {reader.line_num}: {len(row)} values for {len(header)} columns")
-        found.append(dict(zip(header, row, strict=True)))
+        found.append(dict.fromkeys(known, "") | dict(zip(header, row, strict=True)))
     return found
 
 

@@ -68,6 +68,7 @@ ANSWER_KEYS: Final = {
     "check": {"fresh_seconds", "seen_seconds", "affinity", *_RESULT_KEYS},
     "expect": {"quadratics"},
     "arithmetic": {"flop_per_second", "source"},
+    "pace": {"flop_per_second", "source"},
     "product": {"flop_per_second", "detail"},
     "bandwidth": {"bytes_per_second", "source"},
     "device": {"name", "cache_bytes"},

@@ -26,6 +26,8 @@ from harness.machine import threads
 
 #: One repetition takes about so long, and the best of so many counts.
 CHAIN_SECONDS, CHAIN_REPETITIONS = 0.03, 10
+#: A pace is one repetition of about so long, about as long as a sample, after one that wakes CPUs and threads up.
+PACE_SECONDS, WAKING_SECONDS = 0.012, 0.003
 READ_SECONDS, READ_REPETITIONS = 0.02, 5
 #: A product is repeated so often at most, and no more once so much time has gone; but at least twice.
 PRODUCT_REPETITIONS, PRODUCT_SECONDS = 5, 0.35
@@ -42,6 +44,7 @@ UNNAMED: Final = "a BLAS that does not say its name"
 LINE_BYTES: Final = 64
 
 Array = npt.NDArray[Any]
+Run = Callable[[int], Any]
 Chain = Callable[[Array, Any, Any, int], None]
 Sum = Callable[[Array, int], int]
 
@@ -91,28 +94,38 @@ class Surveyor:
     """Measures one library's rates, in a process that no other library shares."""
 
     def __init__(self) -> None:
+        self._paces: dict[str, _Chains] = {}
         self.answers: dict[str, Callable[..., dict[str, Any]]] = {
             "arithmetic": self.arithmetic,
+            "pace": self.pace,
             "product": self.product,
             "bandwidth": self.bandwidth,
         }
 
     def arithmetic(self, dtype: str) -> dict[str, Any]:
         """Multiply-adds of all threads together, in flop per second (two each), and what has been run."""
-        try:
-            vector, chain, _ = kernels()
-        except ImportError as error:
-            return {"flop_per_second": None, "source": _absent("Numba", error)}
-        factor, addend = np.dtype(dtype).type(FACTOR), np.dtype(dtype).type(ADDEND)
-        elements = vector.chains * (vector.size_bytes // np.dtype(dtype).itemsize)
-
-        def prepare() -> Callable[[int], None]:
-            state = np.linspace(1, 3, elements, dtype=dtype)
-            return lambda count: chain(state, factor, addend, count)
-
         with Team() as team:
-            rate = team.best_rate(prepare, 2.0 * elements, CHAIN_SECONDS, CHAIN_REPETITIONS, first=1000)
-            return {"flop_per_second": rate, "source": f"FMA chains, {vector.name}, {_counted(team.size)}"}
+            try:
+                chains = _Chains(team, dtype)
+            except ImportError as error:
+                return {"flop_per_second": None, "source": _absent("Numba", error)}
+            rate = team.best_rate(chains.runs, chains.flop, CHAIN_SECONDS, CHAIN_REPETITIONS, first=1000)
+            return {"flop_per_second": rate, "source": chains.source}
+
+    def pace(self, dtype: str) -> dict[str, Any]:
+        """As ``arithmetic``, at this moment: one short repetition, whatever disturbs it."""
+        if dtype not in self._paces:
+            try:
+                self._paces[dtype] = _Chains(Team(), dtype)
+            except ImportError as error:
+                return {"flop_per_second": None, "source": _absent("Numba", error)}
+        chains = self._paces[dtype]
+        chains.rounds = chains.rounds or chains.team.rounds(chains.runs, chains.flop, PACE_SECONDS, first=1000)
+        chains.team.rate(chains.runs, chains.flop, math.ceil(chains.rounds * WAKING_SECONDS / PACE_SECONDS))
+        return {
+            "flop_per_second": chains.team.rate(chains.runs, chains.flop, chains.rounds),
+            "source": chains.source,
+        }
 
     def bandwidth(self, bytes_per_thread: int, library: str = "numba") -> dict[str, Any]:
         """Bytes that all threads together read per second, each from a buffer of its own, again and again.
@@ -130,12 +143,13 @@ class Surveyor:
             block = SUMS * vector.size_bytes
         size = max(1, bytes_per_thread // block) * block
 
-        def prepare() -> Callable[[int], int]:
+        def prepare(_: Any) -> Callable[[int], int]:
             buffer = aligned(size)  # made and filled in the thread that reads it, for memory is near who touches it
             return lambda passes: total(buffer, passes)
 
         with Team() as team:
-            rate = team.best_rate(prepare, float(size), READ_SECONDS, READ_REPETITIONS, first=1)
+            runs = team.together(prepare, [None] * team.size)
+            rate = team.best_rate(runs, float(size), READ_SECONDS, READ_REPETITIONS, first=1)
             source = "sums in NumPy" if library == "numpy" else f"vector loads, {vector.name}"
             return {"bytes_per_second": rate, "source": f"{source}, {_counted(team.size)}"}
 
@@ -181,33 +195,32 @@ class Team:
         self._pool.shutdown()
 
     def best_rate(
-        self,
-        prepare: Callable[[], Callable[[int], Any]],
-        work: float,
-        repetition_seconds: float,
-        repetitions: int,
-        first: int,
+        self, runs: Sequence[Run], work: float, repetition_seconds: float, repetitions: int, first: int
     ) -> float:
         """Return work per second of all threads together, the best repetition.
 
         Args:
-            prepare: Called in each thread; returns what runs a count of rounds.
+            runs: For each thread what runs a count of rounds.
             work: What one round of one thread counts.
-            repetition_seconds: About how long a repetition takes; the count of rounds is found for it.
+            repetition_seconds: About how long a repetition takes.
             repetitions: How many there are.
             first: Rounds of the first call, which compiles.
         """
-        runs = list(self.together(lambda _: prepare(), [None] * self.size))
+        count = self.rounds(runs, work, repetition_seconds, first)
+        return max(self.rate(runs, work, count) for _ in range(repetitions))
 
-        def rates(count: int) -> list[float]:
-            return self.together(lambda run: work * count / _seconds(run, count), runs)
-
+    def rounds(self, runs: Sequence[Run], work: float, repetition_seconds: float, first: int) -> int:
+        """Find the count of rounds that take about so long; the arguments are those of ``best_rate``."""
         count = first
-        rates(count)
+        self.rate(runs, work, count)
         for _ in range(2):  # the second time from a longer run
-            seconds = work * count / (sum(rates(count)) / self.size)
+            seconds = work * count / (self.rate(runs, work, count) / self.size)
             count = max(1, round(count * min(1000.0, repetition_seconds / seconds)))
-        return max(sum(rates(count)) for _ in range(repetitions))
+        return count
+
+    def rate(self, runs: Sequence[Run], work: float, count: int) -> float:
+        """Return work per second of all threads together in one repetition, each timed for itself."""
+        return sum(self.together(lambda run: work * count / _seconds(run, count), runs))
 
     def together(self, do: Callable[[Any], Any], given: Sequence[Any]) -> list[Any]:
         """Do it in all threads at once, each with its own; the barrier sees to it that no thread takes two."""
@@ -217,6 +230,36 @@ class Team:
             return do(own)
 
         return list(self._pool.map(wait_and_do, given))
+
+
+class _Chains:
+    """Multiply-add chains of a dtype on each thread of a team.
+
+    Attributes:
+        team: Whose threads.
+        runs: For each thread what runs a count of rounds.
+        flop: What one round of one thread counts.
+        rounds: How many make a pace; 0 before that is known.
+        source: What this is, in words.
+
+    Raises:
+        ImportError: Numba is not installed.
+    """
+
+    def __init__(self, team: Team, dtype: str) -> None:
+        vector, chain, _ = kernels()
+        factor, addend = np.dtype(dtype).type(FACTOR), np.dtype(dtype).type(ADDEND)
+        elements = vector.chains * (vector.size_bytes // np.dtype(dtype).itemsize)
+
+        def prepare(_: Any) -> Run:
+            state = np.linspace(1, 3, elements, dtype=dtype)
+            return lambda count: chain(state, factor, addend, count)
+
+        self.team = team
+        self.runs: list[Run] = team.together(prepare, [None] * team.size)
+        self.flop = 2.0 * elements
+        self.rounds = 0
+        self.source = f"FMA chains, {vector.name}, {_counted(team.size)}"
 
 
 @functools.cache

@@ -27,10 +27,17 @@ LIMITED_DTYPES: Final = ("float32", "float64")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rate:
-    """The most floating-point operations per second, and what was measured to say so."""
+    """The most floating-point operations per second, and what was measured to say so.
+
+    Attributes:
+        flop_per_second: Of all threads together.
+        source: In words.
+        chains: Whether it is that of multiply-add chains, which a block's pace is measured with, too.
+    """
 
     flop_per_second: float
     source: str
+    chains: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -96,6 +103,11 @@ class Peaks:
             tuple(memory_last),
             tuple(line for line in self.missing if line in other.missing),
         )
+
+    def at_pace(self, dtype: str, flop_per_second: float) -> Peaks:
+        """The same machine at a moment in which its multiply-add chains in that dtype run at this rate."""
+        arithmetic = {**self.arithmetic, dtype: Rate(flop_per_second, "pace", chains=True)}
+        return dataclasses.replace(self, arithmetic=arithmetic)
 
     def as_json(self) -> dict[str, Any]:
         """As JSON can hold it; ``from_json`` reads it back."""

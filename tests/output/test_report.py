@@ -221,6 +221,15 @@ def test_a_row_shows_its_verdict_its_costs_and_its_share_of_the_limit(frame):
         assert word in row
 
 
+def test_the_share_of_the_limit_is_that_of_the_same_blocks_where_their_pace_is_known(frame):
+    paced = timed("one", 1e-3, 1, limit_fraction=0.4, paced_limit_fraction=0.625)
+    records = frame(paced, timed("two", 2e-3, 2, limit_fraction=0.4))
+    text = shown(Group(*report.tables(records, {})))
+    assert "62 %" in line_with(text, "one")
+    assert "40 %" in line_with(text, "two")
+    assert "62 %" in line_with(shown(report.answer(records, {})), "one")
+
+
 def test_a_row_that_is_not_ranked_has_a_dash_for_a_rank(frame):
     text = shown(Group(*report.tables(frame(timed("miracle", 1e-6, None, flags="implausible")), {})))
     assert line_with(text, "miracle").split()[0] == "-"

@@ -140,6 +140,33 @@ def test_a_file_of_another_version_and_a_missing_one_are_refused(folder):
         store.rows(folder / RECORDS)
 
 
+def columns_of(folder, keep):
+    """Write the file again with those columns only."""
+    rows = cells(folder / RECORDS)
+    with (folder / RECORDS).open("w", newline="") as file:
+        writer = csv.DictWriter(file, keep(list(rows[0])), extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_a_file_from_before_a_column_was_there_is_read_and_the_column_is_empty(folder):
+    write(folder, [failed()])
+    columns_of(folder, lambda names: [name for name in names if not name.startswith("paced_")])
+    assert store.rows(folder / RECORDS)[0]["paced_limit_fraction"] == ""
+    frame = store.read(folder / RECORDS)
+    assert list(frame.columns) == store.columns(Record)
+    assert frame["paced_limit_fraction"].isna().all()
+    assert frame["reason"].tolist() == ["why"]
+
+
+@pytest.mark.parametrize("keep", [lambda names: names[1:], lambda names: [*names[:-2], names[-1], names[-2]]])
+def test_a_file_without_what_every_row_has_or_in_another_order_is_refused(folder, keep):
+    write(folder, [failed()])
+    columns_of(folder, keep)
+    with pytest.raises(StoreError, match="other columns than this version writes"):
+        store.read(folder / RECORDS)
+
+
 def test_resuming_drops_the_rows_of_incomplete_groups_and_adds_no_duplicates(folder):
     done, half = {"case": "3x2x2x2"}, {"case": "9x2x2x2"}
     reason = '\'=kept, "as" it was'

@@ -24,7 +24,7 @@ def loops():
 @pytest.fixture
 def quick(monkeypatch):
     """A surveyor whose measurements are short and mean nothing."""
-    for name in ("CHAIN_SECONDS", "READ_SECONDS"):
+    for name in ("CHAIN_SECONDS", "PACE_SECONDS", "READ_SECONDS"):
         monkeypatch.setattr(surveyor, name, 1e-4)
     monkeypatch.setattr(surveyor, "PRODUCT_SIZES", {"float32": 24, "float64": 24})
     return surveyor.Surveyor()
@@ -78,13 +78,25 @@ def test_a_rate_is_work_over_time_of_all_threads_together_and_the_best_repetitio
     monkeypatch.setattr(threads, "affinity", lambda: [min(os.sched_getaffinity(0))])
     monkeypatch.setattr(surveyor, "_seconds", lambda run, count: count * next(seconds_per_round))
     with surveyor.Team() as team:
-        assert team.best_rate(lambda: lambda count: None, 12.0, 5.0, 3, first=1) == 12.0 / 0.25
+        assert team.best_rate([lambda count: None], 12.0, 5.0, 3, first=1) == 12.0 / 0.25
+
+
+def test_a_pace_is_that_of_the_moment_and_not_the_best_one(loops, monkeypatch):
+    # Three to find out how many rounds take as long as wanted; then for each pace one that wakes up, and its own.
+    seconds_per_round = iter([1.0] * 3 + [0.1, 2.0] + [0.1, 1.0])
+    monkeypatch.setattr(threads, "affinity", lambda: [min(os.sched_getaffinity(0))])
+    monkeypatch.setattr(surveyor, "_seconds", lambda run, count: count * next(seconds_per_round))
+    asked = surveyor.Surveyor()
+    slow, fast = (asked.pace("float32") for _ in range(2))
+    assert fast["flop_per_second"] == 2 * slow["flop_per_second"]
+    assert fast["source"].startswith("FMA chains")
 
 
 def test_every_rate_of_an_installed_library_is_positive(quick):
     pytest.importorskip("numba", reason="the loops are compiled by Numba")
     for dtype in ("float32", "float64"):
         assert quick.arithmetic(dtype)["flop_per_second"] > 0
+        assert quick.pace(dtype)["flop_per_second"] > 0
         assert quick.product("numpy", dtype)["flop_per_second"] > 0
     assert quick.bandwidth(2**14)["bytes_per_second"] > 0
     assert "NumPy" in quick.bandwidth(2**14, "numpy")["source"]
