@@ -44,6 +44,7 @@ class Entrant:
         forward_seconds: The same for the forward of a step alone.
         measured_seconds: Of whole samples, by block, as the worker measured them.
         unseen_seconds: By block: what passed around a sample, and the worker did not account for.
+        paces: By block: what the CPUs multiplied right before, in flop per second; not for a block where unknown.
         disturbed_blocks: In which of them the machine did something else besides.
         best_gpu_clock_mhz: The highest clock of the GPU after any sample.
         switch_rates: By sample: involuntary context switches a second.
@@ -74,6 +75,7 @@ class Entrant:
     forward_seconds: dict[int, float] = dataclasses.field(default_factory=dict)
     measured_seconds: list[float] = dataclasses.field(default_factory=list)
     unseen_seconds: list[float] = dataclasses.field(default_factory=list)
+    paces: dict[int, float] = dataclasses.field(default_factory=dict)
     disturbed_blocks: set[int] = dataclasses.field(default_factory=set)
     best_gpu_clock_mhz: float = 0.0
     switch_rates: list[float] = dataclasses.field(default_factory=list)

@@ -1,7 +1,6 @@
 """The measurement of one panel: blocks in fresh processes, until the intervals are narrow enough or the budget is used.
 
-A block is one sample of every backend, and one of what the machine itself can do at that moment, in an order that is
-drawn. A few blocks are taken in each of several fresh
+A block is one sample of every backend, in an order that is drawn. A few blocks are taken in each of several fresh
 processes, since a process keeps what it was born with; how many blocks follows from how the noise splits
 (``timing.levels``). Measuring stops on the width of the intervals or on the
 budget, never on what they say: to stop as soon as a difference is significant would find one in every pair.
@@ -13,8 +12,8 @@ import dataclasses
 import os
 import statistics as python_statistics
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Callable
+from typing import Any, Final
 
 from harness.case import Case
 from harness.correctness import behaviour
@@ -53,12 +52,8 @@ PLACED_BYTES: Final = 8 * 2**20
 KERNEL_SECONDS, KERNEL_BYTES = 0.020, 2**20
 #: What emptying the caches takes at most, in seconds, for the time limit of a sample.
 FLUSH_SECONDS: Final = 0.010
-#: What stands for a backend in the sample of the machine's pace.
-MACHINE: Final = "fma-chains"
 #: No limit to the blocks that a backend joins.
 ALL_BLOCKS: Final = sys.maxsize
-
-Joining = TypeVar("Joining")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,7 +79,6 @@ class Measurement:
         loader: Starts fresh processes.
         begun: When the group began, by the sitting's clock.
         processes: For each block of the group so far, its process; goes on here.
-        paces: For each block the rate of multiply-adds, in flop per second, where that is known; goes on here.
     """
 
     def __init__(
@@ -98,7 +92,6 @@ class Measurement:
         loader: Loader,
         begun: float,
         processes: dict[int, int],
-        paces: dict[int, float],
     ) -> None:
         self._sitting = sitting
         self._plan = sitting.plan
@@ -110,8 +103,6 @@ class Measurement:
         self._loader = loader
         self._begun = begun
         self._processes = processes
-        self._paces = paces
-        self._pacing = False
         self._block = len(processes)
         self._process = max(processes.values(), default=-1) + 1
         self._first_process = self._process
@@ -125,8 +116,7 @@ class Measurement:
 
     def run(self) -> None:
         """Warm up, then take blocks; whatever ends a cell is noted in its entrant."""
-        # Once before: the first time it takes a process and a compiler.
-        self._pacing = self._device == "cpu" and self._pace() is not None
+        self._pace()  # the first time it takes a process and a compiler
         self._start = self._sitting.now()
         for entrant in self._shuffled(self._going()):
             entrant.phase = "timing"
@@ -149,11 +139,12 @@ class Measurement:
     def _going(self) -> list[Entrant]:
         return [entrant for entrant in self._entrants if entrant.going]
 
-    def _shuffled(self, those: Sequence[Joining]) -> list[Joining]:
-        return self._sitting.order.sample(those, len(those))
-
     def _pace(self) -> float | None:
-        return self._sitting.pace(cost.arithmetic_of(self._case))
+        """What the CPUs multiply at this moment in the case's arithmetic, in flop per second; None where unknown."""
+        return self._sitting.pace(cost.arithmetic_of(self._case)) if self._device == "cpu" else None
+
+    def _shuffled(self, entrants: list[Entrant]) -> list[Entrant]:
+        return self._sitting.order.sample(entrants, len(entrants))
 
     def _left(self) -> float:
         """What is left of the budget, in seconds; judging is not in it."""
@@ -309,7 +300,7 @@ class Measurement:
         if said is None:
             return
         for calls, seconds in said["stretches"]:
-            self._keep(entrant.name, "warmup", calls, seconds)
+            self._keep(entrant, "warmup", calls, seconds)
         latest = [seconds / calls for calls, seconds in said["stretches"][-3:]]
         entrant.call_seconds = python_statistics.median(latest)
         try:
@@ -340,10 +331,7 @@ class Measurement:
         self._sitting.observer.stage(f"process {self._process - self._first_process + 1}, block {self._taken + 1}")
         self._processes[self._block] = self._process
         kept: list[tuple[Entrant, int]] = []
-        for position, entrant in enumerate(self._shuffled([*joining, *([None] if self._pacing else [])])):
-            if entrant is None:
-                self._sample_pace(position)
-                continue
+        for position, entrant in enumerate(self._shuffled(joining)):
             keep = self._taken in entrant.kept_blocks
             if (variation := self._sample(entrant, position, keep)) is not None:
                 kept.append((entrant, variation))
@@ -357,12 +345,6 @@ class Measurement:
         self._aside += self._sitting.now() - judging
         self._block += 1
         self._taken += 1
-
-    def _sample_pace(self, position: int) -> None:
-        """Take the machine's own sample: at its pace of this moment, what the case's least work would take."""
-        if (rate := self._pace()) is not None:
-            self._paces[self._block] = rate
-            self._keep(MACHINE, "pace", 1, cost.flop(self._case) / rate, self._block, position)
 
     def _sample(self, entrant: Entrant, position: int, keep: bool) -> int | None:
         """Take a sample; return the input set of the call whose results were kept, if they were to be."""
@@ -383,6 +365,7 @@ class Measurement:
                 return None
         cold = self._plan.cache == "cold"
         expected = calls * (entrant.call_seconds + (FLUSH_SECONDS if cold else 0.0)) * (2 if stepping else 1)
+        pace = self._pace()
         before = self._sitting.look()
         said = entrant.ask(
             "sample",
@@ -409,6 +392,8 @@ class Measurement:
         if not cold:  # else what passes between the calls is most of it
             entrant.unseen_seconds.append(passed_seconds - measured - settled)
         self._correct(entrant, seconds / calls)
+        if pace is not None:
+            entrant.paces[self._block] = pace
         entrant.calls.append(calls)
         entrant.seconds[self._block] = seconds / calls
         switches = said["involuntary_switches"]
@@ -420,12 +405,13 @@ class Measurement:
                 return None
             of_gpu = told["state"] and gpu.State(**told["state"])
         seen = self._disturbances(before, after, passed_seconds, entrant, switches, of_gpu)
+        seen["pace_flop_per_second"] = pace
         if seen["disturbance"]:
             entrant.disturbed_blocks.add(self._block)
-        self._keep(entrant.name, "call", calls, seconds, self._block, position, **seen)
+        self._keep(entrant, "call", calls, seconds, self._block, position, **seen)
         if stepping:
             entrant.forward_seconds[self._block] = forward / calls
-            self._keep(entrant.name, "forward", calls, forward, self._block, position, **seen)
+            self._keep(entrant, "forward", calls, forward, self._block, position, **seen)
         return (self._block + kept[0]) % cost.INPUT_SETS if kept else None
 
     def _disturbances(
@@ -469,7 +455,7 @@ class Measurement:
 
     def _keep(
         self,
-        name: str,
+        entrant: Entrant,
         phase: str,
         calls: int,
         seconds: float,
@@ -480,7 +466,7 @@ class Measurement:
         self._sitting.keep(
             self._case,
             self._device,
-            backend=name,
+            backend=entrant.name,
             phase=phase,
             process=self._process,
             block=block,

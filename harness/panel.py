@@ -72,13 +72,12 @@ class Panel:
         self._loader = loader
         self._examination = Examination(case, device, expectations, sitting.plan.time_limit_seconds)
 
-    def measure(self, begun: float, processes: dict[int, int], paces: dict[int, float]) -> None:
+    def measure(self, begun: float, processes: dict[int, int]) -> None:
         """Gate, time, gate again, let go.
 
         Args:
             begun: When the group began, by the sitting's clock.
             processes: For each block of the group so far, its process; this panel's are added.
-            paces: For each block the rate of multiply-adds, in flop per second, where that is known; likewise.
         """
         try:
             self._gate_first()
@@ -93,7 +92,6 @@ class Panel:
                     self._loader,
                     begun,
                     processes,
-                    paces,
                 ).run()
                 self._measure_memory()
             self._gate_again()

@@ -191,9 +191,9 @@ class Record:
     )
     limit_fraction: float | None = column("limit_seconds / median_seconds; above 1.05 the row is `implausible`")
     paced_limit_fraction: float | None = column(
-        "the same beside what the machine could do at that moment: each block measures the arithmetic peak once more "
-        "(`pace` in samples.csv), and this is the Hodges-Lehmann estimate of limit / time over blocks or processes; "
-        "`cpu` only, and where multiply-add chains make the peak"
+        "the same beside what the machine could do at that moment: the arithmetic peak is measured once more before "
+        "each sample (`pace_flop_per_second` in samples.csv), and this is the Hodges-Lehmann estimate of limit / time "
+        "over blocks or processes; `cpu` only, and where multiply-add chains make the peak"
     )
     paced_limit_fraction_low: float | None = column("lower end of its 99 % interval, as for the speed-up")
     paced_limit_fraction_high: float | None = column("upper end; it may be above 1, by the noise of both")
@@ -256,17 +256,19 @@ class Sample:
     case: str = key_column("the case, as in records.csv")
     mode: str = key_column("`forward` or `forward_backward`")
     device: str = key_column("`cpu` or `cuda`")
-    backend: str = key_column("the implementation; `fma-chains` for the machine itself")
+    backend: str = key_column("the implementation")
     phase: str = key_column(
-        "`warmup` (before the blocks, in no statistic), `call` (the kernel) or `forward` (of a step); `pace` (what the "
-        "case's least arithmetic would take at the rate that multiply-adds had in this block); on a GPU `queued`, "
-        "`device` and `graph`, outside the blocks"
+        "`warmup` (before the blocks, in no statistic), `call` (the kernel) or `forward` (of a step); on a GPU "
+        "`queued`, `device` and `graph`, outside the blocks"
     )
     process: int = key_column("which of the group's processes it was measured in, from 0; a fresh one each")
     block: int | None = column("number of the block, from 0; empty for warmup. Samples of a block belong together")
     position: int | None = column("place in the block's random order, from 0")
     calls: int = key_column("kernel calls in this sample")
     seconds: float = key_column("time of the whole sample; divide by calls for the time of a call")
+    pace_flop_per_second: float | None = column(
+        "what chains of multiply-adds did on all threads, for some milliseconds right before the sample; `cpu` only"
+    )
     steal_seconds: float | None = column("time that the hypervisor took from this machine's CPUs meanwhile")
     involuntary_switches: int | None = column("how often the worker's threads lost their CPU to another meanwhile")
     others_running: int | None = column("what else wanted to run on this machine, right after the sample")

@@ -25,7 +25,7 @@ from harness.record import Record, Relation, Status
 from harness.sitting import Sitting
 from harness.timing import cost, statistics, steadiness
 
-#: What a row's time is of the limits of its blocks, and the interval's ends.
+#: What share the limit has in a row's time, block by block, and the interval's ends.
 PACED_COLUMNS: Final = ("paced_limit_fraction", "paced_limit_fraction_low", "paced_limit_fraction_high")
 #: A time of less than 1 / 1.05 of what this machine could do at best is no time.
 IMPLAUSIBLE: Final = 1.05
@@ -85,7 +85,6 @@ class Runner:
         free -= needed + side_by_side(self._plan.threads) * cost.PROCESS_BYTES
         baselines: list[Entrant] = []
         processes: dict[int, int] = {}
-        paces: dict[int, float] = {}
         begun = self._sitting.now()
         self._expectations.device = device
         try:
@@ -98,7 +97,7 @@ class Runner:
                     # The panel before may have replaced the worker.
                     entrant.worker = self._loader.load(entrant.name, device)[0] or entrant.worker
                 panel = Panel(self._sitting, case, device, members, self._examiners, self._expectations, self._loader)
-                panel.measure(begun, processes, paces)
+                panel.measure(begun, processes)
         finally:
             self._expectations.forget(case)
             for entrant in entrants:
@@ -106,7 +105,7 @@ class Runner:
                     self.workers_said[f"{entrant.name} on {device}"] = entrant.loaded
                 if self._workers.cold:
                     self._workers.discard(entrant.name, device)
-        yield from self._records(entrants, baselines, case, device, processes, paces)
+        yield from self._records(entrants, baselines, case, device, processes)
 
     def _ask(self, entrant: Entrant, case: Case, device: str, free: int) -> None:
         """Load and ask whether it is here, can do this, and fits."""
@@ -138,7 +137,6 @@ class Runner:
         case: Case,
         device: str,
         processes: Mapping[int, int],
-        paces: Mapping[int, float],
     ) -> Iterator[Record]:
         going = [entrant for entrant in baselines if entrant.going]
         baseline = {block: time for entrant in going for block, time in entrant.seconds.items()}
@@ -146,7 +144,6 @@ class Runner:
         cost_of_baseline = going[0].columns if going else {}
         timed = {entrant.name: entrant.seconds for entrant in entrants if entrant.going and entrant.seconds}
         limit_seconds = self._limit(case, device, timed)
-        limits = self._paced_limits(case, device, paces)
         implausible = {
             name
             for name, seconds in timed.items()
@@ -175,7 +172,7 @@ class Runner:
                 columns |= {"rank": ranks.get(entrant.name), "break_even_calls": _break_even(columns, cost_of_baseline)}
                 if limit_seconds is not None:
                     columns["limit_fraction"] = limit_seconds / columns["median_seconds"]
-                    columns |= _paced_fraction(entrant, limits, processes)
+                    columns |= _paced_fraction(entrant, self._paced_limits(case, device, entrant.paces), processes)
                     known = [entrant.columns.get(column) for column in ("device_seconds", "graph_seconds")]
                     if any(seconds is not None and limit_seconds > IMPLAUSIBLE * seconds for seconds in known):
                         entrant.flag("device_under_limit")
@@ -208,7 +205,7 @@ class Runner:
         return cost.limit_seconds(case, self._peaks[device])
 
     def _paced_limits(self, case: Case, device: str, paces: Mapping[int, float]) -> dict[int, float]:
-        """The limit of each block whose pace is known, in seconds; none if that pace is not what the limit is made of.
+        """The limit at each block's pace, in seconds; none if such a pace is not what the limit is made of.
 
         Where units that no multiply-add chain reaches make the peak, a chain's pace says nothing of it.
         """
@@ -316,7 +313,7 @@ def _comparison(
 def _paced_fraction(
     entrant: Entrant, limits: Mapping[int, float], processes: Mapping[int, int]
 ) -> dict[str, float | None]:
-    """Return the columns that compare a row with the limits of the same blocks."""
+    """Return the columns that compare a row with the limit in each of its blocks."""
     found = statistics.compare(entrant.seconds, limits, processes)
     if found is None:
         return {}

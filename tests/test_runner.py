@@ -926,44 +926,47 @@ def test_each_time_stands_beside_what_the_machine_could_do(measure):
 
 
 class Machine:
-    """One that runs at half its speed in every third block; and a worker on it."""
+    """One that runs at half its speed in every third sample; and workers on it."""
 
     def __init__(self):
         self.asked = []
+        self.workers = {name: {"kind": self.worker} for name in ("other", "torch_bilinear")}
 
-    @staticmethod
-    def speed(block):
-        return 0.5 if block % 3 == 0 else 1.0
+    @property
+    def speed(self):
+        return 0.5 if len(self.asked) % 3 == 0 else 1.0
 
     def pace(self, dtype):
-        # The first time is before the blocks.
         self.asked.append(dtype)
-        return 1e9 * self.speed(len(self.asked) - 2)
+        return 1e9 * self.speed
 
-    class Worker(FakeWorker):
-        def sample(self, first, **fields):
-            said = super().sample(first=first, **fields)
-            return said | {"seconds": said["seconds"] / Machine.speed(first)}
+    def worker(self, *arguments, **spoilt):
+        machine = self
+
+        class Worker(FakeWorker):
+            def sample(self, **fields):
+                said = super().sample(**fields)
+                return said | {"seconds": said["seconds"] / machine.speed}
+
+        return Worker(*arguments, **spoilt)
 
 
 BY_CHAINS = cost.Peaks({"float32": cost.Rate(1e9, "planted", chains=True)}, (), ())
 
 
-def test_a_time_stands_beside_the_pace_of_its_own_block_too(measure):
+def test_a_time_stands_beside_the_pace_right_before_it_too(measure):
     machine = Machine()
-    worker = {"kind": Machine.Worker}
-    records, _, samples = measure(peaks=[BY_CHAINS], pace=machine.pace, other=worker, torch_bilinear=worker)
+    records, _, samples = measure(peaks=[BY_CHAINS], pace=machine.pace, **machine.workers)
     row = records[CASE.name, "forward", "other"]
     share = cost.flop(CASE) / 1e9 / 0.01
-    assert row.limit_fraction == pytest.approx(share), "most blocks are at full speed"
+    assert row.limit_fraction == pytest.approx(share), "most samples are at full speed"
     found = (row.paced_limit_fraction, row.paced_limit_fraction_low, row.paced_limit_fraction_high)
     assert found == pytest.approx((share, share, share)), "the machine's own slowness cancels"
-    taken = {sample.block: sample for sample in samples if sample.phase == "pace"}
-    assert len(taken) == row.blocks == len(machine.asked) - 1
-    assert {sample.backend for sample in taken.values()} == {"fma-chains"}
-    assert [taken[block].seconds for block in range(3)] == pytest.approx([cost.flop(CASE) / 1e9 * s for s in (2, 1, 1)])
-    assert {sample.position for sample in taken.values()} == {0, 1, 2}, "its place in a block is drawn"
+    taken = [sample.pace_flop_per_second for sample in samples if sample.phase == "call"]
+    assert len(taken) == len(machine.asked) - 1, "once before each sample, and before all"
+    assert taken[:3] == [1e9, 0.5e9, 1e9]
     assert set(machine.asked) == {"float32"}
+    assert {sample.pace_flop_per_second for sample in samples if sample.phase == "warmup"} == {None}
 
 
 def test_without_a_pace_or_a_peak_that_it_is_part_of_a_row_has_no_share_of_it(measure):
@@ -974,12 +977,12 @@ def test_without_a_pace_or_a_peak_that_it_is_part_of_a_row_has_no_share_of_it(me
         assert (row.paced_limit_fraction, row.paced_limit_fraction_low) == (None, None)
 
 
-def test_a_pace_that_cannot_be_measured_any_more_takes_nothing_from_the_blocks_before(measure):
-    paces = itertools.chain([1e9] * 6, itertools.repeat(None))
+def test_a_pace_that_cannot_be_measured_any_more_takes_nothing_from_the_samples_before(measure):
+    paces = itertools.chain([1e9] * 11, itertools.repeat(None))
     records, _, samples = measure(peaks=[BY_CHAINS], pace=lambda dtype: next(paces))
     row = records[CASE.name, "forward", "other"]
     assert row.paced_limit_fraction == pytest.approx(row.limit_fraction)
-    assert len([sample for sample in samples if sample.phase == "pace"]) == 5 < row.blocks
+    assert len([sample for sample in samples if sample.pace_flop_per_second]) == 10 < 2 * row.blocks
 
 
 def test_the_pace_of_the_cpus_is_not_asked_for_rows_of_a_gpu(measure):

@@ -26,8 +26,8 @@ from harness.machine import threads
 
 #: One repetition takes about so long, and the best of so many counts.
 CHAIN_SECONDS, CHAIN_REPETITIONS = 0.03, 10
-#: A pace is one repetition of about so long, about as long as a sample, after one that wakes CPUs and threads up.
-PACE_SECONDS, WAKING_SECONDS = 0.012, 0.003
+#: A pace is one repetition of about so long, after one that wakes CPUs and threads up: short, as each sample has one.
+PACE_SECONDS, WAKING_SECONDS = 0.004, 0.001
 READ_SECONDS, READ_REPETITIONS = 0.02, 5
 #: A product is repeated so often at most, and no more once so much time has gone; but at least twice.
 PRODUCT_REPETITIONS, PRODUCT_SECONDS = 5, 0.35
