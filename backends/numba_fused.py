@@ -109,8 +109,12 @@ MEMORY_BYTES: Final = 16 * 2**20
 #: Shares of a forward and of ``grad_weight`` for each thread, where they can be divided so far: who is done sooner
 #: takes more of them.
 SHARES: Final = 8
+#: Such a share is worth its start, of some microseconds, from so much work on.
+SHARE_FLOP: Final = 2e6
 #: A block of fewer strips reads the weight too often for what it does with it.
 SHARED_STRIPS: Final = 4
+#: Parts of a page of ``grad_weight`` with fewer tiles read its columns too often.
+SHARED_TILES: Final = 4
 #: Threads share each strip, instead of the batch, only if their parts are then so much more alike.
 EVEN: Final = 1.1
 
@@ -126,7 +130,8 @@ class Plan:
         lanes: Of a vector.
         block: Strips that are worked on together, at most.
         blocks: Blocks that are packed at a time; where there is one part, all there are, for each thread packs its own.
-        parts: Parts that the pages (forward) or the rows of a page (backward) are divided into.
+        parts: Parts that the pages (forward) or the rows of a page (backward) are divided into; a forward's may be more
+            than there are threads, which take one after the other.
         weight_parts: Parts that the tiles of a page of ``grad_weight`` are divided into.
         weight_rows: Rows of the batch that it is summed up over at a time.
         apiece: Whether each thread packs them for itself, all of them.
@@ -181,6 +186,8 @@ def plan(case: Case, threads: int) -> Plan:
         uneven = False  # each part would need sums of its own for little work
     divided = few or strips < workers or uneven or in1 * in2 * pages * case.itemsize > MEMORY_BYTES
     parts = max(1, min(workers, along)) if divided else 1
+    if parts == workers > 1 and not stepping and not few:
+        parts = _shares_of_pages(case, workers)
     # A step's backward has the inputs, their gradients and grad_output in strips; each part of the rows of a page has a
     # grad_input2 of its own. A row of every page needs them all, but of input1 and its gradient only a row;
     # below FEW_PAGES page follows page, and each needs all.
@@ -222,11 +229,26 @@ def plan(case: Case, threads: int) -> Plan:
     )
 
 
+def _shares_of_pages(case: Case, workers: int) -> int:
+    """Parts of a forward's pages, for threads to take one after the other; one for each where that is little work.
+
+    A backward's parts have sums of their own, whose order must not hang on who takes what: one for each thread.
+    """
+    pages = case.out_features
+    if 2 * case.batch * case.in1_features * case.in2_features * pages < workers * SHARES * SHARE_FLOP:
+        return workers
+    return math.ceil(pages / max(1, pages // (workers * SHARES)))
+
+
 def _parts_of_a_page(pages: int, tiles: int, workers: int) -> int:
-    """Parts of each page's tiles for ``grad_weight``: as many as give every thread as much to do, or nearly."""
+    """Parts of each page's tiles for ``grad_weight``: as many as give every thread as much to do, or nearly.
+
+    Or more, as shares for threads to take one after the other, if each part still has some tiles.
+    """
     if workers == 1 or pages >= workers * SHARES:
         return 1
-    return min(tiles, workers // math.gcd(workers, max(1, pages)))
+    even = min(tiles, workers // math.gcd(workers, max(1, pages)))
+    return max(even, min(tiles // SHARED_TILES, math.ceil(workers * SHARES / max(1, pages))))
 
 
 def _few(case: Case) -> bool:
@@ -667,15 +689,21 @@ def _forward(
             _pack(transpose, input1, (begin + strip) * apart, lanes, strips1, strip * in1 * apart)
             _pack(transpose, input2, (begin + strip) * apart, lanes, strips2, strip * in2 * apart)
         count = min(blocks, here)
-        for task in numba.prange(count * parts):
-            # A thread's tasks follow each other: it meets its part of the weight with block after block.
-            part, number = task // count, task % count
-            low, high = number * here // count, (number + 1) * here // count
-            first, last = part * pages // parts, (part + 1) * pages // parts
-            _forward_block(
-                transpose, contract, strips1, strips2, low, high, weight, bias, first, last, lanes, output,
-                (begin + low) * apart, kept,
-            )  # fmt: skip
+        # A thread meets its part of the weight with block after block; but with fewer parts than threads, one.
+        groups = 1 if parts >= workers else count
+        following = _filled(workers, np.int64)
+        for worker in numba.prange(min(workers, parts * groups)):
+            task = np.int64(worker)
+            while task < parts * groups:
+                part, group = task // groups, task % groups
+                first, last = part * pages // parts, (part + 1) * pages // parts
+                for number in range(group * count // groups, (group + 1) * count // groups):
+                    low, high = number * here // count, (number + 1) * here // count
+                    _forward_block(
+                        transpose, contract, strips1, strips2, low, high, weight, bias, first, last, lanes, output,
+                        (begin + low) * apart, kept,
+                    )  # fmt: skip
+                task = take(following)
 
 
 @_compiled
