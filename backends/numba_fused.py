@@ -110,7 +110,9 @@ MEMORY_BYTES: Final = 16 * 2**20
 #: takes more of them.
 SHARES: Final = 8
 #: Such a share is worth its start, of some microseconds, from so much work on.
-SHARE_FLOP: Final = 2e6
+SHARE_FLOP: Final = 2_000_000
+#: Threads that take fewer pages each write to the same lines of the output.
+SHARED_PAGES: Final = 4
 #: A block of fewer strips reads the weight too often for what it does with it.
 SHARED_STRIPS: Final = 4
 #: Parts of a page of ``grad_weight`` with fewer tiles read its columns too often.
@@ -230,14 +232,13 @@ def plan(case: Case, threads: int) -> Plan:
 
 
 def _shares_of_pages(case: Case, workers: int) -> int:
-    """Parts of a forward's pages, for threads to take one after the other; one for each where that is little work.
+    """Parts of a forward's pages, as many for each thread, to take one after the other; one where that is little work.
 
-    A backward's parts have sums of their own, whose order must not hang on who takes what: one for each thread.
+    A backward has no more parts than threads, since each of them has a grad_input2 of its own.
     """
-    pages = case.out_features
-    if 2 * case.batch * case.in1_features * case.in2_features * pages < workers * SHARES * SHARE_FLOP:
-        return workers
-    return math.ceil(pages / max(1, pages // (workers * SHARES)))
+    flop = 2 * case.batch * case.in1_features * case.in2_features * case.out_features
+    shares = min(SHARES, flop // (workers * SHARE_FLOP), case.out_features // (workers * SHARED_PAGES))
+    return workers * max(1, shares)
 
 
 def _parts_of_a_page(pages: int, tiles: int, workers: int) -> int:
@@ -248,7 +249,8 @@ def _parts_of_a_page(pages: int, tiles: int, workers: int) -> int:
     if workers == 1 or pages >= workers * SHARES:
         return 1
     even = min(tiles, workers // math.gcd(workers, max(1, pages)))
-    return max(even, min(tiles // SHARED_TILES, math.ceil(workers * SHARES / max(1, pages))))
+    more = min(tiles // SHARED_TILES, math.ceil(workers * SHARES / max(1, pages)))
+    return max(1, even, more // max(1, even) * even)
 
 
 def _few(case: Case) -> bool:
@@ -689,7 +691,8 @@ def _forward(
             _pack(transpose, input1, (begin + strip) * apart, lanes, strips1, strip * in1 * apart)
             _pack(transpose, input2, (begin + strip) * apart, lanes, strips2, strip * in2 * apart)
         count = min(blocks, here)
-        # A thread meets its part of the weight with block after block; but with fewer parts than threads, one.
+        # A task is a part of the pages with all blocks: then it is read once. With fewer parts than threads it is one
+        # block only.
         groups = 1 if parts >= workers else count
         following = _filled(workers, np.int64)
         for worker in numba.prange(min(workers, parts * groups)):

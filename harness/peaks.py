@@ -13,6 +13,9 @@ from harness.timing.cost import LIMITED_DTYPES, Level, Peaks, Product, Rate
 #: The GEMMs that are asked for, by the library whose process they share; and what the process for the peaks needs.
 LIBRARIES: Final = {"numpy": ("numpy",), "torch": ("torch.mm", "torch oneDNN"), "jax": ("jax",)}
 INSTRUMENT: Final = "numba"
+#: A GEMM that is so many times as fast as the chains has units that these do not reach; one that is a little faster was
+#: measured in a better moment.
+OTHER_UNITS: Final = 1.5
 #: What the process that measures the pace is called.
 PACEMAKER: Final = "the pace"
 #: What a device is measured through; the arithmetic that is asked for, as dtype and precision; the bytes of each array
@@ -174,7 +177,7 @@ class Pace:
     """What the CPUs multiply at the moment, for runs on machines whose speed changes from minute to minute.
 
     A peak is what they can do at best. A backend's time beside it also tells what else the machine did meanwhile, other
-    tenants of the hardware included; beside the pace of the same block it tells of the backend only.
+    tenants of the hardware included; beside the pace right before it it tells of the backend only.
 
     Args:
         workers: Starts the process; it stays until the workers end.
@@ -268,5 +271,7 @@ def _arithmetic(rates: Mapping[str, Rate], absent: Mapping[str, str], products: 
             peaks[dtype] = Rate(best.flop_per_second, source)
         elif best.flop_per_second > rate.flop_per_second:
             source = f"best GEMM ({best.library}): it is faster than {rate.source}"
-            peaks[dtype] = Rate(best.flop_per_second, source)
+            peaks[dtype] = Rate(
+                best.flop_per_second, source, chains=best.flop_per_second < OTHER_UNITS * rate.flop_per_second
+            )
     return peaks

@@ -98,7 +98,7 @@ def test_however_it_is_divided_it_is_right(sizes, dtype, keeps, threads, monkeyp
     monkeypatch.setattr(numba_fused, "BLOCK_BYTES", 2**14)
     monkeypatch.setattr(numba_fused, "PACKED_BYTES", 2**15)
     monkeypatch.setattr(numba_fused, "MEMORY_BYTES", 2**16)
-    monkeypatch.setattr(numba_fused, "SHARE_FLOP", 0)
+    monkeypatch.setattr(numba_fused, "SHARE_FLOP", 1)
     assert_right(Case(*sizes, dtype=dtype, mode="forward_backward"), threads)
 
 
@@ -228,11 +228,11 @@ def test_two_threads_share_each_strip_only_where_the_batch_is_uneven_or_the_weig
 @pytest.mark.parametrize(
     ("sizes", "mode", "parts"),
     [
-        # Twelve pages a share, but for the last one; a page a share; as many shares as threads, of little work.
-        ((128, 200, 200, 200), "forward", 17),
-        ((64, 512, 512, 30), "forward", 30),
-        ((33, 64, 64, 32), "forward", 2),
-        # The sums of a backward are in an order that does not hang on who was faster.
+        # Eight shares for each; of four pages at least; as many as threads, of little work.
+        ((128, 200, 200, 200), "forward", 16),
+        ((64, 512, 512, 30), "forward", 6),
+        ((33, 64, 64, 16), "forward", 2),
+        # Each part of a backward has sums of its own.
         ((128, 200, 200, 200), "forward_backward", 2),
     ],
 )
@@ -248,6 +248,10 @@ def test_threads_take_shares_of_the_pages_of_a_forward_one_after_the_other_where
         (400, 16, 2, 1),
         (400, 10, 4, 4),
         (400, 3, 1, 1),
+        # As many for each of the two, of 22, 13 and 12 tiles.
+        (256, 1, 2, 4),
+        (150, 1, 2, 2),
+        (144, 1, 2, 2),
         # Nine tiles are not enough for more than every thread needs.
         (100, 1, 2, 2),
         (100, 3, 2, 2),

@@ -126,10 +126,12 @@ def columns(row_type: type) -> list[str]:
     return [field.name for field in dataclasses.fields(row_type)]
 
 
-def rows(path: Path) -> list[dict[str, str]]:
+def rows(path: Path, earlier: bool = False) -> list[dict[str, str]]:
     """Read the complete rows of a file as text; a torn last line is left out.
 
-    A file of an earlier version may lack columns that not every row has: they are empty.
+    Args:
+        path: The file.
+        earlier: Whether it may be an earlier version's, without columns that not every row has: they are empty then.
 
     Raises:
         StoreError: The file is missing, or not what this version writes.
@@ -144,7 +146,8 @@ def rows(path: Path) -> list[dict[str, str]]:
     header = next(reader, None)
     known = columns(row_type)
     required = {field.name for field in dataclasses.fields(row_type) if field.default is dataclasses.MISSING}
-    if header is None or header != [name for name in known if name in header] or not required <= set(header):
+    expected = [name for name in known if name in (header or []) or name in required] if earlier else known
+    if header != expected:
         raise StoreError(f"{path} has other columns than this version writes: read it with the version that wrote it")
     found = []
     for row in reader:
@@ -163,7 +166,7 @@ def read(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     row_type = Sample if path.name == SAMPLES else Record
-    text = pd.DataFrame(rows(path), columns=columns(row_type), dtype="string").replace("", pd.NA)
+    text = pd.DataFrame(rows(path, earlier=True), columns=columns(row_type), dtype="string").replace("", pd.NA)
     try:
         for name, kind in column_types(row_type).items():
             if kind is bool:

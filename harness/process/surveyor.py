@@ -119,13 +119,7 @@ class Surveyor:
                 self._paces[dtype] = _Chains(Team(), dtype)
             except ImportError as error:
                 return {"flop_per_second": None, "source": _absent("Numba", error)}
-        chains = self._paces[dtype]
-        chains.rounds = chains.rounds or chains.team.rounds(chains.runs, chains.flop, PACE_SECONDS, first=1000)
-        chains.team.rate(chains.runs, chains.flop, math.ceil(chains.rounds * WAKING_SECONDS / PACE_SECONDS))
-        return {
-            "flop_per_second": chains.team.rate(chains.runs, chains.flop, chains.rounds),
-            "source": chains.source,
-        }
+        return {"flop_per_second": self._paces[dtype].pace(), "source": self._paces[dtype].source}
 
     def bandwidth(self, bytes_per_thread: int, library: str = "numba") -> dict[str, Any]:
         """Bytes that all threads together read per second, each from a buffer of its own, again and again.
@@ -236,10 +230,8 @@ class _Chains:
     """Multiply-add chains of a dtype on each thread of a team.
 
     Attributes:
-        team: Whose threads.
         runs: For each thread what runs a count of rounds.
         flop: What one round of one thread counts.
-        rounds: How many make a pace; 0 before that is known.
         source: What this is, in words.
 
     Raises:
@@ -255,11 +247,20 @@ class _Chains:
             state = np.linspace(1, 3, elements, dtype=dtype)
             return lambda count: chain(state, factor, addend, count)
 
-        self.team = team
+        self._team = team
+        self._waking = 0  # rounds; 0 before it is known
         self.runs: list[Run] = team.together(prepare, [None] * team.size)
         self.flop = 2.0 * elements
-        self.rounds = 0
         self.source = f"FMA chains, {vector.name}, {_counted(team.size)}"
+
+    def pace(self) -> float:
+        """Return the flop per second of all threads together at this moment."""
+        self._waking = self._waking or self._team.rounds(self.runs, self.flop, WAKING_SECONDS, first=1000)
+        rate = self._team.rate(self.runs, self.flop, self._waking)
+        # How many rounds take how long is another thing in the next moment.
+        each = rate / self._team.size / self.flop
+        self._waking = max(1, round(each * WAKING_SECONDS))
+        return self._team.rate(self.runs, self.flop, max(1, round(each * PACE_SECONDS)))
 
 
 @functools.cache

@@ -32,7 +32,7 @@ class Rate:
     Attributes:
         flop_per_second: Of all threads together.
         source: In words.
-        chains: Whether it is that of multiply-add chains, which a block's pace is measured with, too.
+        chains: Whether multiply-add chains, which the pace is measured with, reach it, but for noise.
     """
 
     flop_per_second: float

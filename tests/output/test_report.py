@@ -222,11 +222,13 @@ def test_a_row_shows_its_verdict_its_costs_and_its_share_of_the_limit(frame):
 
 
 def test_the_share_of_the_limit_is_that_of_the_same_blocks_where_their_pace_is_known(frame):
-    paced = timed("one", 1e-3, 1, limit_fraction=0.4, paced_limit_fraction=0.625)
-    records = frame(paced, timed("two", 2e-3, 2, limit_fraction=0.4))
+    paced = timed("one", 1e-3, 1, limit_fraction=0.4, paced_limit_fraction=0.625, paced_limit_fraction_low=0.6)
+    once = timed("once", 3e-3, 3, limit_fraction=0.4, paced_limit_fraction=0.625)
+    records = frame(paced, timed("two", 2e-3, 2, limit_fraction=0.4), once)
     text = shown(Group(*report.tables(records, {})))
     assert "62 %" in line_with(text, "one")
     assert "40 %" in line_with(text, "two")
+    assert "40 %" in line_with(text, "once"), "without an interval it may be anything"
     assert "62 %" in line_with(shown(report.answer(records, {})), "one")
 
 

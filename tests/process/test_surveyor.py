@@ -83,13 +83,18 @@ def test_a_rate_is_work_over_time_of_all_threads_together_and_the_best_repetitio
 
 def test_a_pace_is_that_of_the_moment_and_not_the_best_one(loops, monkeypatch):
     # Three to find out how many rounds take as long as wanted; then for each pace one that wakes up, and its own.
-    seconds_per_round = iter([1.0] * 3 + [0.1, 2.0] + [0.1, 1.0])
+    seconds_per_round = iter([1e-6] * 3 + [1e-5, 2e-6] + [1e-6, 1e-6])
+    counts = []
     monkeypatch.setattr(threads, "affinity", lambda: [min(os.sched_getaffinity(0))])
-    monkeypatch.setattr(surveyor, "_seconds", lambda run, count: count * next(seconds_per_round))
+    monkeypatch.setattr(
+        surveyor, "_seconds", lambda run, count: counts.append(count) or count * next(seconds_per_round)
+    )
     asked = surveyor.Surveyor()
     slow, fast = (asked.pace("float32") for _ in range(2))
-    assert fast["flop_per_second"] == 2 * slow["flop_per_second"]
+    assert fast["flop_per_second"] == pytest.approx(2 * slow["flop_per_second"])
     assert fast["source"].startswith("FMA chains")
+    # A pace has as many rounds as take its time at the rate of waking up; so has the next waking.
+    assert counts[-4:] == [1000, 400, 100, 4000]
 
 
 def test_every_rate_of_an_installed_library_is_positive(quick):
