@@ -177,7 +177,7 @@ class Pace:
     """What the CPUs multiply at the moment, for runs on machines whose speed changes from minute to minute.
 
     A peak is what they can do at best. A backend's time beside it also tells what else the machine did meanwhile, other
-    tenants of the hardware included; beside the pace right before it it tells of the backend only.
+    tenants of the hardware included. Beside a pace it tells of the backend, as far as that moment is like its own.
 
     Args:
         workers: Starts the process; it stays until the workers end.

@@ -285,7 +285,7 @@ def _fastest(row: pd.Series) -> tuple[str, str, str]:
 def _of_limit(row: pd.Series) -> str:
     """The share of what the machine could do right before each sample; of what it can at best, if that is not known.
 
-    Nor is it from one or two samples, which have no interval: a pace is of some milliseconds.
+    One or two samples, which have no interval, are not enough to know it: a pace is of some milliseconds.
     """
     known = pd.notna(row["paced_limit_fraction_low"])
     return _share(row["paced_limit_fraction"] if known else row["limit_fraction"])

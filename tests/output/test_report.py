@@ -221,7 +221,7 @@ def test_a_row_shows_its_verdict_its_costs_and_its_share_of_the_limit(frame):
         assert word in row
 
 
-def test_the_share_of_the_limit_is_that_of_the_same_blocks_where_their_pace_is_known(frame):
+def test_the_share_of_the_limit_is_that_at_the_pace_before_each_sample_where_it_has_an_interval(frame):
     paced = timed("one", 1e-3, 1, limit_fraction=0.4, paced_limit_fraction=0.625, paced_limit_fraction_low=0.6)
     once = timed("once", 3e-3, 3, limit_fraction=0.4, paced_limit_fraction=0.625)
     records = frame(paced, timed("two", 2e-3, 2, limit_fraction=0.4), once)
