@@ -13,9 +13,6 @@ from harness.timing.cost import LIMITED_DTYPES, Level, Peaks, Product, Rate
 #: The GEMMs that are asked for, by the library whose process they share; and what the process for the peaks needs.
 LIBRARIES: Final = {"numpy": ("numpy",), "torch": ("torch.mm", "torch oneDNN"), "jax": ("jax",)}
 INSTRUMENT: Final = "numba"
-#: A GEMM that is so many times as fast as the chains has units that these do not reach; one that is a little faster was
-#: measured in a better moment.
-OTHER_UNITS: Final = 1.5
 #: What the process that measures the pace is called.
 PACEMAKER: Final = "the pace"
 #: What a device is measured through; the arithmetic that is asked for, as dtype and precision; the bytes of each array
@@ -74,7 +71,7 @@ def measure(workers: Surveyors, threads: int, limit_seconds: float) -> Peaks:
             if value is None:
                 absent[dtype] = text
             else:
-                rates[dtype] = Rate(value, text, chains=True)
+                rates[dtype] = Rate(value, text, chains=value)
         for name, capacity, per_thread in sizes:
             value, text = visit.ask("bandwidth", "bytes_per_second", "source", bytes_per_thread=per_thread)
             if value is None:
@@ -271,7 +268,5 @@ def _arithmetic(rates: Mapping[str, Rate], absent: Mapping[str, str], products: 
             peaks[dtype] = Rate(best.flop_per_second, source)
         elif best.flop_per_second > rate.flop_per_second:
             source = f"best GEMM ({best.library}): it is faster than {rate.source}"
-            peaks[dtype] = Rate(
-                best.flop_per_second, source, chains=best.flop_per_second < OTHER_UNITS * rate.flop_per_second
-            )
+            peaks[dtype] = Rate(best.flop_per_second, source, chains=rate.flop_per_second)
     return peaks

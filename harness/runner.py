@@ -25,6 +25,9 @@ from harness.record import Record, Relation, Status
 from harness.sitting import Sitting
 from harness.timing import cost, statistics, steadiness
 
+#: A GEMM so many times as fast as multiply-add chains ever were in a run has units that these do not reach; one that is
+#: less ahead was measured in a better moment.
+OTHER_UNITS: Final = 1.5
 #: What share the limit has in a row's time, block by block, and the interval's ends.
 PACED_COLUMNS: Final = ("paced_limit_fraction", "paced_limit_fraction_low", "paced_limit_fraction_high")
 #: A time of less than 1 / 1.05 of what this machine could do at best is no time.
@@ -58,6 +61,8 @@ class Runner:
         self._examiners = Examiners(sitting, self._expectations)
         self._loader = Loader(sitting)
         self._peaks, self._survey = dict(peaks or {}), survey
+        #: The highest pace so far, by arithmetic.
+        self._best_paces: dict[str, float] = {}
         #: Versions, clock and thread pools of each worker, in its own words, for ``environment.json``.
         self.workers_said: dict[str, dict[str, Any]] = {}
 
@@ -143,6 +148,8 @@ class Runner:
         disturbed = frozenset(block for entrant in going for block in entrant.disturbed_blocks)
         cost_of_baseline = going[0].columns if going else {}
         timed = {entrant.name: entrant.seconds for entrant in entrants if entrant.going and entrant.seconds}
+        arithmetic, paces = cost.arithmetic_of(case), [pace for entrant in entrants for pace in entrant.paces.values()]
+        self._best_paces[arithmetic] = max([self._best_paces.get(arithmetic, 0.0), *paces])
         limit_seconds = self._limit(case, device, timed)
         implausible = {
             name
@@ -211,7 +218,9 @@ class Runner:
         """
         arithmetic = cost.arithmetic_of(case)
         peaks = self._peaks.get(device)
-        if peaks is None or (rate := peaks.arithmetic.get(arithmetic)) is None or not rate.chains:
+        if peaks is None or (rate := peaks.arithmetic.get(arithmetic)) is None:
+            return {}
+        if rate.flop_per_second >= OTHER_UNITS * max(rate.chains or 0.0, self._best_paces.get(arithmetic, 0.0)):
             return {}
         limits = {block: cost.limit_seconds(case, peaks.at_pace(arithmetic, pace)) for block, pace in paces.items()}
         return {block: limit for block, limit in limits.items() if limit is not None}

@@ -164,9 +164,7 @@ def test_a_gemm_that_is_faster_than_the_chains_is_the_peak(workers):
     rate = peaks.measure(workers, 2, 60.0).arithmetic["float32"]
     assert rate.flop_per_second == 90.0
     assert "torch oneDNN" in rate.source
-    assert rate.chains, "it was measured in a better moment"
-    workers.answers["arithmetic"] = lambda dtype: {"flop_per_second": 45.0, "source": "FMA chains"}
-    assert not peaks.measure(workers, 2, 60.0).arithmetic["float32"].chains, "it has other units"
+    assert rate.chains == 85.0, "what they did is known all the same"
 
 
 def test_beyond_a_level_that_fails_none_is_measured_so_that_no_slower_one_stands_for_it(workers):

@@ -951,7 +951,7 @@ class Machine:
         return Worker(*arguments, **spoilt)
 
 
-BY_CHAINS = cost.Peaks({"float32": cost.Rate(1e9, "planted", chains=True)}, (), ())
+BY_CHAINS = cost.Peaks({"float32": cost.Rate(1e9, "planted", chains=1e9)}, (), ())
 
 
 def test_a_time_stands_beside_the_pace_right_before_it_too(measure):
@@ -969,8 +969,30 @@ def test_a_time_stands_beside_the_pace_right_before_it_too(measure):
     assert {sample.pace_flop_per_second for sample in samples if sample.phase == "warmup"} == {None}
 
 
+def by_a_product(flop_per_second, chains):
+    return cost.Peaks({"float32": cost.Rate(flop_per_second, "best GEMM", chains=chains)}, (), ())
+
+
+@pytest.mark.parametrize("peaks", [by_a_product(1.4e9, 1e9), by_a_product(1.4e9, 0.5e9), by_a_product(1e9, None)])
+def test_a_product_that_was_measured_in_a_better_moment_than_the_chains_does_not_hide_the_pace(measure, peaks):
+    records, _, _ = measure(peaks=[peaks], pace=lambda dtype: 1e9)
+    share = cost.flop(CASE) / 1e9 / 0.01
+    assert records[CASE.name, "forward", "other"].paced_limit_fraction == pytest.approx(share)
+
+
+def test_chains_that_were_as_fast_in_another_case_reach_the_peak_in_this_one_too(measure):
+    paces = itertools.chain([1e9] * (2 * FEWEST_BLOCKS + 1), itertools.repeat(0.5e9))
+    cases = CASE, dataclasses.replace(CASE, batch=4)
+    records, _, _ = measure(*cases, peaks=[by_a_product(1.2e9, 0.5e9)], pace=lambda dtype: next(paces))
+    shares = [records[case.name, "forward", "other"].paced_limit_fraction for case in cases]
+    assert shares == pytest.approx(
+        [cost.flop(case) / pace / 0.01 for case, pace in zip(cases, (1e9, 0.5e9), strict=True)]
+    )
+
+
 def test_without_a_pace_or_a_peak_that_it_is_part_of_a_row_has_no_share_of_it(measure):
-    for peaks, pace in ((BY_CHAINS, lambda dtype: None), (PEAKS, lambda dtype: 1e9), (None, lambda dtype: 1e9)):
+    other_units = by_a_product(2e9, 1e9)
+    for peaks, pace in ((BY_CHAINS, lambda dtype: None), (other_units, lambda dtype: 1e9), (None, lambda dtype: 1e9)):
         records, _, _ = measure(peaks=[peaks] if peaks else (), pace=pace)
         row = records[CASE.name, "forward", "other"]
         assert row.status is Status.TIMED

@@ -32,12 +32,12 @@ class Rate:
     Attributes:
         flop_per_second: Of all threads together.
         source: In words.
-        chains: Whether multiply-add chains, which the pace is measured with, reach it, but for noise.
+        chains: What multiply-add chains did, which the pace is measured with; None where that is not known.
     """
 
     flop_per_second: float
     source: str
-    chains: bool = False
+    chains: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class Peaks:
 
     def at_pace(self, dtype: str, flop_per_second: float) -> Peaks:
         """The same machine at a moment in which its multiply-add chains in that dtype run at this rate."""
-        arithmetic = {**self.arithmetic, dtype: Rate(flop_per_second, "pace", chains=True)}
+        arithmetic = {**self.arithmetic, dtype: Rate(flop_per_second, "pace")}
         return dataclasses.replace(self, arithmetic=arithmetic)
 
     def as_json(self) -> dict[str, Any]:
