@@ -28,8 +28,6 @@ from harness.timing import cost, statistics, steadiness
 #: A GEMM so many times as fast as multiply-add chains ever were in a run has units that these do not reach; one that is
 #: less ahead was measured in a better moment.
 OTHER_UNITS: Final = 1.5
-#: What share the limit has in a row's time, block by block, and the interval's ends.
-PACED_COLUMNS: Final = ("paced_limit_fraction", "paced_limit_fraction_low", "paced_limit_fraction_high")
 #: A time of less than 1 / 1.05 of what this machine could do at best is no time.
 IMPLAUSIBLE: Final = 1.05
 
@@ -326,8 +324,11 @@ def _paced_fraction(
     found = statistics.compare(entrant.seconds, limits, processes)
     if found is None:
         return {}
-    ratio = found.ratio
-    return dict(zip(PACED_COLUMNS, (ratio.estimate, ratio.low, ratio.high), strict=True))
+    return {
+        "paced_limit_fraction": found.ratio.estimate,
+        "paced_limit_fraction_low": found.ratio.low,
+        "paced_limit_fraction_high": found.ratio.high,
+    }
 
 
 def _disturbance(columns: Mapping[str, Any], quiet: int) -> str | None:
