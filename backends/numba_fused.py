@@ -165,7 +165,7 @@ class Plan:
     multiply: int = 0
     accumulate: int = 0
     accumulate_scaled: int = 0
-    add_scaled: int = 0
+    transpose_sum: int = 0
     weigh: int = 0
     share_few: int = 0
 
@@ -328,7 +328,7 @@ def _needed(case: Case, few: bool) -> list[Callable[..., None]]:
     if few:
         inputs = [numba_tiles.share_few]
     elif case.out_features < FEW_PAGES:
-        inputs = [numba_tiles.scale, numba_tiles.add_scaled]
+        inputs = [numba_tiles.scale, numba_tiles.transpose_sum]
     return [numba_tiles.transpose, numba_tiles.multiply, accumulate, *inputs]
 
 
@@ -433,13 +433,13 @@ def input_gradients(
         kept: What ``forward`` has put there; empty if it kept nothing.
     """
     given, lanes = (input1, input2, weight, grad_output), divided.lanes
-    grad_input1 = np.empty_like(input1)
+    grad_input1 = _room(input1.shape, input1)
     if divided.few:
         sums = np.zeros((divided.parts, *input2.shape), input2.dtype)
         _backward_few[divided.parallel](divided.share_few, *given, lanes, grad_input1, sums)
         return grad_input1, sums[0] if divided.parts == 1 else sums.sum(0)
-    grad_input2 = np.empty_like(input2)
-    tiles = divided.transpose, divided.share, divided.scale, divided.add_scaled
+    grad_input2 = _room(input2.shape, input2)
+    tiles = divided.transpose, divided.share, divided.scale, divided.transpose_sum
     blocks = divided.workers, divided.block, divided.blocks, divided.parts, divided.panelled
     _backward[divided.parallel](*tiles, *given, grad_input1, grad_input2, lanes, *blocks, kept)
     return grad_input1, grad_input2
@@ -448,7 +448,7 @@ def input_gradients(
 def weight_gradient(divided: Plan, input1: Array, input2: Array, grad_output: Array) -> Array:
     """Return grad_weight (o, i, j)."""
     shape = grad_output.shape[1], input1.shape[1], input2.shape[1]
-    grad_weight = np.empty(shape, input1.dtype) if len(input1) else np.zeros(shape, input1.dtype)
+    grad_weight = _room(shape, input1) if len(input1) else np.zeros(shape, input1.dtype)
     given = input1, input2, grad_output, grad_weight, divided.lanes
     if divided.groups:
         _weight_few[divided.parallel](divided.multiply, divided.accumulate, *given, divided.groups)
@@ -457,6 +457,12 @@ def weight_gradient(divided: Plan, input1: Array, input2: Array, grad_output: Ar
         rows = divided.workers, divided.weight_parts, divided.weight_rows, divided.apiece
         _weight[divided.parallel](*tiles, bool(divided.accumulate), *given, *rows)
     return grad_weight
+
+
+def _room(shape: tuple[int, ...], like: Array) -> Array:
+    """Room for a gradient of like's dtype: a large one begins with a line of memory, a small one as NumPy has it."""
+    room = np.empty(shape, like.dtype)
+    return room if room.nbytes <= LARGE_BYTES else _aligned(room.size, like).reshape(shape)
 
 
 def bias_or_zeros(weight: Array, bias: Array | None) -> Array:
@@ -552,6 +558,49 @@ def _unpack(
         for f in range(0 if squares else features):
             for r in range(min(lanes, batch - row)):
                 target[row + r, left + f] = strips[start + f * apart + r]
+
+
+@_compiled
+def _unpack_kept(
+    transpose_sum: int,
+    kept: Array,
+    strip: int,
+    strips: int,
+    gradients: Array,
+    begin: int,
+    lanes: int,
+    target: Array,
+) -> None:
+    """Lay what a forward kept of a strip, times grad_output, into target (b, f): a sum over pages.
+
+    ``kept`` is (o, strips, f, rows), and what ``gradients`` has from ``begin`` on is this strip's (o, rows).
+    """
+    batch, width = target.shape
+    apart = VECTORS * lanes
+    page_size = strips * width * apart
+    pages = kept.size // page_size
+    zero = kept.dtype.type(0)
+    for v in range(VECTORS):
+        row, start, by = strip * apart + v * lanes, strip * width * apart + v * lanes, begin + v * lanes
+        here = min(lanes, batch - row)
+        squares = _squares(width, lanes) if here > 0 else 0
+        # Where the batch ends within a vector, its last rows are transposed beside, and then copied.
+        beside = np.empty(lanes * lanes if squares > 0 and here < lanes else 0, kept.dtype)
+        for square in range(squares):
+            f = min(square * lanes, width - lanes)
+            into = row * width + f
+            goal, along = (at(beside, 0), lanes) if len(beside) else (at(target, into), width)
+            call(transpose_sum, (
+                pages, at(kept, start + f * apart), page_size, apart, at(gradients, by), apart, goal, along,
+            ))  # fmt: skip
+            for r in range(here if len(beside) else 0):
+                copy(at(target, into + r * width), at(beside, r * lanes), lanes * target.itemsize)
+        for f in range(0 if squares else width):
+            for r in range(here):
+                total = zero
+                for page in range(pages):
+                    total += kept[page * page_size + start + f * apart + r] * gradients[by + page * apart + r]
+                target[row + r, f] = total
 
 
 @_compiled
@@ -810,12 +859,25 @@ def _backward_block(
 
 
 @_compiled
+def _asked_for(weight: Array, rows: int, tiles: int, steps: int, asking: bool) -> tuple[int, int, int]:
+    """How so many rows of both input gradients are asked for by tiles that take so many steps each.
+
+    The bytes of grad_input1's rows, of either that a tile asks for, and how far it goes on with each of its requests.
+    """
+    in1, in2 = weight.shape[1:]
+    bytes_each = rows * (in1 + in2) * weight.itemsize // tiles
+    onward = min(LINE_BYTES, (bytes_each * UNROLLED + steps - 1) // steps)
+    return rows * in1 * weight.itemsize, bytes_each, onward if asking else 0
+
+
+@_compiled
 def _backward_block_of_few_pages(
     turned: Array,
     scale: int,
-    add_scaled: int,
-    kept: Array,
-    first: int,
+    makes1: bool,
+    makes2: bool,
+    soon1: int,
+    soon2: int,
     strips1: Array,
     strips2: Array,
     gradients: Array,
@@ -829,32 +891,39 @@ def _backward_block_of_few_pages(
     sums1: Array,
     sums2: Array,
 ) -> None:
-    """As ``_backward_block`` where there are few outputs: each gradient has a pass of its own, if nothing was kept.
+    """As ``_backward_block`` where there are few outputs: each gradient has a pass of its own, if it is made here.
 
-    ``turned`` is the weight as (o, j, i), or empty; ``first`` is the number of the first strip here among those kept.
+    ``turned`` is the weight as (o, j, i), or empty. ``soon1`` and ``soon2`` say where the gradients will be written, or
+    are 0: the last pass asks for that memory.
     """
     pages, in1, in2 = weight.shape
     apart = VECTORS * lanes
     along_c, along_r = (1, in1) if len(turned) else (in2, 1)
-    over1 = _contracts_input1(in1, in2)
     for strip, last, vectors in ((low, min(high, whole), VECTORS), (max(low, whole), high, 1)):
         times = last - strip
         for page in range(pages if times > 0 else 0):
             start = page * in1 * in2
             factors = at(gradients, (strip * pages + page) * apart)
-            if not len(kept) or over1:
-                for tile in range((end - begin + ROWS - 1) // ROWS):
+            asking = soon1 > 0 and page == pages - 1
+            if makes1:
+                tiles = (end - begin + ROWS - 1) // ROWS
+                bytes1, bytes_each, onward = _asked_for(weight, times * apart, tiles, times * in2, asking and not makes2)
+                for tile in range(tiles):
                     top = begin + tile * ROWS
                     count = min(ROWS, end - top)
+                    away = tile * bytes_each
                     call(scale, (
                         count, at(weight, start + top * in2), 1, in2, at(strips2, strip * in2 * apart), apart, in2,
                         times, vectors, in2 * apart, factors, pages * apart, at(sums1, (strip * in1 + top) * apart),
-                        in1 * apart,
+                        in1 * apart, soon1 + away if away < bytes1 else soon2 + away - bytes1, onward,
                     ))  # fmt: skip
-            if not len(kept) or not over1:
-                for tile in range((in2 + ROWS - 1) // ROWS):
+            if makes2:
+                tiles = (in2 + ROWS - 1) // ROWS
+                bytes1, bytes_each, onward = _asked_for(weight, times * apart, tiles, times * (end - begin), asking)
+                for tile in range(tiles):
                     left = tile * ROWS
                     count = min(ROWS, in2 - left)
+                    away = tile * bytes_each
                     source = (
                         at(turned, (page * in2 + left) * in1 + begin)
                         if len(turned)
@@ -863,20 +932,8 @@ def _backward_block_of_few_pages(
                     call(scale, (
                         count, source, along_c, along_r, at(strips1, (strip * in1 + begin) * apart), apart, end - begin,
                         times, vectors, in1 * apart, factors, pages * apart, at(sums2, (strip * in2 + left) * apart),
-                        in2 * apart,
+                        in2 * apart, soon1 + away if away < bytes1 else soon2 + away - bytes1, onward,
                     ))  # fmt: skip
-    if len(kept):
-        # The other one is what the forward has kept, times grad_output; of grad_input2 all of it is the first part's.
-        rows, top, bottom, sums = (in2, 0, in2 if begin == 0 else 0, sums2) if over1 else (in1, begin, end, sums1)
-        strips = len(kept) // (pages * rows * apart)
-        for strip in range(low, high):
-            vectors = VECTORS if strip < whole else 1
-            for page in range(pages):
-                above = (page * strips + first + strip) * rows
-                call(add_scaled, (
-                    bottom - top, vectors, at(kept, (above + top) * apart),
-                    at(gradients, (strip * pages + page) * apart), at(sums, (strip * rows + top) * apart),
-                ))  # fmt: skip
 
 
 @_compiled
@@ -885,15 +942,16 @@ def _sum_block(
     panelled: bool,
     share: int,
     scale: int,
-    add_scaled: int,
-    kept: Array,
-    first: int,
+    makes1: bool,
+    makes2: bool,
+    soon1: int,
+    soon2: int,
     pages: int,
     *given: Any,
 ) -> None:
     """Add a block's input gradients to the sums; ``given`` is what both ways to do it take alike."""
     if pages < FEW_PAGES:
-        _backward_block_of_few_pages(turned, scale, add_scaled, kept, first, *given)
+        _backward_block_of_few_pages(turned, scale, makes1, makes2, soon1, soon2, *given)
     else:
         _backward_block(panelled, share, *given)
 
@@ -903,7 +961,7 @@ def _backward(
     transpose: int,
     share: int,
     scale: int,
-    add_scaled: int,
+    transpose_sum: int,
     input1: Array,
     input2: Array,
     weight: Array,
@@ -922,9 +980,10 @@ def _backward(
     apart = VECTORS * lanes
     strips = (input1.shape[0] + apart - 1) // apart
     whole = strips - _narrow(input1.shape[0], lanes)
-    # What was kept is made of one of the inputs, which is not needed again.
-    needs1 = not len(kept) or not _contracts_input1(in1, in2)
-    needs2 = not len(kept) or _contracts_input1(in1, in2)
+    # What was kept is one of the gradients, but for a factor; for the other one the other input alone is needed.
+    over1 = _contracts_input1(in1, in2)
+    makes1, makes2 = not len(kept) or over1, not len(kept) or not over1
+    far = (input1.size + input2.size) * input1.itemsize > LARGE_BYTES
     turned = np.empty(weight.size if panelled and pages < FEW_PAGES else 0, weight.dtype)
     if len(turned):
         groups = (in2 + lanes - 1) // lanes
@@ -937,19 +996,26 @@ def _backward(
             while task < blocks:
                 low, high = task * strips // blocks, (task + 1) * strips // blocks
                 first, here = low * apart, high - low
-                mine1 = _packed(transpose, input1, first, lanes, here if needs1 else 0)
-                mine2 = _packed(transpose, input2, first, lanes, here if needs2 else 0)
+                mine1 = _packed(transpose, input1, first, lanes, here if makes2 else 0)
+                mine2 = _packed(transpose, input2, first, lanes, here if makes1 else 0)
                 factors = _packed(transpose, grad_output, first, lanes, here)
-                sum1, sum2 = _aligned(here * in1 * apart, input1), _aligned(here * in2 * apart, input1)
+                sum1 = _aligned(here * in1 * apart if makes1 else 0, input1)
+                sum2 = _aligned(here * in2 * apart if makes2 else 0, input1)
                 sum1[:], sum2[:] = 0, 0
                 _sum_block(
-                    turned, panelled, share, scale, add_scaled, kept, low, pages, mine1, mine2, factors, 0, here,
-                    whole - low, weight, 0, in1, lanes, sum1, sum2,
+                    turned, panelled, share, scale, makes1, makes2, at(grad_input1, first * in1) if far else 0,
+                    at(grad_input2, first * in2) if far else 0, pages, mine1, mine2, factors, 0, here, whole - low,
+                    weight, 0, in1, lanes, sum1, sum2,
                 )  # fmt: skip
                 for strip in range(here):
-                    row = first + strip * apart
-                    _unpack(transpose, sum1, strip * in1 * apart, lanes, grad_input1, row, 0, in1)
-                    _unpack(transpose, sum2, strip * in2 * apart, lanes, grad_input2, row, 0, in2)
+                    row, mine = first + strip * apart, strip * pages * apart
+                    if makes1:
+                        _unpack(transpose, sum1, strip * in1 * apart, lanes, grad_input1, row, 0, in1)
+                    if makes2:
+                        _unpack(transpose, sum2, strip * in2 * apart, lanes, grad_input2, row, 0, in2)
+                    if len(kept):
+                        other = grad_input2 if over1 else grad_input1
+                        _unpack_kept(transpose_sum, kept, low + strip, strips, factors, mine, lanes, other)
                 task = take(following)
         return
     room = block * blocks
@@ -963,9 +1029,9 @@ def _backward(
         here = min(room, strips - begin)
         for strip in numba.prange(here):
             first = (begin + strip) * apart
-            if needs1:
+            if makes2:
                 _pack(transpose, input1, first, lanes, strips1, strip * in1 * apart)
-            if needs2:
+            if makes1:
                 _pack(transpose, input2, first, lanes, strips2, strip * in2 * apart)
             _pack(transpose, grad_output, first, lanes, gradients, strip * pages * apart)
             sums1[strip * in1 * apart : (strip + 1) * in1 * apart] = 0
@@ -977,15 +1043,21 @@ def _backward(
             low, high = number * here // count, (number + 1) * here // count
             top, bottom = part * in1 // parts, (part + 1) * in1 // parts
             _sum_block(
-                turned, panelled, share, scale, add_scaled, kept, begin, pages, strips1, strips2, gradients, low, high,
+                turned, panelled, share, scale, makes1, makes2, 0, 0, pages, strips1, strips2, gradients, low, high,
                 whole - begin, weight, top, bottom, lanes, sums1, sums2[part],
             )  # fmt: skip
         for strip in numba.prange(here):
-            mine = sums2[0, strip * in2 * apart : (strip + 1) * in2 * apart]
-            for part in range(1, parts):
-                mine += sums2[part, strip * in2 * apart : (strip + 1) * in2 * apart]
-            _unpack(transpose, sums1, strip * in1 * apart, lanes, grad_input1, (begin + strip) * apart, 0, in1)
-            _unpack(transpose, mine, 0, lanes, grad_input2, (begin + strip) * apart, 0, in2)
+            row = (begin + strip) * apart
+            if makes1:
+                _unpack(transpose, sums1, strip * in1 * apart, lanes, grad_input1, row, 0, in1)
+            if makes2:
+                mine = sums2[0, strip * in2 * apart : (strip + 1) * in2 * apart]
+                for part in range(1, parts):
+                    mine += sums2[part, strip * in2 * apart : (strip + 1) * in2 * apart]
+                _unpack(transpose, mine, 0, lanes, grad_input2, row, 0, in2)
+            if len(kept):
+                other, by = grad_input2 if over1 else grad_input1, strip * pages * apart
+                _unpack_kept(transpose_sum, kept, begin + strip, strips, gradients, by, lanes, other)
 
 
 @_compiled

@@ -145,6 +145,7 @@ class _Emitter:
         factors: tuple[Any, ...],
         masks: tuple[Any, ...],
         soon: tuple[Any, Any] | None = None,
+        writing: bool = False,
         by: Any = None,
     ) -> list[list[Any]]:
         """The sums, row by row and vector by vector.
@@ -156,6 +157,7 @@ class _Emitter:
             masks: For each vector its mask, or None.
             soon: A variable with the address of what is wanted soon and is asked for meanwhile, and how many bytes it
                 goes on with each ``UNROLLED`` steps.
+            writing: Whether that will be written.
             by: What each step's vectors are multiplied by, or None: a pointer to such numbers, one after the other.
         """
         builder = self.builder
@@ -195,7 +197,7 @@ class _Emitter:
             if soon:
                 variable, onward = soon
                 address = builder.load(variable)
-                _ask(builder, address)
+                _ask(builder, address, writing)
                 builder.store(builder.add(address, onward), variable)
         with cgutils.for_range_slice(builder, whole, count, _INT(1), _INT) as (c, _):
             step(c)
@@ -367,15 +369,17 @@ def _share(
 @intrinsic
 def _scale(
     _: Any, rows: Any, a: Any, a_c: Any, a_r: Any, b: Any, b_c: Any, count: Any,
-    times: Any, vectors: Any, b_t: Any, factor: Any, factor_t: Any, out: Any, out_t: Any,
+    times: Any, vectors: Any, b_t: Any, factor: Any, factor_t: Any, out: Any, out_t: Any, soon: Any, onward: Any,
 ) -> Any:  # fmt: skip
     def generate(*arguments: Any) -> Any:
         given = _Given(*arguments)
         emit, builder = given.emit, given.emit.builder
-        times, vectors, b_apart, start_factor, factor_apart, start_out, out_apart = given.more
+        times, vectors, b_apart, start_factor, factor_apart, start_out, out_apart, *soon = given.more
+        wanted = cgutils.alloca_once_value(builder, soon[0]), soon[1]
 
         def epilogue(width: int, number: int, turn: Any) -> None:
-            tile = given.tile(number, (None,) * width, b_away=builder.mul(turn, b_apart))
+            away = builder.mul(turn, b_apart)
+            tile = given.tile(number, (None,) * width, b_away=away, soon=wanted, writing=True)
             scales = emit.ahead(start_factor, builder.mul(turn, factor_apart))
             into = emit.ahead(start_out, builder.mul(turn, out_apart))
             for v in range(width):
@@ -387,7 +391,7 @@ def _scale(
         given.for_strips(times, vectors, epilogue)
         return _void(arguments[0])
 
-    return types.void(_AT, a, _AT, _AT, b, _AT, _AT, _AT, _AT, _AT, factor, _AT, out, _AT), generate
+    return types.void(_AT, a, _AT, _AT, b, _AT, _AT, _AT, _AT, _AT, factor, _AT, out, _AT, _AT, _AT), generate
 
 
 def _accumulating(scaled: bool) -> Callable[..., tuple[Any, Any]]:
@@ -520,25 +524,24 @@ def _multiply(
     return types.void(_AT, source, _AT, factor, _AT, _AT, target, _AT), generate
 
 
-@intrinsic
-def _add_scaled(_: Any, rows: Any, vectors: Any, source: Any, factor: Any, out: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        emit = _Emitter(context, builder, signature.args[2].dtype)
-        count, vectors, begin, scales, end = given
-        for width in (VECTORS, 1):
-            with builder.if_then(builder.icmp_signed("==", vectors, _INT(width))):
-                by = [emit.load(emit.ahead(scales, v * emit.lanes)) for v in range(width)]
-                with cgutils.for_range(builder, count, intp=_INT) as loop:
-                    row = builder.mul(loop.index, _INT(VECTORS * emit.lanes))
-                    for v, factor in enumerate(by):
-                        away = builder.add(row, _INT(v * emit.lanes))
-                        place = emit.ahead(end, away)
-                        emit.store(
-                            emit.multiply_add(emit.load(emit.ahead(begin, away)), factor, emit.load(place)), place
-                        )
-        return _void(context)
-
-    return types.void(_AT, _AT, source, factor, out), generate
+def _transposed(emit: _Emitter, rows: list[Any], end: Any, apart: Any) -> None:
+    """Store the columns of a square, of which these are the rows."""
+    builder, lanes = emit.builder, emit.lanes
+    bit = 1
+    while bit < lanes:
+        # Of two rows after each other, lanes from ``lanes`` on are the second one's.
+        kept = [lane if not lane & bit else lanes + lane - bit for lane in range(lanes)]
+        moved = [lane + bit if not lane & bit else lanes + lane for lane in range(lanes)]
+        for r in range(lanes):
+            if not r & bit:
+                pair = rows[r], rows[r + bit]
+                rows[r], rows[r + bit] = (
+                    builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(_INT32, lanes), order))
+                    for order in (kept, moved)
+                )
+        bit *= 2
+    for r, row in enumerate(rows):
+        emit.store(row, emit.ahead(end, builder.mul(apart, _INT(r))))
 
 
 @intrinsic
@@ -547,24 +550,31 @@ def _transpose(_: Any, source: Any, source_r: Any, target: Any, target_r: Any) -
         emit = _Emitter(context, builder, signature.args[0].dtype)
         begin, from_apart, end, to_apart = given
         rows = [emit.load(emit.ahead(begin, builder.mul(from_apart, _INT(r)))) for r in range(emit.lanes)]
-        bit = 1
-        while bit < emit.lanes:
-            # Of two rows after each other, lanes from ``lanes`` on are the second one's.
-            kept = [lane if not lane & bit else emit.lanes + lane - bit for lane in range(emit.lanes)]
-            moved = [lane + bit if not lane & bit else emit.lanes + lane for lane in range(emit.lanes)]
-            for r in range(emit.lanes):
-                if not r & bit:
-                    pair = rows[r], rows[r + bit]
-                    rows[r], rows[r + bit] = (
-                        builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(_INT32, emit.lanes), order))
-                        for order in (kept, moved)
-                    )
-            bit *= 2
-        for r, row in enumerate(rows):
-            emit.store(row, emit.ahead(end, builder.mul(to_apart, _INT(r))))
+        _transposed(emit, rows, end, to_apart)
         return _void(context)
 
     return types.void(source, _AT, target, _AT), generate
+
+
+@intrinsic
+def _transpose_sum(
+    _: Any, count: Any, source: Any, source_c: Any, source_r: Any, factor: Any, factor_c: Any, target: Any,
+    target_r: Any,
+) -> Any:  # fmt: skip
+    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        emit = _Emitter(context, builder, signature.args[1].dtype)
+        count, begin, c_apart, from_apart, scales, scales_apart, end, to_apart = given
+        sums = [cgutils.alloca_once_value(builder, emit.zero) for _ in range(emit.lanes)]
+        with cgutils.for_range(builder, count, intp=_INT) as loop:
+            by = emit.load(emit.ahead(scales, builder.mul(loop.index, scales_apart)))
+            there = emit.ahead(begin, builder.mul(loop.index, c_apart))
+            for r, place in enumerate(sums):
+                row = emit.load(emit.ahead(there, builder.mul(from_apart, _INT(r))))
+                builder.store(emit.multiply_add(row, by, builder.load(place)), place)
+        _transposed(emit, [builder.load(place) for place in sums], end, to_apart)
+        return _void(context)
+
+    return types.void(_AT, source, _AT, _AT, factor, _AT, target, _AT), generate
 
 
 # What becomes a C function. Pointers point to numbers of one dtype; strides, which end in ``_c`` or ``_r`` for the axis
@@ -592,12 +602,15 @@ def share(rows, a, a_c, a_r, b, b_c, count, times, vectors, e, one, factor, othe
     _share(rows, a, a_c, a_r, b, b_c, count, times, vectors, e, one, factor, other)
 
 
-def scale(rows, a, a_c, a_r, b, b_c, count, times, vectors, b_t, factor, factor_t, out, out_t):  # type: ignore[no-untyped-def]
+def scale(  # type: ignore[no-untyped-def]
+    rows, a, a_c, a_r, b, b_c, count, times, vectors, b_t, factor, factor_t, out, out_t, soon, onward
+):
     """``out[r, v] += acc[r, v] * factor[v]``; ``out`` has its rows one after the other.
 
-    As many times as said, with one ``a``. Vectors as in ``contract``.
+    As many times as said, with one ``a``. Vectors as in ``contract``; so are ``soon`` and ``onward``, of memory that
+    will be written.
     """
-    _scale(rows, a, a_c, a_r, b, b_c, count, times, vectors, b_t, factor, factor_t, out, out_t)
+    _scale(rows, a, a_c, a_r, b, b_c, count, times, vectors, b_t, factor, factor_t, out, out_t, soon, onward)
 
 
 def accumulate(rows, a, a_c, a_r, b, b_c, count, by, times, a_t, out, out_r, valid, begin, far):  # type: ignore[no-untyped-def]
@@ -633,11 +646,6 @@ def multiply(rows, source, source_r, factor, factor_r, valid, target, target_r):
     _multiply(rows, source, source_r, factor, factor_r, valid, target, target_r)
 
 
-def add_scaled(rows, vectors, source, factor, out):  # type: ignore[no-untyped-def]
-    """``out[r, v] += source[r, v] * factor[v]`` for so many vectors; both have their rows one after the other."""
-    _add_scaled(rows, vectors, source, factor, out)
-
-
 def transpose(source, source_r, target, target_r):  # type: ignore[no-untyped-def]
     """Transpose a square of as many rows and columns as a vector has lanes.
 
@@ -645,6 +653,11 @@ def transpose(source, source_r, target, target_r):  # type: ignore[no-untyped-de
     Fast Computer Method for Matrix Transposing, IEEE Transactions on Computers C-21, 1972).
     """
     _transpose(source, source_r, target, target_r)
+
+
+def transpose_sum(count, source, source_c, source_r, factor, factor_c, target, target_r):  # type: ignore[no-untyped-def]
+    """As ``transpose``, of the sum of so many squares: ``source[c, r, v] * factor[c, v]``."""
+    _transpose_sum(count, source, source_c, source_r, factor, factor_c, target, target_r)
 
 
 #: The arguments of each that are pointers.
@@ -657,8 +670,8 @@ _POINTERS: Final = {
     weigh: "a b e out",
     share_few: "a b e one factor other",
     multiply: "source factor target",
-    add_scaled: "source factor out",
     transpose: "source target",
+    transpose_sum: "source factor target",
 }
 
 
