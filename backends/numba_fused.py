@@ -14,11 +14,12 @@ and for the gradients of both inputs, from one tile::
 Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
 
 * Work: 2 b i j o flop forward; 6 b i j o a step, the least there is (two for the output, two for both input gradients,
-  two for ``grad_weight``). Below ``FEW_PAGES`` outputs a tile over ``o`` is too short: there one input gradient has a
-  pass of its own, and the other is what the forward's tiles held, times grad_output.
+  two for ``grad_weight``). Below ``FEW_PAGES`` outputs a tile over ``o`` is short: there one input gradient has a pass
+  of its own, and the other is what the forward's tiles held, times grad_output.
 * Written between: inputs in strips ``[feature][row]``, at most ``PACKED_BYTES``, and results of a block in that order.
-  Nothing of size b i j, b o j or b o i, but for a step of few outputs: it keeps those tiles, up to ``KEPT_BYTES``; a
-  larger one has a pass for each gradient, 8 b i j o in all.
+  Nothing of size b i j, b o j or b o i, but for a step of few outputs: it keeps those tiles, up to ``KEPT_BYTES``.
+  Where these are more, it is made as one of many outputs; below ``FEWEST_PAGES`` with a pass for each gradient, 8 b i j
+  o in all.
 * Prepared outside the clock: how to divide the work. The weight is read where it lies, one number for all lanes; only a
   backward copies it, where what it contracts over lies at distances that share too few places of a cache.
 * Order of the loops: a block of strips that fits into the second-level cache meets page after page. Rows of a batch
@@ -44,7 +45,21 @@ import numpy as np
 import numpy.typing as npt
 
 from backends import numba_tiles
-from backends.numba_tiles import FEW_ROWS, ROWS, UNROLLED, VECTOR_BYTES, VECTORS, at, call, copy, prefetch, spread, take
+from backends.numba_tiles import (
+    FEW_ROWS,
+    ROWS,
+    ROWS_BESIDE,
+    SHARED_ROWS,
+    UNROLLED,
+    VECTOR_BYTES,
+    VECTORS,
+    at,
+    call,
+    copy,
+    prefetch,
+    spread,
+    take,
+)
 from harness.backend import Backend, Kernel
 from harness.case import Case
 
@@ -81,8 +96,10 @@ TOGETHER_ROWS, TOGETHER_NUMBERS, TOGETHER_PAGES, TOGETHER_BYTES = 32, 4096, 4, 5
 #: Each thread packs all rows for ``grad_weight`` itself, if it then has so many products for a number: to pack it again
 #: takes less than to wait for all threads, and to fetch what another core has just written.
 PACKED_PRODUCTS: Final = 8
-#: Below so many outputs each input gradient is made on its own.
+#: Below so many outputs each input gradient is made on its own, if a step's forward can keep what it had in tiles;
+#: below so many in any case.
 FEW_PAGES: Final = 8
+FEWEST_PAGES: Final = 3
 #: Then a weight is copied for more strips than these.
 FEW_STRIPS: Final = 4
 #: Then tiles with a small batch in their rows are worth their calls from so many outputs times lanes.
@@ -99,6 +116,8 @@ PARALLEL_FLOP: Final = 1e6
 #: Lines of memory so far apart share a place in a first-level cache, which has some 8 of each (x86 and ARM alike).
 WAY_BYTES: Final = 4096
 SHARED_WAYS: Final = 4
+#: What a first-level cache holds, at least.
+FIRST_LEVEL_BYTES: Final = 32 * 2**10
 LINE_BYTES: Final = 64
 #: About so many are asked for at a time, or one tile's share: a core has room for some twenty that are on their way.
 LINES_AT_ONCE: Final = 8
@@ -173,6 +192,7 @@ class Plan:
 def plan(case: Case, threads: int) -> Plan:
     """Divide a case for so many threads, evenly."""
     stepping = case.mode == "forward_backward"
+    separate = stepping and _separate(case)
     in1, in2, pages = case.in1_features, case.in2_features, case.out_features
     lanes = VECTOR_BYTES // case.itemsize
     strips = max(1, math.ceil(case.batch / (VECTORS * lanes)))
@@ -184,7 +204,7 @@ def plan(case: Case, threads: int) -> Plan:
     # by one thread than by all.
     evenness = (strips - _narrow(case.batch, lanes) / 2) / (workers * math.ceil(strips / workers))
     uneven = EVEN * evenness < along / (workers * math.ceil(along / workers))
-    if stepping and pages < FEW_PAGES:
+    if separate:
         uneven = False  # each part would need sums of its own for little work
     divided = few or strips < workers or uneven or in1 * in2 * pages * case.itemsize > MEMORY_BYTES
     parts = max(1, min(workers, along)) if divided else 1
@@ -192,10 +212,10 @@ def plan(case: Case, threads: int) -> Plan:
         parts = _shares_of_pages(case, workers)
     # A step's backward has the inputs, their gradients and grad_output in strips; each part of the rows of a page has a
     # grad_input2 of its own. A row of every page needs them all, but of input1 and its gradient only a row;
-    # below FEW_PAGES page follows page, and each needs all.
+    # where each gradient is made on its own page follows page, and each needs all.
     row_bytes = VECTORS * lanes * case.itemsize
     strip_bytes = row_bytes * (2 * in1 + (1 + parts) * in2 + pages if stepping else in1 + in2)
-    used_bytes = row_bytes * (2 * in2 + pages) if stepping and pages >= FEW_PAGES else strip_bytes
+    used_bytes = row_bytes * (2 * in2 + pages) if stepping and not separate else strip_bytes
     # Blocks that are worked on at the same time: where all threads share one, that one.
     beside = math.ceil(workers / parts)
     most = max(1, min(BLOCK_BYTES // used_bytes, PACKED_BYTES // (strip_bytes * beside)))
@@ -208,11 +228,10 @@ def plan(case: Case, threads: int) -> Plan:
     block = math.ceil(strips / blocks)
     if parts > 1:
         blocks = min(blocks, max(1, PACKED_BYTES // (strip_bytes * block * beside)) * beside)
-    over1 = bool(_contracts_input1(in1, in2))
-    kept = pages * strips * VECTORS * lanes * (in2 if over1 else in1)
+    kept = _keepable(case)
     strips_only = not few and not _few(case.with_mode("forward"))
-    keeps = stepping and strips_only and pages < FEW_PAGES and kept * case.itemsize <= KEPT_BYTES
-    worth_copying = pages >= FEW_PAGES or (strips > FEW_STRIPS and not (keeps and over1))
+    keeps = separate and strips_only and kept * case.itemsize <= KEPT_BYTES
+    worth_copying = not separate or (strips > FEW_STRIPS and not (keeps and _contracts_input1(in1, in2)))
     return Plan(
         parallel=parallel,
         workers=workers,
@@ -253,6 +272,24 @@ def _parts_of_a_page(pages: int, tiles: int, workers: int) -> int:
     return max(1, even, more // max(1, even) * even)
 
 
+def _keepable(case: Case) -> int:
+    """How many numbers the tiles of a forward hold, in whole strips."""
+    apart = VECTORS * VECTOR_BYTES // case.itemsize
+    over1 = _contracts_input1(case.in1_features, case.in2_features)
+    strips = max(1, math.ceil(case.batch / apart))
+    return case.out_features * strips * apart * (case.in2_features if over1 else case.in1_features)
+
+
+def _separate(case: Case) -> bool:
+    """Whether a step makes each input gradient on its own.
+
+    Of what its forward has kept one is made at once. Otherwise it is a pass more, which is worth it only where a tile
+    over ``o`` is very short.
+    """
+    kept = _keepable(case) * case.itemsize <= KEPT_BYTES
+    return case.out_features < (FEW_PAGES if kept else FEWEST_PAGES)
+
+
 def _few(case: Case) -> bool:
     """Whether the batch lies in the tile's rows; else it lies in the lanes, which it then fills at least in part.
 
@@ -262,14 +299,14 @@ def _few(case: Case) -> bool:
     lanes = VECTOR_BYTES // case.itemsize
     if case.mode == "forward":
         return case.batch <= (3 * lanes // 4 if ROWS >= BUSY_ROWS else lanes)
-    if case.out_features < FEW_PAGES:
+    if _separate(case):
         return case.batch <= FEW_ROWS and case.out_features * lanes >= FEW_SUMS
     return case.batch <= 3 * lanes // 4
 
 
 def _clashes(case: Case) -> bool:
     """Whether what a backward contracts over lies at distances that share too few places of a cache."""
-    if case.out_features < FEW_PAGES:
+    if _separate(case):
         count, apart = case.in1_features, case.in2_features * case.itemsize
         if case.out_features * count * apart > PACKED_BYTES:
             return False  # no room for another one
@@ -327,7 +364,7 @@ def _needed(case: Case, few: bool) -> list[Callable[..., None]]:
     inputs: list[Callable[..., None]] = [numba_tiles.share]
     if few:
         inputs = [numba_tiles.share_few]
-    elif case.out_features < FEW_PAGES:
+    elif _separate(case):
         inputs = [numba_tiles.scale, numba_tiles.transpose_sum]
     return [numba_tiles.transpose, numba_tiles.multiply, accumulate, *inputs]
 
@@ -343,8 +380,8 @@ class NumbaFused(Backend):
         An upper figure: what is packed for the gradient of the weight takes the place of the strips.
         """
         threads = int(numba.get_num_threads())
-        row = case.in2_features + VECTOR_BYTES // case.itemsize
-        panel = PANEL_ROWS * VECTORS * VECTOR_BYTES + case.out_features * row * case.itemsize
+        rows = _shared_rows(case.out_features) * case.in2_features + VECTOR_BYTES // case.itemsize
+        panel = PANEL_ROWS * VECTORS * VECTOR_BYTES + case.out_features * rows * case.itemsize
         return 2 * PACKED_BYTES + KEPT_BYTES + threads * (2 * RESULT_BYTES + panel)
 
     def version(self) -> str:
@@ -795,6 +832,13 @@ def _forward_few(
 
 
 @_compiled
+def _shared_rows(pages: int) -> int:
+    """Of how many rows of a page a tile of both input gradients has columns: several, where a cache has the room."""
+    line_bytes = SHARED_ROWS * LINE_BYTES + VECTORS * VECTOR_BYTES
+    return SHARED_ROWS if pages * line_bytes <= FIRST_LEVEL_BYTES else 1
+
+
+@_compiled
 def _backward_block(
     panelled: bool,
     share: int,
@@ -817,24 +861,31 @@ def _backward_block(
     """
     pages, in1, in2 = weight.shape
     apart = VECTORS * lanes
-    tiles = (in2 + ROWS - 1) // ROWS
+    most = min(_shared_rows(pages), end - begin)
+    columns = ROWS_BESIDE if most > 1 else ROWS
+    tiles = (in2 + columns - 1) // columns
     short, taller = in2 // tiles, in2 % tiles
-    # Row i of every page side by side, and a vector apart: as they are, they may all be so far from each other that
-    # they share the same few places of a cache.
-    gap = in2 + lanes if panelled else in1 * in2
-    # Lines of memory of a row to ask for ahead of time; none where the weight stays in a cache anyway.
-    ahead = (in2 * weight.itemsize + LINE_BYTES - 1) // LINE_BYTES if weight.size * weight.itemsize > LARGE_BYTES else 0
-    panel = _aligned(pages * gap if panelled else 1, weight)
-    for i in range(begin, end):
+    far = weight.size * weight.itemsize > LARGE_BYTES
+    groups = (end - begin + most - 1) // most
+    panel = _aligned(pages * (most * in2 + lanes) if panelled else 1, weight)
+    for group in range(groups):
+        i, following = begin + group * (end - begin) // groups, begin + (group + 1) * (end - begin) // groups
+        after = begin + (group + 2) * (end - begin) // groups
+        count = following - i
+        # These rows of every page side by side, and a vector apart: as they are, they may all be so far from each
+        # other that they share the same few places of a cache.
+        gap = count * in2 + lanes if panelled else in1 * in2
         if panelled:
             for page in range(pages):
-                copy(at(panel, page * gap), at(weight, (page * in1 + i) * in2), in2 * weight.itemsize)
+                copy(at(panel, page * gap), at(weight, (page * in1 + i) * in2), count * in2 * weight.itemsize)
         source = at(panel, 0) if panelled else at(weight, i * in2)
-        # Row i + 1 is on its way while row i is contracted.
-        lines = ahead * pages if i + 1 < end else 0
+        # The rows that follow are on their way while these are contracted, unless the weight stays in a cache anyway.
+        wanted = (after - following) * in2 * weight.itemsize if far and following < end else 0
+        ahead = (wanted + LINE_BYTES - 1) // LINE_BYTES
+        lines = ahead * pages
         at_once = max(1, LINES_AT_ONCE * tiles * (high - low) // lines) if lines else tiles
         fetched = done = line = 0
-        asked = at(weight, (i + 1) * in2)
+        asked = at(weight, following * in2)
         for strip in range(low, high):
             mine1 = (strip * in1 + i) * apart
             vectors = VECTORS if strip < whole else 1
@@ -852,8 +903,9 @@ def _backward_block(
                 left = tile * short + min(tile, taller)
                 mine2 = (strip * in2 + left) * apart
                 call(share, (
-                    rows, source + left * weight.itemsize, gap, 1, at(gradients, strip * pages * apart), apart, pages,
-                    times, vectors, at(strips2, mine2), at(sums1, mine1), at(strips1, mine1), at(sums2, mine2),
+                    ROWS * (count - 1) + rows, source + left * weight.itemsize, gap, 1,
+                    at(gradients, strip * pages * apart), apart, pages, times, vectors, in2, at(strips2, mine2),
+                    at(sums1, mine1), at(strips1, mine1), at(sums2, mine2),
                 ))  # fmt: skip
                 tile += times
 
@@ -907,7 +959,8 @@ def _backward_block_of_few_pages(
             asking = soon1 > 0 and page == pages - 1
             if makes1:
                 tiles = (end - begin + ROWS - 1) // ROWS
-                bytes1, bytes_each, onward = _asked_for(weight, times * apart, tiles, times * in2, asking and not makes2)
+                asks = asking and not makes2
+                bytes1, bytes_each, onward = _asked_for(weight, times * apart, tiles, times * in2, asks)
                 for tile in range(tiles):
                     top = begin + tile * ROWS
                     count = min(ROWS, end - top)
@@ -946,11 +999,10 @@ def _sum_block(
     makes2: bool,
     soon1: int,
     soon2: int,
-    pages: int,
     *given: Any,
 ) -> None:
     """Add a block's input gradients to the sums; ``given`` is what both ways to do it take alike."""
-    if pages < FEW_PAGES:
+    if scale:
         _backward_block_of_few_pages(turned, scale, makes1, makes2, soon1, soon2, *given)
     else:
         _backward_block(panelled, share, *given)
@@ -984,7 +1036,7 @@ def _backward(
     over1 = _contracts_input1(in1, in2)
     makes1, makes2 = not len(kept) or over1, not len(kept) or not over1
     far = (input1.size + input2.size) * input1.itemsize > LARGE_BYTES
-    turned = np.empty(weight.size if panelled and pages < FEW_PAGES else 0, weight.dtype)
+    turned = np.empty(weight.size if panelled and scale else 0, weight.dtype)
     if len(turned):
         groups = (in2 + lanes - 1) // lanes
         for task in numba.prange(pages * groups):
@@ -1004,8 +1056,8 @@ def _backward(
                 sum1[:], sum2[:] = 0, 0
                 _sum_block(
                     turned, panelled, share, scale, makes1, makes2, at(grad_input1, first * in1) if far else 0,
-                    at(grad_input2, first * in2) if far else 0, pages, mine1, mine2, factors, 0, here, whole - low,
-                    weight, 0, in1, lanes, sum1, sum2,
+                    at(grad_input2, first * in2) if far else 0, mine1, mine2, factors, 0, here, whole - low, weight, 0,
+                    in1, lanes, sum1, sum2,
                 )  # fmt: skip
                 for strip in range(here):
                     row, mine = first + strip * apart, strip * pages * apart
@@ -1043,7 +1095,7 @@ def _backward(
             low, high = number * here // count, (number + 1) * here // count
             top, bottom = part * in1 // parts, (part + 1) * in1 // parts
             _sum_block(
-                turned, panelled, share, scale, makes1, makes2, 0, 0, pages, strips1, strips2, gradients, low, high,
+                turned, panelled, share, scale, makes1, makes2, 0, 0, strips1, strips2, gradients, low, high,
                 whole - begin, weight, top, bottom, lanes, sums1, sums2[part],
             )  # fmt: skip
         for strip in numba.prange(here):

@@ -21,7 +21,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import numba
@@ -34,7 +34,8 @@ from numba.extending import intrinsic
 UNROLLED: Final = 4
 #: Vectors side by side in a tile, and most rows of one whose rows are those of a small batch.
 VECTORS: Final = 2
-#: Rows of a tile whose addresses are computed from one another.
+#: Rows of a tile whose addresses are computed from one another; and columns of one that is shared, if it has them of
+#: several rows.
 ROWS_BESIDE: Final = 3
 FEW_ROWS: Final = 4
 
@@ -62,6 +63,12 @@ def _shape() -> tuple[int, int]:
 
 
 VECTOR_BYTES, ROWS = _shape()
+#: Numbers of rows that a tile can have, of which one that is shared has more: some columns of several rows of a page.
+EACH: Final = range(1, ROWS + 1)
+SHARED_ROWS: Final = ROWS // ROWS_BESIDE
+SHARED: Final = (
+    *EACH, *(ROWS * more + columns for more in range(1, SHARED_ROWS) for columns in range(1, ROWS_BESIDE + 1))
+)  # fmt: skip
 
 
 class _Emitter:
@@ -144,6 +151,8 @@ class _Emitter:
         rows: int,
         factors: tuple[Any, ...],
         masks: tuple[Any, ...],
+        beside: int = ROWS_BESIDE,
+        a_g: Any = None,
         soon: tuple[Any, Any] | None = None,
         writing: bool = False,
         by: Any = None,
@@ -155,6 +164,8 @@ class _Emitter:
             factors: ``a`` (pointer), its strides along ``c`` and along the rows, ``b`` (pointer), its stride along
                 ``c``, and the length of ``c``.
             masks: For each vector its mask, or None.
+            beside: Rows of which each is the stride along the rows after the one before.
+            a_g: From the first of these to the next rows' first; None: as far as their number says.
             soon: A variable with the address of what is wanted soon and is asked for meanwhile, and how many bytes it
                 goes on with each ``UNROLLED`` steps.
             writing: Whether that will be written.
@@ -166,8 +177,9 @@ class _Emitter:
         # Left to itself LLVM walks from row to row and on to the next step, so that each address waits for the one
         # before, as long as the multiplications take; or keeps a pointer for each row and step, more than there are
         # registers. So every step begins with pointers of which LLVM does not know where they come from.
-        apart = [builder.mul(a_r, _INT(row)) for row in range(ROWS_BESIDE)]
-        firsts = [self.ahead(a, builder.mul(a_r, _INT(row))) for row in range(0, rows, ROWS_BESIDE)]
+        apart = [builder.mul(a_r, _INT(row)) for row in range(beside)]
+        a_g = a_g or builder.mul(a_r, _INT(beside))
+        firsts = [self.ahead(a, builder.mul(a_g, _INT(group))) for group in range(-(-rows // beside))]
         groups = [cgutils.alloca_once_value(builder, first) for first in firsts]
         lane = cgutils.alloca_once_value(builder, b)
         scale = by and cgutils.alloca_once_value(builder, by)
@@ -181,8 +193,8 @@ class _Emitter:
                 vectors = [builder.fmul(vector, common) for vector in vectors]
                 builder.store(self._opaque(self.ahead(from_by, 1)), scale)
             for number, row in enumerate(sums):
-                group, beside = divmod(number, ROWS_BESIDE)
-                factor = self.splat(builder.load(self.ahead(from_a[group], apart[beside])))
+                group, within = divmod(number, beside)
+                factor = self.splat(builder.load(self.ahead(from_a[group], apart[within])))
                 for vector, place in zip(vectors, row, strict=True):
                     builder.store(self.multiply_add(factor, vector, builder.load(place)), place)
             builder.store(self._opaque(self.ahead(from_b, b_c)), lane)
@@ -203,11 +215,11 @@ class _Emitter:
             step(c)
         return [[builder.load(place) for place in row] for row in sums]
 
-    def for_rows(self, rows: Any, most: int, emit: Callable[[int], None]) -> None:
-        """Emit code for each number of rows from 1, and jump to the one for ``rows``."""
+    def for_rows(self, rows: Any, numbers: Iterable[int], emit: Callable[[int], None]) -> None:
+        """Emit code for each of these numbers of rows, and jump to the one for ``rows``."""
         end = self.builder.append_basic_block("rows.end")
         switch = self.builder.switch(rows, end)
-        for number in range(1, most + 1):
+        for number in numbers:
             block = self.builder.append_basic_block(f"rows.{number}")
             switch.add_case(_INT(number), block)
             self.builder.position_at_end(block)
@@ -251,22 +263,24 @@ class _Given:
         factors = self.emit.ahead(a, a_away), a_c, a_r, self.emit.ahead(b, b_away), b_c, count
         return self.emit.tile(rows, factors, masks, **more)
 
-    def for_tiles(self, times: Any, emit: Callable[[int, Any], None]) -> None:
-        """Emit a loop over tiles for each number of rows up to ``ROWS``; ``emit`` gets that number and the turn."""
+    def for_tiles(self, times: Any, emit: Callable[[int, Any], None], numbers: Iterable[int] = EACH) -> None:
+        """Emit a loop over tiles for each number of rows; ``emit`` gets that number and the turn."""
 
         def loop(number: int) -> None:
             with cgutils.for_range(self.emit.builder, times, intp=_INT) as counter:
                 emit(number, counter.index)
 
-        self.emit.for_rows(self.rows, ROWS, loop)
+        self.emit.for_rows(self.rows, numbers, loop)
 
-    def for_strips(self, times: Any, vectors: Any, emit: Callable[[int, int, Any], None]) -> None:
+    def for_strips(
+        self, times: Any, vectors: Any, emit: Callable[[int, int, Any], None], numbers: Iterable[int] = EACH
+    ) -> None:
         """As ``for_tiles`` for tiles of all vectors and for those of one; ``emit`` gets how many, first."""
         whole = self.emit.builder.icmp_signed("==", vectors, _INT(VECTORS))
         with self.emit.builder.if_else(whole) as branches:
             for branch, width in zip(branches, (VECTORS, 1), strict=True):
                 with branch:
-                    self.for_tiles(times, functools.partial(emit, width))
+                    self.for_tiles(times, functools.partial(emit, width), numbers)
 
     def for_widths(self, valid: Any, use: Callable[[tuple[Any, ...]], None]) -> None:
         """Emit code for whole vectors, for a last one that is not whole, and for a single one; one is run.
@@ -317,6 +331,11 @@ def _contract(
         keeping = builder.icmp_unsigned("!=", builder.ptrtoint(start_kept, _INT), _INT(0))
 
         def epilogue(width: int, number: int, turn: Any) -> None:
+            keep = emit.ahead(start_kept, builder.mul(turn, kept_apart))
+            with builder.if_then(keeping):  # these lines are in no cache yet
+                for r, v in itertools.product(range(number), range(width)):
+                    line = emit.ahead(keep, (r * VECTORS + v) * emit.lanes)
+                    _ask(builder, builder.ptrtoint(line, _INT), writing=True)
             tile = given.tile(number, (None,) * width, b_away=builder.mul(turn, b_apart), soon=wanted)
             factors = emit.ahead(start_e, builder.mul(turn, e_apart))
             into = emit.ahead(start_out, builder.mul(turn, out_apart))
@@ -327,7 +346,6 @@ def _contract(
                     total = emit.multiply_add(tile[r][v], other, total)
                 emit.add(total, emit.ahead(into, v * emit.lanes))
             with builder.if_then(keeping):
-                keep = emit.ahead(start_kept, builder.mul(turn, kept_apart))
                 for r, v in itertools.product(range(number), range(width)):
                     emit.store(tile[r][v], emit.ahead(keep, (r * VECTORS + v) * emit.lanes))
 
@@ -340,30 +358,39 @@ def _contract(
 @intrinsic
 def _share(
     _: Any, rows: Any, a: Any, a_c: Any, a_r: Any, b: Any, b_c: Any, count: Any,
-    times: Any, vectors: Any, e: Any, one: Any, factor: Any, other: Any,
+    times: Any, vectors: Any, a_i: Any, e: Any, one: Any, factor: Any, other: Any,
 ) -> Any:  # fmt: skip
     def generate(*arguments: Any) -> Any:
         given = _Given(*arguments)
         emit, builder = given.emit, given.emit.builder
-        times, vectors, start_e, summed, scales, scaled = given.more
+        times, vectors, a_i, start_e, summed, scales, scaled = given.more
 
         def epilogue(width: int, number: int, turn: Any) -> None:
-            above = builder.mul(turn, _INT(number))
-            tile = given.tile(number, (None,) * width, a_away=builder.mul(above, given.a_r))
+            more, last = divmod(number - 1, ROWS)
+            rows, columns = range(more + 1), range(last + 1)
+            above = builder.mul(turn, _INT(len(columns)))
+            shape = {"beside": len(columns), "a_g": a_i} if more else {}
+            away = builder.mul(above, given.a_r)
+            tile = given.tile(len(rows) * len(columns), (None,) * width, a_away=away, **shape)
             beside = builder.mul(above, _INT(VECTORS * emit.lanes))
             for v in range(width):
-                by, total = emit.load(emit.ahead(scales, v * emit.lanes)), emit.zero
-                for r in range(number):
-                    away = builder.add(beside, _INT((r * VECTORS + v) * emit.lanes))
-                    total = emit.multiply_add(tile[r][v], emit.load(emit.ahead(start_e, away)), total)
-                    row = emit.ahead(scaled, away)
-                    emit.store(emit.multiply_add(tile[r][v], by, emit.load(row)), row)
-                emit.add(total, emit.ahead(summed, v * emit.lanes))
+                by = [emit.load(emit.ahead(scales, (i * VECTORS + v) * emit.lanes)) for i in rows]
+                totals = [emit.zero for _ in rows]
+                for j in columns:
+                    away, total = builder.add(beside, _INT((j * VECTORS + v) * emit.lanes)), emit.zero
+                    factor = emit.load(emit.ahead(start_e, away))
+                    for i in rows:
+                        held = tile[i * len(columns) + j][v]
+                        totals[i] = emit.multiply_add(held, factor, totals[i])
+                        total = emit.multiply_add(held, by[i], total)
+                    emit.add(total, emit.ahead(scaled, away))
+                for i in rows:
+                    emit.add(totals[i], emit.ahead(summed, (i * VECTORS + v) * emit.lanes))
 
-        given.for_strips(times, vectors, epilogue)
+        given.for_strips(times, vectors, epilogue, SHARED)
         return _void(arguments[0])
 
-    return types.void(_AT, a, _AT, _AT, b, _AT, _AT, _AT, _AT, e, one, factor, other), generate
+    return types.void(_AT, a, _AT, _AT, b, _AT, _AT, _AT, _AT, _AT, e, one, factor, other), generate
 
 
 @intrinsic
@@ -456,7 +483,7 @@ def _weigh(
                     place = emit.ahead(into, builder.mul(out_apart, _INT(r)))
                     builder.store(builder.fadd(builder.load(place), emit.total(total)), place)
 
-            emit.for_rows(given.rows, FEW_ROWS, epilogue)
+            emit.for_rows(given.rows, range(1, FEW_ROWS + 1), epilogue)
 
         given.for_widths(valid, use)
         return _void(arguments[0])
@@ -488,7 +515,7 @@ def _share_few(
                     place = emit.ahead(summed, builder.mul(sums_apart, _INT(r)))
                     builder.store(builder.fadd(builder.load(place), emit.total(total)), place)
 
-            emit.for_rows(given.rows, FEW_ROWS, epilogue)
+            emit.for_rows(given.rows, range(1, FEW_ROWS + 1), epilogue)
 
         given.for_widths(valid, use)
         return _void(arguments[0])
@@ -593,13 +620,18 @@ def contract(  # type: ignore[no-untyped-def]
     _contract(rows, a, a_c, a_r, b, b_c, count, times, vectors, b_t, e, e_t, out, out_t, kept, kept_t, soon, onward)
 
 
-def share(rows, a, a_c, a_r, b, b_c, count, times, vectors, e, one, factor, other):  # type: ignore[no-untyped-def]
-    """``one[v] += sum_r acc[r, v] * e[r, v]`` and ``other[r, v] += acc[r, v] * factor[v]``: a tile used twice.
+def share(rows, a, a_c, a_r, b, b_c, count, times, vectors, a_i, e, one, factor, other):  # type: ignore[no-untyped-def]
+    """``one[i, v] += sum_j acc[i, j, v] * e[j, v]`` and ``other[j, v] += sum_i acc[i, j, v] * factor[i, v]``.
 
-    As many tiles as said, with one ``b``: each has the rows of ``a``, ``e`` and ``other`` that follow the last one's.
-    Vectors as in ``contract``.
+    A tile used twice, of some columns ``j``, ``a_r`` apart, of a few rows ``i``, ``a_i`` apart: for each column a
+    vector of ``other`` is read and written, and for each row one of ``one``. With few steps of ``c`` that takes as long
+    as the multiplications, so tiles are as square as they can be; with many, rows of ``a`` that lie apart take too much
+    room in the first-level cache, and a tile is of one row. ``rows`` is ``ROWS * (i - 1) + j`` for so many of both.
+
+    As many tiles as said, with one ``b``: each has the columns of ``a``, ``e`` and ``other`` that follow the last
+    one's. Vectors as in ``contract``.
     """
-    _share(rows, a, a_c, a_r, b, b_c, count, times, vectors, e, one, factor, other)
+    _share(rows, a, a_c, a_r, b, b_c, count, times, vectors, a_i, e, one, factor, other)
 
 
 def scale(  # type: ignore[no-untyped-def]

@@ -68,6 +68,8 @@ DIVIDED = [
     *((40, 200, 90, 1), (60, 90, 200, 2), (40, 100, 90, 40)),
     # As that, and so narrow that several tiles go by before the next lines are due.
     (40, 400, 90, 8),
+    # So many outputs that a tile of both input gradients is of one row of a page, not of several.
+    (70, 33, 40, 120),
     # Pages of a small batch's grad_weight are taken together.
     *((20, 30, 33, 9), (5, 30, 70, 13)),
     # So wide that what grad_weight reads is packed in several goes, of fewer rows than one of its panels has.
@@ -280,6 +282,24 @@ def test_a_weight_that_comes_from_memory_is_not_read_by_smaller_blocks_than_the_
 def test_a_step_with_few_outputs_keeps_what_its_forward_had_in_tiles_if_that_is_not_much(batch, out, kept):
     assert (numba_fused.plan(Case(batch, 512, 512, out, mode="forward_backward"), 2).kept > 0) == kept
     assert numba_fused.plan(Case(batch, 512, 512, out), 2).kept == 0
+
+
+@pytest.mark.parametrize(
+    ("batch", "out", "separate"),
+    [(1000, 1, True), (1000, 7, True), (1000, 8, False), (8000, 5, False), (8000, 3, False), (80_000, 2, True)],
+)
+def test_input_gradients_are_made_apart_where_one_was_kept_or_a_tile_over_the_outputs_is_very_short(
+    batch, out, separate
+):
+    divided = numba_fused.plan(Case(batch, 300, 300, out, mode="forward_backward"), 2)
+    assert (divided.scale > 0, divided.share > 0) == (separate, not separate)
+
+
+def test_a_large_gradient_begins_with_a_line_of_memory():
+    case = Case(600, 700, 800, 1, mode="forward_backward")
+    for gradient in step(case, make_inputs(case), threads=1)[1:4]:
+        assert gradient.nbytes > numba_fused.LARGE_BYTES
+        assert gradient.ctypes.data % numba_fused.LINE_BYTES == 0
 
 
 #: Every array ends where a page begins that nobody may touch, or begins where one ends.
