@@ -18,8 +18,8 @@ Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
   of its own, and the other is what the forward's tiles held, times grad_output.
 * Written between: inputs in strips ``[feature][row]``, at most ``PACKED_BYTES``, and results of a block in that order.
   Nothing of size b i j, b o j or b o i, but for a step of few outputs: it keeps those tiles, up to ``KEPT_BYTES``.
-  Where these are more, it is made as one of many outputs; below ``FEWEST_PAGES`` with a pass for each gradient, 8 b i j
-  o in all.
+  A step whose tiles are more than that goes the way of one with many outputs, unless it has fewer than
+  ``FEWEST_PAGES``: then each gradient has a pass, 8 b i j o in all.
 * Prepared outside the clock: how to divide the work. The weight is read where it lies, one number for all lanes; only a
   backward copies it, where what it contracts over lies at distances that share too few places of a cache.
 * Order of the loops: a block of strips that fits into the second-level cache meets page after page. Rows of a batch
@@ -47,6 +47,7 @@ import numpy.typing as npt
 from backends import numba_tiles
 from backends.numba_tiles import (
     FEW_ROWS,
+    LINE_BYTES,
     ROWS,
     ROWS_BESIDE,
     SHARED_ROWS,
@@ -96,13 +97,14 @@ TOGETHER_ROWS, TOGETHER_NUMBERS, TOGETHER_PAGES, TOGETHER_BYTES = 32, 4096, 4, 5
 #: Each thread packs all rows for ``grad_weight`` itself, if it then has so many products for a number: to pack it again
 #: takes less than to wait for all threads, and to fetch what another core has just written.
 PACKED_PRODUCTS: Final = 8
-#: Below so many outputs each input gradient is made on its own, if a step's forward can keep what it had in tiles;
-#: below so many in any case.
+#: Below so many outputs each input gradient is made on its own, if what a step's forward has in tiles is little enough
+#: to be kept (for a few rows, whose tiles hold sums over lanes, nothing is: there it is just as well); below so many in
+#: any case.
 FEW_PAGES: Final = 8
 FEWEST_PAGES: Final = 3
-#: Then a weight is copied for more strips than these.
+#: Where each is made on its own, a weight is copied for more strips than these.
 FEW_STRIPS: Final = 4
-#: Then tiles with a small batch in their rows are worth their calls from so many outputs times lanes.
+#: There tiles with a small batch in their rows are worth their calls from so many outputs times lanes.
 FEW_SUMS: Final = 48
 #: With few outputs a step keeps up to so much of what its forward had in tiles; it is one of the input gradients, but
 #: for a factor.
@@ -118,12 +120,13 @@ WAY_BYTES: Final = 4096
 SHARED_WAYS: Final = 4
 #: What a first-level cache holds, at least.
 FIRST_LEVEL_BYTES: Final = 32 * 2**10
-LINE_BYTES: Final = 64
+#: Rows of all pages that tiles of both input gradients share: they stay in the second-level cache, beside a block.
+SHARED_BYTES: Final = BLOCK_BYTES // 3
 #: About so many are asked for at a time, or one tile's share: a core has room for some twenty that are on their way.
 LINES_AT_ONCE: Final = 8
-#: A weight of more bytes does not stay in any cache that a thread has for itself.
+#: What has more bytes does not stay in any cache that a thread has for itself.
 LARGE_BYTES: Final = 2**20
-#: One of more bytes may not even stay in one that all threads share.
+#: A weight of more bytes may not even stay in one that all threads share.
 MEMORY_BYTES: Final = 16 * 2**20
 #: Shares of a forward and of ``grad_weight`` for each thread, where they can be divided so far: who is done sooner
 #: takes more of them.
@@ -158,8 +161,9 @@ class Plan:
         apiece: Whether each thread packs them for itself, all of them.
         groups: Groups of pages of ``grad_weight``, each of which is taken as one, for a small batch; the three before
             do not count then. 0 if page follows page.
-        panelled: Whether the weight is copied, where it would clash in a cache: a row of every page next to each other
-            before it is contracted over the pages; with few pages all of it with its last two axes swapped.
+        panelled: Whether the weight is copied, where it would clash in a cache: some rows of every page next to each
+            other before they are contracted over the pages; where each input gradient is made on its own, all of it
+            with its last two axes swapped.
         kept: How many numbers a step's forward keeps for its backward: all that its tiles held, or none.
         transpose: Address of that function of ``numba_tiles``; the same below. 0 for those not needed.
     """
@@ -211,7 +215,7 @@ def plan(case: Case, threads: int) -> Plan:
     if parts == workers > 1 and not stepping and not few:
         parts = _shares_of_pages(case, workers)
     # A step's backward has the inputs, their gradients and grad_output in strips; each part of the rows of a page has a
-    # grad_input2 of its own. A row of every page needs them all, but of input1 and its gradient only a row;
+    # grad_input2 of its own. Some rows of every page need them all, but of input1 and its gradient only these rows;
     # where each gradient is made on its own page follows page, and each needs all.
     row_bytes = VECTORS * lanes * case.itemsize
     strip_bytes = row_bytes * (2 * in1 + (1 + parts) * in2 + pages if stepping else in1 + in2)
@@ -284,7 +288,7 @@ def _separate(case: Case) -> bool:
     """Whether a step makes each input gradient on its own.
 
     Of what its forward has kept one is made at once. Otherwise it is a pass more, which is worth it only where a tile
-    over ``o`` is very short.
+    over ``o`` is very short, or where there are so few rows that the other way would have them in its tiles' rows.
     """
     kept = _keepable(case) * case.itemsize <= KEPT_BYTES
     return case.out_features < (FEW_PAGES if kept else FEWEST_PAGES)
@@ -306,13 +310,14 @@ def _few(case: Case) -> bool:
 
 def _clashes(case: Case) -> bool:
     """Whether what a backward contracts over lies at distances that share too few places of a cache."""
+    row_bytes, page_bytes = case.in2_features * case.itemsize, case.in1_features * case.in2_features * case.itemsize
     if _separate(case):
-        count, apart = case.in1_features, case.in2_features * case.itemsize
-        if case.out_features * count * apart > PACKED_BYTES:
+        if case.out_features * page_bytes > PACKED_BYTES:
             return False  # no room for another one
-    else:
-        count, apart = case.out_features, case.in1_features * case.in2_features * case.itemsize
-    return count * math.gcd(apart, WAY_BYTES) > SHARED_WAYS * WAY_BYTES
+        return case.in1_features * math.gcd(row_bytes, WAY_BYTES) > SHARED_WAYS * WAY_BYTES
+    rows = min(int(_shared_rows(case.out_features, row_bytes)), case.in1_features)
+    shared_bytes = max(math.gcd(page_bytes, WAY_BYTES), rows * math.gcd(page_bytes, row_bytes * (rows > 1), WAY_BYTES))
+    return case.out_features * shared_bytes > SHARED_WAYS * WAY_BYTES
 
 
 def _groups(case: Case, workers: int) -> int:
@@ -380,8 +385,9 @@ class NumbaFused(Backend):
         An upper figure: what is packed for the gradient of the weight takes the place of the strips.
         """
         threads = int(numba.get_num_threads())
-        rows = _shared_rows(case.out_features) * case.in2_features + VECTOR_BYTES // case.itemsize
-        panel = PANEL_ROWS * VECTORS * VECTOR_BYTES + case.out_features * rows * case.itemsize
+        row_bytes = case.in2_features * case.itemsize
+        rows_bytes = _shared_rows(case.out_features, row_bytes) * row_bytes + VECTOR_BYTES
+        panel = PANEL_ROWS * VECTORS * VECTOR_BYTES + case.out_features * rows_bytes
         return 2 * PACKED_BYTES + KEPT_BYTES + threads * (2 * RESULT_BYTES + panel)
 
     def version(self) -> str:
@@ -498,8 +504,12 @@ def weight_gradient(divided: Plan, input1: Array, input2: Array, grad_output: Ar
 
 def _room(shape: tuple[int, ...], like: Array) -> Array:
     """Room for a gradient of like's dtype: a large one begins with a line of memory, a small one as NumPy has it."""
-    room = np.empty(shape, like.dtype)
-    return room if room.nbytes <= LARGE_BYTES else _aligned(room.size, like).reshape(shape)
+    size = math.prod(shape)
+    if size * like.itemsize <= LARGE_BYTES:
+        return np.empty(shape, like.dtype)
+    room = np.empty(size + LINE_BYTES // like.itemsize, like.dtype)  # NumPy's own: it asks for huge pages
+    begin = -room.ctypes.data % LINE_BYTES // like.itemsize
+    return room[begin : begin + size].reshape(shape)
 
 
 def bias_or_zeros(weight: Array, bias: Array | None) -> Array:
@@ -832,10 +842,14 @@ def _forward_few(
 
 
 @_compiled
-def _shared_rows(pages: int) -> int:
-    """Of how many rows of a page a tile of both input gradients has columns: several, where a cache has the room."""
+def _shared_rows(pages: int, row_bytes: int) -> int:
+    """Of how many rows of a page a tile of both input gradients has columns: several, where caches have the room.
+
+    The first-level one for the lines that a tile reads, the second-level one for these rows of all pages.
+    """
     line_bytes = SHARED_ROWS * LINE_BYTES + VECTORS * VECTOR_BYTES
-    return SHARED_ROWS if pages * line_bytes <= FIRST_LEVEL_BYTES else 1
+    fits = pages * line_bytes <= FIRST_LEVEL_BYTES and pages * SHARED_ROWS * row_bytes <= SHARED_BYTES
+    return SHARED_ROWS if fits else 1
 
 
 @_compiled
@@ -861,7 +875,7 @@ def _backward_block(
     """
     pages, in1, in2 = weight.shape
     apart = VECTORS * lanes
-    most = min(_shared_rows(pages), end - begin)
+    most = min(_shared_rows(pages, in2 * weight.itemsize), end - begin)
     columns = ROWS_BESIDE if most > 1 else ROWS
     tiles = (in2 + columns - 1) // columns
     short, taller = in2 // tiles, in2 % tiles
@@ -911,15 +925,16 @@ def _backward_block(
 
 
 @_compiled
-def _asked_for(weight: Array, rows: int, tiles: int, steps: int, asking: bool) -> tuple[int, int, int]:
-    """How so many rows of both input gradients are asked for by tiles that take so many steps each.
+def _onward(size: int, steps: int) -> int:
+    """Bytes from one request of a tile to its next, at most a line: it asks for so many, one in ``UNROLLED`` steps."""
+    return min(LINE_BYTES, (size * UNROLLED + steps - 1) // steps)
 
-    The bytes of grad_input1's rows, of either that a tile asks for, and how far it goes on with each of its requests.
-    """
-    in1, in2 = weight.shape[1:]
-    bytes_each = rows * (in1 + in2) * weight.itemsize // tiles
-    onward = min(LINE_BYTES, (bytes_each * UNROLLED + steps - 1) // steps)
-    return rows * in1 * weight.itemsize, bytes_each, onward if asking else 0
+
+@_compiled
+def _soon(tile: int, tiles: int, begin1: int, size1: int, begin2: int, size2: int) -> int:
+    """Where a tile's share of two pieces of memory begins; the second is taken to follow the first."""
+    away = tile * ((size1 + size2) // tiles)
+    return begin1 + away if away < size1 else begin2 + away - size1
 
 
 @_compiled
@@ -953,39 +968,39 @@ def _backward_block_of_few_pages(
     along_c, along_r = (1, in1) if len(turned) else (in2, 1)
     for strip, last, vectors in ((low, min(high, whole), VECTORS), (max(low, whole), high, 1)):
         times = last - strip
+        size1, size2 = times * apart * in1 * weight.itemsize, times * apart * in2 * weight.itemsize
+        ahead1 = soon1 + (strip - low) * apart * in1 * weight.itemsize
+        ahead2 = soon2 + (strip - low) * apart * in2 * weight.itemsize
         for page in range(pages if times > 0 else 0):
             start = page * in1 * in2
             factors = at(gradients, (strip * pages + page) * apart)
             asking = soon1 > 0 and page == pages - 1
             if makes1:
                 tiles = (end - begin + ROWS - 1) // ROWS
-                asks = asking and not makes2
-                bytes1, bytes_each, onward = _asked_for(weight, times * apart, tiles, times * in2, asks)
+                onward = _onward((size1 + size2) // tiles, times * in2) if asking and not makes2 else 0
                 for tile in range(tiles):
                     top = begin + tile * ROWS
-                    count = min(ROWS, end - top)
-                    away = tile * bytes_each
+                    into = at(sums1, (strip * in1 + top) * apart)
                     call(scale, (
-                        count, at(weight, start + top * in2), 1, in2, at(strips2, strip * in2 * apart), apart, in2,
-                        times, vectors, in2 * apart, factors, pages * apart, at(sums1, (strip * in1 + top) * apart),
-                        in1 * apart, soon1 + away if away < bytes1 else soon2 + away - bytes1, onward,
+                        min(ROWS, end - top), at(weight, start + top * in2), 1, in2, at(strips2, strip * in2 * apart),
+                        apart, in2, times, vectors, in2 * apart, factors, pages * apart, into, in1 * apart,
+                        _soon(tile, tiles, ahead1, size1, ahead2, size2) if onward else into, onward,
                     ))  # fmt: skip
             if makes2:
                 tiles = (in2 + ROWS - 1) // ROWS
-                bytes1, bytes_each, onward = _asked_for(weight, times * apart, tiles, times * (end - begin), asking)
+                onward = _onward((size1 + size2) // tiles, times * (end - begin)) if asking else 0
                 for tile in range(tiles):
                     left = tile * ROWS
-                    count = min(ROWS, in2 - left)
-                    away = tile * bytes_each
+                    into = at(sums2, (strip * in2 + left) * apart)
                     source = (
                         at(turned, (page * in2 + left) * in1 + begin)
                         if len(turned)
                         else at(weight, start + begin * in2 + left)
                     )
                     call(scale, (
-                        count, source, along_c, along_r, at(strips1, (strip * in1 + begin) * apart), apart, end - begin,
-                        times, vectors, in1 * apart, factors, pages * apart, at(sums2, (strip * in2 + left) * apart),
-                        in2 * apart, soon1 + away if away < bytes1 else soon2 + away - bytes1, onward,
+                        min(ROWS, in2 - left), source, along_c, along_r, at(strips1, (strip * in1 + begin) * apart),
+                        apart, end - begin, times, vectors, in1 * apart, factors, pages * apart, into, in2 * apart,
+                        _soon(tile, tiles, ahead1, size1, ahead2, size2) if onward else into, onward,
                     ))  # fmt: skip
 
 
@@ -1060,14 +1075,14 @@ def _backward(
                     in1, lanes, sum1, sum2,
                 )  # fmt: skip
                 for strip in range(here):
-                    row, mine = first + strip * apart, strip * pages * apart
+                    row = first + strip * apart
                     if makes1:
                         _unpack(transpose, sum1, strip * in1 * apart, lanes, grad_input1, row, 0, in1)
                     if makes2:
                         _unpack(transpose, sum2, strip * in2 * apart, lanes, grad_input2, row, 0, in2)
                     if len(kept):
-                        other = grad_input2 if over1 else grad_input1
-                        _unpack_kept(transpose_sum, kept, low + strip, strips, factors, mine, lanes, other)
+                        other, by = grad_input2 if over1 else grad_input1, strip * pages * apart
+                        _unpack_kept(transpose_sum, kept, low + strip, strips, factors, by, lanes, other)
                 task = take(following)
         return
     room = block * blocks
@@ -1081,13 +1096,13 @@ def _backward(
         here = min(room, strips - begin)
         for strip in numba.prange(here):
             first = (begin + strip) * apart
-            if makes2:
-                _pack(transpose, input1, first, lanes, strips1, strip * in1 * apart)
+            _pack(transpose, grad_output, first, lanes, gradients, strip * pages * apart)
             if makes1:
                 _pack(transpose, input2, first, lanes, strips2, strip * in2 * apart)
-            _pack(transpose, grad_output, first, lanes, gradients, strip * pages * apart)
-            sums1[strip * in1 * apart : (strip + 1) * in1 * apart] = 0
-            sums2[:, strip * in2 * apart : (strip + 1) * in2 * apart] = 0
+                sums1[strip * in1 * apart : (strip + 1) * in1 * apart] = 0
+            if makes2:
+                _pack(transpose, input1, first, lanes, strips1, strip * in1 * apart)
+                sums2[:, strip * in2 * apart : (strip + 1) * in2 * apart] = 0
         count = min(blocks, here)
         for task in numba.prange(count * parts):
             # A thread's tasks follow each other: it meets its part of the weight with block after block.

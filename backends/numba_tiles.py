@@ -34,10 +34,10 @@ from numba.extending import intrinsic
 UNROLLED: Final = 4
 #: Vectors side by side in a tile, and most rows of one whose rows are those of a small batch.
 VECTORS: Final = 2
-#: Rows of a tile whose addresses are computed from one another; and columns of one that is shared, if it has them of
-#: several rows.
+#: Rows of a tile whose addresses are computed from one another; and columns that ``share`` takes of several rows.
 ROWS_BESIDE: Final = 3
 FEW_ROWS: Final = 4
+LINE_BYTES: Final = 64
 
 _INT: Final = ir.IntType(64)
 _INT32: Final = ir.IntType(32)
@@ -63,7 +63,7 @@ def _shape() -> tuple[int, int]:
 
 
 VECTOR_BYTES, ROWS = _shape()
-#: Numbers of rows that a tile can have, of which one that is shared has more: some columns of several rows of a page.
+#: Numbers of rows that a tile can have. ``share`` has more: up to ``ROWS_BESIDE`` columns of each of several rows.
 EACH: Final = range(1, ROWS + 1)
 SHARED_ROWS: Final = ROWS // ROWS_BESIDE
 SHARED: Final = (
@@ -332,10 +332,10 @@ def _contract(
 
         def epilogue(width: int, number: int, turn: Any) -> None:
             keep = emit.ahead(start_kept, builder.mul(turn, kept_apart))
-            with builder.if_then(keeping):  # these lines are in no cache yet
-                for r, v in itertools.product(range(number), range(width)):
-                    line = emit.ahead(keep, (r * VECTORS + v) * emit.lanes)
-                    _ask(builder, builder.ptrtoint(line, _INT), writing=True)
+            with builder.if_then(keeping):
+                first = builder.ptrtoint(keep, _INT)
+                for away in range(0, number * VECTORS * VECTOR_BYTES, LINE_BYTES):
+                    _ask(builder, builder.add(first, _INT(away)), writing=True)
             tile = given.tile(number, (None,) * width, b_away=builder.mul(turn, b_apart), soon=wanted)
             factors = emit.ahead(start_e, builder.mul(turn, e_apart))
             into = emit.ahead(start_out, builder.mul(turn, out_apart))
@@ -614,8 +614,9 @@ def contract(  # type: ignore[no-untyped-def]
     """``out[v] += sum_r acc[r, v] * e[r, v]``: the rows disappear; and ``kept[r, v] = acc[r, v]`` if it is not 0.
 
     As many times as said, with one ``a``. ``e`` and ``kept`` have their rows one after the other, room for all vectors
-    each, of which only so many as said are used. Meanwhile memory from the address ``soon`` on is asked for, ``onward``
-    bytes further with each ``UNROLLED`` steps of ``c``; if these are 0, it is one line again and again, and harmless.
+    each, of which only so many as said are used; lines of ``kept``, which are in no cache, are asked for before the
+    tile multiplies. Meanwhile memory from the address ``soon`` on is asked for, ``onward`` bytes further with each
+    ``UNROLLED`` steps of ``c``; if these are 0, it is one line again and again, and harmless.
     """
     _contract(rows, a, a_c, a_r, b, b_c, count, times, vectors, b_t, e, e_t, out, out_t, kept, kept_t, soon, onward)
 
