@@ -297,12 +297,13 @@ def test_input_gradients_are_made_apart_where_one_was_kept_or_a_tile_over_the_ou
     assert (divided.scale > 0, divided.share > 0) == (separate, not separate)
 
 
-def test_a_large_gradient_begins_with_a_line_of_memory():
+def test_a_large_gradient_begins_with_a_line_of_memory_that_is_numpys():
     case = Case(600, 700, 800, 1, mode="forward_backward")
     assert_right(case, threads=1)
     for gradient in step(case, make_inputs(case), threads=1)[1:4]:
         assert gradient.nbytes > numba_fused.LARGE_BYTES
         assert gradient.ctypes.data % numba_fused.LINE_BYTES == 0
+        assert gradient.base.flags.owndata  # NumPy's own memory, for which it asks for huge pages
 
 
 #: Every array ends where a page begins that nobody may touch, or begins where one ends.
