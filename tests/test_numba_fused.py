@@ -297,6 +297,19 @@ def test_input_gradients_are_made_apart_where_one_was_kept_or_a_tile_over_the_ou
     assert (divided.scale > 0, divided.share > 0) == (separate, not separate)
 
 
+@pytest.mark.parametrize(
+    ("pages", "row_bytes", "several"), [(16, 1024, True), (MANY_PAGES, 80, False), (16, 2**20, False)]
+)
+def test_a_tile_of_both_input_gradients_has_several_rows_where_caches_have_room_for_them(pages, row_bytes, several):
+    assert (numba_fused._shared_rows(pages, row_bytes) > 1) == several
+
+
+@pytest.mark.parametrize(("in2", "copied"), [(256, True), (250, False)])
+def test_a_weight_is_copied_where_the_rows_that_a_tile_reads_of_all_pages_share_places_of_a_cache(in2, copied):
+    # Of pages 33 x 256 numbers apart, one row of each would not: it takes the others, a power of two apart.
+    assert numba_fused.plan(Case(1000, 33, in2, 16, mode="forward_backward"), 1).panelled == copied
+
+
 def test_a_large_gradient_begins_with_a_line_of_memory_that_is_numpys():
     case = Case(600, 700, 800, 1, mode="forward_backward")
     assert_right(case, threads=1)
