@@ -50,6 +50,10 @@ PLACED_BYTES: Final = 8 * 2**20
 #: A kernel that is made and first called in so many seconds is made anew, too, if the inputs, which must not exist
 #: meanwhile, are soon drawn again.
 KERNEL_SECONDS, KERNEL_BYTES = 0.020, 2**20
+#: The pace before a sample is measured for this share of the time that the sample will take, within these bounds, in
+#: seconds: noise of a few milliseconds is another one right before a call of a second than over it.
+PACE_SHARE: Final = 0.1
+PACE_SECONDS: Final = (0.004, 0.1)
 #: What emptying the caches takes at most, in seconds, for the time limit of a sample.
 FLUSH_SECONDS: Final = 0.010
 #: No limit to the blocks that a backend joins.
@@ -139,9 +143,12 @@ class Measurement:
     def _going(self) -> list[Entrant]:
         return [entrant for entrant in self._entrants if entrant.going]
 
-    def _pace(self) -> float | None:
-        """What the CPUs multiply at this moment in the case's arithmetic, in flop per second; None where unknown."""
-        return self._sitting.pace(cost.arithmetic_of(self._case)) if self._device == "cpu" else None
+    def _pace(self, sample_seconds: float = 0.0) -> float | None:
+        """What the CPUs multiply before such a sample in the case's arithmetic, in flop per second; None if unknown."""
+        if self._device != "cpu":
+            return None
+        least, most = PACE_SECONDS
+        return self._sitting.pace(cost.arithmetic_of(self._case), min(max(least, sample_seconds * PACE_SHARE), most))
 
     def _shuffled(self, entrants: list[Entrant]) -> list[Entrant]:
         return self._sitting.order.sample(entrants, len(entrants))
@@ -365,7 +372,7 @@ class Measurement:
                 return None
         cold = self._plan.cache == "cold"
         expected = calls * (entrant.call_seconds + (FLUSH_SECONDS if cold else 0.0)) * (2 if stepping else 1)
-        pace = self._pace()
+        pace = self._pace(calls * entrant.call_seconds)
         before = self._sitting.look()
         said = entrant.ask(
             "sample",

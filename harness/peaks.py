@@ -187,13 +187,19 @@ class Pace:
         self._surveyor: Surveyor | None = None
         self._absent: set[str] = set()
 
-    def now(self, dtype: str) -> float | None:
-        """Multiply-adds of all threads together, in flop per second; None, from then on, if it cannot be measured."""
+    def now(self, dtype: str, seconds: float) -> float | None:
+        """Multiply-adds of all threads together, in flop per second; None, from then on, if it cannot be measured.
+
+        Args:
+            dtype: Of the numbers.
+            seconds: For about so long.
+        """
         if dtype not in LIMITED_DTYPES or dtype in self._absent:
             return None
         try:
             self._surveyor = self._surveyor or self._workers.surveyor(PACEMAKER)
-            rate: float | None = self._surveyor.request("pace", self._limit_seconds, dtype=dtype)["flop_per_second"]
+            answer = self._surveyor.request("pace", self._limit_seconds, dtype=dtype, seconds=seconds)
+            rate: float | None = answer["flop_per_second"]
         except WorkerError:
             rate = None
         if rate is None:

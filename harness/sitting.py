@@ -102,7 +102,8 @@ class Sitting:
         order: Draws the order of measuring; seeded by the plan.
         secret: Draws what no backend shall foresee: which results are looked at, which inputs come after timing.
         look: Tells what the machine is doing.
-        pace: Measures what the CPUs multiply at the moment in a dtype, in flop per second; None if that is not known.
+        pace: Measures what the CPUs multiply in a dtype at the moment, for so many seconds, in flop per second; None if
+            that is not known.
         best_clock_mhz: The highest clock of the CPUs seen so far; 0 where the system does not tell.
     """
 
@@ -114,7 +115,7 @@ class Sitting:
     order: random.Random = dataclasses.field(default_factory=random.Random)
     secret: random.Random = dataclasses.field(default_factory=random.SystemRandom)
     look: Callable[[], State] = state.read
-    pace: Callable[[str], float | None] = lambda dtype: None
+    pace: Callable[[str, float], float | None] = lambda dtype, seconds: None
     best_clock_mhz: float = 0.0
 
     def __post_init__(self) -> None:

@@ -237,25 +237,25 @@ def test_peaks_of_a_survey_can_be_kept(workers):
 
 def test_the_pace_is_asked_again_and_again_of_one_process(workers):
     rates = iter([100.0, 50.0])
-    workers.answers["pace"] = lambda dtype: {"flop_per_second": next(rates), "source": "FMA chains"}
+    workers.answers["pace"] = lambda dtype, seconds: {"flop_per_second": next(rates) * seconds, "source": "FMA chains"}
     pace = peaks.Pace(workers, 60.0)
     assert workers.started == [], "none is started for a run that asks for none"
-    assert [pace.now("float32") for _ in range(2)] == [100.0, 50.0]
+    assert [pace.now("float32", seconds) for seconds in (1.0, 2.0)] == [100.0, 100.0]
     assert [name for name, _ in workers.started] == [peaks.PACEMAKER]
-    assert [pace.now(dtype) for dtype in ("tf32", "bfloat16")] == [None, None], "no chain says anything of these"
+    assert [pace.now(dtype, 1.0) for dtype in ("tf32", "bfloat16")] == [None, None], "no chain says anything of these"
 
 
 @pytest.mark.parametrize("said", [{"flop_per_second": None, "source": "no Numba"}, WorkerError(Status.TIMEOUT, "died")])
 def test_a_pace_that_cannot_be_measured_is_not_asked_for_again(workers, said):
-    workers.answers["pace"] = lambda dtype: said
+    workers.answers["pace"] = lambda dtype, seconds: said
     pace = peaks.Pace(workers, 60.0)
-    assert [pace.now("float32") for _ in range(3)] == [None] * 3
+    assert [pace.now("float32", 1.0) for _ in range(3)] == [None] * 3
     assert len(workers.started[0][1].asked) == 1
 
 
 def test_a_pace_whose_process_does_not_start_is_none(workers):
     workers.refused = (peaks.PACEMAKER,)
-    assert peaks.Pace(workers, 60.0).now("float64") is None
+    assert peaks.Pace(workers, 60.0).now("float64", 1.0) is None
 
 
 def test_a_device_has_a_rate_for_each_precision_and_a_bandwidth_for_its_cache_and_its_memory(workers):

@@ -267,7 +267,7 @@ def measure(tmp_path):
         cache="hot",
         device="cpu",
         device_bytes=None,
-        pace=lambda dtype: None,
+        pace=lambda dtype, seconds: None,
         **spoilt,
     ):
         states = spoilt.pop("states", itertools.repeat(QUIET))
@@ -936,7 +936,7 @@ class Machine:
     def speed(self):
         return 0.5 if len(self.asked) % 3 == 0 else 1.0
 
-    def pace(self, dtype):
+    def pace(self, dtype, seconds):
         self.asked.append(dtype)
         return 1e9 * self.speed
 
@@ -969,13 +969,20 @@ def test_a_time_stands_beside_the_pace_right_before_it_too(measure):
     assert {sample.pace_flop_per_second for sample in samples if sample.phase == "warmup"} == {None}
 
 
+@pytest.mark.parametrize(("call_seconds", "longest"), [(1e-4, 0.004), (0.2, 0.02), (3.0, 0.1)])
+def test_a_pace_lasts_a_tenth_of_the_sample_that_follows_or_some_milliseconds(measure, call_seconds, longest):
+    asked = []
+    measure(pace=lambda dtype, seconds: asked.append(seconds) or 1e9, other={"call_seconds": call_seconds})
+    assert (min(asked), max(asked)) == pytest.approx((0.004, longest)), "nn.Bilinear's samples are short"
+
+
 def by_a_product(flop_per_second, chains):
     return cost.Peaks({"float32": cost.Rate(flop_per_second, "best GEMM", chains=chains)}, (), ())
 
 
 @pytest.mark.parametrize("peaks", [by_a_product(1.4e9, 1e9), by_a_product(1.4e9, 0.5e9), by_a_product(1e9, None)])
 def test_a_product_that_was_measured_in_a_better_moment_than_the_chains_does_not_hide_the_pace(measure, peaks):
-    records, _, _ = measure(peaks=[peaks], pace=lambda dtype: 1e9)
+    records, _, _ = measure(peaks=[peaks], pace=lambda dtype, seconds: 1e9)
     share = cost.flop(CASE) / 1e9 / 0.01
     assert records[CASE.name, "forward", "other"].paced_limit_fraction == pytest.approx(share)
 
@@ -983,7 +990,7 @@ def test_a_product_that_was_measured_in_a_better_moment_than_the_chains_does_not
 def test_chains_that_were_as_fast_in_another_case_reach_the_peak_in_this_one_too(measure):
     paces = itertools.chain([1e9] * (2 * FEWEST_BLOCKS + 1), itertools.repeat(0.5e9))
     cases = CASE, dataclasses.replace(CASE, batch=4)
-    records, _, _ = measure(*cases, peaks=[by_a_product(1.2e9, 0.5e9)], pace=lambda dtype: next(paces))
+    records, _, _ = measure(*cases, peaks=[by_a_product(1.2e9, 0.5e9)], pace=lambda dtype, seconds: next(paces))
     shares = [records[case.name, "forward", "other"].paced_limit_fraction for case in cases]
     assert shares == pytest.approx(
         [cost.flop(case) / pace / 0.01 for case, pace in zip(cases, (1e9, 0.5e9), strict=True)]
@@ -991,8 +998,8 @@ def test_chains_that_were_as_fast_in_another_case_reach_the_peak_in_this_one_too
 
 
 def test_without_a_pace_or_a_peak_that_it_is_part_of_a_row_has_no_share_of_it(measure):
-    other_units = by_a_product(2e9, 1e9)
-    for peaks, pace in ((BY_CHAINS, lambda dtype: None), (other_units, lambda dtype: 1e9), (None, lambda dtype: 1e9)):
+    other_units, unknown, steady = by_a_product(2e9, 1e9), lambda dtype, seconds: None, lambda dtype, seconds: 1e9
+    for peaks, pace in ((BY_CHAINS, unknown), (other_units, steady), (None, steady)):
         records, _, _ = measure(peaks=[peaks] if peaks else (), pace=pace)
         row = records[CASE.name, "forward", "other"]
         assert row.status is Status.TIMED
@@ -1001,7 +1008,7 @@ def test_without_a_pace_or_a_peak_that_it_is_part_of_a_row_has_no_share_of_it(me
 
 def test_a_pace_that_cannot_be_measured_any_more_takes_nothing_from_the_samples_before(measure):
     paces = itertools.chain([1e9] * 11, itertools.repeat(None))
-    records, _, samples = measure(peaks=[BY_CHAINS], pace=lambda dtype: next(paces))
+    records, _, samples = measure(peaks=[BY_CHAINS], pace=lambda dtype, seconds: next(paces))
     row = records[CASE.name, "forward", "other"]
     assert row.paced_limit_fraction == pytest.approx(row.limit_fraction)
     assert len([sample for sample in samples if sample.pace_flop_per_second]) == 10 < 2 * row.blocks
@@ -1009,7 +1016,7 @@ def test_a_pace_that_cannot_be_measured_any_more_takes_nothing_from_the_samples_
 
 def test_the_pace_of_the_cpus_is_not_asked_for_rows_of_a_gpu(measure):
     asked = []
-    records, _, _ = measure(**on_gpu(other={}, **{BASELINE: {}}), pace=asked.append)
+    records, _, _ = measure(**on_gpu(other={}, **{BASELINE: {}}), pace=lambda dtype, seconds: asked.append(dtype))
     assert records[CASE.name, "forward", "other"].status is Status.TIMED
     assert asked == []
 

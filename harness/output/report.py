@@ -19,6 +19,8 @@ from harness.record import BAD, Status
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+#: What a row makes of the pace is shown where the upper end of its interval is at most so many times the lower one.
+KNOWN_WITHIN: Final = 4.0
 #: What identifies a table of the report.
 GROUP: Final = ["device", "case", "mode"]
 #: Most digits that are shown, however narrow the interval.
@@ -285,9 +287,11 @@ def _fastest(row: pd.Series) -> tuple[str, str, str]:
 def _of_limit(row: pd.Series) -> str:
     """The share of what the machine could do right before each sample; of what it can at best, if that is not known.
 
-    One or two samples, which have no interval, are not enough to know it: a pace is of some milliseconds.
+    A pace is of some milliseconds: in a few samples among much noise nothing is seen of it, not even whether a row
+    makes half of it or twice as much.
     """
-    known = pd.notna(row["paced_limit_fraction_low"])
+    low, high = row["paced_limit_fraction_low"], row["paced_limit_fraction_high"]
+    known = pd.notna(low) and high <= KNOWN_WITHIN * low
     return _share(row["paced_limit_fraction"] if known else row["limit_fraction"])
 
 

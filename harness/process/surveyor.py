@@ -26,8 +26,8 @@ from harness.machine import threads
 
 #: One repetition takes about so long, and the best of so many counts.
 CHAIN_SECONDS, CHAIN_REPETITIONS = 0.03, 10
-#: A pace is one repetition of about so long, after one that wakes CPUs and threads up: short, as each sample has one.
-PACE_SECONDS, WAKING_SECONDS = 0.004, 0.001
+#: A pace is one repetition, after one of about so long that wakes CPUs and threads up: short, as each sample has one.
+WAKING_SECONDS: Final = 0.001
 READ_SECONDS, READ_REPETITIONS = 0.02, 5
 #: A product is repeated so often at most, and no more once so much time has gone; but at least twice.
 PRODUCT_REPETITIONS, PRODUCT_SECONDS = 5, 0.35
@@ -112,14 +112,14 @@ class Surveyor:
             rate = team.best_rate(chains.runs, chains.flop, CHAIN_SECONDS, CHAIN_REPETITIONS, first=1000)
             return {"flop_per_second": rate, "source": chains.source}
 
-    def pace(self, dtype: str) -> dict[str, Any]:
-        """As ``arithmetic``, at this moment: one short repetition, whatever disturbs it."""
+    def pace(self, dtype: str, seconds: float) -> dict[str, Any]:
+        """As ``arithmetic``, at this moment: one repetition of about so long, whatever disturbs it."""
         if dtype not in self._paces:
             try:
                 self._paces[dtype] = _Chains(Team(), dtype)
             except ImportError as error:
                 return {"flop_per_second": None, "source": _absent("Numba", error)}
-        return {"flop_per_second": self._paces[dtype].pace(), "source": self._paces[dtype].source}
+        return {"flop_per_second": self._paces[dtype].pace(seconds), "source": self._paces[dtype].source}
 
     def bandwidth(self, bytes_per_thread: int, library: str = "numba") -> dict[str, Any]:
         """Bytes that all threads together read per second, each from a buffer of its own, again and again.
@@ -253,14 +253,14 @@ class _Chains:
         self.flop = 2.0 * elements
         self.source = f"FMA chains, {vector.name}, {_counted(team.size)}"
 
-    def pace(self) -> float:
-        """Return the flop per second of all threads together at this moment."""
+    def pace(self, seconds: float) -> float:
+        """Return the flop per second of all threads together at this moment, for about so long."""
         self._waking = self._waking or self._team.rounds(self.runs, self.flop, WAKING_SECONDS, first=1000)
         rate = self._team.rate(self.runs, self.flop, self._waking)
         # How many rounds take how long is another thing in the next moment.
         each = rate / self._team.size / self.flop
         self._waking = max(1, round(each * WAKING_SECONDS))
-        return self._team.rate(self.runs, self.flop, max(1, round(each * PACE_SECONDS)))
+        return self._team.rate(self.runs, self.flop, max(1, round(each * seconds)))
 
 
 @functools.cache

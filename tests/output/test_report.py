@@ -221,14 +221,19 @@ def test_a_row_shows_its_verdict_its_costs_and_its_share_of_the_limit(frame):
         assert word in row
 
 
-def test_the_share_of_the_limit_is_that_at_the_pace_before_each_sample_where_it_has_an_interval(frame):
-    paced = timed("one", 1e-3, 1, limit_fraction=0.4, paced_limit_fraction=0.625, paced_limit_fraction_low=0.6)
-    once = timed("once", 3e-3, 3, limit_fraction=0.4, paced_limit_fraction=0.625)
-    records = frame(paced, timed("two", 2e-3, 2, limit_fraction=0.4), once)
+def test_the_share_of_the_limit_is_that_at_the_pace_before_each_sample_where_it_is_known(frame):
+    def paced(name, milliseconds, share, low=None, high=None):
+        ends = {"paced_limit_fraction_low": low, "paced_limit_fraction_high": high}
+        seconds = milliseconds * 1e-3
+        return timed(name, seconds, milliseconds, limit_fraction=0.4, paced_limit_fraction=share, **ends)
+
+    few = paced("few", 4, 2.1, 0.4, 9.0)
+    records = frame(paced("one", 1, 0.625, 0.6, 0.7), paced("two", 2, None), paced("once", 3, 0.625), few)
     text = shown(Group(*report.tables(records, {})))
     assert "62 %" in line_with(text, "one")
     assert "40 %" in line_with(text, "two")
     assert "40 %" in line_with(text, "once"), "without an interval it may be anything"
+    assert "40 %" in line_with(text, "few"), "and so it may with one like this"
     assert "62 %" in line_with(shown(report.answer(records, {})), "one")
 
 
