@@ -52,8 +52,8 @@ PLACED_BYTES: Final = 8 * 2**20
 KERNEL_SECONDS, KERNEL_BYTES = 0.020, 2**20
 #: The pace before a sample is measured for this share of the time that the sample will take, within these bounds, in
 #: seconds: noise of a few milliseconds is another one right before a call of a second than over it.
-PACE_SHARE: Final = 0.1
-PACE_SECONDS: Final = (0.004, 0.1)
+PACE_SHARE: Final = 0.25
+PACE_SECONDS: Final = (0.004, 0.2)
 #: What emptying the caches takes at most, in seconds, for the time limit of a sample.
 FLUSH_SECONDS: Final = 0.010
 #: No limit to the blocks that a backend joins.

@@ -969,8 +969,8 @@ def test_a_time_stands_beside_the_pace_right_before_it_too(measure):
     assert {sample.pace_flop_per_second for sample in samples if sample.phase == "warmup"} == {None}
 
 
-@pytest.mark.parametrize(("call_seconds", "longest"), [(1e-4, 0.004), (0.2, 0.02), (3.0, 0.1)])
-def test_a_pace_lasts_a_tenth_of_the_sample_that_follows_or_some_milliseconds(measure, call_seconds, longest):
+@pytest.mark.parametrize(("call_seconds", "longest"), [(0.2, 0.05), (3.0, 0.2)])
+def test_a_pace_lasts_a_quarter_of_the_sample_that_follows_within_bounds(measure, call_seconds, longest):
     asked = []
     measure(pace=lambda dtype, seconds: asked.append(seconds) or 1e9, other={"call_seconds": call_seconds})
     assert (min(asked), max(asked)) == pytest.approx((0.004, longest)), "nn.Bilinear's samples are short"
