@@ -267,7 +267,8 @@ class Sample:
     calls: int = key_column("kernel calls in this sample")
     seconds: float = key_column("time of the whole sample; divide by calls for the time of a call")
     pace_flop_per_second: float | None = column(
-        "what chains of multiply-adds did on all threads, for some milliseconds before the sample; `cpu` only"
+        "what chains of multiply-adds did on all threads, for a quarter of the time that the sample would take (4 to "
+        "200 ms), right before it; `cpu` only"
     )
     steal_seconds: float | None = column("time that the hypervisor took from this machine's CPUs meanwhile")
     involuntary_switches: int | None = column("how often the worker's threads lost their CPU to another meanwhile")
