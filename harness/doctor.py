@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from harness.checkup import CORETYPE_VARIABLE, Facts
+from harness.machine.state import stolen_seconds
 
 if TYPE_CHECKING:
     from harness.timing.cost import Product
@@ -222,9 +223,10 @@ def load(facts: Facts) -> list[Finding]:
 
 def steal(facts: Facts) -> list[Finding]:
     """Does the hypervisor take time away?"""
-    if facts.before.steal_seconds is None or facts.after.steal_seconds is None or not facts.cpu_count:
+    stolen = stolen_seconds(facts.before, facts.after)
+    if stolen is None or not facts.cpu_count:
         return []
-    share = (facts.after.steal_seconds - facts.before.steal_seconds) / (facts.seconds * facts.cpu_count)
+    share = stolen / (facts.seconds * facts.cpu_count)
     saw = f"{share:.1%} of the time stolen by the hypervisor while watching for {facts.seconds:.1f} s"
     if share > STOLEN_SHARE:
         return [Finding(WARNING, "steal", saw, "measure at another time, or on a machine with CPUs of its own")]

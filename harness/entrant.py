@@ -43,7 +43,7 @@ class Entrant:
         seconds: Seconds of a call, by block.
         forward_seconds: The same for the forward of a step alone.
         measured_seconds: Of whole samples, by block, as the worker measured them.
-        unseen_seconds: By block: what passed around a sample, and the worker did not account for.
+        unseen_seconds: By block: what passed around a sample, and neither the worker nor the hypervisor accounts for.
         paces: By block: what the CPUs multiplied right before, in flop per second; not for a block where unknown.
         disturbed_blocks: In which of them the machine did something else besides.
         best_gpu_clock_mhz: The highest clock of the GPU after any sample.

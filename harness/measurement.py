@@ -397,7 +397,9 @@ class Measurement:
         # Settling ends with a whole call, longer perhaps than what is left of its time, or than it was in warming up.
         settled = settle + max(entrant.call_seconds, seconds / calls) if settle else 0.0
         if not cold:  # else what passes between the calls is most of it
-            entrant.unseen_seconds.append(passed_seconds - measured - settled)
+            # What the hypervisor took from these CPUs before or after the sample is nothing that the worker kept back.
+            stolen = (state.stolen_seconds(before, after) or 0.0) * self._plan.threads / (os.cpu_count() or 1)
+            entrant.unseen_seconds.append(passed_seconds - measured - settled - stolen)
         self._correct(entrant, seconds / calls)
         if pace is not None:
             entrant.paces[self._block] = pace
@@ -433,9 +435,6 @@ class Measurement:
         """What the machine did during an entrant's sample of so many seconds, as columns of the sample."""
         self._sitting.best_clock_mhz = max(self._sitting.best_clock_mhz, after.clock_mhz or 0.0)
         best = self._sitting.best_clock_mhz or None
-        stolen = None
-        if before.steal_seconds is not None and after.steal_seconds is not None:
-            stolen = after.steal_seconds - before.steal_seconds
         # Threads of one backend may take the CPUs from each other all the time: that is its way, and no disturbance.
         entrant.switch_rates.append(switches / seconds if seconds else 0.0)
         foreign = round(switches - python_statistics.median(entrant.switch_rates) * seconds)
@@ -446,7 +445,7 @@ class Measurement:
             entrant.best_gpu_clock_mhz = max(entrant.best_gpu_clock_mhz, of_gpu.clock_mhz)
             found.append(gpu.disturbed(of_gpu, entrant.best_gpu_clock_mhz))
         return columns | {
-            "steal_seconds": stolen,
+            "steal_seconds": state.stolen_seconds(before, after),
             "involuntary_switches": switches,
             "others_running": after.running,
             "clock_mhz": after.clock_mhz,

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import itertools
 import math
+import os
 import tempfile
 import types
 from pathlib import Path
@@ -1141,6 +1142,14 @@ def test_time_that_a_busy_machine_takes_from_all_alike_is_no_lie_of_one(measure)
     lost = {"unseen_seconds": 0.2}
     records, _, _ = measure(other=lost, **{BASELINE: lost})
     assert {row.status for row in records.values()} == {Status.TIMED}
+
+
+@pytest.mark.parametrize(("unseen_seconds", "status"), [(0.2, Status.TIMED), (0.5, Status.REJECTED)])
+def test_time_that_the_hypervisor_took_is_no_lie_and_hides_no_larger_one(measure, unseen_seconds, status):
+    stolen = 0.2 * os.cpu_count()  # of one CPU, whose share it is
+    states = (dataclasses.replace(QUIET, steal_seconds=stolen * look) for look in itertools.count())
+    records, _, _ = measure(states=states, other={"unseen_seconds": unseen_seconds})
+    assert records[CASE.name, "forward", "other"].status is status
 
 
 def test_a_clock_that_stood_still_is_a_failure_and_never_a_time_of_zero(measure):

@@ -175,7 +175,8 @@ def judge_clock(
     """The time that the worker measured is the time that passed, by the parent's own clock.
 
     Args:
-        unseen_seconds: By block: time that passed in the parent and that the worker did not account for.
+        unseen_seconds: By block: time that passed in the parent and that neither the worker nor the hypervisor, which
+            takes CPUs away, accounts for.
         measured_seconds: By block: what the worker measured.
         others: The unseen time of each other backend of the panel; the one with the least counts.
     """

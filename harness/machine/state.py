@@ -81,11 +81,11 @@ def disturbed(
         involuntary_switches: Context switches of the worker in between that it did not ask for.
         best_clock_mhz: The best mean clock that any reading had.
     """
-    stolen_seconds = _gain(before.steal_seconds, after.steal_seconds)
+    stolen = stolen_seconds(before, after) or 0.0
     switches = involuntary_switches or 0
     clocks = [clock for clock in (before.clock_mhz, after.clock_mhz) if clock is not None]
     found = {
-        "steal": stolen_seconds > STOLEN_SHARE * seconds * cpus,
+        "steal": stolen > STOLEN_SHARE * seconds * cpus,
         "switches": switches >= FEWEST_SWITCHES and switches > SWITCHES_PER_SECOND * seconds,
         "clock": bool(clocks) and sum(clocks) / len(clocks) < CLOCK_SHARE * (best_clock_mhz or 0.0),
         # Seen once it is a thread of the kernel that happened to be awake.
@@ -93,6 +93,13 @@ def disturbed(
         "swap": _gain(before.swapped_bytes, after.swapped_bytes) > 0,
     }
     return "+".join(word for word, so in found.items() if so) or None
+
+
+def stolen_seconds(before: State, after: State) -> float | None:
+    """What the hypervisor took between two readings, all CPUs added up; None where the system does not tell."""
+    if before.steal_seconds is None or after.steal_seconds is None:
+        return None
+    return after.steal_seconds - before.steal_seconds
 
 
 def _gain(before: float | None, after: float | None) -> float:
