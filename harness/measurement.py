@@ -397,7 +397,8 @@ class Measurement:
         # Settling ends with a whole call, longer perhaps than what is left of its time, or than it was in warming up.
         settled = settle + max(entrant.call_seconds, seconds / calls) if settle else 0.0
         if not cold:  # else what passes between the calls is most of it
-            # What the hypervisor took from these CPUs before or after the sample is nothing that the worker kept back.
+            # What the hypervisor took from these CPUs the worker did not keep back; where within the request it did,
+            # nobody says, so a lie of as much, and no larger one, goes unseen in such a block.
             stolen = (state.stolen_seconds(before, after) or 0.0) * self._plan.threads / (os.cpu_count() or 1)
             entrant.unseen_seconds.append(passed_seconds - measured - settled - stolen)
         self._correct(entrant, seconds / calls)

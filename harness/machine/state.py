@@ -90,21 +90,19 @@ def disturbed(
         "clock": bool(clocks) and sum(clocks) / len(clocks) < CLOCK_SHARE * (best_clock_mhz or 0.0),
         # Seen once it is a thread of the kernel that happened to be awake.
         "load": bool(before.running and after.running),
-        "swap": _gain(before.swapped_bytes, after.swapped_bytes) > 0,
+        "swap": (_gain(before.swapped_bytes, after.swapped_bytes) or 0) > 0,
     }
     return "+".join(word for word, so in found.items() if so) or None
 
 
 def stolen_seconds(before: State, after: State) -> float | None:
     """What the hypervisor took between two readings, all CPUs added up; None where the system does not tell."""
-    if before.steal_seconds is None or after.steal_seconds is None:
-        return None
-    return after.steal_seconds - before.steal_seconds
+    return _gain(before.steal_seconds, after.steal_seconds)
 
 
-def _gain(before: float | None, after: float | None) -> float:
-    """How much a count has grown; 0 where it is unknown."""
-    return 0.0 if before is None or after is None else after - before
+def _gain(before: float | None, after: float | None) -> float | None:
+    """How much a count has grown; None where it is unknown."""
+    return None if before is None or after is None else after - before
 
 
 def _steal_seconds(path: Path) -> float | None:

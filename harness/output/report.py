@@ -287,8 +287,8 @@ def _fastest(row: pd.Series) -> tuple[str, str, str]:
 def _of_limit(row: pd.Series) -> str:
     """The share of what the machine could do right before each sample; of what it can at best, if that is not known.
 
-    A pace is of some milliseconds: in a few samples among much noise nothing is seen of it, not even whether a row
-    makes half of it or twice as much.
+    A pace is no longer than a moment: few samples among much noise do not even tell whether a row makes half of it or
+    twice as much.
     """
     low, high = row["paced_limit_fraction_low"], row["paced_limit_fraction_high"]
     known = pd.notna(low) and high <= KNOWN_WITHIN * low
