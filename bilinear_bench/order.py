@@ -1,16 +1,18 @@
-"""What the ``-contract`` backends share: in which order to contract, and in what pieces.
+"""In which order to contract, and in what pieces: a cost model that needs no framework.
 
-Two of the three operands are contracted first; what comes between has one of three shapes::
+Two of the three operands are contracted first. The intermediate has one of three shapes::
 
     "input2"  between[b, o, i] = sum_j input2[b, j] weight[o, i, j]     then the sum over i with input1
     "input1"  between[b, o, j] = sum_i input1[b, i] weight[o, i, j]     then the sum over j with input2
     "both"    between[b, i, j] = input1[b, i] input2[b, j]              then the sum over i and j with weight
 
-Each is one plain GEMM over the weight as it lies in memory, but "input1", which needs its last two axes swapped and is
-then "input2" with the inputs changed over. Backward, "both" has two GEMMs, 4 b i j o flop, the least there is; the
-others have to contract anew for a gradient: 6 b i j o.
+Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
 
-Piece by piece, ``between`` stays in cache, and its size does not depend on the case.
+"input2" and "both" are one plain GEMM over the weight as stored. "input1" needs the weight's last two axes swapped; then
+it is "input2" with the inputs exchanged. The backward of "both" has two GEMMs, 4 b i j o flop, the minimum. The backward
+of the others recomputes the intermediate: 6 b i j o flop.
+
+Computed piece by piece, the intermediate stays in cache, and its size does not depend on the case.
 """
 
 from __future__ import annotations
@@ -20,21 +22,22 @@ import math
 from collections.abc import Iterator
 from typing import Final, Literal
 
-First = Literal["input1", "input2", "both"]
+#: The operand that is contracted first; "both" multiplies the inputs with each other first.
+Order = Literal["input1", "input2", "both"]
 
-#: Most rows of the batch in a piece: more do not make the GEMM faster, but leave less room for the other axis.
+#: Rows of the batch in a piece, at most: more do not make the GEMM faster, but leave less room for the other axis.
 PIECE_ROWS: Final = 1024
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rates:
-    """What a framework does besides multiplying, measured in the flop of its GEMM that take as long.
+    """The cost of a framework's other work, in flop of its GEMM that take as long.
 
     Attributes:
-        contracted: To write an element of what comes between and to read it back, where a GEMM makes it.
-        multiplied: The same where it is the product of both inputs.
-        narrow: A GEMM whose result has n columns costs 1 + narrow / n times what it should.
-        swapped: To copy an element of the weight to another place.
+        contracted: Writing and reading one element of an intermediate that a GEMM makes, in flop.
+        multiplied: Writing and reading one element of the product of both inputs, in flop.
+        narrow: Columns that a GEMM lacks: with n columns it costs 1 + narrow / n times its flop.
+        swapped: Copying one element of the weight to swap its axes, in flop.
     """
 
     contracted: float
@@ -43,20 +46,20 @@ class Rates:
     swapped: float
 
 
-def costs(sizes: tuple[int, int, int, int], *, backward: bool, packed: bool, rates: Rates) -> dict[First, float]:
-    """What each order costs, in flop of a good GEMM.
+def costs(sizes: tuple[int, int, int, int], *, backward: bool, packed: bool, rates: Rates) -> dict[Order, float]:
+    """Return the cost of each order, in flop of a large GEMM.
 
     Args:
         sizes: batch, in1_features, in2_features, out_features.
-        backward: Whether for the gradients; else for the output. Nothing is kept from one to the other.
-        packed: Whether the weight has been laid out for the order already.
-        rates: Of the framework.
+        backward: True for the gradients, False for the output. The backward reuses nothing of the forward.
+        packed: True if the weight has been copied for the order already.
+        rates: Rates of the framework.
     """
     batch, in1, in2, out = (max(1, size) for size in sizes)
     flop = 2 * batch * in1 * in2 * out
-    # A backward writes ``between`` and its gradient, and reads one of them twice.
+    # A backward writes the intermediate and its gradient, and reads one of them twice.
     passes = 2.5 if backward else 1.0
-    # It reads the weight and writes its gradient.
+    # A backward reads the weight and writes its gradient.
     swaps = 0 if packed else (2 if backward else 1)
 
     def contracted(inner: int, outer: int) -> float:
@@ -72,14 +75,14 @@ def costs(sizes: tuple[int, int, int, int], *, backward: bool, packed: bool, rat
     }
 
 
-def first(sizes: tuple[int, int, int, int], *, backward: bool, packed: bool, rates: Rates) -> First:
-    """The order that costs least."""
-    found = costs(sizes, backward=backward, packed=packed, rates=rates)
-    return min(found, key=found.__getitem__)
+def cheapest(sizes: tuple[int, int, int, int], *, backward: bool, packed: bool, rates: Rates) -> Order:
+    """Return the order of the least cost; arguments as for ``costs``."""
+    cost = costs(sizes, backward=backward, packed=packed, rates=rates)
+    return min(cost, key=cost.__getitem__)
 
 
 def pieces(total: int, most: int) -> Iterator[slice]:
-    """Divide an axis evenly into pieces of at most so many (at least one)."""
+    """Divide an axis of ``total`` elements evenly into pieces of at most ``most`` elements (at least one)."""
     count = math.ceil(total / max(1, most))
     for number in range(count):
         yield slice(total * number // count, total * (number + 1) // count)
