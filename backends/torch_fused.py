@@ -29,9 +29,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from backends import numba_fused, torch_contract
+from backends import numba_fused
+from backends._torch import Formula, TorchBackend
 from backends.numba_fused import Plan
-from backends.torch_tensor import Formula, TorchBackend, einsum_bilinear
+from bilinear_bench import contraction as torch_contract
+from bilinear_bench.contraction import einsum_bilinear
 from harness.backend import Support
 from harness.case import Case, Mode
 

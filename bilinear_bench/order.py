@@ -8,9 +8,9 @@ Two of the three operands are contracted first. The intermediate has one of thre
 
 Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
 
-"input2" and "both" are one plain GEMM over the weight as stored. "input1" needs the weight's last two axes swapped; then
-it is "input2" with the inputs exchanged. The backward of "both" has two GEMMs, 4 b i j o flop, the minimum. The backward
-of the others recomputes the intermediate: 6 b i j o flop.
+"input2" and "both" are one plain GEMM over the weight as stored. "input1" needs the weight's last two axes swapped;
+then it is "input2" with the inputs exchanged. The backward of "both" has two GEMMs, 4 b i j o flop, the minimum. The
+backward of the others recomputes the intermediate: 6 b i j o flop.
 
 Computed piece by piece, the intermediate stays in cache, and its size does not depend on the case.
 """

@@ -1,10 +1,10 @@
 """The Triton kernels; the formulas, and how the kernels are launched, are in ``launch.py``.
 
-Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features. All arrays are contiguous. The grid has one
-axis, since only the first axis of a grid may be long. Elements outside an array are loaded as zero.
+Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features. All arrays are contiguous. The grid has
+one axis, since only the first axis of a grid may be long. Elements outside an array are loaded as zero.
 
-Features are constants when a kernel is compiled. Then the compiler knows the alignment of the rows, and loads the widest
-vectors that this allows, in a pipeline.
+Features are constants when a kernel is compiled. Then the compiler knows the alignment of the rows, and loads the
+widest vectors that this allows, in a pipeline.
 
 Over 250 lines: four kernels and a copy, whose argument lists are half of it; they read best next to each other.
 """

@@ -221,7 +221,7 @@ def _fastest_in_turns(run: Callable[[Tile], Tensor], tiles: Sequence[Tile]) -> T
 
 
 def _milliseconds(call: Callable[[], Tensor]) -> float:
-    """Return the device's time for ``ROUND_CALLS`` calls; launched while the device waits, so launching is not in it."""
+    """Return the device's time for ``ROUND_CALLS`` calls, launched while the device waits: launching is not in it."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda._sleep(DELAY_CYCLES)
     start.record()
