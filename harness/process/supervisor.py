@@ -21,7 +21,6 @@ import selectors
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -33,6 +32,7 @@ from typing import Any, Final, Self
 import psutil
 
 from harness.machine import environment, threads
+from harness.process import start
 from harness.record import Status
 
 #: Longest reply that is read, in bytes; a worker that sends more broke the protocol.
@@ -154,19 +154,15 @@ class Worker:
             "requests": request_read,
             "replies": reply_write,
         }
-        package = str(Path(__file__).parent.parent.parent)
-        search = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
-        # -P keeps the working directory off the import path: a file named torch.py there shall not become torch.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "harness.process.worker", json.dumps(configuration)],
+            start.command("harness.process.worker", json.dumps(configuration)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             pass_fds=(request_read, reply_write),
             env={name: value for name, value in os.environ.items() if name != OVERRIDE}
             | variables
-            | threads.pool_environment(thread_budget)
-            | {"PYTHONPATH": search},
+            | threads.pool_environment(thread_budget),
             process_group=0,
         )
         os.close(request_read)
