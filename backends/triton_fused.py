@@ -162,7 +162,7 @@ class TritonFused(TorchBackend):
         """Versions of PyTorch and Triton."""
         return f"{super().version()}, triton {triton.__version__}" + (", interpreted" if interpreted() else "")
 
-    def choice(self, case: Case) -> str:
+    def tuning(self, case: Case) -> str:
         """The tiles of each kernel: rows x columns x depth / warps, stages."""
         return ", ".join(f"{job} {tile}" for job, tile in tuned(case, self.device).items())
 

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from harness.case import DTYPES, MODES, PRECISIONS, Case, CaseError
-from harness.registry import RegistryError, entries, select
-from harness.suites import SUITES, Suite, SuiteError, suite
+from harness.catalog.registry import RegistryError, entries, select
+from harness.catalog.suites import SUITES, Suite, SuiteError, suite
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from harness.output.store import Store
-    from harness.plan import Plan
     from harness.process.supervisor import Supervisor
     from harness.record import Record
-    from harness.timing.cost import Peaks
+    from harness.run.plan import Plan
+    from harness.timing.roofline import Peaks
 
 RESULTS: Final = Path("results")
 COMMAND_LINE_SUITE: Final = "command-line"
@@ -54,13 +54,6 @@ class Device(enum.StrEnum):
 
     CPU = "cpu"
     CUDA = "cuda"
-
-
-class Cache(enum.StrEnum):
-    """State of the data caches at each timed call."""
-
-    HOT = "hot"
-    COLD = "cold"
 
 
 class ModeOption(enum.StrEnum):
@@ -116,8 +109,8 @@ LimitOption = Annotated[
 def main() -> None:
     """Run the command line; errors of use are one line, without a traceback."""
     from harness.machine.threads import BudgetError
-    from harness.output.growth import GrowthError
     from harness.output.store import StoreError
+    from harness.output.sweep import GrowthError
 
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -177,18 +170,18 @@ def check(
         timing=False,
         time_limit_seconds=time_limit,
     )
-    from harness.output import report
-    from harness.runner import Runner
-    from harness.sitting import Sitting
+    from harness.output import tables
+    from harness.run.context import RunContext
+    from harness.run.session import Runner
 
     records: list[Record] = []
-    with _supervisor(plan) as workers, _progress(plan) as observer:
-        records.extend(Runner(Sitting(plan, workers, observer)).run())
+    with _supervisor(plan) as workers, _progress(plan) as progress:
+        records.extend(Runner(RunContext(plan, workers, progress)).run())
     console = _console()
     frame = _frame(records)
-    for table in report.checks(frame, _labels()):
+    for table in tables.checks(frame, _labels()):
         console.print(table)
-    for lines in (report.trouble(frame), report.unasked(frame)):
+    for lines in (tables.trouble(frame), tables.unasked(frame)):
         if lines is not None:
             console.print(lines)
             console.print()
@@ -247,17 +240,15 @@ def run(
             help="Seconds of measuring for a case in one mode on one device. Default: 30, or the suite's.",
         ),
     ] = None,
-    cold: Annotated[
-        bool, typer.Option("--cold", help="Empty compile caches and a fresh worker for every cell.")
+    empty_compile_cache: Annotated[
+        bool, typer.Option("--empty-compile-cache", help="Empty compile caches and a fresh worker for every cell.")
     ] = False,
-    cache: Annotated[
-        Cache, typer.Option("--cache", help="State of the data caches at each call; `cold` on a GPU only.")
-    ] = Cache.HOT,
-    limit: Annotated[
+    flush_l2: Annotated[
+        bool, typer.Option("--flush-l2", help="Write twice the GPU's L2 before each call; on a GPU only.")
+    ] = False,
+    roofline: Annotated[
         bool,
-        typer.Option(
-            "--limit/--no-limit", help="Measure what this machine could do at best, to stand beside each time."
-        ),
+        typer.Option("--roofline/--no-roofline", help="Measure this machine's peaks, for the column `% of roofline`."),
     ] = True,
     seed: SeedOption = None,
     freeze: Annotated[
@@ -281,21 +272,21 @@ def run(
         folder = out if out is not None else RESULTS / run_id
         store.check_free(folder)
         plan = _plan(run_id, suite, case, backend, device, mode, threads, seed, dtype, precision)
-        if cache is Cache.COLD and "cpu" in plan.devices:
+        if flush_l2 and "cpu" in plan.devices:
             raise SuiteError(
-                "--cache cold was given with rows on the CPU, whose caches no process can empty for sure: "
+                "--flush-l2 was given with rows on the CPU, whose caches no process can empty for sure: "
                 "add --device cuda, or leave it out"
             )
         plan = dataclasses.replace(
             plan,
             band=plan.band if band is None else band,
             time_limit_seconds=time_limit,
-            cache=cache.value,
+            flush_l2=flush_l2,
             target=plan.target if target is None else target,
             budget_seconds=plan.budget_seconds if budget is None else budget,
             processes=plan.processes if processes is None else processes,
         )
-        options = {"freeze": freeze, "cold": cold, "limit": limit}
+        options = {"freeze": freeze, "empty_compile_cache": empty_compile_cache, "roofline": roofline}
         skip = frozenset()
         opened = store.Store.create(folder, _environment(plan, options))
     with opened:
@@ -309,22 +300,22 @@ def run(
 @app.command("doctor")
 def doctor_(threads: ThreadsOption = None) -> None:
     """Look at the machine before you trust it, and say what to do; takes about ten seconds."""
-    from harness import checkup, doctor, peaks
     from harness.machine.threads import budget
-    from harness.output import report
+    from harness.output import tables
     from harness.process.supervisor import Supervisor, default_cache
+    from harness.survey import doctor, facts, peaks
 
     count, limit = budget(threads), 120.0
     with Supervisor(count, default_cache()) as workers:
         measured = peaks.measure(workers, count, limit)
-        findings = doctor.examine(checkup.gather(count, measured))
+        findings = doctor.diagnose(facts.gather(count, measured))
         if told := doctor.trial(findings):
             # Advice that was not tried is hearsay.
             tried = peaks.products_with(workers, "numpy", told, limit)
             measured = dataclasses.replace(measured, products=(*measured.products, *tried))
-            findings = doctor.examine(checkup.gather(count, measured))
+            findings = doctor.diagnose(facts.gather(count, measured))
     console = _console()
-    for table in report.machine(measured.as_json(), doctor.as_json(findings)):
+    for table in tables.machine(measured.as_json(), doctor.as_json(findings)):
         console.print(table)
         console.print()
 
@@ -338,16 +329,16 @@ def report_(
     ] = None,
 ) -> None:
     """Print the tables of a run again, from its files."""
-    from harness.output import growth, store
+    from harness.output import store, sweep
 
     folder = store.find(run, RESULTS)
     if plot is None:
         _show(folder)
         return
-    found = growth.find(store.read(folder / store.RECORDS))
-    growth.draw(found, plot)
+    found = sweep.find(store.read(folder / store.RECORDS))
+    sweep.draw(found, plot)
     console = _console()
-    console.print(growth.told(found))
+    console.print(sweep.told(found))
     console.print(f"Figure: {_short(plot)}", style="bold", highlight=False)
 
 
@@ -369,33 +360,33 @@ def explain_() -> None:
 
 def _measure(plan: Plan, options: dict[str, Any], store: Store, skip: frozenset[tuple[str, str, str]]) -> bool:
     """Carry out the plan, row by row onto the disk; return whether it was interrupted."""
-    from harness import checkup, doctor, peaks
     from harness.output.store import add_to_environment
-    from harness.plan import interrupted
-    from harness.runner import Runner
-    from harness.sitting import Sitting
+    from harness.run.context import RunContext
+    from harness.run.plan import interrupted
+    from harness.run.session import Runner
+    from harness.survey import doctor, facts, peaks
 
     planned = {cell for case, device in plan.groups() for cell in plan.cells(case, device)}
     done = {cell for cell in planned if (cell[0], cell[1], cell[3]) in skip}
     stopped = False
-    with _supervisor(plan, options["freeze"], options["cold"]) as workers, _progress(plan) as observer:
+    with _supervisor(plan, options["freeze"], options["empty_compile_cache"]) as workers, _progress(plan) as progress:
 
         def survey(device: str) -> Peaks:
             if device == "cpu":
                 return peaks.measure(workers, plan.threads, plan.time_limit_seconds)
             return peaks.measure_device(workers, device, plan.time_limit_seconds)
 
-        sitting = Sitting(plan, workers, observer, store.add_sample)
-        if options["limit"]:
-            sitting.pace = peaks.Pace(workers, plan.time_limit_seconds).now
-        runner = Runner(sitting)
+        context = RunContext(plan, workers, progress, store.add_sample)
+        if options["roofline"]:
+            context.spot_peak = peaks.SpotPeak(workers, plan.time_limit_seconds).now
+        runner = Runner(context)
         try:
-            observer.begin("what this machine could do")
-            measured = {device: survey(device) for device in plan.devices} if options["limit"] else {}
-            findings = doctor.examine(checkup.gather(plan.threads, measured.get("cpu")))
+            progress.begin("what this machine could do")
+            measured = {device: survey(device) for device in plan.devices} if options["roofline"] else {}
+            findings = doctor.diagnose(facts.gather(plan.threads, measured.get("cpu")))
             found = {device: device_peaks.as_json() for device, device_peaks in measured.items()}
             add_to_environment(store.folder, {"peaks": found, "doctor": doctor.as_json(findings)})
-            runner = Runner(sitting, peaks=measured, survey=survey if measured else None)
+            runner = Runner(context, peaks=measured, survey=survey if measured else None)
             for record in runner.run(skip):
                 store.add_record(record)
                 done.add(record.cell)
@@ -403,9 +394,7 @@ def _measure(plan: Plan, options: dict[str, Any], store: Store, skip: frozenset[
             stopped = True
     for record in interrupted(plan, frozenset(done)):
         store.add_record(record)
-    add_to_environment(
-        store.folder, {"workers": runner.workers_said, "structure_probe_seconds": runner.examined_seconds}
-    )
+    add_to_environment(store.folder, {"workers": runner.workers_said, "edge_case_seconds": runner.edge_case_seconds})
     return stopped
 
 
@@ -426,8 +415,8 @@ def _plan(
     seed = secrets.randbelow(2**31) if seed is None else seed
     from harness.machine import environment
     from harness.machine.threads import budget
-    from harness.plan import BASELINE, Plan
-    from harness.timing import cost
+    from harness.run.plan import BASELINE, Plan
+    from harness.timing import roofline
 
     if cases and suite_name is not None:
         raise SuiteError("--suite and --case were given together, expected one of them")
@@ -435,7 +424,7 @@ def _plan(
         name, chosen = COMMAND_LINE_SUITE, list(dict.fromkeys(Case.parse(text) for text in cases))
         total = environment.total_bytes()
         for case in chosen:
-            needed = max(cost.reference_bytes(case), cost.contestant_bytes(case, 0))
+            needed = max(roofline.reference_bytes(case), roofline.backend_bytes(case, 0))
             if needed > total:
                 raise CaseError(
                     f"case {case.name} would take {needed / 2**30:,.1f} GiB, "
@@ -488,7 +477,7 @@ def _stored_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:
     """
     from harness.machine.threads import budget
     from harness.output.store import StoreError, environment
-    from harness.plan import Plan
+    from harness.run.plan import Plan
 
     try:
         stored = dict(environment(folder)["plan"])
@@ -497,7 +486,7 @@ def _stored_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:
         stored["backends"] = select(stored["backends"])
         stored["devices"] = tuple(stored["devices"])
         stored["threads"] = budget(stored["threads"])
-        return Plan(**stored), {name: bool(options[name]) for name in ("freeze", "cold", "limit")}
+        return Plan(**stored), {name: bool(options[name]) for name in ("freeze", "empty_compile_cache", "roofline")}
     except (KeyError, TypeError) as error:
         raise StoreError(f"{folder} holds no plan that this version can resume ({error})") from None
 
@@ -516,7 +505,7 @@ def _complete_groups(plan: Plan, rows: list[dict[str, str]]) -> frozenset[tuple[
 
 def _show(folder: Path) -> None:
     """Print a run: the answer, what went wrong, the files, what next; then the tables, and how times grow."""
-    from harness.output import growth, report, store
+    from harness.output import store, sweep, tables
 
     records = store.read(folder / store.RECORDS)
     labels = _labels()
@@ -524,17 +513,17 @@ def _show(folder: Path) -> None:
     if records.empty:
         console.print(f"No row in {folder} yet.")
         return
-    begun = report.reached(records)
+    begun = tables.reached(records)
     if not begun.empty:
-        console.print(report.answer(begun, labels))
+        console.print(tables.answer(begun, labels))
         console.print()
-    if (line := report.unreached(records)) is not None:
+    if (line := tables.unreached(records)) is not None:
         console.print(line)
         console.print()
-    if (trouble := report.trouble(begun)) is not None:
+    if (trouble := tables.trouble(begun)) is not None:
         console.print(trouble)
         console.print()
-    if (warnings := report.warnings(store.environment(folder).get("doctor", []))) is not None:
+    if (warnings := tables.warnings(store.environment(folder).get("doctor", []))) is not None:
         console.print(warnings)
         console.print()
     name = _short(folder)
@@ -546,12 +535,12 @@ def _show(folder: Path) -> None:
         f"bilinear-bench report {name} prints this again; --case and --backend choose what to compare.\n",
         highlight=False,
     )
-    for table in report.tables(begun, labels):
+    for table in tables.tables(begun, labels):
         console.print(table)
-    if (lines := report.elsewhere(begun)) is not None:
+    if (lines := tables.elsewhere(begun)) is not None:
         console.print(lines)
-    if growths := growth.find(records):
-        console.print(growth.told(growths))
+    if growths := sweep.find(records):
+        console.print(sweep.told(growths))
 
 
 def _labels() -> dict[str, str]:
@@ -603,10 +592,10 @@ def _probe(names: list[str]) -> Iterator[str]:
                 yield f"{name:<16} {device:<5} {detail or 'no: ' + said['reason']}"
 
 
-def _supervisor(plan: Plan, freeze: bool = True, cold: bool = False) -> Supervisor:
+def _supervisor(plan: Plan, freeze: bool = True, empty_caches: bool = False) -> Supervisor:
     from harness.process.supervisor import Supervisor, default_cache
 
-    return Supervisor(plan.threads, default_cache(), freeze, cold)
+    return Supervisor(plan.threads, default_cache(), freeze, empty_caches)
 
 
 def _console(stderr: bool = False) -> Console:

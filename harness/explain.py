@@ -13,10 +13,10 @@ from typing import Final
 import numpy as np
 
 from harness.case import Case
+from harness.catalog.registry import select
 from harness.correctness.gate import mean_absolute_difference
 from harness.correctness.inputs import make_inputs
 from harness.process.supervisor import Supervisor
-from harness.registry import select
 
 EXAMPLE: Final = Case(128, 20, 30, 40)
 ROWS_BY_HAND: Final = "numpy-loop"

@@ -3,7 +3,7 @@
     python studies/coverage.py results/reference/coverage.csv [TRACES]
 
 Each trace is two backends whose true ratio is drawn, under one kind of noise, in one of three plans of measuring; the
-whole comparison of `harness.timing.statistics` runs on it, the choice of the unit included. Nothing is timed, so the
+whole comparison of `harness.timing.estimates` runs on it, the choice of the unit included. Nothing is timed, so the
 table is the same on every machine.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.record import Relation
-from harness.timing import statistics
+from harness.timing import estimates
 
 Random = np.random.Generator
 Logs = npt.NDArray[np.float64]
@@ -72,12 +72,12 @@ KINDS: dict[str, Callable[[Random, int, int], Logs]] = {
 }
 
 
-def trace(kind: str, processes: int, blocks: int, seed: int) -> tuple[float, statistics.Comparison]:
+def trace(kind: str, processes: int, blocks: int, seed: int) -> tuple[float, estimates.Comparison]:
     """Return the true ratio and what the comparison makes of one trace."""
     random = np.random.default_rng([seed, *kind.encode(), processes])
     true = math.exp(random.uniform(-0.1, 0.1))
     other, this = KINDS[kind](random, processes, blocks).reshape(2, -1)
-    found = statistics.compare(
+    found = estimates.compare(
         dict(enumerate(np.exp(this) / true)),
         dict(enumerate(np.exp(other))),
         {block: block // blocks for block in range(processes * blocks)},

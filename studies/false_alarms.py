@@ -20,8 +20,8 @@ from sittings import fill, run
 
 COLUMNS = (
     *("seed", "comparison", "comparison_undisturbed", "speedup", "speedup_low", "speedup_high", "unit", "processes"),
-    *("blocks", "block_spread", "process_spread", "median_seconds", "disturbed_blocks", "steadiness", "stopped_by"),
-    *("answer_seconds", "wall_seconds", "threads", "cpu"),
+    *("blocks", "block_spread", "process_spread", "median_seconds", "disturbed_blocks", "steady_state", "stopped_by"),
+    *("seconds_to_target", "wall_seconds", "threads", "cpu"),
 )
 
 

@@ -18,11 +18,11 @@ from pathlib import Path
 
 from harness.backend import Backend, backend_class
 from harness.case import MODES, Case
+from harness.catalog.registry import entries
 from harness.correctness import bound, gate, precision, reference
 from harness.correctness.inputs import make_inputs
-from harness.process.contestant import call
-from harness.process.observation import to_host
-from harness.registry import entries
+from harness.worker.arrays import to_host
+from harness.worker.backend_worker import call
 
 SHAPES = ((7, 5, 3, 11), (16, 20, 30, 8), (64, 32, 32, 2), (4, 128, 100, 3), (1, 32, 32, 16))
 #: What is asked where no dtype is named.

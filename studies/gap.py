@@ -30,12 +30,12 @@ def main() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(MUTANTS), os.environ.get("PYTHONPATH"))))
     sys.path.insert(0, str(MUTANTS))
     from harness.case import MODES, Case
+    from harness.catalog.registry import entries, select
     from harness.machine.threads import budget
-    from harness.plan import Plan
     from harness.process.supervisor import Supervisor, default_cache
-    from harness.registry import entries, select
-    from harness.runner import Runner
-    from harness.sitting import Sitting
+    from harness.run.context import RunContext
+    from harness.run.plan import Plan
+    from harness.run.session import Runner
 
     target, seeds = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 5
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def main() -> None:
             timing=False,
         )
         with Supervisor(plan.threads, default_cache()) as workers:
-            for record in Runner(Sitting(plan, workers)).run():
+            for record in Runner(RunContext(plan, workers)).run():
                 print(record.backend, record.mode, record.case, record.max_error_over_bound, record.status, flush=True)
                 # A gradient's mutant says nothing in mode forward, an output's nothing new with the gradients.
                 wanted = "forward_backward" if "-grad-" in record.backend else "forward"

@@ -4,7 +4,7 @@
 
 Three runs, each in a folder of its own below the given one: ``warm`` has the cases in float32, tf32 and bfloat16,
 forward and forward + backward, and the backends that compile little; ``compilers`` those that compile anew for each
-shape, which takes minutes; ``cold`` empties the caches before each call. A sitting takes SECONDS (480) in all and stops
+shape, which takes minutes; ``cold`` empties the caches before each call. A context takes SECONDS (480) in all and stops
 the run that it is at; what is not done is completed by calling this again, until it says that all is done. At the end
 it prints what the rows say: speed-ups in geometric mean, shares of the GEMM rate, launching, memory.
 """
@@ -32,7 +32,7 @@ BRIEF = ("--target", "5%", "--band", "5%", "--processes", "1", "--budget", "3", 
 PUBLISHED = ("512x128x128x256", "2048x32x32x64", "256x64x64x128", "128x256x256x128", "1024x64x48x96")
 MODELS = ("2708x512x512x1", "16000x148x148x97", "128x200x200x200:nobias", "1024x128x128x45", "120000x8x128x128:nobias")
 CASES = (*PUBLISHED[:2], *MODELS[:2], *PUBLISHED[2:], *MODELS[2:])
-#: How they are multiplied, and how many cases in float32 come before the first one so: a sitting that is too short for
+#: How they are multiplied, and how many cases in float32 come before the first one so: a context that is too short for
 #: all of them has some of each.
 ARITHMETIC = {"": 0, ":bfloat16": 2, ":tf32": 3}
 IN_TURN = sorted(itertools.product(CASES, ARITHMETIC), key=lambda pair: CASES.index(pair[0]) + ARITHMETIC[pair[1]])
@@ -40,9 +40,9 @@ IN_TURN = sorted(itertools.product(CASES, ARITHMETIC), key=lambda pair: CASES.in
 RUNS = {
     "warm": (LIBRARIES, [f"--case={case}{how}" for case, how in IN_TURN]),
     "compilers": (COMPILERS, ["--suite=published"]),
-    "cold": (LIBRARIES, ["--suite=published", "--cache=cold"]),
+    "cold": (LIBRARIES, ["--suite=published", "--flush-l2"]),
 }
-#: A sitting does not begin anything for which less is left, in seconds.
+#: A context does not begin anything for which less is left, in seconds.
 LEAST_SECONDS = 90.0
 #: Cases of so many and more are held against the GEMM's rate.
 LARGE_GFLOP = 4

@@ -30,7 +30,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 
 def workers_of(pid: int) -> list[psutil.Process]:
-    return [child for child in psutil.Process(pid).children() if "harness.process.worker" in child.cmdline()]
+    return [child for child in psutil.Process(pid).children() if "harness.worker.main" in child.cmdline()]
 
 
 def test_every_planned_cell_has_one_row_with_the_right_status_whatever_its_backend_does(bilinear_bench, tmp_path):
@@ -213,8 +213,8 @@ def test_a_run_as_users_make_it_measures_the_machine_and_looks_at_it_and_starts_
     assert {finding["level"] for finding in environment["doctor"]} <= {"ok", "note", "warning"}
     for row in rows(tmp_path / "run"):
         assert int(row["processes"]) >= 3
-        assert 0 < float(row["limit_fraction"]) < 1.05
-        shares = (float(row[f"paced_limit_fraction{end}"]) for end in ("_low", "", "_high"))
+        assert 0 < float(row["roofline_fraction"]) < 1.05
+        shares = (float(row[f"spot_roofline_fraction{end}"]) for end in ("_low", "", "_high"))
         assert 0 < next(shares) <= next(shares) <= next(shares)
         assert row["stopped_by"] in ("target", "budget")
         assert row["cold"] in ("yes", "warm_caches")
@@ -222,7 +222,7 @@ def test_a_run_as_users_make_it_measures_the_machine_and_looks_at_it_and_starts_
     (ours,) = (row for row in rows(tmp_path / "run") if row["backend"] == "numpy-loop")
     assert ours["comparison"] in ("faster", "slower", "equivalent", "ambiguous")
     assert float(ours["speedup_low"]) <= float(ours["speedup"]) <= float(ours["speedup_high"])
-    assert (ours["answer_seconds"] != "") == (ours["stopped_by"] == "target")
+    assert (ours["seconds_to_target"] != "") == (ours["stopped_by"] == "target")
     assert " of limit" in ended.stdout
 
 
@@ -287,7 +287,7 @@ def finish(bilinear_bench, tmp_path):
     assert len(cells) == len(set(cells)) == 6
     assert {row["status"] for row in rows(tmp_path / "run")} == {"timed"}
     with (tmp_path / "run" / "samples.csv").open() as file:
-        samples = [(s["case"], s["backend"], s["block"]) for s in csv.DictReader(file) if s["phase"] == "call"]
+        samples = [(s["case"], s["backend"], s["block"]) for s in csv.DictReader(file) if s["kind"] == "call"]
     assert len(samples) == len(set(samples))
 
 
@@ -295,7 +295,7 @@ def finish(bilinear_bench, tmp_path):
 def test_kill_9_leaves_files_that_report_reads_and_resume_completes_and_no_worker(bilinear_bench, tmp_path):
     process = start_long_run(tmp_path)
     workers = workers_of(process.pid)
-    assert len(workers) == 4  # three contestants and the reference
+    assert len(workers) == 4  # three backends and the reference
     process.kill()
     process.wait()
     _, alive = psutil.wait_procs(workers, timeout=10)

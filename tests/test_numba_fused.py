@@ -74,7 +74,7 @@ DIVIDED = [
     (70, 33, 40, MANY_PAGES),
     # Pages of a small batch's grad_weight are taken together.
     *((20, 30, 33, 9), (5, 30, 70, 13)),
-    # So wide that what grad_weight reads is packed in several goes, of fewer rows than one of its panels has.
+    # So wide that what grad_weight reads is packed in several goes, of fewer rows than one of its cohorts has.
     (600, 3, 2100, 1),
     # A single page, whose columns are scaled as they are packed; several, whose columns are scaled before their tiles.
     *((300, 70, 40, 1), (300, 70, 40, 5)),

@@ -23,7 +23,7 @@ GROUP: Final = "bilinear_bench.backends"
 DISTRIBUTION: Final = "bilinear-bench"
 #: The end of the name of a distribution that is a build for one version of CUDA: the package is the same.
 _BUILD: Final = re.compile(r"-cuda\d+x$")
-_PYPROJECT: Final = Path(__file__).parent.parent / "pyproject.toml"
+_PYPROJECT: Final = Path(__file__).parent.parent.parent / "pyproject.toml"
 
 
 class RegistryError(Exception):

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from harness.correctness.gate import Verdict, passed, refused
+from harness.record import Flag
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     Arrays = Mapping[str, npt.NDArray[np.floating]]
 
-PROBE: Final = "behaviour"
+PROBE: Final = "conduct"
 #: What PyTorch calls nn.Bilinear's work, in the order of its layers.
 BASELINE_OPERATORS: Final = ("aten::bilinear", "aten::_trilinear")
 #: Arrays that there is no reason to derive from.
@@ -107,7 +108,7 @@ def judge_repeated(first: Arrays, again: Arrays) -> Verdict:
     """The same input twice gives the same bits, or the row says so; both were judged right or wrong elsewhere."""
     if all(same_bits(result, again[name]) for name, result in first.items()):
         return passed(PROBE)
-    return passed(PROBE, "nondeterministic")
+    return passed(PROBE, Flag.NONDETERMINISTIC)
 
 
 def judge_operators(called: Sequence[str], baseline: bool, native_type: str) -> Verdict:
@@ -116,7 +117,7 @@ def judge_operators(called: Sequence[str], baseline: bool, native_type: str) -> 
     if not found or baseline:
         return passed(PROBE)
     if native_type.startswith("torch."):
-        return passed(PROBE, "calls_nn_bilinear")
+        return passed(PROBE, Flag.CALLS_NN_BILINEAR)
     return refused(PROBE, f"computes by calling nn.Bilinear ({found[0]}), though its arrays are {native_type}")
 
 

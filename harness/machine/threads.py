@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from harness.record import Flag
+
 #: Environment variables that size a thread pool, one for each runtime that backends bring along.
 POOL_VARIABLES: Final = (
     "OMP_NUM_THREADS",
@@ -143,13 +145,13 @@ def overload(said: Mapping[str, float] | None, threads: int) -> str | None:
     """Say that more threads wanted to run at a time than the budget has, as a flag; None if they did not."""
     if said is None or said["runnable"] <= threads + OVERLOAD:
         return None
-    return f"oversubscribed({said['runnable']:.1f})"
+    return Flag.OVERSUBSCRIBED.detailed(f"{said['runnable']:.1f}")
 
 
 def fault(said: dict[str, Any], threads: int) -> str | None:
     """Say how what was read back differs from the budget, as a flag for the row; None when all agree."""
     if said.get("affinity") is None:
-        return "threads_unverified"
+        return Flag.THREADS_UNVERIFIED
     counts = [
         ("affinity", len(said["affinity"])),
         ("torch", said.get("torch_threads", threads)),
@@ -157,4 +159,4 @@ def fault(said: dict[str, Any], threads: int) -> str | None:
         *((pool["internal_api"], pool["num_threads"]) for pool in said["pools"] if pool["num_threads"]),
     ]
     wrong = [f"{name}={count}" for name, count in counts if count != threads]
-    return f"threads_differ({','.join(wrong)})" if wrong else None
+    return Flag.THREADS_DIFFER.detailed(",".join(wrong)) if wrong else None

@@ -43,7 +43,7 @@ _ALIKE: Final[dict[str, dict[Any, str]]] = {
     "precision": {"ieee": ""},
     "bias": {True: "", False: "no bias"},
     "device": {},
-    "cache": {"hot": "", "cold": "cold cache"},
+    "flush_l2": {False: "", True: "L2 flushed"},
 }
 
 
@@ -126,8 +126,8 @@ def _curves(rows: pd.DataFrame, column: str) -> dict[str, list[Point]]:
 
 
 def _limit(rows: pd.DataFrame, column: str) -> dict[int, float]:
-    known = rows.dropna(subset=["limit_seconds"]).sort_values(column)
-    return dict(zip(known[column].astype(int), known["limit_seconds"].astype(float), strict=True))
+    known = rows.dropna(subset=["roofline_seconds"]).sort_values(column)
+    return dict(zip(known[column].astype(int), known["roofline_seconds"].astype(float), strict=True))
 
 
 def cliffs(growth: Growth) -> list[Cliff]:
@@ -201,13 +201,13 @@ def draw(growths: Sequence[Growth], path: Path) -> None:
     # Text as text, and the same bytes for the same rows.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "bilinear-bench"}):
         figure = Figure(figsize=(5 * columns + 2, 4.2 * lines), layout="constrained")
-        panels = figure.subplots(lines, columns, squeeze=False).flatten()
-        for panel, growth in zip(panels, growths, strict=False):
+        cohorts = figure.subplots(lines, columns, squeeze=False).flatten()
+        for panel, growth in zip(cohorts, growths, strict=False):
             _fill(panel, growth, looks)
-        for panel in panels[len(growths) :]:
+        for panel in cohorts[len(growths) :]:
             panel.set_axis_off()
         shown: dict[str, Any] = {}
-        for panel in panels:
+        for panel in cohorts:
             shown |= {str(label): line for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
         figure.legend(list(shown.values()), list(shown), loc="outside right upper", fontsize="small")
         try:

@@ -19,14 +19,14 @@ from harness.record import BAD, Status
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-#: What a row makes of the pace is shown where the upper end of its interval is at most so many times the lower one.
+#: What a row makes of the spot_peak is shown where the upper end of its interval is at most so many times the lower one.
 KNOWN_WITHIN: Final = 4.0
 #: What identifies a table of the report.
 GROUP: Final = ["device", "case", "mode"]
 #: Most digits that are shown, however narrow the interval.
 MOST_DIGITS: Final = 4
 #: The gate's probes, in the order in which they are shown.
-PROBES: Final = ("structure", "exact", "bound", "precision", "behaviour")
+PROBES: Final = ("edge_cases", "exact", "bound", "precision", "conduct")
 MODES: Final = {"forward": "forward", "forward_backward": "forward + backward"}
 
 
@@ -112,7 +112,7 @@ def tables(records: pd.DataFrame, labels: Mapping[str, str]) -> Iterator[Rendera
                 times(row["speedup"], row["speedup_low"], row["speedup_high"]),
                 _interval(row),
                 _or(row["comparison"]),
-                _of_limit(row),
+                _of_roofline(row),
                 number(row["gflop_per_second"]),
                 size(row["peak_memory_bytes"]),
                 seconds(row["prepare_seconds"] + row["first_call_seconds"]),
@@ -280,19 +280,19 @@ def _fastest(row: pd.Series) -> tuple[str, str, str]:
     return (
         seconds(row["median_seconds"], row["median_low_seconds"], row["median_high_seconds"]),
         times(row["speedup"], row["speedup_low"], row["speedup_high"]),
-        _of_limit(row),
+        _of_roofline(row),
     )
 
 
-def _of_limit(row: pd.Series) -> str:
+def _of_roofline(row: pd.Series) -> str:
     """The share of what the machine could do right before each sample; of what it can at best, if that is not known.
 
-    A pace is no longer than a moment: few samples among much noise do not even tell whether a row makes half of it or
+    A spot_peak is no longer than a moment: few samples among much noise do not even tell whether a row makes half of it or
     twice as much.
     """
-    low, high = row["paced_limit_fraction_low"], row["paced_limit_fraction_high"]
+    low, high = row["spot_roofline_fraction_low"], row["spot_roofline_fraction_high"]
     known = pd.notna(low) and high <= KNOWN_WITHIN * low
-    return _share(row["paced_limit_fraction"] if known else row["limit_fraction"])
+    return _share(row["spot_roofline_fraction"] if known else row["roofline_fraction"])
 
 
 def _timed(rows: pd.DataFrame) -> pd.DataFrame:

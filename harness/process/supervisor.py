@@ -50,13 +50,13 @@ _RESULT_KEYS: Final = {"native_type", "facts", "storages"}
 ANSWER_KEYS: Final = {
     "load": {"available"},
     "support": {"supported"},
-    "examine": {"answer", "operators"},
+    "edge_case": {"answer", "operators"},
     "gradcheck": {"reason"},
     "prepare": {
-        *("prepare_seconds", "choice", "first_call_seconds", "threads", "affinity"),
+        *("prepare_seconds", "tuning", "first_call_seconds", "threads", "affinity"),
         *("inputs", "native_bases", "home_made", *_RESULT_KEYS),
     },
-    "exercise": {"operators", "call_seconds", "convert_seconds", "kernel_seconds", *_RESULT_KEYS},
+    "scenario": {"operators", "call_seconds", "convert_seconds", "kernel_seconds", *_RESULT_KEYS},
     "changed": {"changed", "replaced"},
     "warm_up": {"stretches", "busy"},
     "sample": {"seconds", "forward_seconds", "involuntary_switches"},
@@ -68,7 +68,7 @@ ANSWER_KEYS: Final = {
     "check": {"fresh_seconds", "seen_seconds", "affinity", *_RESULT_KEYS},
     "expect": {"quadratics"},
     "arithmetic": {"flop_per_second", "source"},
-    "pace": {"flop_per_second", "source"},
+    "spot_peak": {"flop_per_second", "source"},
     "product": {"flop_per_second", "detail"},
     "bandwidth": {"bytes_per_second", "source"},
     "device": {"name", "cache_bytes"},
@@ -158,7 +158,7 @@ class Worker:
         search = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
         # -P keeps the working directory off the import path: a file named torch.py there shall not become torch.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "harness.process.worker", json.dumps(configuration)],
+            [sys.executable, "-P", "-m", "harness.worker.main", json.dumps(configuration)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -355,13 +355,13 @@ class Supervisor:
         thread_budget: CPUs of every worker alike.
         cache: Root of the compile caches; made if missing.
         freeze: Whether idle workers are stopped.
-        cold: Whether every new worker gets empty compile caches instead.
+        empty_caches: True if every new worker gets empty compile caches instead.
     """
 
-    def __init__(self, thread_budget: int, cache: Path, freeze: bool = True, cold: bool = False) -> None:
+    def __init__(self, thread_budget: int, cache: Path, freeze: bool = True, empty_caches: bool = False) -> None:
         self.thread_budget = thread_budget
         self.freeze = freeze
-        self.cold = cold
+        self.empty_caches = empty_caches
         self._cache = cache
         self._workers: dict[tuple[str, str], Worker] = {}
         #: Numbers what is private to each worker.
@@ -380,35 +380,35 @@ class Supervisor:
         shutil.rmtree(self._root, ignore_errors=True)
 
     def worker(self, name: str, device: str) -> tuple[Worker, bool]:
-        """Return the contestant's worker, started if there is none; and whether it was started with empty caches.
+        """Return the backend's worker, started if there is none; and whether it was started with empty caches.
 
         Raises:
             WorkerError: It did not start.
         """
-        return self._contestant((name, device), device)
+        return self._backend_worker((name, device), device)
 
-    def examiner(self, name: str, device: str) -> Worker:
-        """Return a worker for the same backend that is never timed; `discard_examiner` ends it.
+    def edge_case_worker(self, name: str, device: str) -> Worker:
+        """Return a worker for the same backend that is never timed; `discard_edge_case_worker` ends it.
 
         Raises:
             WorkerError: It did not start.
         """
-        return self._contestant((f"examiner of {name}", device), device)[0]
+        return self._backend_worker((f"edge cases of {name}", device), device)[0]
 
-    def discard_examiner(self, name: str, device: str) -> None:
-        """Kill a backend's examiner, if there is one."""
-        self.discard(f"examiner of {name}", device)
+    def discard_edge_case_worker(self, name: str, device: str) -> None:
+        """Kill a backend's edge_case_worker, if there is one."""
+        self.discard(f"edge cases of {name}", device)
 
-    def _contestant(self, key: tuple[str, str], device: str) -> tuple[Worker, bool]:
+    def _backend_worker(self, key: tuple[str, str], device: str) -> tuple[Worker, bool]:
         if key in self._workers and self._workers[key].alive:
             return self._workers[key], False
-        cache = self._root / f"cache{next(self._numbers)}" if self.cold else self._cache
+        cache = self._root / f"cache{next(self._numbers)}" if self.empty_caches else self._cache
         variables = _cache_variables(cache)
         empty = not any(any(Path(folder).iterdir()) for folder in variables.values())
-        self._workers[key] = self._spawn("contestant", device, variables)
+        self._workers[key] = self._spawn("backend", device, variables)
         return self._workers[key], empty
 
-    def referee(self, device: str = "cpu") -> Worker:
+    def reference(self, device: str = "cpu") -> Worker:
         """Return the reference's worker that computes on a device, started if there is none.
 
         Raises:
@@ -416,11 +416,11 @@ class Supervisor:
         """
         key = ("reference", device)
         if key not in self._workers or not self._workers[key].alive:
-            self._workers[key] = self._spawn("referee", device)
+            self._workers[key] = self._spawn("reference", device)
         return self._workers[key]
 
-    def surveyor(self, name: str, device: str = "cpu", variables: Mapping[str, str] | None = None) -> Worker:
-        """Return a new worker that measures a device; `discard_surveyor` ends it.
+    def peak_worker(self, name: str, device: str = "cpu", variables: Mapping[str, str] | None = None) -> Worker:
+        """Return a new worker that measures a device; `discard_peak_worker` ends it.
 
         Args:
             name: Whose rates it measures; an earlier one of that name is ended.
@@ -430,16 +430,16 @@ class Supervisor:
         Raises:
             WorkerError: It did not start.
         """
-        self.discard_surveyor(name)
-        # A folder of its own: what it compiles shall not make an empty cache look filled to a contestant.
-        given = _cache_variables(self._cache / "surveyor") | dict(variables or {})
-        role = "surveyor" if device == "cpu" else "device surveyor"
-        worker = self._workers[f"surveyor of {name}", "cpu"] = self._spawn(role, device, given)
+        self.discard_peak_worker(name)
+        # A folder of its own: what it compiles shall not make an empty cache look filled to a backend.
+        given = _cache_variables(self._cache / "peak_worker") | dict(variables or {})
+        role = "peak_worker" if device == "cpu" else "device peak_worker"
+        worker = self._workers[f"peak_worker of {name}", "cpu"] = self._spawn(role, device, given)
         return worker
 
-    def discard_surveyor(self, name: str) -> None:
-        """Kill a surveyor, if there is one."""
-        self.discard(f"surveyor of {name}", "cpu")
+    def discard_peak_worker(self, name: str) -> None:
+        """Kill a peak_worker, if there is one."""
+        self.discard(f"peak_worker of {name}", "cpu")
 
     def discard(self, name: str, device: str) -> None:
         """Kill a worker, if there is one; the next request for it starts another."""

@@ -1,4 +1,4 @@
-"""An entrant: one planned cell on its way to a record, and the worker that it is asked through."""
+"""An cell: one planned cell on its way to a record, and the worker that it is asked through."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any, Final
 from harness.correctness import gate
 from harness.process.supervisor import WorkerError
 from harness.record import Status
-from harness.sitting import Remote
+from harness.run.context import WorkerHandle
 
 #: Whose refusal becomes the reason, where several refuse: first what says most about the fault. An arithmetic that can
 #: be named says more than the element that it spoilt most; one that cannot says less.
-_TELLING: Final = ("structure", "exact", "named precision", "bound", "behaviour", "precision")
+_TELLING: Final = ("edge_cases", "exact", "named precision", "bound", "conduct", "precision")
 
 
 @dataclasses.dataclass
-class Entrant:
+class Cell:
     """One cell on its way to a record.
 
     Attributes:
@@ -44,11 +44,11 @@ class Entrant:
         forward_seconds: The same for the forward of a step alone.
         measured_seconds: Of whole samples, by block, as the worker measured them.
         unseen_seconds: By block: what passed around a sample, and neither the worker nor the hypervisor accounts for.
-        paces: By block: what the CPUs multiplied right before, in flop per second; not for a block where unknown.
+        spot_peaks: By block: what the CPUs multiplied right before, in flop per second; not for a block where unknown.
         disturbed_blocks: In which of them the machine did something else besides.
         best_gpu_clock_mhz: The highest clock of the GPU after any sample.
         switch_rates: By sample: involuntary context switches a second.
-        answer_seconds: Since when its interval has been narrow enough, from the beginning of the group.
+        seconds_to_target: Since when its interval has been narrow enough, from the beginning of the group.
         stopped_by: Why measuring ended.
         gate_seconds: What the gate took, asking and judging, without the reference.
         verdicts: What the gate said, each time.
@@ -57,7 +57,7 @@ class Entrant:
     """
 
     name: str
-    worker: Remote | None = None
+    worker: WorkerHandle | None = None
     loaded: dict[str, Any] = dataclasses.field(default_factory=dict)
     status: Status | None = None
     phase: str = "plan"
@@ -75,11 +75,11 @@ class Entrant:
     forward_seconds: dict[int, float] = dataclasses.field(default_factory=dict)
     measured_seconds: list[float] = dataclasses.field(default_factory=list)
     unseen_seconds: list[float] = dataclasses.field(default_factory=list)
-    paces: dict[int, float] = dataclasses.field(default_factory=dict)
+    spot_peaks: dict[int, float] = dataclasses.field(default_factory=dict)
     disturbed_blocks: set[int] = dataclasses.field(default_factory=set)
     best_gpu_clock_mhz: float = 0.0
     switch_rates: list[float] = dataclasses.field(default_factory=list)
-    answer_seconds: float | None = None
+    seconds_to_target: float | None = None
     stopped_by: str = "blocks"
     gate_seconds: float = 0.0
     verdicts: list[gate.Verdict] = dataclasses.field(default_factory=list)
@@ -104,15 +104,15 @@ class Entrant:
     @property
     def misbehaved(self) -> bool:
         """Whether the gate refused not only what it returned, but what it did besides."""
-        return any(not verdict.ok and verdict.probe == "behaviour" for verdict in self.verdicts)
+        return any(not verdict.ok and verdict.probe == "conduct" for verdict in self.verdicts)
 
     def end(self, status: Status, reason: str) -> None:
         """Settle what becomes of the cell."""
         self.status, self.reason = status, reason or "no reason was given"
 
-    def again(self) -> Entrant:
+    def again(self) -> Cell:
         """Return the same cell, asked but not yet prepared, for another panel."""
-        return Entrant(self.name, self.worker, self.loaded, predicted_bytes=self.predicted_bytes)
+        return Cell(self.name, self.worker, self.loaded, predicted_bytes=self.predicted_bytes)
 
     def ask(self, do: str, limit_seconds: float, **fields: Any) -> dict[str, Any] | None:
         """Ask its worker; whatever goes wrong ends the cell and the worker, and None is returned.
@@ -154,7 +154,7 @@ class Entrant:
         self.end(Status.REJECTED, f"{told.probe}: {told.reason}")
 
     def probes(self) -> str:
-        """What each probe said: ``structure=ok;exact=no``; probes that never asked are left out."""
+        """What each probe said: ``edge_cases=ok;exact=no``; probes that never asked are left out."""
         said = {}
         for probe in gate.PROBES:
             answers = [verdict.ok for verdict in self.verdicts if verdict.probe == probe]

@@ -1,4 +1,4 @@
-"""The examination: put the gate's questions to a worker, and have its answers judged.
+"""The checker: put the gate's questions to a worker, and have its answers judged.
 
 The same questions, in the same order, whether a run asks them or a test of a third party (``conformance.py``).
 """
@@ -15,18 +15,18 @@ from typing import Any, Final
 import numpy as np
 
 from harness.case import Case
-from harness.correctness import behaviour, gate, structure
-from harness.correctness.behaviour import Storage
+from harness.correctness import conduct, edge_cases, gate
+from harness.correctness.conduct import Storage
 from harness.correctness.gate import Expected, Facts, Verdict
-from harness.entrant import Entrant, fresh_folder
-from harness.plan import BASELINE
 from harness.process.supervisor import WorkerError
-from harness.record import Status
-from harness.sitting import HasReferee, Remote
+from harness.record import Flag, Status
+from harness.run.cell import Cell, fresh_folder
+from harness.run.context import HasReference, WorkerHandle
+from harness.run.plan import BASELINE
 
-#: What ``exercise`` asks, in order.
-EXERCISES: Final = ("another kernel", "again", "new values in the same buffers", "the same values in new buffers")
-#: Where an entrant's first results stay until they have been compared with what they are at the end.
+#: What ``scenario`` asks, in order.
+SCENARIOS: Final = ("another kernel", "again", "new values in the same buffers", "the same values in new buffers")
+#: Where an cell's first results stay until they have been compared with what they are at the end.
 FIRST: Final = "first"
 #: Gradients are held against finite differences on sizes this small: that takes two calls for each number that goes in.
 GRADCHECK_SIZES: Final = (3, 2, 4, 2)
@@ -34,7 +34,7 @@ GRADCHECK_SIZES: Final = (3, 2, 4, 2)
 Arrays = dict[str, Any]
 
 
-class NoReference(Exception):  # noqa: N818  # a state of affairs, which no suffix makes clearer
+class ReferenceUnavailable(Exception):  # noqa: N818  # a state of affairs, which no suffix makes clearer
     """The reference could not be had, so nobody can be judged."""
 
     def __init__(self, status: Status, reason: str) -> None:
@@ -43,10 +43,10 @@ class NoReference(Exception):  # noqa: N818  # a state of affairs, which no suff
         self.reason = f"no reference to check against: {reason}"
 
 
-class Expectations:
+class ReferenceCache:
     """The reference's answers, each asked for once.
 
-    They are read into this process's memory map and their files deleted at once: while a contestant runs, no right
+    They are read into this process's memory map and their files deleted at once: while a backend runs, no right
     answer is in any folder. Several threads may ask.
 
     Args:
@@ -54,7 +54,7 @@ class Expectations:
         limit_seconds: Longest time for one answer.
     """
 
-    def __init__(self, workers: HasReferee, limit_seconds: float) -> None:
+    def __init__(self, workers: HasReference, limit_seconds: float) -> None:
         self._workers = workers
         self._limit_seconds = limit_seconds
         #: Where the answers are computed: on the device of the rows that they are for.
@@ -66,7 +66,7 @@ class Expectations:
         """Return what is expected.
 
         Raises:
-            NoReference: The reference could not be had.
+            ReferenceUnavailable: The reference could not be had.
         """
         key = (case, kind, variation)
         with self._lock:
@@ -78,18 +78,18 @@ class Expectations:
         """Start the reference, if it is not there: a worker dies with the thread that has started it.
 
         Raises:
-            NoReference: It could not be had.
+            ReferenceUnavailable: It could not be had.
         """
         try:
-            self._workers.referee(self.device)
+            self._workers.reference(self.device)
         except WorkerError as error:
-            raise NoReference(error.status, error.reason) from None
+            raise ReferenceUnavailable(error.status, error.reason) from None
 
     def _ask(self, case: Case, kind: str, variation: int) -> Expected:
         try:
-            referee = self._workers.referee(self.device)
-            folder = fresh_folder(referee.directory / "expected")
-            said = referee.request(
+            reference = self._workers.reference(self.device)
+            folder = fresh_folder(reference.directory / "expected")
+            said = reference.request(
                 "expect",
                 self._limit_seconds,
                 case=dataclasses.asdict(case),
@@ -99,7 +99,7 @@ class Expectations:
                 device=self.device,
             )
         except WorkerError as error:
-            raise NoReference(error.status, error.reason) from None
+            raise ReferenceUnavailable(error.status, error.reason) from None
         expected = Expected(
             arrays(folder, case),
             arrays(folder, case, ".scale"),
@@ -119,46 +119,46 @@ class Expectations:
             del self._known[key]
 
 
-class Examination:
+class Checker:
     """The questions about one case on one device.
 
     Args:
         case: The case.
         device: Where.
-        expectations: The reference's answers.
-        limit_seconds: Longest time for one answer of a contestant.
+        reference_cache: The reference's answers.
+        limit_seconds: Longest time for one answer of a backend.
     """
 
-    def __init__(self, case: Case, device: str, expectations: Expectations, limit_seconds: float) -> None:
+    def __init__(self, case: Case, device: str, reference_cache: ReferenceCache, limit_seconds: float) -> None:
         self._case = case
         self._device = device
-        self._expectations = expectations
+        self._reference_cache = reference_cache
         self._limit_seconds = limit_seconds
 
-    def prepare(self, entrant: Entrant, input_sets: int) -> dict[str, Any] | None:
+    def prepare(self, cell: Cell, input_sets: int) -> dict[str, Any] | None:
         """Have the case prepared and called once; judge all but the values, for which there is no reference yet."""
-        said = self._ask(entrant, FIRST, "prepare", case=dataclasses.asdict(self._case), input_sets=input_sets)
+        said = self._ask(cell, FIRST, "prepare", case=dataclasses.asdict(self._case), input_sets=input_sets)
         if said is not None:
-            entrant.note(behaviour.judge_type(said["native_type"], said["native_bases"], said["home_made"]))
-            entrant.note(behaviour.judge_affinity(*said["affinity"]))
+            cell.note(conduct.judge_type(said["native_type"], said["native_bases"], said["home_made"]))
+            cell.note(conduct.judge_affinity(*said["affinity"]))
             given = gate.judge_given(self._case, self._device, facts(said, "inputs"))
-            entrant.note(given)
+            cell.note(given)
             if given.ok:
-                self._judge_form(entrant, said, "bound")
+                self._judge_form(cell, said, "bound")
         return said
 
-    def judge_first(self, entrant: Entrant) -> Arrays | None:
+    def judge_first(self, cell: Cell) -> Arrays | None:
         """Judge the values of the first results; return them, or None if they could not be read."""
-        expected = self._expectations.of(self._case, "normal", 0)
-        actual = self._read(entrant, FIRST)
+        expected = self._reference_cache.of(self._case, "normal", 0)
+        actual = self._read(cell, FIRST)
         if actual is not None:
             verdict = gate.judge(self._case, expected, actual)
-            entrant.note(verdict)
-            self._place(entrant)
+            cell.note(verdict)
+            self._place(cell)
         return actual
 
     def question(self, what: str) -> tuple[str, int]:
-        """The kind and the variation of the inputs that the answer to an exercise is for."""
+        """The kind and the variation of the inputs that the answer to an scenario is for."""
         if what == "another kernel":
             return "integers", 0
         return "normal", 1 if what == "new values in the same buffers" else 0
@@ -168,149 +168,147 @@ class Examination:
         """The kind of inputs that ``check`` brings: in a training step the weights change, too."""
         return "normal" if self._case.mode == "forward" else "new weight"
 
-    def exercise(self, entrant: Entrant, what: str) -> bool:
-        """Have one exercise done; judge all but the values, and say whether there are any to judge."""
-        probe = "exact" if what == "another kernel" else "behaviour"
-        said = self._ask(entrant, "exercise", "exercise", what=what)
-        if said is None or not self._judge_form(entrant, said, probe):
+    def scenario(self, cell: Cell, what: str) -> bool:
+        """Have one scenario done; judge all but the values, and say whether there are any to judge."""
+        probe = "exact" if what == "another kernel" else "conduct"
+        said = self._ask(cell, "scenario", "scenario", what=what)
+        if said is None or not self._judge_form(cell, said, probe):
             return False
         if what == "another kernel":
-            entrant.kernel_seconds = said["kernel_seconds"]
-        baseline = entrant.base_name == BASELINE
-        entrant.note(
-            behaviour.judge_operators(said["operators"], baseline, said["native_type"]),
-            behaviour.judge_conversion(said["convert_seconds"], said["call_seconds"], self._case.result_bytes),
+            cell.kernel_seconds = said["kernel_seconds"]
+        baseline = cell.base_name == BASELINE
+        cell.note(
+            conduct.judge_operators(said["operators"], baseline, said["native_type"]),
+            conduct.judge_conversion(said["convert_seconds"], said["call_seconds"], self._case.result_bytes),
         )
         return True
 
-    def judge_exercise(self, entrant: Entrant, what: str) -> None:
-        """Judge the values of an exercise."""
+    def judge_scenario(self, cell: Cell, what: str) -> None:
+        """Judge the values of an scenario."""
         kind, variation = self.question(what)
-        expected = self._expectations.of(self._case, kind, variation)
-        actual = self._read(entrant, "exercise")
+        expected = self._reference_cache.of(self._case, kind, variation)
+        actual = self._read(cell, "scenario")
         if actual is None:
             return
         if kind == "integers":
-            entrant.note(gate.judge_exactly(self._case, expected, actual))
+            cell.note(gate.judge_exactly(self._case, expected, actual))
             return
         if variation == 0:
-            first = self._read(entrant, FIRST)
+            first = self._read(cell, FIRST)
             if first is None:
                 return
-            repeated = behaviour.judge_repeated(first, actual)
-            entrant.note(repeated)
+            repeated = conduct.judge_repeated(first, actual)
+            cell.note(repeated)
             if not repeated.remark:
                 return  # bit for bit what was judged before
-        judged = gate.judge(self._case, expected, actual, "behaviour")
+        judged = gate.judge(self._case, expected, actual, "conduct")
         told = judged.reason and f"{what}: {judged.reason}"
-        entrant.note(dataclasses.replace(judged, reason=told))
-        self._place(entrant)
+        cell.note(dataclasses.replace(judged, reason=told))
+        self._place(cell)
 
-    def finish_exercises(self, entrant: Entrant) -> None:
+    def finish_scenarios(self, cell: Cell) -> None:
         """See that inputs and first results are as they were."""
-        said = self._ask(entrant, "exercise", "changed")
+        said = self._ask(cell, "scenario", "changed")
         if said is None:
             return
-        entrant.note(behaviour.judge_unchanged(said["changed"]), behaviour.judge_tampering(said["replaced"]))
-        first, now = self._read(entrant, FIRST), self._read(entrant, "exercise")
+        cell.note(conduct.judge_unchanged(said["changed"]), conduct.judge_tampering(said["replaced"]))
+        first, now = self._read(cell, FIRST), self._read(cell, "scenario")
         if first is not None and now is not None:
-            entrant.note(behaviour.judge_intact(first, now))
-        shutil.rmtree(entrant.folder(FIRST), ignore_errors=True)
+            cell.note(conduct.judge_intact(first, now))
+        shutil.rmtree(cell.folder(FIRST), ignore_errors=True)
 
-    def judge_kept(self, entrant: Entrant, variation: int) -> None:
+    def judge_kept(self, cell: Cell, variation: int) -> None:
         """Judge results from inside a timed sample, on the input set ``variation``."""
-        expected = self._expectations.of(self._case, "normal", variation)
+        expected = self._reference_cache.of(self._case, "normal", variation)
         stepping = self._case.mode == "forward_backward"
         for case, what in (
             (self._case, "in a timed sample"),
             *([(self._case.with_mode("forward"), "in a timed forward")] if stepping else []),
         ):
-            said = self._ask(entrant, "kept", "kept", forward=case is not self._case)
-            if said is None or not self._judge_form(entrant, said, "bound", case):
+            said = self._ask(cell, "kept", "kept", forward=case is not self._case)
+            if said is None or not self._judge_form(cell, said, "bound", case):
                 return
-            actual = self._read(entrant, "kept", case)
+            actual = self._read(cell, "kept", case)
             if actual is not None:
                 judged = gate.judge(case, expected, actual)
-                entrant.note(dataclasses.replace(judged, reason=judged.reason and f"{what}: {judged.reason}"))
-        self._place(entrant)
+                cell.note(dataclasses.replace(judged, reason=judged.reason and f"{what}: {judged.reason}"))
+        self._place(cell)
 
-    def check_again(self, entrant: Entrant, variations: list[int], settle: bool = True) -> Verdict | None:
+    def check_again(self, cell: Cell, variations: list[int], settle: bool = True) -> Verdict | None:
         """See that inputs are as they were, then have it called on some that it has not seen.
 
         Args:
-            entrant: Who.
+            cell: Who.
             variations: Numbers of the inputs; calls on all but the last are timed.
             settle: Whether a call that is not timed comes before each of them.
 
         Returns:
             Whether it seems to remember answers. That is not noted yet: on a busy machine it may seem so once.
         """
-        changed = entrant.ask("changed", self._limit_seconds, directory=str(entrant.results_folder("changed")))
+        changed = cell.ask("changed", self._limit_seconds, directory=str(cell.results_folder("changed")))
         if changed is not None:
-            entrant.note(behaviour.judge_unchanged(changed["changed"]), behaviour.judge_tampering(changed["replaced"]))
+            cell.note(conduct.judge_unchanged(changed["changed"]), conduct.judge_tampering(changed["replaced"]))
         fields = {"variations": variations, "kind": self.renewed, "settle": settle}
-        said = self._ask(entrant, "check", "check", **fields) if entrant.going else None
+        said = self._ask(cell, "check", "check", **fields) if cell.going else None
         if said is None:
             return None
-        self._judge_form(entrant, said, "bound")
-        entrant.note(behaviour.judge_affinity(*said["affinity"]))
-        return behaviour.judge_memory_of_answers(said["fresh_seconds"], said["seen_seconds"])
+        self._judge_form(cell, said, "bound")
+        cell.note(conduct.judge_affinity(*said["affinity"]))
+        return conduct.judge_memory_of_answers(said["fresh_seconds"], said["seen_seconds"])
 
-    def judge_check(self, entrant: Entrant, variation: int) -> None:
+    def judge_check(self, cell: Cell, variation: int) -> None:
         """Judge the values that ``check_again`` left: they are for the last of its variations."""
-        expected = self._expectations.of(self._case, self.renewed, variation)
-        actual = self._read(entrant, "check")
+        expected = self._reference_cache.of(self._case, self.renewed, variation)
+        actual = self._read(cell, "check")
         if actual is not None:
-            entrant.note(gate.judge(self._case, expected, actual))
-            self._place(entrant)
+            cell.note(gate.judge(self._case, expected, actual))
+            self._place(cell)
 
-    def _place(self, entrant: Entrant) -> None:
+    def _place(self, cell: Cell) -> None:
         """Place the cell by all errors seen so far."""
-        judged = [
-            verdict for verdict in entrant.verdicts if verdict.errors and (verdict.ok or verdict.probe == "bound")
-        ]
+        judged = [verdict for verdict in cell.verdicts if verdict.errors and (verdict.ok or verdict.probe == "bound")]
         if not judged:
-            entrant.note(gate.passed("precision"))
-            entrant.precision_class = None
+            cell.note(gate.passed("precision"))
+            cell.precision_class = None
             return
-        wide_range = entrant.wide_range is not False
-        entrant.precision_class, verdict = gate.judge_precision(self._case, judged, wide_range)
-        entrant.note(verdict)
+        wide_range = cell.wide_range is not False
+        cell.precision_class, verdict = gate.judge_precision(self._case, judged, wide_range)
+        cell.note(verdict)
 
-    def _ask(self, entrant: Entrant, folder: str, do: str, **fields: Any) -> dict[str, Any] | None:
-        directory = str(entrant.results_folder(folder))
-        return entrant.ask(do, self._limit_seconds, directory=directory, **fields)
+    def _ask(self, cell: Cell, folder: str, do: str, **fields: Any) -> dict[str, Any] | None:
+        directory = str(cell.results_folder(folder))
+        return cell.ask(do, self._limit_seconds, directory=directory, **fields)
 
-    def _judge_form(self, entrant: Entrant, said: Mapping[str, Any], probe: str, case: Case | None = None) -> bool:
+    def _judge_form(self, cell: Cell, said: Mapping[str, Any], probe: str, case: Case | None = None) -> bool:
         """Judge what results say of themselves, and where they lie."""
         form = gate.judge_facts(case or self._case, self._device, said["native_type"], facts(said), probe)
-        entrant.note(form)
+        cell.note(form)
         if form.ok:
             results, inputs, earlier = (storages(said, key) for key in ("results", "inputs", "earlier"))
-            entrant.note(behaviour.judge_storage(results, inputs, earlier))
+            cell.note(conduct.judge_storage(results, inputs, earlier))
         return form.ok
 
-    def _read(self, entrant: Entrant, folder: str, case: Case | None = None) -> Arrays | None:
+    def _read(self, cell: Cell, folder: str, case: Case | None = None) -> Arrays | None:
         """Read results; what cannot be read ends the cell. None also if they were refused before they were written."""
-        place = entrant.folder(folder)
+        place = cell.folder(folder)
         try:
-            if any(not verdict.ok for verdict in entrant.verdicts) and not any(place.iterdir()):
+            if any(not verdict.ok for verdict in cell.verdicts) and not any(place.iterdir()):
                 return None
             found = arrays(place, case or self._case)
             if set(found) != set((case or self._case).result_shapes()):
                 raise ValueError(f"it left {', '.join(found) or 'nothing'}")
         except (OSError, ValueError, EOFError) as error:
-            entrant.end(Status.FAILED, f"it could not be checked: {error}")
+            cell.end(Status.FAILED, f"it could not be checked: {error}")
             return None
         return found
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Structure:
+class EdgeCaseFindings:
     """What the structure probe found out about a backend.
 
     Attributes:
-        verdicts: By the trial's name; besides, ``operators``, ``gradcheck`` and ``skipped``.
+        verdicts: By the edge_case's name; besides, ``operators``, ``gradcheck`` and ``skipped``.
         wide_range: Whether numbers beyond float16's range came out right.
     """
 
@@ -318,84 +316,90 @@ class Structure:
     wide_range: bool
 
 
-def examine(
-    asked: Case, name: str, device: str, remote: Remote, expectations: Expectations, limit_seconds: float
-) -> Structure:
-    """Put the structure probe's trials to a loaded worker.
+def ask_edge_cases(
+    asked: Case, name: str, device: str, remote: WorkerHandle, reference_cache: ReferenceCache, limit_seconds: float
+) -> EdgeCaseFindings:
+    """Put the structure probe's all_edge_cases to a loaded worker.
 
     Args:
         asked: Gives dtype, precision, mode and seed; sizes do not matter.
         name: The backend's own name.
         device: Where.
         remote: A worker that is not timed.
-        expectations: The reference's answers.
+        reference_cache: The reference's answers.
         limit_seconds: Longest time for the answer.
 
     Raises:
         WorkerError: The worker did not answer.
-        NoReference: The reference did not.
+        ReferenceUnavailable: The reference did not.
     """
-    trials = structure.trials(asked)
+    all_edge_cases = edge_cases.all_edge_cases(asked)
     able = {
         case: remote.request("support", limit_seconds, case=dataclasses.asdict(case))["supported"]
-        for case in dict.fromkeys(trial.case for trial in trials)
+        for case in dict.fromkeys(edge_case.case for edge_case in all_edge_cases)
     }
-    skipped = len([trial for trial in trials if not able[trial.case]])
-    trials = tuple(trial for trial in trials if able[trial.case])
-    folder = fresh_folder(remote.directory / "trials")
+    skipped = len([edge_case for edge_case in all_edge_cases if not able[edge_case.case]])
+    all_edge_cases = tuple(edge_case for edge_case in all_edge_cases if able[edge_case.case])
+    folder = fresh_folder(remote.directory / "all_edge_cases")
     verdicts: dict[str, Verdict] = {}
     answers: dict[str, Arrays] = {}
     operators: list[str] = []
     native_type = ""
-    for trial in trials:
-        # One trial a request, so that a time limit is one of preparing and a single call.
-        alike = [dataclasses.asdict(other) for other in trials if other.case == trial.case]
-        said = remote.request("examine", limit_seconds, trials=alike, name=trial.name, directory=str(folder))
+    for edge_case in all_edge_cases:
+        # One edge_case a request, so that a time limit is one of preparing and a single call.
+        alike = [dataclasses.asdict(other) for other in all_edge_cases if other.case == edge_case.case]
+        said = remote.request(
+            "edge_case", limit_seconds, all_edge_cases=alike, name=edge_case.name, directory=str(folder)
+        )
         operators += said["operators"]
         answer = said["answer"]
         if "error" in answer:
-            verdicts[trial.name] = gate.refused(structure.PROBE, f"not so: {trial.sentence}: {answer['error']}")
+            verdicts[edge_case.name] = gate.refused(
+                edge_cases.PROBE, f"not so: {edge_case.sentence}: {answer['error']}"
+            )
             continue
         native_type = answer["native_type"]
-        form = gate.judge_facts(trial.case, device, native_type, facts(answer), structure.PROBE)
+        form = gate.judge_facts(edge_case.case, device, native_type, facts(answer), edge_cases.PROBE)
         results, inputs = storages(answer, "results"), storages(answer, "inputs")
-        placed = behaviour.judge_storage(results, inputs, {})
+        placed = conduct.judge_storage(results, inputs, {})
         reason = form.reason or placed.reason
         if not reason:
             try:
-                answers[trial.name] = arrays(folder / trial.name, trial.case)
+                answers[edge_case.name] = arrays(folder / edge_case.name, edge_case.case)
             except (OSError, ValueError, EOFError) as error:
                 reason = f"it could not be checked: {error}"
         if reason:
-            verdicts[trial.name] = gate.refused(structure.PROBE, f"not so: {trial.sentence}: {reason}")
-    for trial in trials:
-        if trial.name in answers:
-            expected = expectations.of(trial.case, trial.kind, 0)
+            verdicts[edge_case.name] = gate.refused(edge_cases.PROBE, f"not so: {edge_case.sentence}: {reason}")
+    for edge_case in all_edge_cases:
+        if edge_case.name in answers:
+            expected = reference_cache.of(edge_case.case, edge_case.kind, 0)
             try:
-                verdicts[trial.name] = structure.judge_trial(trial, expected, answers)
-            except KeyError:  # judged beside another trial, which was refused
-                verdicts[trial.name] = gate.refused(
-                    structure.PROBE, f"not so: {trial.sentence}: nothing to compare with"
+                verdicts[edge_case.name] = edge_cases.judge_edge_case(edge_case, expected, answers)
+            except KeyError:  # judged beside another edge_case, which was refused
+                verdicts[edge_case.name] = gate.refused(
+                    edge_cases.PROBE, f"not so: {edge_case.sentence}: nothing to compare with"
                 )
-    verdicts["operators"] = behaviour.judge_operators(operators, name == BASELINE, native_type)
-    verdicts["skipped"] = gate.passed(structure.PROBE, "structure_partial" if skipped else "")
+    verdicts["operators"] = conduct.judge_operators(operators, name == BASELINE, native_type)
+    verdicts["skipped"] = gate.passed(edge_cases.PROBE, Flag.EDGE_CASES_PARTIAL if skipped else "")
     if asked.mode == "forward_backward":
         verdicts["gradcheck"] = gradcheck(asked, remote, limit_seconds)
     shutil.rmtree(folder, ignore_errors=True)
-    ordered = {trial.name: verdicts.pop(trial.name) for trial in trials}
-    return Structure(ordered | verdicts, all(judged.ok for name, judged in ordered.items() if name.startswith("large")))
+    ordered = {edge_case.name: verdicts.pop(edge_case.name) for edge_case in all_edge_cases}
+    return EdgeCaseFindings(
+        ordered | verdicts, all(judged.ok for name, judged in ordered.items() if name.startswith("large"))
+    )
 
 
-def gradcheck(asked: Case, remote: Remote, limit_seconds: float) -> Verdict:
+def gradcheck(asked: Case, remote: WorkerHandle, limit_seconds: float) -> Verdict:
     """Have PyTorch's gradcheck done, where the arrays are PyTorch's; in float64, as finite differences need it."""
     batch, in1, in2, out = GRADCHECK_SIZES
     case = Case(batch, in1, in2, out, dtype="float64", mode="forward_backward", seed=asked.seed)
     if not remote.request("support", limit_seconds, case=dataclasses.asdict(case))["supported"]:
-        return gate.passed(structure.PROBE)
+        return gate.passed(edge_cases.PROBE)
     said = remote.request("gradcheck", limit_seconds, case=dataclasses.asdict(case))
     if said["reason"]:
-        return gate.refused(structure.PROBE, f"not so: the gradients are those of the output: {said['reason']}")
-    return gate.passed(structure.PROBE)
+        return gate.refused(edge_cases.PROBE, f"not so: the gradients are those of the output: {said['reason']}")
+    return gate.passed(edge_cases.PROBE)
 
 
 def facts(said: Mapping[str, Any], of: str = "facts") -> dict[str, Facts]:

@@ -1,4 +1,4 @@
-"""A sitting: what everything in one run shares, and whom it talks to."""
+"""A context: what everything in one run shares, and whom it talks to."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.case import Case
-from harness.machine import state
-from harness.machine.state import State
-from harness.plan import Plan
+from harness.machine import activity
+from harness.machine.activity import State
 from harness.record import Sample
+from harness.run.plan import Plan
 
 
-class Remote(Protocol):
+class WorkerHandle(Protocol):
     """A worker, as the runner sees it."""
 
     directory: Path
@@ -37,24 +37,24 @@ class Remote(Protocol):
         ...
 
 
-class HasReferee(Protocol):
+class HasReference(Protocol):
     """Whoever has the reference."""
 
-    def referee(self, device: str) -> Remote:
+    def reference(self, device: str) -> WorkerHandle:
         """Return the reference's worker that computes on a device."""
         ...
 
 
-class Workers(HasReferee, Protocol):
+class WorkerPool(HasReference, Protocol):
     """A supervisor, as the runner sees it."""
 
-    cold: bool
+    empty_caches: bool
 
-    def worker(self, name: str, device: str) -> tuple[Remote, bool]:
-        """Return a contestant's worker, and whether it has just been started with empty compile caches."""
+    def worker(self, name: str, device: str) -> tuple[WorkerHandle, bool]:
+        """Return a backend's worker, and whether it has just been started with empty compile caches."""
         ...
 
-    def examiner(self, name: str, device: str) -> Remote:
+    def edge_case_worker(self, name: str, device: str) -> WorkerHandle:
         """Return a worker for the same backend that is never timed."""
         ...
 
@@ -62,12 +62,12 @@ class Workers(HasReferee, Protocol):
         """End a worker."""
         ...
 
-    def discard_examiner(self, name: str, device: str) -> None:
-        """End an examiner."""
+    def discard_edge_case_worker(self, name: str, device: str) -> None:
+        """End an edge_case_worker."""
         ...
 
 
-class Observer(Protocol):
+class Progress(Protocol):
     """Who wants to know how far the run is. Called only while every worker is stopped."""
 
     def group(self, number: int, total: int, case: Case, device: str) -> None:
@@ -79,8 +79,8 @@ class Observer(Protocol):
         ...
 
 
-class Silent:
-    """An observer that does not look."""
+class NoProgress:
+    """An progress that does not look."""
 
     def group(self, number: int, total: int, case: Case, device: str) -> None:
         """Do nothing."""
@@ -90,32 +90,32 @@ class Silent:
 
 
 @dataclasses.dataclass
-class Sitting:
+class RunContext:
     """What a run shares.
 
     Attributes:
         plan: What to measure, with limits, budget and thread count.
         workers: The supervisor.
-        observer: Told what comes next.
+        progress: Told what comes next.
         keep_sample: Called with every sample, warmup included, as it comes.
         now: A monotonic clock, in seconds, for budgets.
         order: Draws the order of measuring; seeded by the plan.
         secret: Draws what no backend shall foresee: which results are looked at, which inputs come after timing.
         look: Tells what the machine is doing.
-        pace: Measures what the CPUs multiply in a dtype at the moment, for so many seconds, in flop per second; None if
+        spot_peak: Measures what the CPUs multiply in a dtype at the moment, for so many seconds, in flop per second; None if
             that is not known.
         best_clock_mhz: The highest clock of the CPUs seen so far; 0 where the system does not tell.
     """
 
     plan: Plan
-    workers: Workers
-    observer: Observer = dataclasses.field(default_factory=Silent)
+    workers: WorkerPool
+    progress: Progress = dataclasses.field(default_factory=NoProgress)
     keep_sample: Callable[[Sample], None] = lambda sample: None
     now: Callable[[], float] = time.monotonic
     order: random.Random = dataclasses.field(default_factory=random.Random)
     secret: random.Random = dataclasses.field(default_factory=random.SystemRandom)
-    look: Callable[[], State] = state.read
-    pace: Callable[[str, float], float | None] = lambda dtype, seconds: None
+    look: Callable[[], State] = activity.read
+    spot_peak: Callable[[str, float], float | None] = lambda dtype, seconds: None
     best_clock_mhz: float = 0.0
 
     def __post_init__(self) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from harness.case import Case
+from harness.catalog.registry import Entry
 from harness.record import Record, Status
-from harness.registry import Entry
 
 #: The speed denominator, planned in every group.
 BASELINE: Final = "torch-bilinear"
@@ -32,7 +32,7 @@ class Plan:
         processes: Most fresh processes of a backend in a group.
         time_limit_seconds: Limit of any one request: a preparation with its first call, say.
         timing: False for the gate alone.
-        cache: State of the data caches at each timed call: ``hot`` or ``cold``.
+        flush_l2: True if twice the GPU's L2 is written before each timed call.
     """
 
     run_id: str
@@ -48,7 +48,7 @@ class Plan:
     processes: int = 40
     time_limit_seconds: float = 120.0
     timing: bool = True
-    cache: str = "hot"
+    flush_l2: bool = False
 
     def groups(self) -> list[tuple[Case, str]]:
         """Return (case, device) in the order of measuring."""
@@ -73,7 +73,7 @@ def make_record(
         backend=backend,
         device=device,
         threads=plan.threads,
-        cache=plan.cache,
+        flush_l2=plan.flush_l2,
         status=status,
         reason=reason,
         **columns,

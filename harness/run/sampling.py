@@ -10,22 +10,22 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import statistics as python_statistics
+import statistics
 import sys
 from collections.abc import Callable
 from typing import Any, Final
 
 from harness.case import Case
-from harness.correctness import behaviour
-from harness.entrant import Entrant
-from harness.examination import Examination
-from harness.loader import Loader
-from harness.machine import gpu, state, threads
-from harness.plan import BASELINE
+from harness.correctness import conduct
+from harness.machine import activity, gpu, threads
 from harness.process.supervisor import WorkerError
-from harness.record import Status
-from harness.sitting import Sitting
-from harness.timing import clock, cost, levels, statistics
+from harness.record import Flag, Status
+from harness.run.cell import Cell
+from harness.run.checker import Checker
+from harness.run.context import RunContext
+from harness.run.loader import Loader
+from harness.run.plan import BASELINE
+from harness.timing import clock, estimates, roofline, variance
 
 #: Blocks that are taken even if the budget is over.
 LEAST_BLOCKS: Final = 3
@@ -50,10 +50,10 @@ PLACED_BYTES: Final = 8 * 2**20
 #: A kernel that is made and first called in so many seconds is made anew, too, if the inputs, which must not exist
 #: meanwhile, are soon drawn again.
 KERNEL_SECONDS, KERNEL_BYTES = 0.020, 2**20
-#: The pace before a sample is measured for this share of the time that the sample will take, within these bounds, in
+#: The spot_peak before a sample is measured for this share of the time that the sample will take, within these bounds, in
 #: seconds: noise of a few milliseconds is another one right before a call of a second than over it.
-PACE_SHARE: Final = 0.25
-PACE_SECONDS: Final = (0.004, 0.2)
+SPOT_PEAK_SHARE: Final = 0.25
+SPOT_PEAK_SECONDS: Final = (0.004, 0.2)
 #: What emptying the caches takes at most, in seconds, for the time limit of a sample.
 FLUSH_SECONDS: Final = 0.010
 #: No limit to the blocks that a backend joins.
@@ -62,47 +62,47 @@ ALL_BLOCKS: Final = sys.maxsize
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Look:
-    """What a look at an entrant's times says: how precise they are, what counts in that, and how the noise splits."""
+    """What a look at an cell's times says: how precise they are, what counts in that, and how the noise splits."""
 
     half_width: float | None
     counts_processes: bool = False
-    units: int = statistics.LEAST_VALUES
-    split: levels.Split | None = None
+    units: int = estimates.LEAST_VALUES
+    split: variance.Split | None = None
 
 
-class Measurement:
-    """Times the entrants of a panel.
+class Sampling:
+    """Times the cells of a panel.
 
     Args:
-        sitting: What the run shares.
+        context: What the run shares.
         case: The case.
         device: Where.
-        entrants: Prepared and judged; the baseline first, if it is among them.
-        examination: Judges fresh processes, and results from inside the samples.
+        cells: Prepared and judged; the baseline first, if it is among them.
+        checker: Judges fresh processes, and results from inside the samples.
         expect: Has the reference answer for a kind and a variation, so that its time is nobody's.
         loader: Starts fresh processes.
-        begun: When the group began, by the sitting's clock.
+        begun: When the group began, by the context's clock.
         processes: For each block of the group so far, its process; goes on here.
     """
 
     def __init__(
         self,
-        sitting: Sitting,
+        context: RunContext,
         case: Case,
         device: str,
-        entrants: list[Entrant],
-        examination: Examination,
+        cells: list[Cell],
+        checker: Checker,
         expect: Callable[[str, int], None],
         loader: Loader,
         begun: float,
         processes: dict[int, int],
     ) -> None:
-        self._sitting = sitting
-        self._plan = sitting.plan
+        self._context = context
+        self._plan = context.plan
         self._case = case
         self._device = device
-        self._entrants = entrants
-        self._examination = examination
+        self._entrants = cells
+        self._checker = checker
         self._expect = expect
         self._loader = loader
         self._begun = begun
@@ -111,7 +111,7 @@ class Measurement:
         self._process = max(processes.values(), default=-1) + 1
         self._first_process = self._process
         #: Blocks of this process so far, how many it shall have before the next one, and when to look at it.
-        self._taken, self._share = 0, levels.FEWEST_BLOCKS
+        self._taken, self._share = 0, variance.FEWEST_BLOCKS
         self._look_at = self._share
         self._start = 0.0
         self._aside = 0.0  # time that was spent on judging
@@ -119,13 +119,13 @@ class Measurement:
         self._process_seconds: list[float] = []
 
     def run(self) -> None:
-        """Warm up, then take blocks; whatever ends a cell is noted in its entrant."""
-        self._pace()  # the first time it takes a process and a compiler
-        self._start = self._sitting.now()
-        for entrant in self._shuffled(self._going()):
-            entrant.phase = "timing"
-            self._warm_up(entrant)
-            entrant.kept_blocks = self._draw_blocks(entrant.joins)
+        """Warm up, then take blocks; whatever ends a cell is noted in its cell."""
+        self._spot_peak()  # the first time it takes a process and a compiler
+        self._start = self._context.now()
+        for cell in self._shuffled(self._going()):
+            cell.phase = "timing"
+            self._warm_up(cell)
+            cell.kept_blocks = self._draw_blocks(cell.joins)
         while joining := self._open():
             if self._over(joining):
                 self._stop("budget")
@@ -135,52 +135,54 @@ class Measurement:
                 self._look_at = self._taken + max(LOOK_BLOCKS, self._taken // 10)
                 if not self._go_on():
                     break
-        for entrant in self._going():
-            others = [other.unseen_seconds for other in self._entrants if other is not entrant]
-            entrant.note(behaviour.judge_clock(entrant.unseen_seconds, entrant.measured_seconds, others))
-            entrant.conclude()
+        for cell in self._going():
+            others = [other.unseen_seconds for other in self._entrants if other is not cell]
+            cell.note(conduct.judge_clock(cell.unseen_seconds, cell.measured_seconds, others))
+            cell.conclude()
 
-    def _going(self) -> list[Entrant]:
-        return [entrant for entrant in self._entrants if entrant.going]
+    def _going(self) -> list[Cell]:
+        return [cell for cell in self._entrants if cell.going]
 
-    def _pace(self, sample_seconds: float = 0.0) -> float | None:
+    def _spot_peak(self, sample_seconds: float = 0.0) -> float | None:
         """What the CPUs multiply before such a sample in the case's arithmetic, in flop per second; None if unknown."""
         if self._device != "cpu":
             return None
-        least, most = PACE_SECONDS
-        return self._sitting.pace(cost.arithmetic_of(self._case), min(max(least, sample_seconds * PACE_SHARE), most))
+        least, most = SPOT_PEAK_SECONDS
+        return self._context.spot_peak(
+            roofline.arithmetic_of(self._case), min(max(least, sample_seconds * SPOT_PEAK_SHARE), most)
+        )
 
-    def _shuffled(self, entrants: list[Entrant]) -> list[Entrant]:
-        return self._sitting.order.sample(entrants, len(entrants))
+    def _shuffled(self, cells: list[Cell]) -> list[Cell]:
+        return self._context.order.sample(cells, len(cells))
 
     def _left(self) -> float:
         """What is left of the budget, in seconds; judging is not in it."""
-        return self._plan.budget_seconds - (self._sitting.now() - self._start - self._aside)
+        return self._plan.budget_seconds - (self._context.now() - self._start - self._aside)
 
-    def _over(self, joining: list[Entrant]) -> bool:
+    def _over(self, joining: list[Cell]) -> bool:
         """Whether the budget has no room for another block of these.
 
         Slow ones, the baseline among them perhaps, may have used it up while the others have not enough blocks for an
         interval that a few outliers cannot move; so these may take as much again.
         """
-        fewest = min(self._count(entrant) for entrant in joining)
+        fewest = min(self._count(cell) for cell in joining)
         more = (
             self._plan.budget_seconds
-            if fewest < statistics.LEAST_VALUES and self._process == self._first_process
+            if fewest < estimates.LEAST_VALUES and self._process == self._first_process
             else 0.0
         )
         return fewest >= LEAST_BLOCKS and self._left() + more < self._predicted_block(joining)
 
-    def _predicted_block(self, joining: list[Entrant]) -> float:
-        return sum(entrant.call_seconds * entrant.base_calls for entrant in joining)
+    def _predicted_block(self, joining: list[Cell]) -> float:
+        return sum(cell.call_seconds * cell.base_calls for cell in joining)
 
-    def _count(self, entrant: Entrant) -> int:
-        return len(entrant.seconds)
+    def _count(self, cell: Cell) -> int:
+        return len(cell.seconds)
 
     def _stop(self, why: str) -> None:
         """Note why those that still join stop; one that was precise enough in the pilot is done all the same."""
-        for entrant in self._open():
-            entrant.stopped_by = "target" if entrant.answer_seconds is not None else why
+        for cell in self._open():
+            cell.stopped_by = "target" if cell.seconds_to_target is not None else why
 
     def _go_on(self) -> bool:
         """Look at the intervals; say whether more is to be measured, and start fresh processes if that is due.
@@ -188,34 +190,34 @@ class Measurement:
         Who is known precisely enough leaves, so that the time goes to the others; the baseline stays until the end.
         """
         had = self._process - self._first_process + 1
-        piloting = had < min(levels.PILOT, self._plan.processes)
+        piloting = had < min(variance.PILOT, self._plan.processes)
         lacking = []
-        for entrant in self._compared():
-            look = self._look(entrant)
+        for cell in self._compared():
+            look = self._look(cell)
             # A few values can agree by chance, so they are no reason to stop, unless there cannot be more.
-            enough = look.units >= min(statistics.LEAST_VALUES, self._plan.processes) or not look.counts_processes
+            enough = look.units >= min(estimates.LEAST_VALUES, self._plan.processes) or not look.counts_processes
             reached = enough and look.half_width is not None and look.half_width <= self._plan.target
             # Since when it has been narrow enough.
-            since = entrant.answer_seconds or self._sitting.now() - self._begun
-            entrant.answer_seconds = since if reached else None
+            since = cell.seconds_to_target or self._context.now() - self._begun
+            cell.seconds_to_target = since if reached else None
             if not reached:
                 lacking.append(look)
             elif not piloting:
-                entrant.joins, entrant.stopped_by = self._count(entrant), "target"
+                cell.joins, cell.stopped_by = self._count(cell), "target"
         if not lacking and not piloting:
             self._stop("target")
             return False
-        block_seconds = python_statistics.median(self._block_seconds)
+        block_seconds = statistics.median(self._block_seconds)
         # With fewer than the pilot's few there is no interval between processes: then better one alone.
-        more = levels.PILOT - 1 if had == 1 else 1
-        needed = more * (self._predicted_process() + levels.FEWEST_BLOCKS * block_seconds)
+        more = variance.PILOT - 1 if had == 1 else 1
+        needed = more * (self._predicted_process() + variance.FEWEST_BLOCKS * block_seconds)
         if had < self._plan.processes and needed <= self._left():
             if not piloting:
                 splits = [look.split for look in lacking if look.split is not None]
                 shares = [
-                    levels.blocks_per_process(split, self._predicted_process(), block_seconds) for split in splits
+                    variance.blocks_per_process(split, self._predicted_process(), block_seconds) for split in splits
                 ]
-                self._share = min(shares, default=levels.MOST_BLOCKS)
+                self._share = min(shares, default=variance.MOST_BLOCKS)
             self._begin_process()
             return True
         if all(look.counts_processes for look in lacking):
@@ -224,71 +226,71 @@ class Measurement:
             return False
         return True
 
-    def _compared(self) -> list[Entrant]:
+    def _compared(self) -> list[Cell]:
         """Those that still join and are compared; the baseline only where there is nobody else."""
-        rivals = any(entrant.name != BASELINE for entrant in self._going())
-        return [entrant for entrant in self._open() if entrant.name != BASELINE or not rivals]
+        rivals = any(cell.name != BASELINE for cell in self._going())
+        return [cell for cell in self._open() if cell.name != BASELINE or not rivals]
 
-    def _open(self) -> list[Entrant]:
+    def _open(self) -> list[Cell]:
         """Those that still join, and so can become more precise."""
-        return [entrant for entrant in self._going() if self._count(entrant) < entrant.joins]
+        return [cell for cell in self._going() if self._count(cell) < cell.joins]
 
-    def _look(self, entrant: Entrant) -> _Look:
-        """Look at the ratio to the baseline; where no baseline goes on joining, at the entrant's own median."""
+    def _look(self, cell: Cell) -> _Look:
+        """Look at the ratio to the baseline; where no baseline goes on joining, at the cell's own median."""
         baseline = next((other for other in self._open() if other.name == BASELINE), None)
-        if baseline is None or entrant is baseline:
-            return _Look(statistics.relative_half_width(entrant.seconds.values()))
-        found = statistics.compare(entrant.seconds, baseline.seconds, self._processes, self._plan.band)
+        if baseline is None or cell is baseline:
+            return _Look(estimates.relative_half_width(cell.seconds.values()))
+        found = estimates.compare(cell.seconds, baseline.seconds, self._processes, self._plan.band)
         if found is None:
             return _Look(None)
-        split = levels.Split(found.block_spread, found.process_spread)
+        split = variance.Split(found.block_spread, found.process_spread)
         return _Look(found.half_width, found.unit == "process", found.units, split)
 
     def _predicted_process(self) -> float:
         """What a fresh process of everybody takes until its first block, in seconds."""
         if self._process_seconds:
-            return python_statistics.median(self._process_seconds)
+            return statistics.median(self._process_seconds)
         costs = ("import_seconds", "prepare_seconds", "first_call_seconds")
         started = self._open()
-        return sum(float(entrant.columns.get(name, 0.0)) for entrant in started for name in costs) + (
+        return sum(float(cell.columns.get(name, 0.0)) for cell in started for name in costs) + (
             WARM_UP_SECONDS * len(started)
         )
 
     def _begin_process(self) -> None:
         """Give everybody who goes on a fresh process, and judge what it returns first."""
-        start, aside = self._sitting.now(), self._aside
+        start, aside = self._context.now(), self._aside
         renewed = self._open()
-        self._sitting.observer.stage(f"process {self._process - self._first_process + 2}")
-        loaded = self._loader.renew([entrant.name for entrant in renewed], self._device)
-        for entrant, (worker, answer) in zip(renewed, loaded, strict=True):
+        self._context.progress.stage(f"process {self._process - self._first_process + 2}")
+        loaded = self._loader.renew([cell.name for cell in renewed], self._device)
+        for cell, (worker, answer) in zip(renewed, loaded, strict=True):
             if isinstance(answer, WorkerError):
-                entrant.end(answer.status, f"in a fresh process: {answer.reason}")
+                cell.end(answer.status, f"in a fresh process: {answer.reason}")
             elif not answer["available"]:
-                entrant.end(Status.FAILED, f"in a fresh process: {answer['reason']}")
+                cell.end(Status.FAILED, f"in a fresh process: {answer['reason']}")
             else:
-                del answer["cold"]  # the next case finds it warm
-                entrant.worker, entrant.loaded = worker, entrant.loaded | answer
-                self._prepare_again(entrant)
+                del answer["compile_cache"]  # the next case finds it warm
+                cell.worker, cell.loaded = worker, cell.loaded | answer
+                self._prepare_again(cell)
         self._process += 1
         self._taken, self._look_at = 0, self._share
-        for entrant in self._shuffled([entrant for entrant in renewed if entrant.going]):
-            self._warm_up(entrant)
-            entrant.kept_blocks = self._draw_blocks(entrant.joins)
-        self._process_seconds.append(self._sitting.now() - start - (self._aside - aside))
+        for cell in self._shuffled([cell for cell in renewed if cell.going]):
+            self._warm_up(cell)
+            cell.kept_blocks = self._draw_blocks(cell.joins)
+        self._process_seconds.append(self._context.now() - start - (self._aside - aside))
 
-    def _prepare_again(self, entrant: Entrant) -> None:
-        if self._examination.prepare(entrant, cost.INPUT_SETS) is None:
+    def _prepare_again(self, cell: Cell) -> None:
+        if self._checker.prepare(cell, roofline.INPUT_SETS) is None:
             return
-        judging = self._sitting.now()
+        judging = self._context.now()
         self._expect("normal", 0)
-        with entrant.gating(self._sitting.now):
-            self._examination.judge_first(entrant)
-        entrant.conclude()
-        self._aside += self._sitting.now() - judging
+        with cell.gating(self._context.now):
+            self._checker.judge_first(cell)
+        cell.conclude()
+        self._aside += self._context.now() - judging
 
     def _draw_blocks(self, joins: int) -> frozenset[int]:
         """Draw the blocks of this process whose results are judged; in the first one, two that are reached for sure."""
-        sample = self._sitting.secret.sample
+        sample = self._context.secret.sample
         first = self._process == self._first_process
         drawn = sample(range(min(LEAST_BLOCKS, joins)), min(2, joins)) if first else []
         ranges = KEPT_RANGES if first else ((0, KEPT_RANGES[0][1]), *KEPT_RANGES[1:])
@@ -296,85 +298,85 @@ class Measurement:
 
     def _draw_calls(self, calls: int) -> list[int]:
         """Draw the calls of a sample whose results are kept: of one input set, so that they can be compared."""
-        alike = range(self._sitting.secret.randrange(min(calls, cost.INPUT_SETS)), calls, cost.INPUT_SETS)
+        alike = range(self._context.secret.randrange(min(calls, roofline.INPUT_SETS)), calls, roofline.INPUT_SETS)
         count = max(1, min(KEPT_CALLS, KEPT_BYTES // max(self._case.result_bytes, 1), len(alike)))
-        return sorted(self._sitting.secret.sample(alike, count))
+        return sorted(self._context.secret.sample(alike, count))
 
-    def _warm_up(self, entrant: Entrant) -> None:
+    def _warm_up(self, cell: Cell) -> None:
         """Run it in, learn how long a call takes, and from that how many make a sample."""
-        self._sitting.observer.stage(f"warm up {entrant.name}")
-        said = entrant.ask("warm_up", self._plan.time_limit_seconds, seconds=WARM_UP_SECONDS, at_least=1)
+        self._context.progress.stage(f"warm up {cell.name}")
+        said = cell.ask("warm_up", self._plan.time_limit_seconds, seconds=WARM_UP_SECONDS, at_least=1)
         if said is None:
             return
         for calls, seconds in said["stretches"]:
-            self._keep(entrant, "warmup", calls, seconds)
+            self._keep(cell, "warmup", calls, seconds)
         latest = [seconds / calls for calls, seconds in said["stretches"][-3:]]
-        entrant.call_seconds = python_statistics.median(latest)
+        cell.call_seconds = statistics.median(latest)
         try:
-            entrant.base_calls = clock.calls_per_sample(entrant.call_seconds, entrant.loaded["tick_seconds"])
+            cell.base_calls = clock.calls_per_sample(cell.call_seconds, cell.loaded["tick_seconds"])
         except ValueError as error:
-            entrant.end(Status.FAILED, str(error))
+            cell.end(Status.FAILED, str(error))
             return
-        entrant.loaded["busy"] = said["busy"]
-        entrant.flag(threads.overload(said["busy"], self._plan.threads))
+        cell.loaded["busy"] = said["busy"]
+        cell.flag(threads.overload(said["busy"], self._plan.threads))
         if self._process > self._first_process:
             return
         budget = self._plan.budget_seconds
-        if entrant.call_seconds > budget and entrant.base_name != BASELINE:
-            entrant.end(Status.TOO_SLOW, f"one call takes {entrant.call_seconds:.3g} s, the budget is {budget:g} s")
-        entrant.joins = ALL_BLOCKS
-        if entrant.call_seconds > SLOW_SECONDS:
+        if cell.call_seconds > budget and cell.base_name != BASELINE:
+            cell.end(Status.TOO_SLOW, f"one call takes {cell.call_seconds:.3g} s, the budget is {budget:g} s")
+        cell.joins = ALL_BLOCKS
+        if cell.call_seconds > SLOW_SECONDS:
             # A slow one may take a quarter of the budget, and one block at the least. All ratios hang on the baseline:
             # it gets a few in any case, and more than others if there is time.
-            quarter = int(budget / 4 / entrant.call_seconds)
-            few = max(SLOW_BLOCKS, quarter) if entrant.name == BASELINE else min(SLOW_BLOCKS, quarter)
-            entrant.joins = max(1, few)
-        if entrant.loaded["overhead_seconds"] > OVERHEAD_SHARE * entrant.call_seconds:
-            entrant.flag("overhead")
+            quarter = int(budget / 4 / cell.call_seconds)
+            few = max(SLOW_BLOCKS, quarter) if cell.name == BASELINE else min(SLOW_BLOCKS, quarter)
+            cell.joins = max(1, few)
+        if cell.loaded["overhead_seconds"] > OVERHEAD_SHARE * cell.call_seconds:
+            cell.flag(Flag.OVERHEAD)
 
-    def _take_block(self, joining: list[Entrant]) -> None:
+    def _take_block(self, joining: list[Cell]) -> None:
         """Take a sample of everybody, and judge some of what came out."""
-        start = self._sitting.now()
-        self._sitting.observer.stage(f"process {self._process - self._first_process + 1}, block {self._taken + 1}")
+        start = self._context.now()
+        self._context.progress.stage(f"process {self._process - self._first_process + 1}, block {self._taken + 1}")
         self._processes[self._block] = self._process
-        kept: list[tuple[Entrant, int]] = []
-        for position, entrant in enumerate(self._shuffled(joining)):
-            keep = self._taken in entrant.kept_blocks
-            if (variation := self._sample(entrant, position, keep)) is not None:
-                kept.append((entrant, variation))
-        judging = self._sitting.now()
+        kept: list[tuple[Cell, int]] = []
+        for position, cell in enumerate(self._shuffled(joining)):
+            keep = self._taken in cell.kept_blocks
+            if (variation := self._sample(cell, position, keep)) is not None:
+                kept.append((cell, variation))
+        judging = self._context.now()
         self._block_seconds.append(judging - start)
-        for entrant, variation in kept:
+        for cell, variation in kept:
             self._expect("normal", variation)
-            with entrant.gating(self._sitting.now):
-                self._examination.judge_kept(entrant, variation)
-            entrant.conclude()
-        self._aside += self._sitting.now() - judging
+            with cell.gating(self._context.now):
+                self._checker.judge_kept(cell, variation)
+            cell.conclude()
+        self._aside += self._context.now() - judging
         self._block += 1
         self._taken += 1
 
-    def _sample(self, entrant: Entrant, position: int, keep: bool) -> int | None:
+    def _sample(self, cell: Cell, position: int, keep: bool) -> int | None:
         """Take a sample; return the input set of the call whose results were kept, if they were to be."""
         # A number of calls that nobody can foresee; a little more than needed, never less.
-        calls = entrant.base_calls + self._sitting.secret.randrange(entrant.base_calls // 4 + 1)
+        calls = cell.base_calls + self._context.secret.randrange(cell.base_calls // 4 + 1)
         kept = self._draw_calls(calls) if keep else []
-        slow = entrant.call_seconds > SLOW_SECONDS
+        slow = cell.call_seconds > SLOW_SECONDS
         stepping = self._case.mode == "forward_backward"
         limit = self._plan.time_limit_seconds
-        if (size := cost.array_bytes(self._case)) <= PLACED_BYTES and not slow:
-            entrant.ask("place", limit, kernel=size <= KERNEL_BYTES and entrant.kernel_seconds <= KERNEL_SECONDS)
-            if not entrant.going:
+        if (size := roofline.array_bytes(self._case)) <= PLACED_BYTES and not slow:
+            cell.ask("place", limit, kernel=size <= KERNEL_BYTES and cell.kernel_seconds <= KERNEL_SECONDS)
+            if not cell.going:
                 return None
         if self._device != "cpu":
             # A request of its own: it takes as long as it takes, and what passes around a sample is looked at.
-            entrant.ask("steady", limit)
-            if not entrant.going:
+            cell.ask("steady", limit)
+            if not cell.going:
                 return None
-        cold = self._plan.cache == "cold"
-        expected = calls * (entrant.call_seconds + (FLUSH_SECONDS if cold else 0.0)) * (2 if stepping else 1)
-        pace = self._pace(calls * entrant.call_seconds)
-        before = self._sitting.look()
-        said = entrant.ask(
+        flush = self._plan.flush_l2
+        expected = calls * (cell.call_seconds + (FLUSH_SECONDS if flush else 0.0)) * (2 if stepping else 1)
+        spot_peak = self._spot_peak(calls * cell.call_seconds)
+        before = self._context.look()
+        said = cell.ask(
             "sample",
             min(limit, 10 + 20 * expected),
             calls=calls,
@@ -383,98 +385,98 @@ class Measurement:
             settle_seconds=(settle := 0.0 if slow else clock.SETTLE_SECONDS),
             forward=stepping,
             keep=kept,
-            cold_cache=cold,
+            flush_l2=flush,
         )
-        if said is None or entrant.worker is None:
+        if said is None or cell.worker is None:
             return None
-        after, passed_seconds = self._sitting.look(), entrant.worker.elapsed_seconds
+        after, passed_seconds = self._context.look(), cell.worker.elapsed_seconds
         seconds, forward = said["seconds"], said["forward_seconds"]
         if not seconds > 0 or (stepping and not forward > 0):
-            entrant.end(Status.FAILED, f"a sample of {calls} calls took {seconds} s: the clock cannot be right")
+            cell.end(Status.FAILED, f"a sample of {calls} calls took {seconds} s: the clock cannot be right")
             return None
         measured = seconds + (forward or 0.0)
-        entrant.measured_seconds.append(measured)
+        cell.measured_seconds.append(measured)
         # Settling ends with a whole call, longer perhaps than what is left of its time, or than it was in warming up.
-        settled = settle + max(entrant.call_seconds, seconds / calls) if settle else 0.0
-        if not cold:  # else what passes between the calls is most of it
+        settled = settle + max(cell.call_seconds, seconds / calls) if settle else 0.0
+        if not flush:  # else what passes between the calls is most of it
             # What the hypervisor took from these CPUs the worker did not keep back; where within the request it did,
             # nobody says, so a lie of as much, and no larger one, goes unseen in such a block.
-            stolen = (state.stolen_seconds(before, after) or 0.0) * self._plan.threads / (os.cpu_count() or 1)
-            entrant.unseen_seconds.append(passed_seconds - measured - settled - stolen)
-        self._correct(entrant, seconds / calls)
-        if pace is not None:
-            entrant.paces[self._block] = pace
-        entrant.calls.append(calls)
-        entrant.seconds[self._block] = seconds / calls
+            stolen = (activity.stolen_seconds(before, after) or 0.0) * self._plan.threads / (os.cpu_count() or 1)
+            cell.unseen_seconds.append(passed_seconds - measured - settled - stolen)
+        self._correct(cell, seconds / calls)
+        if spot_peak is not None:
+            cell.spot_peaks[self._block] = spot_peak
+        cell.calls.append(calls)
+        cell.seconds[self._block] = seconds / calls
         switches = said["involuntary_switches"]
         of_gpu = None
         if self._device != "cpu":
             # After it, and in a request of its own: a driver may take as long as a sample to answer.
-            told = entrant.ask("gpu_state", limit)
+            told = cell.ask("gpu_state", limit)
             if told is None:
                 return None
             of_gpu = told["state"] and gpu.State(**told["state"])
-        seen = self._disturbances(before, after, passed_seconds, entrant, switches, of_gpu)
-        seen["pace_flop_per_second"] = pace
+        seen = self._disturbances(before, after, passed_seconds, cell, switches, of_gpu)
+        seen["spot_peak_flop_per_second"] = spot_peak
         if seen["disturbance"]:
-            entrant.disturbed_blocks.add(self._block)
-        self._keep(entrant, "call", calls, seconds, self._block, position, **seen)
+            cell.disturbed_blocks.add(self._block)
+        self._keep(cell, "call", calls, seconds, self._block, position, **seen)
         if stepping:
-            entrant.forward_seconds[self._block] = forward / calls
-            self._keep(entrant, "forward", calls, forward, self._block, position, **seen)
-        return (self._block + kept[0]) % cost.INPUT_SETS if kept else None
+            cell.forward_seconds[self._block] = forward / calls
+            self._keep(cell, "forward", calls, forward, self._block, position, **seen)
+        return (self._block + kept[0]) % roofline.INPUT_SETS if kept else None
 
     def _disturbances(
         self,
-        before: state.State,
-        after: state.State,
+        before: activity.State,
+        after: activity.State,
         seconds: float,
-        entrant: Entrant,
+        cell: Cell,
         switches: int,
         of_gpu: gpu.State | None,
     ) -> dict[str, Any]:
-        """What the machine did during an entrant's sample of so many seconds, as columns of the sample."""
-        self._sitting.best_clock_mhz = max(self._sitting.best_clock_mhz, after.clock_mhz or 0.0)
-        best = self._sitting.best_clock_mhz or None
+        """What the machine did during an cell's sample of so many seconds, as columns of the sample."""
+        self._context.best_clock_mhz = max(self._context.best_clock_mhz, after.clock_mhz or 0.0)
+        best = self._context.best_clock_mhz or None
         # Threads of one backend may take the CPUs from each other all the time: that is its way, and no disturbance.
-        entrant.switch_rates.append(switches / seconds if seconds else 0.0)
-        foreign = round(switches - python_statistics.median(entrant.switch_rates) * seconds)
-        found = [state.disturbed(before, after, seconds, os.cpu_count() or 1, foreign, best)]
+        cell.switch_rates.append(switches / seconds if seconds else 0.0)
+        foreign = round(switches - statistics.median(cell.switch_rates) * seconds)
+        found = [activity.disturbed(before, after, seconds, os.cpu_count() or 1, foreign, best)]
         columns: dict[str, Any] = {}
         if of_gpu is not None:
             columns = {f"gpu_{name}": value or None for name, value in dataclasses.asdict(of_gpu).items()}
-            entrant.best_gpu_clock_mhz = max(entrant.best_gpu_clock_mhz, of_gpu.clock_mhz)
-            found.append(gpu.disturbed(of_gpu, entrant.best_gpu_clock_mhz))
+            cell.best_gpu_clock_mhz = max(cell.best_gpu_clock_mhz, of_gpu.clock_mhz)
+            found.append(gpu.disturbed(of_gpu, cell.best_gpu_clock_mhz))
         return columns | {
-            "steal_seconds": state.stolen_seconds(before, after),
+            "steal_seconds": activity.stolen_seconds(before, after),
             "involuntary_switches": switches,
             "others_running": after.running,
             "clock_mhz": after.clock_mhz,
             "disturbance": "+".join(word for word in found if word) or None,
         }
 
-    def _correct(self, entrant: Entrant, call_seconds: float) -> None:
+    def _correct(self, cell: Cell, call_seconds: float) -> None:
         """Plan anew for one that is far faster than it was when it was run in: it gets as many blocks as others."""
-        if call_seconds < entrant.call_seconds / 4:
-            entrant.call_seconds = call_seconds
-            entrant.base_calls = clock.calls_per_sample(call_seconds, entrant.loaded["tick_seconds"])
-            entrant.joins = ALL_BLOCKS if call_seconds <= SLOW_SECONDS else entrant.joins
+        if call_seconds < cell.call_seconds / 4:
+            cell.call_seconds = call_seconds
+            cell.base_calls = clock.calls_per_sample(call_seconds, cell.loaded["tick_seconds"])
+            cell.joins = ALL_BLOCKS if call_seconds <= SLOW_SECONDS else cell.joins
 
     def _keep(
         self,
-        entrant: Entrant,
-        phase: str,
+        cell: Cell,
+        kind: str,
         calls: int,
         seconds: float,
         block: int | None = None,
         position: int | None = None,
         **seen: Any,
     ) -> None:
-        self._sitting.keep(
+        self._context.keep(
             self._case,
             self._device,
-            backend=entrant.name,
-            phase=phase,
+            backend=cell.name,
+            kind=kind,
             process=self._process,
             block=block,
             position=position,

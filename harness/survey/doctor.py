@@ -10,11 +10,11 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from harness.checkup import CORETYPE_VARIABLE, Facts
-from harness.machine.state import stolen_seconds
+from harness.machine.activity import stolen_seconds
+from harness.survey.facts import CORETYPE_VARIABLE, Facts
 
 if TYPE_CHECKING:
-    from harness.timing.cost import Product
+    from harness.timing.roofline import Product
 
 OK, NOTE, WARNING = "ok", "note", "warning"
 LEVELS: Final = (WARNING, NOTE, OK)
@@ -85,7 +85,7 @@ class Finding:
     advice: str
 
 
-def examine(facts: Facts) -> list[Finding]:
+def diagnose(facts: Facts) -> list[Finding]:
     """Judge all facts; warnings first, then notes, then what is well."""
     found = [finding for check in CHECKS for finding in check(facts)]
     return sorted(found, key=lambda finding: LEVELS.index(finding.level))

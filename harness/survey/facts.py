@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 
+from harness.machine import activity as machine_state
 from harness.machine import environment
-from harness.machine import state as machine_state
 from harness.machine import threads as budget
-from harness.machine.state import State
+from harness.machine.activity import State
 
 if TYPE_CHECKING:
-    from harness.timing.cost import Peaks
+    from harness.timing.roofline import Peaks
 
 #: Tells OpenBLAS which kernels to use.
 CORETYPE_VARIABLE: Final = "OPENBLAS_CORETYPE"
@@ -210,7 +210,7 @@ def is_run(arguments: Sequence[str]) -> bool:
     for at, argument in enumerate(arguments):
         module, command = (*arguments[at + 1 : at + 3], "", "")[:2]
         if argument == "-m":
-            return module == "harness.process.worker" or (module == "harness" and command in COMMANDS)
+            return module == "harness.worker.main" or (module == "harness" and command in COMMANDS)
         if at < 2 and PurePath(argument).name == "bilinear-bench":  # the script, alone or after its interpreter
             return module in COMMANDS
     return False

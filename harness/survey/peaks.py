@@ -8,13 +8,13 @@ from typing import Any, Final, Protocol
 from harness.machine import environment
 from harness.machine import threads as budget
 from harness.process.supervisor import WorkerError
-from harness.timing.cost import LIMITED_DTYPES, Level, Peaks, Product, Rate
+from harness.timing.roofline import ROOFLINE_DTYPES, Level, Peaks, Product, Rate
 
 #: The GEMMs that are asked for, by the library whose process they share; and what the process for the peaks needs.
 LIBRARIES: Final = {"numpy": ("numpy",), "torch": ("torch.mm", "torch oneDNN"), "jax": ("jax",)}
 INSTRUMENT: Final = "numba"
-#: What the process that measures the pace is called.
-PACEMAKER: Final = "the pace"
+#: What the process that measures the spot_peak is called.
+SPOT_PEAK: Final = "the spot_peak"
 #: What a device is measured through; the arithmetic that is asked for, as dtype and precision; the bytes of each array
 #: of a copy in its memory.
 DEVICE_INSTRUMENT: Final = "the device"
@@ -31,7 +31,7 @@ MEMORY_SHARE: Final = 4
 REASON_LENGTH: Final = 200
 
 
-class Surveyor(Protocol):
+class PeakWorker(Protocol):
     """What is needed of a worker."""
 
     @property
@@ -42,17 +42,17 @@ class Surveyor(Protocol):
         """Answer, or raise WorkerError."""
 
 
-class Surveyors(Protocol):
+class PeakWorkers(Protocol):
     """What is needed of the supervisor."""
 
-    def surveyor(self, name: str, device: str = "cpu", variables: Mapping[str, str] | None = None) -> Surveyor:
+    def peak_worker(self, name: str, device: str = "cpu", variables: Mapping[str, str] | None = None) -> PeakWorker:
         """Start one, or raise WorkerError."""
 
-    def discard_surveyor(self, name: str) -> None:
+    def discard_peak_worker(self, name: str) -> None:
         """End it."""
 
 
-def measure(workers: Surveyors, threads: int, limit_seconds: float) -> Peaks:
+def measure(workers: PeakWorkers, threads: int, limit_seconds: float) -> Peaks:
     """Measure the peaks; what cannot be measured is left out, and a line says why.
 
     Args:
@@ -66,7 +66,7 @@ def measure(workers: Surveyors, threads: int, limit_seconds: float) -> Peaks:
     absent: dict[str, str] = {}  # why there is no rate, by dtype
     levels: list[Level] = []
     with _Visit(workers, INSTRUMENT, limit_seconds) as visit:
-        for dtype in LIMITED_DTYPES:
+        for dtype in ROOFLINE_DTYPES:
             value, text = visit.ask("arithmetic", "flop_per_second", "source", dtype=dtype)
             if value is None:
                 absent[dtype] = text
@@ -85,7 +85,7 @@ def measure(workers: Surveyors, threads: int, limit_seconds: float) -> Peaks:
     for library, names in LIBRARIES.items():
         with _Visit(workers, library, limit_seconds) as visit:
             for name in names:
-                for dtype in LIMITED_DTYPES:
+                for dtype in ROOFLINE_DTYPES:
                     value, text = visit.ask("product", "flop_per_second", "detail", library=name, dtype=dtype)
                     if value is None:
                         missing.append(f"{name} in {dtype}: {text}")
@@ -102,7 +102,7 @@ def measure(workers: Surveyors, threads: int, limit_seconds: float) -> Peaks:
     return Peaks(_arithmetic(rates, absent, products), tuple(products), tuple(levels), tuple(missing))
 
 
-def measure_device(workers: Surveyors, device: str, limit_seconds: float) -> Peaks:
+def measure_device(workers: PeakWorkers, device: str, limit_seconds: float) -> Peaks:
     """Measure what a device other than the CPU can do: its GEMM in each precision, and copies within cache and memory.
 
     Args:
@@ -139,13 +139,13 @@ def measure_device(workers: Surveyors, device: str, limit_seconds: float) -> Pea
 
 
 def products_with(
-    workers: Surveyors, library: str, variables: Mapping[str, str], limit_seconds: float
+    workers: PeakWorkers, library: str, variables: Mapping[str, str], limit_seconds: float
 ) -> tuple[Product, ...]:
     """Measure a library's products under environment variables, which stand in the products' names."""
     told = " ".join(f"{name}={value}" for name, value in variables.items())
     found = []
     with _Visit(workers, library, limit_seconds, variables=variables) as visit:
-        for dtype in LIMITED_DTYPES:
+        for dtype in ROOFLINE_DTYPES:
             value, text = visit.ask("product", "flop_per_second", "detail", library=library, dtype=dtype)
             if value is not None:
                 found.append(Product(f"{library} with {told}", dtype, value, text))
@@ -170,21 +170,21 @@ def reading_bytes(
     return [*levels, ("memory", None, memory)]
 
 
-class Pace:
+class SpotPeak:
     """What the CPUs multiply at the moment, for runs on machines whose speed changes from minute to minute.
 
     A peak is what they can do at best. A backend's time beside it also tells what else the machine did meanwhile, other
-    tenants of the hardware included. Beside a pace it tells of the backend, as far as that moment is like its own.
+    tenants of the hardware included. Beside a spot_peak it tells of the backend, as far as that moment is like its own.
 
     Args:
         workers: Starts the process; it stays until the workers end.
         limit_seconds: Time limit of a request, in seconds; the first one compiles.
     """
 
-    def __init__(self, workers: Surveyors, limit_seconds: float) -> None:
+    def __init__(self, workers: PeakWorkers, limit_seconds: float) -> None:
         self._workers = workers
         self._limit_seconds = limit_seconds
-        self._surveyor: Surveyor | None = None
+        self._peak_worker: PeakWorker | None = None
         self._absent: set[str] = set()
 
     def now(self, dtype: str, seconds: float) -> float | None:
@@ -194,11 +194,11 @@ class Pace:
             dtype: Of the numbers.
             seconds: For about so long.
         """
-        if dtype not in LIMITED_DTYPES or dtype in self._absent:
+        if dtype not in ROOFLINE_DTYPES or dtype in self._absent:
             return None
         try:
-            self._surveyor = self._surveyor or self._workers.surveyor(PACEMAKER)
-            answer = self._surveyor.request("pace", self._limit_seconds, dtype=dtype, seconds=seconds)
+            self._peak_worker = self._peak_worker or self._workers.peak_worker(SPOT_PEAK)
+            answer = self._peak_worker.request("spot_peak", self._limit_seconds, dtype=dtype, seconds=seconds)
             rate: float | None = answer["flop_per_second"]
         except WorkerError:
             rate = None
@@ -208,11 +208,11 @@ class Pace:
 
 
 class _Visit:
-    """One surveyor, from its start to its end; whatever goes wrong with it becomes a text. Use as a context manager."""
+    """One peak_worker, from its start to its end; whatever goes wrong with it becomes a text. Use as a context manager."""
 
     def __init__(
         self,
-        workers: Surveyors,
+        workers: PeakWorkers,
         name: str,
         limit_seconds: float,
         device: str = "cpu",
@@ -223,28 +223,28 @@ class _Visit:
         self._device = device
         self._variables = variables
         self._limit_seconds = limit_seconds
-        self._surveyor: Surveyor | None = None
+        self._peak_worker: PeakWorker | None = None
         self._ended = ""
 
     def __enter__(self) -> _Visit:
         try:
-            self._surveyor = self._workers.surveyor(self._name, self._device, self._variables)
+            self._peak_worker = self._workers.peak_worker(self._name, self._device, self._variables)
         except WorkerError as error:
             self._ended = _first_line(error.reason)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._workers.discard_surveyor(self._name)
+        self._workers.discard_peak_worker(self._name)
 
     def ask(self, do: str, value: str, text: str, **fields: Any) -> tuple[float | None, str]:
         """Return the value and the text of an answer; None, and why, where there is none."""
-        if self._surveyor is None:
+        if self._peak_worker is None:
             return None, self._ended
         try:
-            answer = self._surveyor.request(do, self._limit_seconds, **fields)
+            answer = self._peak_worker.request(do, self._limit_seconds, **fields)
         except WorkerError as error:
-            if not self._surveyor.alive:  # the other questions to it have the same answer
-                self._surveyor, self._ended = None, _first_line(error.reason)
+            if not self._peak_worker.alive:  # the other questions to it have the same answer
+                self._peak_worker, self._ended = None, _first_line(error.reason)
             return None, _first_line(error.reason)
         return answer[value], answer[text]
 
@@ -260,7 +260,7 @@ def _arithmetic(rates: Mapping[str, Rate], absent: Mapping[str, str], products: 
     Faster it can be where the machine was disturbed, or has matrix units that no vector code reaches.
     """
     peaks = dict(rates)
-    for dtype in LIMITED_DTYPES:
+    for dtype in ROOFLINE_DTYPES:
         best = max(
             (product for product in products if product.dtype == dtype),
             key=lambda product: product.flop_per_second,

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from scipy import special  # and not scipy.stats, whose import takes a second
 
 from harness.record import Relation
-from harness.timing import levels
+from harness.timing import variance
 
 #: Confidence level of every interval.
 LEVEL: Final = 0.99
@@ -206,7 +206,7 @@ def compare(
     relation = relate(found, band)
     if not few and not agrees(relation, median_interval(values), band):
         relation = Relation.AMBIGUOUS
-    split = levels.split(by_process)
+    split = variance.split(by_process)
     return Comparison(
         ratio=Interval(math.exp(found.estimate), _exp(found.low), _exp(found.high)),
         relation=relation,

@@ -17,12 +17,12 @@ Value = TypeVar("Value")
 #: dZ[b,i,j] = sum_o grad_output[b,o] weight[o,i,j], and the weight's gradient.
 CONTRACTIONS: Final = {"forward": 1, "forward_backward": 3}
 
-#: Sets of inputs that a contestant holds during timing.
+#: Sets of inputs that a backend holds during timing.
 INPUT_SETS: Final = 2
 #: What an interpreter with a framework in it takes before any array, BLAS buffers and compiling included, in bytes.
 PROCESS_BYTES: Final = 650 * 2**20
 #: Dtypes that have a limit on a CPU. Half-precision products may run on units whose rate is not measured.
-LIMITED_DTYPES: Final = ("float32", "float64")
+ROOFLINE_DTYPES: Final = ("float32", "float64")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Rate:
     Attributes:
         flop_per_second: Of all threads together.
         source: In words.
-        chains: What multiply-add chains did, which the pace is measured with; None where that is not known.
+        chains: What multiply-add chains did, which the spot_peak is measured with; None where that is not known.
     """
 
     flop_per_second: float
@@ -104,9 +104,9 @@ class Peaks:
             tuple(line for line in self.missing if line in other.missing),
         )
 
-    def at_pace(self, dtype: str, flop_per_second: float) -> Peaks:
+    def at_spot_peak(self, dtype: str, flop_per_second: float) -> Peaks:
         """The same machine at a moment in which its multiply-add chains in that dtype run at this rate."""
-        arithmetic = {**self.arithmetic, dtype: Rate(flop_per_second, "pace")}
+        arithmetic = {**self.arithmetic, dtype: Rate(flop_per_second, "spot_peak")}
         return dataclasses.replace(self, arithmetic=arithmetic)
 
     def as_json(self) -> dict[str, Any]:
@@ -141,16 +141,16 @@ def array_bytes(case: Case) -> int:
     return sum(math.prod(shape) for shape in shapes) * case.itemsize
 
 
-def limit_seconds(case: Case, peaks: Peaks) -> float | None:
+def roofline_seconds(case: Case, peaks: Peaks) -> float | None:
     """Least time in seconds that the case can take: for its arithmetic or for its bytes, whichever is more.
 
     Every level gives what it has room for at its own rate, the smaller levels first: call after call over the same
     bytes, a cache can keep as many of them as it holds, even if all are more. Where one of the two rates is unknown,
-    the other one is the limit; None where both are, and for dtypes and precisions outside ``LIMITED_DTYPES`` whose
+    the other one is the limit; None where both are, and for dtypes and precisions outside ``ROOFLINE_DTYPES`` whose
     arithmetic was not measured.
     """
     arithmetic = arithmetic_of(case)
-    if arithmetic not in (*LIMITED_DTYPES, *peaks.arithmetic):
+    if arithmetic not in (*ROOFLINE_DTYPES, *peaks.arithmetic):
         return None
     parts = []
     if (rate := peaks.arithmetic.get(arithmetic)) is not None:
@@ -190,7 +190,7 @@ def _reading_seconds(size_bytes: int, levels: tuple[Level, ...]) -> float | None
     return seconds + (size_bytes - held) / memory.bytes_per_second if caches and memory is not None else None
 
 
-def contestant_bytes(case: Case, workspace_bytes: int) -> int:
+def backend_bytes(case: Case, workspace_bytes: int) -> int:
     """Predicted memory of one worker while it holds the case, in bytes.
 
     The device's arrays, with ``INPUT_SETS`` input sets and two sets of results more than is returned (the clock holds

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 FLAT: Final = "flat"
-WARMING_UP: Final = "warming up"
-SLOWING_DOWN: Final = "slowing down"
-NO_STEADY_STATE: Final = "no steady state"
+WARMING_UP: Final = "warming_up"
+SLOWING_DOWN: Final = "slowing_down"
+NO_STEADY_STATE: Final = "no_steady_state"
 
 #: A change of level is one that chance makes once in a hundred series,
 SIGNIFICANCE: Final = 0.01

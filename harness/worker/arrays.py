@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from harness.correctness.behaviour import Storage
+from harness.correctness.conduct import Storage
 from harness.correctness.gate import Facts
 
 if TYPE_CHECKING:

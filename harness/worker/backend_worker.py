@@ -1,4 +1,4 @@
-"""What a backend's worker can be asked: load, support, examine; prepare, exercise, warm up, place, sample, check ...
+"""What a backend's worker can be asked: load, support, examine; prepare, scenario, warm up, place, sample, check ...
 
 Nothing of the expected values is ever here: results leave as files, what was observed leaves as numbers, and the
 parent decides.
@@ -24,13 +24,13 @@ import numpy as np
 
 from harness.backend import backend_class
 from harness.case import Case
-from harness.correctness.behaviour import same_bits
+from harness.correctness.conduct import same_bits
 from harness.correctness.gate import judge_facts
 from harness.correctness.inputs import make_inputs
-from harness.machine import gpu, threads
-from harness.process import device_clock, memory, observation
-from harness.timing import cost
+from harness.machine import gpu, memory, threads
+from harness.timing import roofline
 from harness.timing.clock import SETTLE_SECONDS, Call, Clock
+from harness.worker import arrays, gpu_clock
 
 if TYPE_CHECKING:
     from harness.backend import Backend, NativeArray
@@ -117,17 +117,17 @@ class _Values:
         return self.sets[variation]
 
 
-class Contestant:
+class BackendWorker:
     """One backend on one device, at most one case at a time."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Callable[..., dict[str, Any]]] = {
             "load": self.load,
             "support": self.support,
-            "examine": self.examine,
+            "edge_case": self.edge_case,
             "gradcheck": self.gradcheck,
             "prepare": self.prepare,
-            "exercise": self.exercise,
+            "scenario": self.scenario,
             "changed": self.changed,
             "warm_up": self.warm_up,
             "place": self.place,
@@ -140,13 +140,13 @@ class Contestant:
             "check": self.check,
             "release": self.release,
         }
-        self._exercises: dict[str, Callable[[_Prepared], Results]] = {
+        self._scenarios: dict[str, Callable[[_Prepared], Results]] = {
             "new values in the same buffers": self._new_values,
             "the same values in new buffers": self._new_buffers,
             "another kernel": self._another_kernel,
         }
         self._clock = Clock()
-        self._watch = observation.Watch()
+        self._watch = arrays.Watch()
         #: The CPUs that this process was held to, before any backend was here.
         self._affinity = threads.affinity()
         self._backend: Backend | None = None
@@ -154,7 +154,7 @@ class Contestant:
         #: An array of each dtype that the backend's ``to_device`` has made: what all others are made like.
         self._likes: dict[str, NativeArray] = {}
         #: The case that was examined last, with its kernels, or what preventing each of them said.
-        self._examined: tuple[Case, dict[str, Any]] | None = None
+        self._kernels_of: tuple[Case, dict[str, Any]] | None = None
         #: What another kernel of the prepared case cost, its first call included, in seconds.
         self._kernel_seconds: float | None = None
         #: What the arrays of the prepared case hold; None while there may be no inputs.
@@ -220,29 +220,29 @@ class Contestant:
             return {"supported": False, "reason": support.reason}
         return {"supported": True, "workspace_bytes": int(self.backend.workspace_bytes(asked))}
 
-    def examine(self, trials: list[dict[str, Any]], name: str, directory: str) -> dict[str, Any]:
-        """Answer one of the structure probe's trials into a folder of its name; fresh memory is poisoned meanwhile.
+    def edge_case(self, all_edge_cases: list[dict[str, Any]], name: str, directory: str) -> dict[str, Any]:
+        """Answer one of the structure probe's all_edge_cases into a folder of its name; fresh memory is poisoned meanwhile.
 
-        An exception is an answer, too: the other trials go on.
+        An exception is an answer, too: the other all_edge_cases go on.
 
         Args:
-            trials: All of the same case: their kernels are prepared before one is called, and kept.
-            name: The trial to answer now.
+            all_edge_cases: All of the same case: their kernels are prepared before one is called, and kept.
+            name: The edge_case to answer now.
             directory: Where the folder is made.
         """
-        case = Case(**trials[0]["case"])
-        trial = next(trial for trial in trials if trial["name"] == name)
+        case = Case(**all_edge_cases[0]["case"])
+        edge_case = next(edge_case for edge_case in all_edge_cases if edge_case["name"] == name)
         operators: list[str] | str = []
         self._poison_device(case)
         with _Poisoned(case):
-            begun = self._examined is None or self._examined[0] != case
-            if self._examined is None or begun:
-                kinds = {trial["kernel"]: trial["kind"] for trial in reversed(trials)}
-                self._examined = case, {key: _attempt(self._kernel, case, kind) for key, kind in kinds.items()}
-            kernel = self._examined[1][trial["kernel"]]
-            answer = kernel if isinstance(kernel, str) else _attempt(self._try, case, trial, kernel, directory)
+            begun = self._kernels_of is None or self._kernels_of[0] != case
+            if self._kernels_of is None or begun:
+                kinds = {edge_case["kernel"]: edge_case["kind"] for edge_case in reversed(all_edge_cases)}
+                self._kernels_of = case, {key: _attempt(self._kernel, case, kind) for key, kind in kinds.items()}
+            kernel = self._kernels_of[1][edge_case["kernel"]]
+            answer = kernel if isinstance(kernel, str) else _attempt(self._try, case, edge_case, kernel, directory)
             if begun and not isinstance(answer, str):
-                operators = _attempt(self._operators, case, trial, kernel)
+                operators = _attempt(self._operators, case, edge_case, kernel)
         return {
             "answer": {"error": answer} if isinstance(answer, str) else answer,
             "operators": [] if isinstance(operators, str) else operators,
@@ -253,7 +253,7 @@ class Contestant:
         asked = Case(**case)
         inputs = self._on_device(asked, "normal")
         step = self.backend.prepare_forward_backward(asked)
-        reason = observation.gradcheck(step, [inputs[name] for name in (*INPUTS, *PARAMETERS) if name in inputs])
+        reason = arrays.gradcheck(step, [inputs[name] for name in (*INPUTS, *PARAMETERS) if name in inputs])
         return {"reason": reason or ""}
 
     def prepare(self, case: dict[str, Any], input_sets: int, directory: str) -> dict[str, Any]:
@@ -273,17 +273,17 @@ class Contestant:
         given = sets[0] | parameters
         return {
             "prepare_seconds": prepare_seconds,
-            "choice": str(self.backend.choice(asked)),
+            "tuning": str(self.backend.tuning(asked)),
             "first_call_seconds": first_call_seconds,
             "threads": threads.read_back(),
             "affinity": [self._affinity, threads.affinity()],
-            "home_made": observation.home_made(given["input1"], self.backend),
-            "native_bases": observation.base_names(given["input1"]),
-            "inputs": observation.facts_as_json(given),
+            "home_made": arrays.home_made(given["input1"], self.backend),
+            "native_bases": arrays.base_names(given["input1"]),
+            "inputs": arrays.facts_as_json(given),
             **self._hand_over(asked, results, given, Path(directory)),
         }
 
-    def exercise(self, what: str, directory: str) -> dict[str, Any]:
+    def scenario(self, what: str, directory: str) -> dict[str, Any]:
         """Call once more in a telling way, or often; leave the results in ``directory``."""
         prepared = self.prepared
         inputs, earlier = prepared.sets[0] | prepared.parameters, prepared.first
@@ -291,7 +291,7 @@ class Contestant:
         call_seconds = convert_seconds = 0.0
         if what == "again":
             if self._borrows_torch(prepared):
-                operators = observation.operators(lambda: self._call(prepared))
+                operators = arrays.operators(lambda: self._call(prepared))
             held, call_seconds = self._call_often(prepared)
             convert_seconds = self._convert_seconds(held)
             right = self._hosted(prepared.first) if self._formed(prepared.case, prepared.first) else {}
@@ -301,7 +301,7 @@ class Contestant:
                 f"{name} ({number})": r for number, other in enumerate(held) for name, r in other.items()
             }
         else:
-            results = self._exercises[what](prepared)
+            results = self._scenarios[what](prepared)
             prepared.wait(tuple(results.values()))
         said = self._hand_over(prepared.case, results, inputs, Path(directory), earlier)
         return said | {
@@ -321,7 +321,7 @@ class Contestant:
             found += [
                 name if variation == 0 else f"{name} of input set {variation}"
                 for name, array in given.items()
-                if not same_bits(observation.to_host(array, self.backend), made[name])
+                if not same_bits(arrays.to_host(array, self.backend), made[name])
             ]
         self._save(prepared.first, Path(directory))
         return {"changed": found, "replaced": self._watch.replaced()}
@@ -400,10 +400,10 @@ class Contestant:
         self._clock.settle(prepared.calls, wait, SETTLE_SECONDS)
         found["queued_seconds"] = [self._clock.queued(prepared.calls, wait, calls) for _ in range(repeats)]
         try:
-            clock = device_clock.clock_of(self._like(prepared.case))
+            clock = gpu_clock.clock_of(self._like(prepared.case))
             try:
                 found["device_seconds"] = _behind_a_delay(clock, prepared.calls, call_seconds, repeats)
-            except device_clock.LateError as error:
+            except gpu_clock.LateError as error:
                 late = str(error)
             replay = clock.capture(prepared.calls[0])
             wait(replay())
@@ -440,14 +440,14 @@ class Contestant:
         settle_seconds: float,
         forward: bool,
         keep: Sequence[int] = (),
-        cold_cache: bool = False,
+        flush_l2: bool = False,
     ) -> dict[str, Any]:
         """Take one sample, and one of the forward alone where that is asked for; keep the results of calls ``keep``."""
         prepared, wait = self.prepared, self.prepared.wait
         take = self._clock.sample
-        if cold_cache:
+        if flush_l2:
             if self._flush is None:
-                self._flush = device_clock.flusher_of(self._like(prepared.case))
+                self._flush = gpu_clock.flusher_of(self._like(prepared.case))
             take = functools.partial(self._clock.sample_apart, between=self._flush)
         prepared.kept, prepared.kept_forward = [], []
         self._clock.settle(prepared.calls, wait, settle_seconds)
@@ -527,7 +527,7 @@ class Contestant:
 
     def _borrows_torch(self, prepared: _Prepared) -> bool:
         """Whether PyTorch is in this process though the arrays are another framework's."""
-        return "torch" in sys.modules and not observation.type_name(prepared.sets[0]["input1"]).startswith("torch.")
+        return "torch" in sys.modules and not arrays.type_name(prepared.sets[0]["input1"]).startswith("torch.")
 
     def _call(self, prepared: _Prepared) -> Results:
         """The first inputs once more."""
@@ -553,14 +553,14 @@ class Contestant:
         for results in held:
             start = time.perf_counter()
             for result in results.values():
-                if observation.framework(result) is None and hasattr(result, "dtype"):
+                if arrays.framework(result) is None and hasattr(result, "dtype"):
                     self.backend.to_numpy(result)
                     seconds.append(time.perf_counter() - start)
         return statistics.median(seconds) if seconds else 0.0
 
     def _hosted(self, results: Results) -> dict[str, Any]:
         """Copies on the host."""
-        return {name: observation.to_host(result, self.backend) for name, result in results.items()}
+        return {name: arrays.to_host(result, self.backend) for name, result in results.items()}
 
     def _most_different(self, case: Case, held: list[Results], usual: Mapping[str, Any]) -> int:
         """Which of several results of the same call is not even an array, or else is furthest from the usual ones."""
@@ -589,9 +589,7 @@ class Contestant:
         self._fill(prepared.case, prepared.sets[0] | prepared.parameters, made)
 
     def _fill(self, case: Case, targets: Results, made: Mapping[str, Any]) -> Results:
-        return {
-            name: observation.refill(array, made[name], self.backend, case.dtype) for name, array in targets.items()
-        }
+        return {name: arrays.refill(array, made[name], self.backend, case.dtype) for name, array in targets.items()}
 
     def _new_values(self, prepared: _Prepared) -> Results:
         """Values of another variation in the memory of set 0, which then gets its own values back."""
@@ -648,29 +646,31 @@ class Contestant:
         return parameters, kernel, seconds
 
     def _kernel(self, case: Case, kind: str) -> tuple[Any, Results]:
-        """A kernel for a trial, with the parameters that go with its kind of inputs."""
+        """A kernel for a edge_case, with the parameters that go with its kind of inputs."""
         parameters = self._parameters(case, kind)
         return self._prepare(case, parameters), parameters
 
-    def _try(self, case: Case, trial: dict[str, Any], kernel: tuple[Any, Results], directory: str) -> dict[str, Any]:
-        """Answer one trial.
+    def _try(
+        self, case: Case, edge_case: dict[str, Any], kernel: tuple[Any, Results], directory: str
+    ) -> dict[str, Any]:
+        """Answer one edge_case.
 
-        A step takes its weights at every call: where a trial has others than the step was first called with, they come
+        A step takes its weights at every call: where a edge_case has others than the step was first called with, they come
         in the same memory, as an optimizer leaves them.
         """
-        inputs = self._inputs(case, 0, trial["kind"])
+        inputs = self._inputs(case, 0, edge_case["kind"])
         if case.mode == "forward_backward":
-            kernel = kernel[0], self._fill(case, kernel[1], make_inputs(case, 0, trial["kind"]))
+            kernel = kernel[0], self._fill(case, kernel[1], make_inputs(case, 0, edge_case["kind"]))
         with np.errstate(all="ignore"):  # NaN and overflow are asked for here
             results = call(case, kernel[0], kernel[1], inputs)
             self._waiter(case)(tuple(results.values()))
-        folder = Path(directory) / trial["name"]
+        folder = Path(directory) / edge_case["name"]
         folder.mkdir()
         return self._hand_over(case, results, inputs | kernel[1], folder)
 
-    def _operators(self, case: Case, trial: dict[str, Any], kernel: Any) -> list[str]:
-        inputs = self._inputs(case, 0, trial["kind"])
-        return observation.operators(lambda: call(case, kernel[0], kernel[1], inputs))
+    def _operators(self, case: Case, edge_case: dict[str, Any], kernel: Any) -> list[str]:
+        inputs = self._inputs(case, 0, edge_case["kind"])
+        return arrays.operators(lambda: call(case, kernel[0], kernel[1], inputs))
 
     def _on_device(self, case: Case, kind: str) -> Results:
         """Inputs and parameters on the device."""
@@ -692,13 +692,13 @@ class Contestant:
         self, case: Case, variation: int, kind: str = "normal", only: Collection[str] | None = None
     ) -> Mapping[str, Any]:
         """What ``make_inputs`` gives, or more; for the sets in rotation made once, since drawing takes long."""
-        if kind != "normal" or variation >= cost.INPUT_SETS or self._values is None or self._values.case != case:
+        if kind != "normal" or variation >= roofline.INPUT_SETS or self._values is None or self._values.case != case:
             return make_inputs(case, variation, kind, only)
         return self._values.of(variation)
 
     def _to_device(self, array: Any, case: Case) -> NativeArray:
         """Copy to the device: like an array of the backend's own making, without showing it the values if possible."""
-        made = observation.place(array, self._like(case))
+        made = arrays.place(array, self._like(case))
         return self.backend.to_device(np.array(array), case.dtype) if made is None else made
 
     def _poison_device(self, case: Case, all_of_it: bool = False) -> None:
@@ -726,12 +726,12 @@ class Contestant:
         return self._likes[case.dtype]
 
     def _waiter(self, case: Case) -> Callable[[Any], None]:
-        return observation.waiter(self.backend, self._like(case))
+        return arrays.waiter(self.backend, self._like(case))
 
     def _formed(self, case: Case, results: Results) -> bool:
         """Whether results are what they should be, before anything converts them."""
-        facts = {name: observation.describe(result) for name, result in results.items()}
-        return judge_facts(case, self.backend.device, observation.type_name(self._like(case)), facts, "").ok
+        facts = {name: arrays.describe(result) for name, result in results.items()}
+        return judge_facts(case, self.backend.device, arrays.type_name(self._like(case)), facts, "").ok
 
     def _hand_over(
         self, case: Case, results: Results, inputs: Results, directory: Path, earlier: Results | None = None
@@ -740,18 +740,18 @@ class Contestant:
         if self._formed(case, results):
             self._save(results, directory)
         return {
-            "native_type": observation.type_name(self._like(case)),
-            "facts": observation.facts_as_json(results),
+            "native_type": arrays.type_name(self._like(case)),
+            "facts": arrays.facts_as_json(results),
             "storages": {
-                "results": observation.storages_as_json(results),
-                "inputs": observation.storages_as_json(inputs),
-                "earlier": observation.storages_as_json(earlier or {}),
+                "results": arrays.storages_as_json(results),
+                "inputs": arrays.storages_as_json(inputs),
+                "earlier": arrays.storages_as_json(earlier or {}),
             },
         }
 
     def _save(self, results: Results, directory: Path) -> None:
         for name, result in results.items():
-            np.save(directory / f"{name}.npy", observation.to_host(result, self.backend), allow_pickle=False)
+            np.save(directory / f"{name}.npy", arrays.to_host(result, self.backend), allow_pickle=False)
 
 
 class _Poisoned:
@@ -820,7 +820,7 @@ def _attempt(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _behind_a_delay(
-    clock: device_clock.DeviceClock, calls: Sequence[Call], call_seconds: float, repeats: int
+    clock: gpu_clock.DeviceClock, calls: Sequence[Call], call_seconds: float, repeats: int
 ) -> list[float]:
     """Time so many calls on the device, each launched while it is kept busy for long enough.
 
@@ -831,7 +831,7 @@ def _behind_a_delay(
     while True:
         try:
             return [clock.seconds(calls[number % len(calls)], delay) for number in range(repeats)]
-        except device_clock.LateError:
+        except gpu_clock.LateError:
             if delay == MOST_DELAY_SECONDS:
                 raise
             delay = min(MOST_DELAY_SECONDS, DELAY_TIMES * delay)

@@ -1,4 +1,4 @@
-"""What a GPU's surveyor can be asked: what the device is, and how fast it multiplies and copies.
+"""What a GPU's peak_worker can be asked: what the device is, and how fast it multiplies and copies.
 
 Measured through PyTorch, whose library has the device's own GEMMs, in a process that nothing else shares. Clocks rise
 under load, so each rate is the best of many repetitions, after some that warm up.
@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from harness.process.surveyor import best_seconds
+from harness.worker.peak_worker import best_seconds
 
 #: Rows and columns of the square GEMMs: large enough to fill a device; the larger is for those that do one soon.
 PRODUCT_SIZES: Final = (4096, 8192)
@@ -23,7 +23,7 @@ REPETITIONS, SECONDS = 1000, 0.5
 FLOAT32_PRECISIONS: Final = {"ieee": "highest", "tf32": "high"}
 
 
-class DeviceSurveyor:
+class GpuPeakWorker:
     """Measures one device."""
 
     def __init__(self) -> None:

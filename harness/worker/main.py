@@ -1,6 +1,6 @@
-"""The child process: one backend (or the reference, or a surveyor), one device, one thread budget.
+"""The child process: one backend (or the reference, or a peak_worker), one device, one thread budget.
 
-Started by the supervisor as ``python -P -m harness.process.worker CONFIGURATION``. It binds itself to its CPUs before
+Started by the supervisor as ``python -P -m harness.worker.main CONFIGURATION``. It binds itself to its CPUs before
 it imports anything that has a thread pool, then answers requests, one JSON line each, over two private pipes. Its
 standard output belongs to the backend and means nothing to the protocol.
 """
@@ -18,15 +18,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
 
-from harness.machine import threads
-from harness.process import memory
+from harness.machine import memory, threads
 
 #: What a worker can be; the module is imported only after the CPUs are bound.
 ROLES: Final = {
-    "contestant": ("harness.process.contestant", "Contestant"),
-    "referee": ("harness.process.referee", "Referee"),
-    "surveyor": ("harness.process.surveyor", "Surveyor"),
-    "device surveyor": ("harness.process.device_surveyor", "DeviceSurveyor"),
+    "backend": ("harness.worker.backend_worker", "BackendWorker"),
+    "reference": ("harness.worker.reference_worker", "ReferenceWorker"),
+    "peak_worker": ("harness.worker.peak_worker", "PeakWorker"),
+    "device peak_worker": ("harness.worker.gpu_peak_worker", "GpuPeakWorker"),
 }
 #: prctl(2): the signal that this process gets when its parent dies.
 _PR_SET_PDEATHSIG: Final = 1

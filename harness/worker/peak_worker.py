@@ -1,4 +1,4 @@
-"""What the surveyor's worker can be asked: how fast this machine multiplies and reads, and each library's best GEMM.
+"""What the peak_worker's worker can be asked: how fast this machine multiplies and reads, and each library's best GEMM.
 
 Arithmetic and bandwidth are measured by loops that Numba compiles from hand-written vector code, one thread on each CPU
 of the budget. A library that is not installed, or has no such product, is an answer: the rate is None, and why is said.
@@ -26,7 +26,7 @@ from harness.machine import threads
 
 #: One repetition takes about so long, and the best of so many counts.
 CHAIN_SECONDS, CHAIN_REPETITIONS = 0.03, 10
-#: A pace is one repetition, after one of about so long that wakes CPUs and threads up: short, as each sample has one.
+#: A spot_peak is one repetition, after one of about so long that wakes CPUs and threads up: short, as each sample has one.
 WAKING_SECONDS: Final = 0.001
 READ_SECONDS, READ_REPETITIONS = 0.02, 5
 #: A product is repeated so often at most, and no more once so much time has gone; but at least twice.
@@ -90,14 +90,14 @@ class Multiplication(NamedTuple):
     detail: str
 
 
-class Surveyor:
+class PeakWorker:
     """Measures one library's rates, in a process that no other library shares."""
 
     def __init__(self) -> None:
         self._paces: dict[str, _Chains] = {}
         self.answers: dict[str, Callable[..., dict[str, Any]]] = {
             "arithmetic": self.arithmetic,
-            "pace": self.pace,
+            "spot_peak": self.spot_peak,
             "product": self.product,
             "bandwidth": self.bandwidth,
         }
@@ -112,14 +112,14 @@ class Surveyor:
             rate = team.best_rate(chains.runs, chains.flop, CHAIN_SECONDS, CHAIN_REPETITIONS, first=1000)
             return {"flop_per_second": rate, "source": chains.source}
 
-    def pace(self, dtype: str, seconds: float) -> dict[str, Any]:
+    def spot_peak(self, dtype: str, seconds: float) -> dict[str, Any]:
         """As ``arithmetic``, at this moment: one repetition of about so long, whatever disturbs it."""
         if dtype not in self._paces:
             try:
                 self._paces[dtype] = _Chains(Team(), dtype)
             except ImportError as error:
                 return {"flop_per_second": None, "source": _absent("Numba", error)}
-        return {"flop_per_second": self._paces[dtype].pace(seconds), "source": self._paces[dtype].source}
+        return {"flop_per_second": self._paces[dtype].spot_peak(seconds), "source": self._paces[dtype].source}
 
     def bandwidth(self, bytes_per_thread: int, library: str = "numba") -> dict[str, Any]:
         """Bytes that all threads together read per second, each from a buffer of its own, again and again.
@@ -253,7 +253,7 @@ class _Chains:
         self.flop = 2.0 * elements
         self.source = f"FMA chains, {vector.name}, {_counted(team.size)}"
 
-    def pace(self, seconds: float) -> float:
+    def spot_peak(self, seconds: float) -> float:
         """Return the flop per second of all threads together at this moment, for about so long."""
         self._waking = self._waking or self._team.rounds(self.runs, self.flop, WAKING_SECONDS, first=1000)
         rate = self._team.rate(self.runs, self.flop, self._waking)

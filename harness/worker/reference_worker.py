@@ -10,14 +10,14 @@ import numpy as np
 
 from harness.case import Case
 from harness.correctness.inputs import LARGE_KINDS, PRECISE_KINDS, make_inputs
-from harness.process import memory
+from harness.machine import memory
 
 #: Kinds of inputs whose results are judged on the scale of their elements; the others have the tolerance zero.
 ROUNDED_KINDS: Final = (*PRECISE_KINDS, *LARGE_KINDS, "small", "subnormal")
 
 
-class Referee:
-    """The reference, in a process that no contestant shares."""
+class ReferenceWorker:
+    """The reference, in a process that no backend shares."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Callable[..., dict[str, Any]]] = {"expect": self.expect}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import registry
 from harness.backend import EntryPointError, backend_class
-from harness.registry import GROUP, Entry, RegistryError, entries, select
+from harness.catalog import registry
+from harness.catalog.registry import GROUP, Entry, RegistryError, entries, select
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_our_own_backends_are_found_in_any_checkout():
 
 @pytest.mark.usefixtures("not_installed")
 def test_a_checkout_that_is_not_installed_reads_the_same_group_from_pyproject():
-    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((Path(__file__).parent.parent.parent / "pyproject.toml").read_text())["project"]
     assert set(entries()) == set(project["entry-points"][GROUP])
     assert entries()["torch-bilinear"] == Entry(
         "torch-bilinear",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from harness.case import Case
-from harness.suites import SUITES, SuiteError, suite
-from harness.timing import cost
+from harness.catalog.suites import SUITES, SuiteError, suite
+from harness.timing import roofline
 
 ENTRIES = [entry for listed in SUITES.values() for entry in listed.entries]
 
@@ -52,5 +52,5 @@ def test_the_cases_for_a_gpu_are_float32_until_somebody_asks_otherwise_and_have_
     cases = [entry.case for entry in suite("gpu").entries]
     assert {case.dtype for case in cases} == {"float32"}
     assert len(cases) == 18
-    assert min(cost.flop(case) for case in cases) > 1e8
-    assert sum(cost.flop(case) > 1e10 for case in cases) >= 6
+    assert min(roofline.flop(case) for case in cases) > 1e8
+    assert sum(roofline.flop(case) > 1e10 for case in cases) >= 6

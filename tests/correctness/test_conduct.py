@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.correctness.behaviour import (
+from harness.correctness.conduct import (
     CONVERT_CALLS,
     CONVERT_SECONDS,
     CONVERT_SECONDS_PER_BYTE,
@@ -28,11 +28,11 @@ from harness.correctness.behaviour import (
 )
 from harness.correctness.gate import passed, refused
 
-YES = passed("behaviour")
+YES = passed("conduct")
 
 
 def no(reason):
-    return refused("behaviour", reason)
+    return refused("conduct", reason)
 
 
 def results(**changed):
@@ -158,7 +158,7 @@ def test_a_result_that_changed_by_a_bit_after_it_was_returned_is_refused(later):
 def test_the_same_bits_twice_are_deterministic_and_others_are_remarked_but_not_refused():
     assert judge_repeated(results(), results()) == YES
     other = results(grad_bias=np.array([1.0, 0.0, np.nan]))
-    assert judge_repeated(results(), other) == passed("behaviour", "nondeterministic")
+    assert judge_repeated(results(), other) == passed("conduct", "nondeterministic")
     assert judge_repeated(results(), results(output=results()["output"] * 2)).remark == "nondeterministic"
 
 
@@ -173,7 +173,7 @@ def test_other_operators_of_pytorch_are_anybodys(called):
 def test_nn_bilinear_may_be_called_by_itself_is_remarked_in_pytorch_and_refused_outside(operator):
     called = ["aten::add", operator]
     assert judge_operators(called, True, "torch.Tensor") == YES
-    assert judge_operators(called, False, "torch.Tensor") == passed("behaviour", "calls_nn_bilinear")
+    assert judge_operators(called, False, "torch.Tensor") == passed("conduct", "calls_nn_bilinear")
     assert judge_operators(called, False, "numpy.ndarray") == no(
         f"computes by calling nn.Bilinear ({operator}), though its arrays are numpy.ndarray"
     )

@@ -8,9 +8,9 @@ import pytest
 
 from harness.case import DTYPES, MODES, Case
 from harness.correctness import exact, reference
+from harness.correctness.edge_cases import all_edge_cases, judge_edge_case
 from harness.correctness.gate import Expected
 from harness.correctness.inputs import LARGE_KINDS, make_inputs, permutation, round_to
-from harness.correctness.structure import judge_trial, trials
 
 FORMATS = {dtype: {"dtype": dtype} for dtype in DTYPES} | {"tf32": {"precision": "tf32"}}
 ASKED = [Case(1, 1, 1, 1, mode=mode, **asked) for mode in MODES for asked in FORMATS.values()]
@@ -19,7 +19,7 @@ STEP = FORWARD.with_mode("forward_backward")
 #: Kinds of numbers whose range is asked, and nothing of their rounding.
 ROUGH = (*LARGE_KINDS, "small")
 ROUNDED = (*ROUGH, "subnormal")
-#: Which sizes are one, by trial.
+#: Which sizes are one, by edge_case.
 ONES = {
     "row": {"batch"},
     "in1": {"in1_features"},
@@ -60,32 +60,34 @@ def compute(case, inputs):
         return {name: round_to(result, case.dtype) for name, result in results.items()}
 
 
-def inputs_of(trial):
-    return make_inputs(trial.case, 0, trial.kind)
+def inputs_of(edge_case):
+    return make_inputs(edge_case.case, 0, edge_case.kind)
 
 
 @functools.cache
 def examined(asked):
-    """The trials, what is expected by name, and the answers of an honest contestant."""
-    asked_trials = {trial.name: trial for trial in trials(asked)}
+    """The all_edge_cases, what is expected by name, and the answers of an honest backend."""
+    asked_trials = {edge_case.name: edge_case for edge_case in all_edge_cases(asked)}
     expected, answers = {}, {}
-    for name, trial in asked_trials.items():
-        inputs = inputs_of(trial)
-        values = {key: value.numpy() for key, value in reference.expected(trial.case, inputs).items()}
-        scales = reference.scales(trial.case, inputs) if trial.kind in ROUNDED else {}
+    for name, edge_case in asked_trials.items():
+        inputs = inputs_of(edge_case)
+        values = {key: value.numpy() for key, value in reference.expected(edge_case.case, inputs).items()}
+        scales = reference.scales(edge_case.case, inputs) if edge_case.kind in ROUNDED else {}
         expected[name] = Expected(values, {key: scale.numpy() for key, scale in scales.items()})
-        answers[name] = compute(trial.case, inputs) if trial.kind != "nonfinite" else in_dtype(trial.case, values)
+        answers[name] = (
+            compute(edge_case.case, inputs) if edge_case.kind != "nonfinite" else in_dtype(edge_case.case, values)
+        )
     return asked_trials, expected, answers
 
 
 def judged(asked, name, **changed):
-    """Judge a trial where some of its results are others."""
+    """Judge a edge_case where some of its results are others."""
     asked_trials, expected, answers = examined(asked)
-    return judge_trial(asked_trials[name], expected[name], answers | {name: answers[name] | changed})
+    return judge_edge_case(asked_trials[name], expected[name], answers | {name: answers[name] | changed})
 
 
 def told_by(name):
-    """The result that tells whether a trial went wrong: grad_output is in none but the gradients."""
+    """The result that tells whether a edge_case went wrong: grad_output is in none but the gradients."""
     return "grad_weight" if name == "large-grad_output" else "output"
 
 
@@ -95,40 +97,40 @@ def right(asked, name, result=None):
 
 def of_other_inputs(asked, name, **changed):
     """The output for inputs of which some are others."""
-    trial = examined(asked)[0][name]
-    return compute(trial.case.with_mode("forward"), inputs_of(trial) | changed)["output"]
+    edge_case = examined(asked)[0][name]
+    return compute(edge_case.case.with_mode("forward"), inputs_of(edge_case) | changed)["output"]
 
 
 @pytest.mark.parametrize("asked", ASKED, ids=in_words)
 def test_an_honest_answer_passes_every_trial_without_a_remark(asked):
     asked_trials, expected, answers = examined(asked)
-    for name, trial in asked_trials.items():
-        verdict = judge_trial(trial, expected[name], answers)
+    for name, edge_case in asked_trials.items():
+        verdict = judge_edge_case(edge_case, expected[name], answers)
         assert verdict.ok, verdict.reason
-        assert (verdict.reason, verdict.probe, verdict.remark) == ("", "structure", "")
+        assert (verdict.reason, verdict.probe, verdict.remark) == ("", "edge_cases", "")
 
 
 @pytest.mark.parametrize("seed", range(1, 6))
 def test_an_honest_answer_passes_whatever_the_seed(seed):
     for asked in (FORWARD, STEP):
         asked_trials, expected, answers = examined(Case(1, 1, 1, 1, mode=asked.mode, seed=seed))
-        for name, trial in asked_trials.items():
-            verdict = judge_trial(trial, expected[name], answers)
+        for name, edge_case in asked_trials.items():
+            verdict = judge_edge_case(edge_case, expected[name], answers)
             assert verdict.ok, verdict.reason
-            assert trial.case.seed == seed
+            assert edge_case.case.seed == seed
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_positive_numbers_have_no_sum_beyond_the_integers_of_the_format_whatever_the_seed(name):
     for seed in range(50):
         asked = Case(1, 1, 1, 1, mode="forward_backward", seed=seed, **FORMATS[name])
-        for trial in trials(asked):
-            if trial.kind == "positive":
-                wide = {key: array.astype(np.float64) for key, array in inputs_of(trial).items()}
+        for edge_case in all_edge_cases(asked):
+            if edge_case.kind == "positive":
+                wide = {key: array.astype(np.float64) for key, array in inputs_of(edge_case).items()}
                 for result, value in compute(
-                    dataclasses.replace(trial.case, dtype="float64", precision="ieee"), wide
+                    dataclasses.replace(edge_case.case, dtype="float64", precision="ieee"), wide
                 ).items():
-                    assert value.max() <= exact.LIMITS[name], (seed, trial.name, result)
+                    assert value.max() <= exact.LIMITS[name], (seed, edge_case.name, result)
 
 
 def rows_as_columns(asked, name):
@@ -190,8 +192,8 @@ def without_the_bias(asked, name):
 
 
 def weights_transposed(asked, name):
-    trial = examined(asked)[0][name]
-    weight = inputs_of(trial)["weight"]
+    edge_case = examined(asked)[0][name]
+    weight = inputs_of(edge_case)["weight"]
     pages, in1, in2 = weight.shape
     return of_other_inputs(asked, name, weight=np.ascontiguousarray(weight.reshape(pages, in2, in1).transpose(0, 2, 1)))
 
@@ -273,7 +275,7 @@ WRONG_STEPS = [
 def test_a_wrong_result_is_refused_by_the_trial_that_asks_for_it(asked, name, fault):
     verdict = judged(asked, name, **{told_by(name): fault(asked, name)})
     assert not verdict.ok
-    assert (verdict.probe, verdict.remark) == ("structure", "")
+    assert (verdict.probe, verdict.remark) == ("edge_cases", "")
     sentence = f"not so: {examined(asked)[0][name].sentence}: "
     assert verdict.reason.startswith(sentence)
     assert told_by(name) in verdict.reason.removeprefix(sentence)
@@ -281,36 +283,36 @@ def test_a_wrong_result_is_refused_by_the_trial_that_asks_for_it(asked, name, fa
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_trial_has_a_wrong_answer_here_or_is_never_refused(mode):
-    names = [trial.name for trial in trials(FORWARD.with_mode(mode))]
+    names = [edge_case.name for edge_case in all_edge_cases(FORWARD.with_mode(mode))]
     assert len(names) == len(set(names))
     wrong = {name for name, _ in (*WRONG, *(WRONG_STEPS if mode == "forward_backward" else ()))}
     assert set(names) == wrong | {"nonfinite"}
 
 
 @pytest.mark.parametrize(
-    ("trial", "result"),
+    ("edge_case", "result"),
     [
-        pytest.param(trial, result, id=f"{trial.name}-{result}")
-        for trial in trials(STEP)
-        if trial.name != "nonfinite"
-        for result, shape in trial.case.result_shapes().items()
+        pytest.param(edge_case, result, id=f"{edge_case.name}-{result}")
+        for edge_case in all_edge_cases(STEP)
+        if edge_case.name != "nonfinite"
+        for result, shape in edge_case.case.result_shapes().items()
         if 0 not in shape
     ],
 )
-def test_one_wrong_element_in_any_result_is_refused_by_name(trial, result):
-    wrong = right(STEP, trial.name, result)
+def test_one_wrong_element_in_any_result_is_refused_by_name(edge_case, result):
+    wrong = right(STEP, edge_case.name, result)
     far = {"subnormal": np.nan, "small": 77.0} | dict.fromkeys(LARGE_KINDS, 1e38)
-    wrong.flat[-1] = far.get(trial.kind, wrong.flat[-1] + 1)
-    verdict = judged(STEP, trial.name, **{result: wrong})
+    wrong.flat[-1] = far.get(edge_case.kind, wrong.flat[-1] + 1)
+    verdict = judged(STEP, edge_case.name, **{result: wrong})
     assert not verdict.ok
-    assert verdict.reason.startswith(f"not so: {trial.sentence}: ")
+    assert verdict.reason.startswith(f"not so: {edge_case.sentence}: ")
     assert result in verdict.reason
 
 
 @pytest.mark.parametrize("kind", ROUGH)
 def test_very_large_and_very_small_numbers_are_asked_roughly_for_their_rounding_is_asked_elsewhere(kind):
     asked_trials, expected, answers = examined(STEP)
-    (name,) = (name for name, trial in asked_trials.items() if trial.kind == kind)
+    (name,) = (name for name, edge_case in asked_trials.items() if edge_case.kind == kind)
     for result, scale in expected[name].scales.items():
         for share, ok in ((0.05, True), (0.08, False)):
             off = (answers[name][result] + share * scale).astype(np.float32)
@@ -321,33 +323,33 @@ def test_very_large_and_very_small_numbers_are_asked_roughly_for_their_rounding_
 
 
 @pytest.mark.parametrize(
-    ("trial", "result"),
+    ("edge_case", "result"),
     [
-        pytest.param(trial, result, id=f"{trial.name}-{result}")
-        for trial in trials(STEP)
-        if trial.kind not in (*ROUNDED, "nonfinite")
-        for result, shape in trial.case.result_shapes().items()
+        pytest.param(edge_case, result, id=f"{edge_case.name}-{result}")
+        for edge_case in all_edge_cases(STEP)
+        if edge_case.kind not in (*ROUNDED, "nonfinite")
+        for result, shape in edge_case.case.result_shapes().items()
         if 0 not in shape
     ],
 )
-def test_all_other_numbers_are_asked_exactly(trial, result):
-    wrong = right(STEP, trial.name, result)
+def test_all_other_numbers_are_asked_exactly(edge_case, result):
+    wrong = right(STEP, edge_case.name, result)
     wrong.flat[-1] = np.nextafter(wrong.flat[-1], np.float32(np.inf))
-    assert not judged(STEP, trial.name, **{result: wrong}).ok
+    assert not judged(STEP, edge_case.name, **{result: wrong}).ok
 
 
 @pytest.mark.parametrize(
-    ("trial", "result"),
+    ("edge_case", "result"),
     [
-        pytest.param(trial, result, id=f"{trial.name}-{result}")
-        for trial in trials(STEP)
-        if trial.name in ONES
-        for result in trial.case.result_shapes()
+        pytest.param(edge_case, result, id=f"{edge_case.name}-{result}")
+        for edge_case in all_edge_cases(STEP)
+        if edge_case.name in ONES
+        for result in edge_case.case.result_shapes()
     ],
 )
-def test_where_sizes_are_one_a_result_left_zero_is_refused_for_none_is_zero_by_chance(trial, result):
-    wrong = np.zeros_like(right(STEP, trial.name, result))
-    assert f"{wrong.size} of {wrong.size} elements are wrong" in judged(STEP, trial.name, **{result: wrong}).reason
+def test_where_sizes_are_one_a_result_left_zero_is_refused_for_none_is_zero_by_chance(edge_case, result):
+    wrong = np.zeros_like(right(STEP, edge_case.name, result))
+    assert f"{wrong.size} of {wrong.size} elements are wrong" in judged(STEP, edge_case.name, **{result: wrong}).reason
 
 
 def test_a_rough_refusal_says_which_element_what_was_expected_and_the_seed():
@@ -370,17 +372,17 @@ def test_an_exact_refusal_counts_the_wrong_elements():
 def test_linearity_is_held_against_the_kernels_own_answers():
     asked_trials, expected, answers = examined(FORWARD)
     others = answers | {"exchanged": {"output": right(FORWARD, "exchanged") + 3}}
-    verdict = judge_trial(asked_trials["added"], expected["added"], others)
+    verdict = judge_edge_case(asked_trials["added"], expected["added"], others)
     assert verdict.reason == "not so: the result is linear in input1: output differs by up to 3"
 
 
 def test_permuted_rows_are_held_against_the_kernels_own_answer():
     asked_trials, expected, answers = examined(FORWARD)
     others = answers | {"primes": {"output": right(FORWARD, "primes") + 3}}
-    verdict = judge_trial(asked_trials["permuted"], expected["permuted"], others)
+    verdict = judge_edge_case(asked_trials["permuted"], expected["permuted"], others)
     assert verdict.reason.endswith(": rows of output are not those of the answer to the rows in order")
     consistent = {"output": others["primes"]["output"][permutation(asked_trials["primes"].case, 0)]}
-    verdict = judge_trial(asked_trials["permuted"], expected["permuted"], others | {"permuted": consistent})
+    verdict = judge_edge_case(asked_trials["permuted"], expected["permuted"], others | {"permuted": consistent})
     assert "expected exactly" in verdict.reason, "consistent is not yet right"
 
 
@@ -389,7 +391,7 @@ def test_a_trial_judged_beside_one_that_was_not_answered_is_not_judged(other):
     asked_trials, expected, answers = examined(FORWARD)
     fewer = {name: answer for name, answer in answers.items() if name != other}
     with pytest.raises(KeyError, match=other):
-        judge_trial(asked_trials["added"], expected["added"], fewer)
+        judge_edge_case(asked_trials["added"], expected["added"], fewer)
 
 
 @pytest.mark.parametrize("asked", ASKED, ids=in_words)
@@ -404,9 +406,9 @@ def test_results_flushed_to_zero_pass_with_a_remark(asked):
 
 @pytest.mark.parametrize("asked", ASKED, ids=in_words)
 def test_inputs_flushed_to_zero_pass_with_a_remark(asked):
-    trial = examined(asked)[0]["subnormal"]
-    inputs = inputs_of(trial)
-    verdict = judged(asked, "subnormal", **compute(trial.case, inputs | {"input1": 0 * inputs["input1"]}))
+    edge_case = examined(asked)[0]["subnormal"]
+    inputs = inputs_of(edge_case)
+    verdict = judged(asked, "subnormal", **compute(edge_case.case, inputs | {"input1": 0 * inputs["input1"]}))
     assert (verdict.ok, verdict.remark) == (True, "flushes_subnormals")
 
 
@@ -419,7 +421,7 @@ def test_a_result_below_the_smallest_subnormal_number_may_be_zero(dtype):
         values["output"][2, 3] = times * SMALLEST[dtype]
         output = right(asked, "subnormal")
         output[2, 3] = 0
-        verdict = judge_trial(
+        verdict = judge_edge_case(
             asked_trials["subnormal"],
             Expected(values, expected["subnormal"].scales),
             answers | {"subnormal": {"output": output}},
@@ -453,8 +455,8 @@ def test_where_nan_and_infinity_come_out_is_remarked_and_never_refused(asked):
 
 @pytest.mark.parametrize("asked", ASKED, ids=in_words)
 def test_a_sum_that_meets_infinities_of_both_signs_because_of_its_order_is_not_remarked(asked):
-    trial = examined(asked)[0]["nonfinite"]
-    by_terms = compute(trial.case, inputs_of(trial))
+    edge_case = examined(asked)[0]["nonfinite"]
+    by_terms = compute(edge_case.case, inputs_of(edge_case))
     assert np.isnan(by_terms["output"]).sum() > np.isnan(right(asked, "nonfinite")).sum()
     verdict = judged(asked, "nonfinite", **by_terms)
     assert (verdict.ok, verdict.reason, verdict.remark) == (True, "", "")
@@ -462,18 +464,18 @@ def test_a_sum_that_meets_infinities_of_both_signs_because_of_its_order_is_not_r
 
 @pytest.mark.parametrize("asked", ASKED, ids=in_words)
 def test_trials_have_the_dtype_precision_mode_and_seed_that_are_asked_for(asked):
-    for trial in trials(asked):
-        assert (trial.case.dtype, trial.case.precision) == (asked.dtype, asked.precision)
-        assert (trial.case.mode, trial.case.seed) == (asked.mode, asked.seed)
+    for edge_case in all_edge_cases(asked):
+        assert (edge_case.case.dtype, edge_case.case.precision) == (asked.dtype, asked.precision)
+        assert (edge_case.case.mode, edge_case.case.seed) == (asked.mode, asked.seed)
 
 
 def test_sizes_of_the_trials_do_not_depend_on_those_that_are_asked_for():
     other = Case(9, 8, 7, 6, bias=False)
-    assert trials(other) == trials(FORWARD)
+    assert all_edge_cases(other) == all_edge_cases(FORWARD)
 
 
 def test_sizes_are_different_primes_or_one_or_equal_where_the_sentence_says_so():
-    cases = {trial.name: trial.case for trial in trials(FORWARD)}
+    cases = {edge_case.name: edge_case.case for edge_case in all_edge_cases(FORWARD)}
     for name in ("primes", "tall"):
         sizes = [cases[name].batch, cases[name].in1_features, cases[name].in2_features, cases[name].out_features]
         assert len(set(sizes)) == 4
@@ -488,7 +490,7 @@ def test_sizes_are_different_primes_or_one_or_equal_where_the_sentence_says_so()
 
 
 def test_two_kernels_stand_beside_each_other_and_the_first_is_asked_again_after_the_second():
-    asked = {trial.name: trial for trial in trials(STEP)}
+    asked = {edge_case.name: edge_case for edge_case in all_edge_cases(STEP)}
     names = list(asked)
     assert asked["other-weight"].kernel != asked["primes"].kernel == asked["primes-again"].kernel
     assert asked["primes"].case == asked["other-weight"].case == asked["primes-again"].case
@@ -499,14 +501,14 @@ def test_two_kernels_stand_beside_each_other_and_the_first_is_asked_again_after_
 
 @pytest.mark.parametrize("mode", MODES)
 def test_each_array_takes_its_turn_in_being_large_and_a_large_weight_has_a_kernel_of_its_own(mode):
-    asked = trials(FORWARD.with_mode(mode))
-    large = {trial.kind: trial for trial in asked if trial.kind in LARGE_KINDS}
+    asked = all_edge_cases(FORWARD.with_mode(mode))
+    large = {edge_case.kind: edge_case for edge_case in asked if edge_case.kind in LARGE_KINDS}
     assert set(large) == {kind for kind in LARGE_KINDS if kind.removeprefix("large ") in large_arrays(mode)}
-    for trial in large.values():
-        assert trial.name == trial.kind.replace(" ", "-")
-        assert trial.sentence.endswith(trial.kind)
-        others = [other.name for other in asked if (other.case, other.kernel) == (trial.case, trial.kernel)]
-        assert (others == [trial.name]) == (trial.kind == "large weight")
+    for edge_case in large.values():
+        assert edge_case.name == edge_case.kind.replace(" ", "-")
+        assert edge_case.sentence.endswith(edge_case.kind)
+        others = [other.name for other in asked if (other.case, other.kernel) == (edge_case.case, edge_case.kernel)]
+        assert (others == [edge_case.name]) == (edge_case.kind == "large weight")
 
 
 def large_arrays(mode):
@@ -515,9 +517,9 @@ def large_arrays(mode):
 
 def test_in_inference_a_kernel_meets_the_weight_that_it_was_prepared_with_and_no_other():
     met = {}
-    for trial in trials(FORWARD):
-        inputs = inputs_of(trial)
-        parameters = inputs["weight"].tobytes(), inputs["bias"].tobytes() if trial.case.bias else b""
-        met.setdefault((trial.case, trial.kernel), set()).add(parameters)
+    for edge_case in all_edge_cases(FORWARD):
+        inputs = inputs_of(edge_case)
+        parameters = inputs["weight"].tobytes(), inputs["bias"].tobytes() if edge_case.case.bias else b""
+        met.setdefault((edge_case.case, edge_case.kernel), set()).add(parameters)
     assert all(len(parameters) == 1 for parameters in met.values())
     assert len(met) > 10

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from harness.machine import state
-from harness.machine.state import State, disturbed
+from harness.machine import activity
+from harness.machine.activity import State, disturbed
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -39,11 +39,11 @@ def test_a_state_is_read_from_the_files_of_the_system(tmp_path, write):
     write("proc/vmstat", "pgfault 9\npswpin 2\npswpout 3\nswap_ra 9\n")
     write(clock_file(1), "2500000\n")
     write(clock_file(3), "3500000\n")
-    assert state.read(tmp_path, [1, 3]) == State(7.0, 3, 3000.0, 5 * PAGE_BYTES)
+    assert activity.read(tmp_path, [1, 3]) == State(7.0, 3, 3000.0, 5 * PAGE_BYTES)
 
 
 def test_a_missing_file_is_none(tmp_path):
-    assert state.read(tmp_path) == State(None, None, None, None)
+    assert activity.read(tmp_path) == State(None, None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -61,41 +61,41 @@ def test_a_missing_file_is_none(tmp_path):
 )
 def test_a_file_that_says_something_else_is_none(tmp_path, write, name, text):
     write(name, text)
-    assert state.read(tmp_path, [0]) == State(None, None, None, None)
+    assert activity.read(tmp_path, [0]) == State(None, None, None, None)
 
 
 def test_the_reader_is_no_load_even_if_it_is_not_counted(tmp_path, write):
     write("proc/loadavg", "0 0 0 0/83 1")
-    assert state.read(tmp_path).running == 0
+    assert activity.read(tmp_path).running == 0
 
 
 @pytest.mark.parametrize(("cpus", "clock_mhz"), [([0], 1000.5), ([1, 2], 2500.5), ([7], None)])
 def test_without_a_governor_the_clocks_are_those_of_cpuinfo_of_the_cpus_meant(tmp_path, write, cpus, clock_mhz):
     write("proc/cpuinfo", CPUINFO)
-    assert state.read(tmp_path, cpus).clock_mhz == clock_mhz
+    assert activity.read(tmp_path, cpus).clock_mhz == clock_mhz
 
 
 def test_without_affinity_the_clocks_are_those_of_all_cpus(tmp_path, write, monkeypatch):
-    monkeypatch.setattr(state.threads, "affinity", lambda: None)
+    monkeypatch.setattr(activity.threads, "affinity", lambda: None)
     write("proc/cpuinfo", CPUINFO)
-    assert state.read(tmp_path).clock_mhz == 2000.5
+    assert activity.read(tmp_path).clock_mhz == 2000.5
 
 
 def test_by_default_the_clocks_are_those_of_the_cpus_this_process_may_use(tmp_path, write, monkeypatch):
-    monkeypatch.setattr(state.threads, "affinity", lambda: [2])
+    monkeypatch.setattr(activity.threads, "affinity", lambda: [2])
     write("proc/cpuinfo", CPUINFO)
-    assert state.read(tmp_path).clock_mhz == 3000.5
+    assert activity.read(tmp_path).clock_mhz == 3000.5
 
 
 def test_a_machine_with_many_cpus_costs_no_more_than_one_with_a_few(tmp_path, write):
-    for cpu in range(state.MOST_CLOCKS):
+    for cpu in range(activity.MOST_CLOCKS):
         write(clock_file(cpu), "1000000")
-    write(clock_file(state.MOST_CLOCKS), "9000000")
-    assert state.read(tmp_path, range(state.MOST_CLOCKS + 1)).clock_mhz == 1000.0
+    write(clock_file(activity.MOST_CLOCKS), "9000000")
+    assert activity.read(tmp_path, range(activity.MOST_CLOCKS + 1)).clock_mhz == 1000.0
 
 
 def test_this_machine_can_be_read():
-    found = state.read()
+    found = activity.read()
     assert found.running is None or found.running >= 0
     assert found.steal_seconds is None or found.steal_seconds >= 0
 

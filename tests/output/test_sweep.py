@@ -6,7 +6,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from harness.output import growth
+from harness.output import sweep
 from harness.record import Record, Status
 
 BATCHES = [2**power for power in range(9)]
@@ -16,7 +16,14 @@ def row(backend, batch, seconds, **changes):
     sizes = {"batch": batch, "in1_features": 4, "in2_features": 4, "out_features": 8} | changes
     sizes = {name: sizes[name] for name in ("batch", "in1_features", "in2_features", "out_features")}
     fixed = {"run_id": "20260102T030405Z-00ff", "suite": "batch-sweep", "dtype": "float32", "precision": "ieee"}
-    more = {"bias": True, "mode": "forward", "seed": 0, "device": "cpu", "cache": "hot", "limit_seconds": batch * 1e-7}
+    more = {
+        "bias": True,
+        "mode": "forward",
+        "seed": 0,
+        "device": "cpu",
+        "flush_l2": False,
+        "roofline_seconds": batch * 1e-7,
+    }
     work = {"case": "x".join(map(str, sizes.values())), "gflop": 2e-9 * batch * 16 * 8}
     values = fixed | more | work | {"status": Status.TIMED, "median_seconds": seconds, "rank": 1} | sizes | changes
     if values["status"] is Status.TIMED:
@@ -34,12 +41,12 @@ def curve(backend, slower=lambda batch: 1.0, **changes):
 
 
 def cliffs(frame, *records):
-    (found,) = growth.find(frame(*records))
-    return [(cliff.backend, cliff.point.case, cliff.times) for cliff in growth.cliffs(found)]
+    (found,) = sweep.find(frame(*records))
+    return [(cliff.backend, cliff.point.case, cliff.times) for cliff in sweep.cliffs(found)]
 
 
 def test_what_grows_is_found_with_the_curves_and_the_limit(frame):
-    (found,) = growth.find(frame(*curve("a"), *reversed(curve("b"))))
+    (found,) = sweep.find(frame(*curve("a"), *reversed(curve("b"))))
     assert (found.axis, found.fixed) == ("batch", "in1 4, in2 4, out 8, forward, float32, cpu")
     for name in ("a", "b"):
         assert [(point.size, point.seconds) for point in found.curves[name]] == [(n, smooth(n)) for n in BATCHES]
@@ -54,12 +61,12 @@ def test_what_grows_is_found_with_the_curves_and_the_limit(frame):
         ({"precision": "tf32"}, "forward, float32, tf32, cpu"),
         ({"bias": False}, "forward, float32, no bias, cpu"),
         ({"device": "cuda"}, "forward, float32, cuda"),
-        ({"cache": "cold"}, "forward, float32, cpu, cold cache"),
+        ({"flush_l2": True}, "forward, float32, cpu, L2 flushed"),
         ({"out_features": 16}, "forward, float32, cpu"),
     ],
 )
 def test_rows_that_differ_in_anything_else_are_another_growth_that_says_so(frame, changes, words):
-    _, other = growth.find(frame(*curve("a"), *curve("a", **changes)))
+    _, other = sweep.find(frame(*curve("a"), *curve("a", **changes)))
     assert other.fixed == f"in1 4, in2 4, out {changes.get('out_features', 8)}, {words}"
     assert len(other.curves["a"]) == len(BATCHES)
 
@@ -75,15 +82,15 @@ def test_rows_that_differ_in_anything_else_are_another_growth_that_says_so(frame
 )
 def test_any_size_can_grow_and_both_features_together(frame, axis, columns):
     records = [row("a", 3, 1e-6 * size, **dict.fromkeys(columns, size)) for size in (16, 32, 64, 128, 256)]
-    (found,) = growth.find(frame(*records))
+    (found,) = sweep.find(frame(*records))
     assert found.axis == axis
     assert [point.size for point in found.curves["a"]] == [16, 32, 64, 128, 256]
 
 
 def test_a_few_sizes_are_no_growth_and_who_was_not_timed_or_not_ranked_is_not_in_it(frame):
     failed = {"status": Status.FAILED, "median_seconds": None, "rank": None, "reason": "why"}
-    few = curve("a")[: growth.FEWEST_SIZES - 1]
-    assert growth.find(frame(*few, row("a", 64, None, **failed), row("a", 128, 1e-9, rank=None))) == []
+    few = curve("a")[: sweep.FEWEST_SIZES - 1]
+    assert sweep.find(frame(*few, row("a", 64, None, **failed), row("a", 128, 1e-9, rank=None))) == []
 
 
 def test_a_knee_is_no_cliff(frame):
@@ -119,7 +126,7 @@ def test_it_is_told_in_words_with_each_cliff_and_how_many_backends_were_looked_a
     short = curve("c", lambda batch: 4 if batch == 2 else 1)[:2]  # a jump, but too few points to tell
     twice = curve("a", lambda batch: 2 if batch in (8, 256) else 1, mode="forward_backward")
     console = Console(file=io.StringIO(), width=200, color_system=None)
-    console.print(growth.told(growth.find(frame(*curve("a"), *slow, *short, *twice, *curve("a", bias=False)))))
+    console.print(sweep.told(sweep.find(frame(*curve("a"), *slow, *short, *twice, *curve("a", bias=False)))))
     assert console.file.getvalue().splitlines()[1:] == [
         "  over batch; in1 4, in2 4, out 8, forward, float32, cpu; backends 2: 1 cliff",
         "    b at 32x4x4x8: 2.0x",
@@ -133,45 +140,45 @@ def test_it_is_told_in_words_with_each_cliff_and_how_many_backends_were_looked_a
 def test_a_figure_has_each_backend_the_limit_and_each_cliff(frame, tmp_path):
     pytest.importorskip("matplotlib", reason="draws with Matplotlib, which is not installed")
     slow = curve("b", lambda batch: 2 if batch == 32 else 1)
-    found = growth.find(frame(*curve("a"), *slow, *(one for out in (1, 2, 3) for one in curve("a", out_features=out))))
-    assert len(found) == 4  # two of six panels stay empty
-    growth.draw(found, tmp_path / "one.svg")
+    found = sweep.find(frame(*curve("a"), *slow, *(one for out in (1, 2, 3) for one in curve("a", out_features=out))))
+    assert len(found) == 4  # two of six cohorts stay empty
+    sweep.draw(found, tmp_path / "one.svg")
     drawn = (tmp_path / "one.svg").read_text()
     for text in ("a", "b", "machine's limit", "cliff", "batch", "seconds of a call", found[0].fixed):
         assert f">{text}</text>" in drawn
     assert drawn.count(">batch</text>") == 4
 
 
-@pytest.mark.parametrize("suffix", growth.FORMATS)
+@pytest.mark.parametrize("suffix", sweep.FORMATS)
 def test_a_figure_is_the_same_each_time(suffix, frame, tmp_path):
     pytest.importorskip("matplotlib", reason="draws with Matplotlib, which is not installed")
-    found = growth.find(frame(*curve("a", lambda batch: 2 if batch == 32 else 1)))
+    found = sweep.find(frame(*curve("a", lambda batch: 2 if batch == 32 else 1)))
     paths = [tmp_path / f"{name}{suffix}" for name in ("one", "other")]
     for path in paths:
-        growth.draw(found, path)
+        sweep.draw(found, path)
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
 def test_without_cliffs_and_without_a_limit_neither_is_drawn(frame, tmp_path):
     pytest.importorskip("matplotlib", reason="draws with Matplotlib, which is not installed")
-    growth.draw(growth.find(frame(*curve("a", limit_seconds=None))), tmp_path / "one.svg")
+    sweep.draw(sweep.find(frame(*curve("a", roofline_seconds=None))), tmp_path / "one.svg")
     drawn = (tmp_path / "one.svg").read_text()
     assert "limit" not in drawn
     assert "cliff" not in drawn
 
 
 def test_what_cannot_be_drawn_is_refused_with_what_to_do(frame, tmp_path, monkeypatch):
-    found = growth.find(frame(*curve("a")))
-    with pytest.raises(growth.GrowthError, match="as in the suites batch-sweep and feature-sweep"):
-        growth.draw([], tmp_path / "one.svg")
-    with pytest.raises(growth.GrowthError, match=r"one.gif cannot be drawn: expected a name that ends in .svg, .png"):
-        growth.draw(found, tmp_path / "one.gif")
+    found = sweep.find(frame(*curve("a")))
+    with pytest.raises(sweep.GrowthError, match="as in the suites batch-sweep and feature-sweep"):
+        sweep.draw([], tmp_path / "one.svg")
+    with pytest.raises(sweep.GrowthError, match=r"one.gif cannot be drawn: expected a name that ends in .svg, .png"):
+        sweep.draw(found, tmp_path / "one.gif")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(growth.GrowthError, match="pip install matplotlib"):
-        growth.draw(found, tmp_path / "one.svg")
+    with pytest.raises(sweep.GrowthError, match="pip install matplotlib"):
+        sweep.draw(found, tmp_path / "one.svg")
 
 
 def test_a_place_that_cannot_be_written_is_refused(frame, tmp_path):
     pytest.importorskip("matplotlib", reason="draws with Matplotlib, which is not installed")
-    with pytest.raises(growth.GrowthError, match="No such file"):
-        growth.draw(growth.find(frame(*curve("a"))), tmp_path / "nowhere" / "one.svg")
+    with pytest.raises(sweep.GrowthError, match="No such file"):
+        sweep.draw(sweep.find(frame(*curve("a"))), tmp_path / "nowhere" / "one.svg")

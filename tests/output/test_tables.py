@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from rich.console import Console, Group
 
-from harness.output import report
+from harness.output import tables
 from harness.record import BAD, Record, Status
 
 KEY = {
@@ -43,7 +43,7 @@ def test_the_answer_is_the_winner_with_those_that_tie_and_no_other(frame):
         timed("first", 2e-3, 1),
         untimed("broken", Status.FAILED, "why", case="9x2x2x2"),
     )
-    text = shown(report.answer(records, {"3x2x2x2": "a small layer"}))
+    text = shown(tables.answer(records, {"3x2x2x2": "a small layer"}))
     winner = line_with(text, "3x2x2x2")
     assert "first = second" in winner
     assert "2.0 ms" in winner
@@ -55,8 +55,8 @@ def test_the_answer_is_the_winner_with_those_that_tie_and_no_other(frame):
 
 def test_a_run_killed_before_the_winners_row_was_written_can_still_be_shown(frame):
     records = frame(timed("second", 2e-3, 2))
-    assert "3x2x2x2" in shown(report.answer(records, {}))
-    assert "second" in shown(Group(*report.tables(records, {})))
+    assert "3x2x2x2" in shown(tables.answer(records, {}))
+    assert "second" in shown(Group(*tables.tables(records, {})))
 
 
 def test_groups_that_a_stopped_run_did_not_reach_are_counted_and_not_listed(frame):
@@ -67,15 +67,15 @@ def test_groups_that_a_stopped_run_did_not_reach_are_counted_and_not_listed(fram
         untimed("first", Status.INTERRUPTED, "stopped", case="9x2x2x2"),
     )
     # The group that it was at has its row that is missing.
-    assert report.reached(records)["status"].tolist() == ["timed", "interrupted"]
-    assert "2 of 3 cases" in shown(report.unreached(records))
-    assert report.unreached(report.reached(records)) is None
+    assert tables.reached(records)["status"].tolist() == ["timed", "interrupted"]
+    assert "2 of 3 cases" in shown(tables.unreached(records))
+    assert tables.unreached(tables.reached(records)) is None
 
 
 def test_every_row_that_was_not_timed_appears_with_its_reason(frame):
     others = [status for status in Status if status is not Status.TIMED]
     rows = [untimed(f"b-{status}", status, f"reason of {status}, x[0, 1] [/red]") for status in others]
-    text = shown(Group(*report.tables(frame(timed("fine", 1e-3, 1), *rows), {})))
+    text = shown(Group(*tables.tables(frame(timed("fine", 1e-3, 1), *rows), {})))
     for status in others:
         assert f"b-{status}: {status}, reason of {status}, x[0, 1] [/red]" in text
     assert "1.0 ms" in line_with(text, "fine")
@@ -87,17 +87,17 @@ def test_backends_for_other_devices_are_told_once_and_not_below_every_table(fram
         for mode in ("forward", "forward_backward")
     ]
     records = frame(timed("fine", 1e-3, 1), *for_gpus, untimed("small", Status.UNSUPPORTED, "no bf16", phase="support"))
-    tables = shown(Group(*report.tables(records, {})))
-    assert "triton" not in tables
-    assert "small: unsupported, no bf16" in tables
-    assert shown(report.elsewhere(records)).strip() == "Not on cpu: triton runs on cuda"
-    assert report.elsewhere(records[records["backend"] == "fine"]) is None
+    text = shown(Group(*tables.tables(records, {})))
+    assert "triton" not in text
+    assert "small: unsupported, no bf16" in text
+    assert shown(tables.elsewhere(records)).strip() == "Not on cpu: triton runs on cuda"
+    assert tables.elsewhere(records[records["backend"] == "fine"]) is None
 
 
 def test_winners_of_different_precision_classes_stand_apart_with_their_class(frame):
     records = frame(timed("quick", 1e-3, 1), timed("exact", 2e-3, 1), timed("like", 2e-3, 1))
     records["precision_class"] = ["tf32", "float32", "float32"]
-    assert "quick (tf32); exact = like (float32)" in shown(report.answer(records, {}))
+    assert "quick (tf32); exact = like (float32)" in shown(tables.answer(records, {}))
 
 
 def test_rows_of_a_table_are_sorted_by_speed_and_each_case_mode_and_device_has_its_own(frame):
@@ -107,9 +107,9 @@ def test_rows_of_a_table_are_sorted_by_speed_and_each_case_mode_and_device_has_i
         timed("step", 1e-3, 1, mode="forward_backward"),
         timed("gpu", 1e-3, 1, device="cuda"),
     )
-    keys = [key for key, _ in report.groups(records)]
+    keys = [key for key, _ in tables.groups(records)]
     assert keys == [("cpu", "3x2x2x2", m) for m in ("forward", "forward_backward")] + [("cuda", "3x2x2x2", "forward")]
-    text = shown(Group(*report.tables(records, {"3x2x2x2": "small"})))
+    text = shown(Group(*tables.tables(records, {"3x2x2x2": "small"})))
     assert text.index("fast") < text.index("slow") < text.index("step") < text.index("gpu")
     assert "4.00x" in line_with(text, "fast")
     assert "3.90x .. 4.10x" in line_with(text, "fast")
@@ -119,7 +119,7 @@ def test_rows_of_a_table_are_sorted_by_speed_and_each_case_mode_and_device_has_i
 
 def test_a_missing_number_is_shown_as_nothing(frame):
     records = frame(timed("base", 4e-3, 1, speedup=None, baseline_median_seconds=None))
-    text = shown(Group(*report.tables(records, {}), report.answer(records, {})))
+    text = shown(Group(*tables.tables(records, {}), tables.answer(records, {})))
     assert "nan" not in text.lower()
     assert "<NA>" not in text
 
@@ -127,20 +127,20 @@ def test_a_missing_number_is_shown_as_nothing(frame):
 def test_trouble_is_one_line_for_every_bad_row_and_nothing_without_one(frame):
     rows = [untimed(f"b-{status}", status, f"reason {status}") for status in Status if status is not Status.TIMED]
     records = frame(timed("fine", 1e-3, 1), *rows)
-    text = shown(report.trouble(records))
+    text = shown(tables.trouble(records))
     for status in Status:
         assert (f"{status} b-{status} on 3x2x2x2, forward, cpu (): reason {status}" in text) == (status in BAD)
-    assert report.trouble(records[records["status"] == "timed"]) is None
+    assert tables.trouble(records[records["status"] == "timed"]) is None
 
 
 def test_the_checks_have_a_column_for_each_probe_and_say_each_reason_word_for_word(frame):
     records = frame(
         untimed("good", Status.CHECKED, "only checked", max_error_over_bound=0.123, mean_absolute_error=3.8e-8),
-        untimed("bad", Status.REJECTED, "output[0, 1] is [float32], not [/red]", probes="structure=ok;exact=no"),
+        untimed("bad", Status.REJECTED, "output[0, 1] is [float32], not [/red]", probes="edge_cases=ok;exact=no"),
         untimed("absent", Status.UNAVAILABLE, "pip install 'x[/red]'"),
     )
     records["precision_class"] = ["float32", None, None]
-    text = shown(Group(*report.checks(records, {"3x2x2x2": "small"}), report.trouble(records), report.unasked(records)))
+    text = shown(Group(*tables.checks(records, {"3x2x2x2": "small"}), tables.trouble(records), tables.unasked(records)))
     assert "small: 3x2x2x2, forward, cpu" in text
     assert "right" in line_with(text, "good")
     assert "0.12" in line_with(text, "good")
@@ -155,7 +155,7 @@ def test_the_checks_have_a_column_for_each_probe_and_say_each_reason_word_for_wo
 def test_no_escape_sequence_of_a_reason_reaches_the_terminal(frame):
     records = frame(untimed("evil", Status.FAILED, "placeholder"))
     records["reason"] = pd.array(["\x1b]0;title\x07\x1b[2J\x9b31m\rgone\u202e"], dtype="string")
-    for renderable in (Group(*report.tables(records, {})), report.trouble(records)):
+    for renderable in (Group(*tables.tables(records, {})), tables.trouble(records)):
         text = shown(renderable)
         assert "gone" in text
         assert not set("\x1b\x07\x9b\r\u202e") & set(text)
@@ -184,7 +184,7 @@ def test_no_escape_sequence_of_a_reason_reaches_the_terminal(frame):
     ],
 )
 def test_a_time_has_the_digits_that_its_interval_supports_and_the_unit_that_suits_it(value, low, high, text):
-    assert report.seconds(value, low, high) == text
+    assert tables.seconds(value, low, high) == text
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_a_time_has_the_digits_that_its_interval_supports_and_the_unit_that_suit
     ],
 )
 def test_a_ratio_has_the_digits_that_its_interval_supports(value, low, high, text):
-    assert report.times(value, low, high) == text
+    assert tables.times(value, low, high) == text
 
 
 @pytest.mark.parametrize(
@@ -209,13 +209,18 @@ def test_a_ratio_has_the_digits_that_its_interval_supports(value, low, high, tex
     [(pd.NA, ""), (0, "0"), (1023, "0"), (1024, "1.0 KiB"), (300 * 1024, "300 KiB"), (2.8e9, "2.6 GiB")],
 )
 def test_memory_has_two_digits_and_what_is_below_a_kibibyte_is_none(value, text):
-    assert report.size(value) == text
+    assert tables.size(value) == text
 
 
 def test_a_row_shows_its_verdict_its_costs_and_its_share_of_the_limit(frame):
-    known = {"comparison": "faster", "limit_fraction": 0.625, "peak_memory_bytes": 3 * 2**20, "break_even_calls": 6506}
+    known = {
+        "comparison": "faster",
+        "roofline_fraction": 0.625,
+        "peak_memory_bytes": 3 * 2**20,
+        "break_even_calls": 6506,
+    }
     costs = {"prepare_seconds": 0.3, "first_call_seconds": 2.5}
-    text = shown(Group(*report.tables(frame(timed("fast", 1e-3, 1, **known, **costs)), {})))
+    text = shown(Group(*tables.tables(frame(timed("fast", 1e-3, 1, **known, **costs)), {})))
     row = line_with(text, "fast")
     for word in ("faster", "62 %", "3.0 MiB", "6,506", "2.8 s"):
         assert word in row
@@ -223,22 +228,22 @@ def test_a_row_shows_its_verdict_its_costs_and_its_share_of_the_limit(frame):
 
 def test_the_share_of_the_limit_is_that_at_the_pace_before_each_sample_where_it_is_known(frame):
     def paced(name, milliseconds, share, low=None, high=None):
-        ends = {"paced_limit_fraction_low": low, "paced_limit_fraction_high": high}
+        ends = {"spot_roofline_fraction_low": low, "spot_roofline_fraction_high": high}
         seconds = milliseconds * 1e-3
-        return timed(name, seconds, milliseconds, limit_fraction=0.4, paced_limit_fraction=share, **ends)
+        return timed(name, seconds, milliseconds, roofline_fraction=0.4, spot_roofline_fraction=share, **ends)
 
     few = paced("few", 4, 2.1, 0.4, 9.0)
     records = frame(paced("one", 1, 0.625, 0.6, 0.7), paced("two", 2, None), paced("once", 3, 0.625), few)
-    text = shown(Group(*report.tables(records, {})))
+    text = shown(Group(*tables.tables(records, {})))
     assert "62 %" in line_with(text, "one")
     assert "40 %" in line_with(text, "two")
     assert "40 %" in line_with(text, "once"), "without an interval it may be anything"
     assert "40 %" in line_with(text, "few"), "and so it may with one like this"
-    assert "62 %" in line_with(shown(report.answer(records, {})), "one")
+    assert "62 %" in line_with(shown(tables.answer(records, {})), "one")
 
 
 def test_a_row_that_is_not_ranked_has_a_dash_for_a_rank(frame):
-    text = shown(Group(*report.tables(frame(timed("miracle", 1e-6, None, flags="implausible")), {})))
+    text = shown(Group(*tables.tables(frame(timed("miracle", 1e-6, None, flags="implausible")), {})))
     assert line_with(text, "miracle").split()[0] == "-"
     assert "implausible" in text
 
@@ -246,9 +251,9 @@ def test_a_row_that_is_not_ranked_has_a_dash_for_a_rank(frame):
 def test_rows_of_one_class_need_no_column_for_it(frame):
     records = frame(timed("one", 1e-3, 1), timed("other", 2e-3, 1))
     records["precision_class"] = ["float32", "float32"]
-    assert "class" not in shown(Group(*report.tables(records, {})))
+    assert "class" not in shown(Group(*tables.tables(records, {})))
     records["precision_class"] = ["tf32", "float32"]
-    assert "tf32" in shown(Group(*report.tables(records, {})))
+    assert "tf32" in shown(Group(*tables.tables(records, {})))
 
 
 FINDINGS = [
@@ -259,11 +264,11 @@ FINDINGS = [
 
 
 def test_only_warnings_about_the_machine_stand_in_a_runs_report():
-    text = shown(report.warnings(FINDINGS))
+    text = shown(tables.warnings(FINDINGS))
     assert "warning load: 3 others [run] -> wait" in text
     assert "virtual machine" not in text
-    assert report.warnings(FINDINGS[1:]) is None
-    assert report.warnings([]) is None
+    assert tables.warnings(FINDINGS[1:]) is None
+    assert tables.warnings([]) is None
 
 
 def test_the_doctors_report_has_every_rate_every_finding_and_what_is_missing():
@@ -276,7 +281,7 @@ def test_the_doctors_report_has_every_rate_every_finding_and_what_is_missing():
         ],
         "missing": ["jax in float32: not installed"],
     }
-    text = shown(Group(*report.machine(peaks, FINDINGS)))
+    text = shown(Group(*tables.machine(peaks, FINDINGS)))
     for line in ("234 GFLOP/s", "FMA [chains]", "OpenBLAS", "L1, 64 KiB", "400 GB/s", "not measured: jax in float32"):
         assert line in text
     for finding in FINDINGS:

@@ -56,7 +56,7 @@ def test_workers_for_a_gpu_share_it_and_nobody_outside_decides_over_their_precis
     with Supervisor(1, tmp_path / "cache") as supervisor:
         given = {}
         for device in ("cpu", "cuda"):
-            lines = Path(f"/proc/{supervisor.referee(device).pid}/environ").read_text().split("\0")
+            lines = Path(f"/proc/{supervisor.reference(device).pid}/environ").read_text().split("\0")
             given[device] = dict(line.split("=", 1) for line in lines if line)
     assert NO_GPU.items() <= given["cpu"].items()
     assert SHARED_GPU.items() <= given["cuda"].items()
@@ -190,7 +190,7 @@ def test_a_cold_worker_gets_compile_caches_of_its_own_that_are_empty(planted_pat
     cache = tmp_path / "cache"
     (cache / "numba").mkdir(parents=True)
     (cache / "numba" / "compiled").touch()
-    with Supervisor(1, cache, cold=True) as supervisor:
+    with Supervisor(1, cache, empty_caches=True) as supervisor:
         assert supervisor.worker("planted-honest", "cpu")[1]
     with Supervisor(1, cache) as supervisor:
         assert not supervisor.worker("planted-honest", "cpu")[1]

@@ -1,4 +1,4 @@
-"""Examiners work side by side, and all end when the run does."""
+"""EdgeCasePool work side by side, and all end when the run does."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness import examiners
 from harness.case import Case
-from harness.entrant import Entrant
-from harness.examination import Structure
-from harness.examiners import Examiners
 from harness.process.supervisor import WorkerError
 from harness.record import Status
+from harness.run import edge_case_pool
+from harness.run.cell import Cell
+from harness.run.checker import EdgeCaseFindings
+from harness.run.edge_case_pool import EdgeCasePool
 
 CASE = Case(4, 3, 2, 5)
 NAMES = ("one", "two", "three")
 
 
-class Workers:
-    """Starts examiners that answer as ``load`` does, and notes who started and ended which."""
+class WorkerPool:
+    """Starts edge_case_pool that answer as ``load`` does, and notes who started and ended which."""
 
     def __init__(self, load=lambda name: None):
         self.load, self.started, self.discarded = load, [], []
 
-    def examiner(self, name, device):
+    def edge_case_worker(self, name, device):
         self.started.append((name, threading.current_thread().name))
         return SimpleNamespace(request=lambda do, limit, **fields: self.load(name))
 
-    def discard_examiner(self, name, device):
+    def discard_edge_case_worker(self, name, device):
         self.discarded.append(name)
 
 
 @pytest.fixture
 def ask(monkeypatch):
-    """Have three backends examined with so many threads; return their entrants."""
-    monkeypatch.setattr(examiners, "examine", lambda *_: Structure({}, True))
+    """Have three backends examined with so many threads; return their cells."""
+    monkeypatch.setattr(edge_case_pool, "ask_edge_cases", lambda *_: EdgeCaseFindings({}, True))
 
     def run(workers, threads=2):
         plan = SimpleNamespace(
@@ -47,18 +47,18 @@ def ask(monkeypatch):
             time_limit_seconds=1.0,
             backends={name: SimpleNamespace(target=f"module:{name}") for name in NAMES},
         )
-        sitting = SimpleNamespace(plan=plan, workers=workers, now=lambda: 0.0)
-        entrants = [Entrant(name) for name in NAMES]
-        Examiners(sitting, SimpleNamespace(start=lambda: None)).answer(entrants, CASE, "cpu")
-        return entrants
+        context = SimpleNamespace(plan=plan, workers=workers, now=lambda: 0.0)
+        cells = [Cell(name) for name in NAMES]
+        EdgeCasePool(context, SimpleNamespace(start=lambda: None)).answer(cells, CASE, "cpu")
+        return cells
 
     return run
 
 
 def test_there_is_one_at_work_for_each_cpu_and_each_ends_where_it_was_started(ask):
     met = threading.Barrier(3, timeout=10)
-    workers = Workers(lambda name: met.wait())
-    assert [entrant.going for entrant in ask(workers, threads=3)] == [True] * 3
+    workers = WorkerPool(lambda name: met.wait())
+    assert [cell.going for cell in ask(workers, threads=3)] == [True] * 3
     assert "MainThread" not in {thread for _, thread in workers.started}
     assert sorted(workers.discarded) == sorted(NAMES)
 
@@ -71,7 +71,7 @@ def test_with_one_cpu_there_is_one_at_a_time(ask):
         at_work.append(name)
         at_work.remove(name)
 
-    assert [entrant.going for entrant in ask(Workers(load), threads=1)] == [True] * 3
+    assert [cell.going for cell in ask(WorkerPool(load), threads=1)] == [True] * 3
 
 
 def test_one_that_dies_ends_its_own_cell(ask):
@@ -79,9 +79,9 @@ def test_one_that_dies_ends_its_own_cell(ask):
         if name == "two":
             raise WorkerError(Status.FAILED, "planted")
 
-    entrants = ask(Workers(load))
-    assert [entrant.going for entrant in entrants] == [True, False, True]
-    assert entrants[1].reason == "in the structure probe: planted"
+    cells = ask(WorkerPool(load))
+    assert [cell.going for cell in cells] == [True, False, True]
+    assert cells[1].reason == "in the structure probe: planted"
 
 
 def test_ctrl_c_ends_every_examiner_and_none_is_started_after_it(ask):
@@ -93,14 +93,14 @@ def test_ctrl_c_ends_every_examiner_and_none_is_started_after_it(ask):
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         ended.wait(10)
 
-    workers = Workers(load)
-    real = workers.discard_examiner
+    workers = WorkerPool(load)
+    real = workers.discard_edge_case_worker
 
     def discard(name, device):
         ended.set()  # a request to a worker that is killed ends
         real(name, device)
 
-    workers.discard_examiner = discard
+    workers.discard_edge_case_worker = discard
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     try:
         with pytest.raises(KeyboardInterrupt):

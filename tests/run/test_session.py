@@ -15,21 +15,21 @@ import numpy as np
 import pytest
 
 from harness.case import Case
+from harness.catalog.registry import Entry
 from harness.correctness.inputs import PRECISE_KINDS, make_inputs
-from harness.examination import EXERCISES, Examination
-from harness.machine.state import State
-from harness.measurement import LEAST_BLOCKS, SLOW_BLOCKS
-from harness.panel import FRESH_ATTEMPTS
-from harness.plan import BASELINE, Plan, interrupted
-from harness.process.referee import ROUNDED_KINDS
+from harness.machine.activity import State
 from harness.process.supervisor import WorkerError
 from harness.record import Status
-from harness.registry import Entry
-from harness.runner import Runner
-from harness.sitting import Sitting
-from harness.timing import cost
-from harness.timing.levels import FEWEST_BLOCKS
-from harness.timing.statistics import LEAST_VALUES
+from harness.run.checker import SCENARIOS, Checker
+from harness.run.context import RunContext
+from harness.run.group import FRESH_ATTEMPTS
+from harness.run.plan import BASELINE, Plan, interrupted
+from harness.run.sampling import LEAST_BLOCKS, SLOW_BLOCKS
+from harness.run.session import Runner
+from harness.timing import roofline
+from harness.timing.estimates import LEAST_VALUES
+from harness.timing.variance import FEWEST_BLOCKS
+from harness.worker.reference_worker import ROUNDED_KINDS
 
 CASE = Case(3, 2, 2, 2)
 QUIET = State(0.0, 0, 3000.0, 0)
@@ -67,11 +67,11 @@ class FakeWorker:
     def support(self, **_):
         return {"supported": True, "workspace_bytes": self.spoilt.get("workspace_bytes", 0)}
 
-    def examine(self, trials, name, directory):
-        (trial,) = [trial for trial in trials if trial["name"] == name]
+    def edge_case(self, all_edge_cases, name, directory):
+        (edge_case,) = [edge_case for edge_case in all_edge_cases if edge_case["name"] == name]
         folder = Path(directory) / name
         folder.mkdir()
-        right = self.results(Case(**trial["case"]), 0, folder, trial["kind"])
+        right = self.results(Case(**edge_case["case"]), 0, folder, edge_case["kind"])
         return {"answer": self.spoilt.get("answers", {}).get(name, right), "operators": []}
 
     def gradcheck(self, case):
@@ -87,14 +87,14 @@ class FakeWorker:
             "threads": threads,
             "affinity": [[0], [0]],
             "home_made": self.spoilt.get("home_made", False),
-            "choice": self.spoilt.get("chooses", ""),
+            "tuning": self.spoilt.get("chooses", ""),
             "native_bases": ["builtins.object"],
             "inputs": {name: {**given, "shape": list(shape)} for name, shape in self.case.shapes().items()},
             **self.results(self.case, 0, directory),
         }
 
-    def exercise(self, what, directory):
-        kind, variation = Examination(self.case, "cpu", None, 0.0).question(what)
+    def scenario(self, what, directory):
+        kind, variation = Checker(self.case, "cpu", None, 0.0).question(what)
         answer = self.results(self.case, self.spoilt.get(what, variation), directory, kind)
         convert_seconds = self.spoilt.get("convert_seconds", 0.0) if what == "again" else 0.0
         times = {"call_seconds": 1e-6, "convert_seconds": convert_seconds, "kernel_seconds": 1e-6}
@@ -156,8 +156,8 @@ class FakeWorker:
         self.clock.now += 0.5
         return {}
 
-    def sample(self, calls, first, forward, keep, settle_seconds, cold_cache):
-        sets = {(first + index) % cost.INPUT_SETS for index in keep}
+    def sample(self, calls, first, forward, keep, settle_seconds, flush_l2):
+        sets = {(first + index) % roofline.INPUT_SETS for index in keep}
         assert len(sets) <= 1, "what is kept is compared, so it is of one input set"
         self.kept_set = next(iter(sets), None)
         if settle_seconds:
@@ -218,7 +218,7 @@ class FakeWorkers:
 
     def __init__(self, folder, spoilt):
         self.folder, self.spoilt = folder, spoilt
-        self.log, self.clock, self.cold = [], types.SimpleNamespace(now=0.0), False
+        self.log, self.clock, self.empty_caches = [], types.SimpleNamespace(now=0.0), False
         self.kept, self.discarded, self.started = {}, [], 0
 
     def worker(self, name, device):
@@ -233,18 +233,18 @@ class FakeWorkers:
                 self.started,
                 **self.spoilt.get(name, {}),
             )
-        return self.kept[name], self.cold
+        return self.kept[name], self.empty_caches
 
-    def examiner(self, name, device):
-        return self.worker(f"examiner of {name}", device)[0]
+    def edge_case_worker(self, name, device):
+        return self.worker(f"edge cases of {name}", device)[0]
 
-    def referee(self, device):
+    def reference(self, device):
         made = self.worker("reference", device)[0]
         made.plan = self.plan
         return made
 
-    def discard_examiner(self, name, device):
-        self.discard(f"examiner of {name}", device)
+    def discard_edge_case_worker(self, name, device):
+        self.discard(f"edge cases of {name}", device)
 
     def discard(self, name, device):
         self.discarded.append(name)
@@ -265,10 +265,10 @@ def measure(tmp_path):
         target=0.02,
         peaks=(),
         backends=None,
-        cache="hot",
+        flush_l2=False,
         device="cpu",
         device_bytes=None,
-        pace=lambda dtype, seconds: None,
+        spot_peak=lambda dtype, seconds: None,
         **spoilt,
     ):
         states = spoilt.pop("states", itertools.repeat(QUIET))
@@ -287,17 +287,22 @@ def measure(tmp_path):
             processes=processes,
             target=target,
             timing=timing,
-            cache=cache,
+            flush_l2=flush_l2,
         )
         samples = []
         workers.plan = plan
         look = iter(states)
-        sitting = Sitting(
-            plan, workers, keep_sample=samples.append, now=lambda: workers.clock.now, look=lambda: next(look), pace=pace
+        context = RunContext(
+            plan,
+            workers,
+            keep_sample=samples.append,
+            now=lambda: workers.clock.now,
+            look=lambda: next(look),
+            spot_peak=spot_peak,
         )
         surveys = iter(peaks)
         known = dict.fromkeys([device] if peaks else [], next(surveys, None))
-        runner = Runner(sitting, lambda: free_bytes, known, lambda _: next(surveys), lambda _: device_bytes)
+        runner = Runner(context, lambda: free_bytes, known, lambda _: next(surveys), lambda _: device_bytes)
         workers.runner = runner
         records = list(runner.run())
         planned = [cell for case, device in plan.groups() for cell in plan.cells(case, device)]
@@ -315,13 +320,13 @@ def test_a_right_backend_is_timed_and_compared_with_the_baseline(measure):
     assert row.speedup == pytest.approx(2.0)
     assert (row.blocks, row.rank, row.stopped_by) == (FEWEST_BLOCKS, 1, "target")
     assert records[CASE.name, "forward", BASELINE].rank == 2
-    assert {sample.phase for sample in samples} == {"warmup", "call"}
+    assert {sample.kind for sample in samples} == {"warmup", "call"}
 
 
 def test_the_gate_comes_before_the_clock_in_it_and_again_after_it(measure):
     _, workers, _ = measure()
     did = [do for name, do, _ in workers.log if name == "other"]
-    before = ["load", "support", "prepare", *["exercise"] * len(EXERCISES), "changed", "warm_up"]
+    before = ["load", "support", "prepare", *["scenario"] * len(SCENARIOS), "changed", "warm_up"]
     assert did[: len(before)] == before
     after = ["memory", "changed", "check", "release"]
     assert did[-len(after) :] == after
@@ -334,15 +339,15 @@ def test_the_gate_comes_before_the_clock_in_it_and_again_after_it(measure):
 
 def test_the_structure_probe_is_asked_in_a_worker_that_is_never_timed_once_for_all_cases(measure):
     _, workers, _ = measure(CASE, Case(4, 3, 2, 5), CASE.with_mode("forward_backward"))
-    did = [do for name, do, _ in workers.log if name == "examiner of other"]
-    asked = [fields["name"] for name, do, fields in workers.log if name == "examiner of other" and do == "examine"]
-    assert len(asked) == 2 * len(set(asked)) - 2, "once in each mode; two trials are for steps alone"
-    assert list(dict.fromkeys(do for do in did if do not in ("support", "examine"))) == ["load", "gradcheck"]
-    assert workers.discarded.count("examiner of other") == 1
+    did = [do for name, do, _ in workers.log if name == "edge cases of other"]
+    asked = [fields["name"] for name, do, fields in workers.log if name == "edge cases of other" and do == "edge_case"]
+    assert len(asked) == 2 * len(set(asked)) - 2, "once in each mode; two all_edge_cases are for steps alone"
+    assert list(dict.fromkeys(do for do in did if do not in ("support", "edge_case"))) == ["load", "gradcheck"]
+    assert workers.discarded.count("edge cases of other") == 1
 
 
 def test_a_dead_examiner_costs_the_cells_of_its_mode_and_says_where_it_died(measure):
-    dead = {"examiner of other": {"examine": WorkerError(Status.FAILED, "planted")}}
+    dead = {"edge cases of other": {"edge_case": WorkerError(Status.FAILED, "planted")}}
     records, _, samples = measure(**dead)
     row = records[CASE.name, "forward", "other"]
     assert (row.status, row.phase) == (Status.FAILED, "gate")
@@ -354,20 +359,20 @@ def test_a_dead_examiner_costs_the_cells_of_its_mode_and_says_where_it_died(meas
     ("fault", "phase", "reason"),
     [
         ({"another kernel": 1}, "gate", "exact: output["),
-        ({"again": 1}, "gate", "behaviour: again: output["),
-        ({"new values in the same buffers": 0}, "gate", "behaviour: new values in the same buffers: output["),
-        ({"the same values in new buffers": 1}, "gate", "behaviour: the same values in new buffers: output["),
-        ({"first_becomes": 1}, "gate", "behaviour: output changed after it had been returned"),
-        ({"changes": ["weight"]}, "gate", "behaviour: changed its input: weight"),
-        ({"replaces": ["time.perf_counter"]}, "gate", "behaviour: replaced time.perf_counter"),
+        ({"again": 1}, "gate", "conduct: again: output["),
+        ({"new values in the same buffers": 0}, "gate", "conduct: new values in the same buffers: output["),
+        ({"the same values in new buffers": 1}, "gate", "conduct: the same values in new buffers: output["),
+        ({"first_becomes": 1}, "gate", "conduct: output changed after it had been returned"),
+        ({"changes": ["weight"]}, "gate", "conduct: changed its input: weight"),
+        ({"replaces": ["time.perf_counter"]}, "gate", "conduct: replaced time.perf_counter"),
         ({"noise": 2.0**-9}, "gate", "precision: output was computed in bfloat16, expected float32"),
         ({"keeps": 5}, "timing", "bound: in a timed sample: output["),
-        ({"unseen_seconds": 0.2}, "timing", "behaviour: its samples say"),
-        ({"given": {"dtype": "float64"}}, "gate", "behaviour: to_device made input1 a numpy.ndarray of float64, 3x2"),
-        ({"home_made": True}, "gate", "behaviour: its arrays are numpy.ndarray, a type of its own"),
-        ({"convert_seconds": 0.1}, "gate", "behaviour: puts off its work"),
-        ({"fresh_seconds": [0.2]}, "recheck", "behaviour: remembers answers: new inputs take 0.2 s"),
-        ({"affinity_later": [0, 1]}, "recheck", "behaviour: runs on the CPUs [0, 1], was held to [0]"),
+        ({"unseen_seconds": 0.2}, "timing", "conduct: its samples say"),
+        ({"given": {"dtype": "float64"}}, "gate", "conduct: to_device made input1 a numpy.ndarray of float64, 3x2"),
+        ({"home_made": True}, "gate", "conduct: its arrays are numpy.ndarray, a type of its own"),
+        ({"convert_seconds": 0.1}, "gate", "conduct: puts off its work"),
+        ({"fresh_seconds": [0.2]}, "recheck", "conduct: remembers answers: new inputs take 0.2 s"),
+        ({"affinity_later": [0, 1]}, "recheck", "conduct: runs on the CPUs [0, 1], was held to [0]"),
         ({"wrong_later": 1}, "recheck", "bound: output["),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
@@ -408,7 +413,7 @@ def test_of_a_long_call_two_pairs_with_nothing_before_them_say_whether_answers_a
 def on_gpu(**spoilt):
     """Faults of workers whose arrays are on a GPU."""
     given = {"given": {"device": "cuda"}, "returned_on": "cuda"}
-    names = [*(BASELINE, "other"), *(f"examiner of {name}" for name in (BASELINE, "other"))]
+    names = [*(BASELINE, "other"), *(f"edge cases of {name}" for name in (BASELINE, "other"))]
     return {name: given | spoilt.get(name, {}) for name in names} | {"device": "cuda"}
 
 
@@ -420,7 +425,7 @@ def test_on_a_gpu_a_row_has_the_time_of_the_device_beside_that_of_the_host_and_s
     assert row.flags == "launch_bound"
     assert records[CASE.name, "forward", "other"].graph_seconds is None
     phases = [
-        sample.phase for sample in samples if sample.backend == "other" and sample.phase not in ("call", "warmup")
+        sample.kind for sample in samples if sample.backend == "other" and sample.kind not in ("call", "warmup")
     ]
     assert phases == ["queued"] * 10 + ["device"] * 10
 
@@ -431,7 +436,7 @@ def test_on_a_gpu_a_row_has_the_time_of_the_device_beside_that_of_the_host_and_s
         ({"device": {"device_seconds": 1.2}}, "device_over_host"),
         ({"device": {"queued_seconds": 1.2, "device_seconds": 0.8}}, "queued_over_host"),
         ({"device": {"device_seconds": 1.05}}, None),
-        ({"device_times": WorkerError(Status.FAILED, "signal 11")}, "no_device_times (failed)"),
+        ({"device_times": WorkerError(Status.FAILED, "signal 11")}, "no_device_times(failed)"),
     ],
 )
 def test_a_device_clock_that_cannot_be_right_is_a_flag_and_costs_no_time(measure, spoilt, flag):
@@ -455,22 +460,22 @@ def test_on_a_gpu_the_limit_is_that_of_the_device(measure):
     records, _, _ = measure(**on_gpu(), peaks=[PEAKS])
     on_cpu, _, _ = measure(peaks=[PEAKS])
     row = records[CASE.name, "forward", BASELINE]
-    assert row.limit_seconds == on_cpu[CASE.name, "forward", BASELINE].limit_seconds is not None
-    assert row.limit_fraction == pytest.approx(row.limit_seconds / 0.01)
+    assert row.roofline_seconds == on_cpu[CASE.name, "forward", BASELINE].roofline_seconds is not None
+    assert row.roofline_fraction == pytest.approx(row.roofline_seconds / 0.01)
 
 
 @pytest.mark.parametrize("column", ["device_seconds", "graph_seconds"])
 def test_a_device_that_seems_to_take_less_than_it_could_is_a_flag(measure, column):
     records, _, _ = measure(**on_gpu(other={"device": {column: 1e-6}}), peaks=[PEAKS])
-    assert "device_under_limit" in records[CASE.name, "forward", "other"].flags
-    assert "device_under_limit" not in records[CASE.name, "forward", BASELINE].flags
+    assert "device_under_roofline" in records[CASE.name, "forward", "other"].flags
+    assert "device_under_roofline" not in records[CASE.name, "forward", BASELINE].flags
 
 
-def test_with_a_cold_cache_every_sample_empties_it_and_what_passes_meanwhile_is_nobodys_lie(measure):
-    records, workers, _ = measure(**on_gpu(other={"unseen_seconds": 0.2}), cache="cold")
+def test_flushing_the_l2_before_each_call_is_no_lie_of_the_clock(measure):
+    records, workers, _ = measure(**on_gpu(other={"unseen_seconds": 0.2}), flush_l2=True)
     row = records[CASE.name, "forward", "other"]
-    assert (row.status, row.cache, row.device_seconds) == (Status.TIMED, "cold", None)
-    assert {fields["cold_cache"] for _, do, fields in workers.log if do == "sample"} == {True}
+    assert (row.status, row.flush_l2, row.device_seconds) == (Status.TIMED, True, None)
+    assert {fields["flush_l2"] for _, do, fields in workers.log if do == "sample"} == {True}
 
 
 def test_whoever_runs_out_of_memory_is_ended_before_the_next_one_is_prepared(measure):
@@ -536,7 +541,7 @@ def test_a_gpu_that_is_held_back_or_lowers_its_clock_disturbs_a_block(measure):
         [quiet, quiet | {"clock_mhz": 1700.0}, quiet | {"held_back": "hardware slowdown"}], itertools.repeat(quiet)
     )
     records, _, samples = measure(**on_gpu(other={"gpu": states}))
-    taken = [sample for sample in samples if sample.backend == "other" and sample.phase == "call"]
+    taken = [sample for sample in samples if sample.backend == "other" and sample.kind == "call"]
     assert [sample.disturbance for sample in taken[:4]] == [None, "gpu_clock", "gpu_held_back", None]
     assert (taken[1].gpu_clock_mhz, taken[1].gpu_temperature_celsius) == (1700.0, 40.0)
     assert (taken[2].gpu_held_back, taken[0].gpu_held_back) == ("hardware slowdown", None)
@@ -567,8 +572,8 @@ def test_a_backend_whose_times_say_nothing_is_refused_what_is_wrong_with_it_all_
 
 def test_what_a_backend_has_chosen_is_in_its_row(measure):
     records, _, _ = measure(other={"chooses": "tiles of 4 x 2"})
-    assert records[CASE.name, "forward", "other"].choice == "tiles of 4 x 2"
-    assert records[CASE.name, "forward", BASELINE].choice is None
+    assert records[CASE.name, "forward", "other"].tuning == "tiles of 4 x 2"
+    assert records[CASE.name, "forward", BASELINE].tuning is None
 
 
 def test_a_machine_that_slows_down_after_warming_up_makes_no_liar(measure):
@@ -577,9 +582,9 @@ def test_a_machine_that_slows_down_after_warming_up_makes_no_liar(measure):
 
 
 def test_a_backend_that_cannot_do_some_trials_is_flagged(measure):
-    unable = {"examiner of other": {"support": {"supported": False, "reason": "planted", "workspace_bytes": 0}}}
+    unable = {"edge cases of other": {"support": {"supported": False, "reason": "planted", "workspace_bytes": 0}}}
     records, _, _ = measure(**unable)
-    assert records[CASE.name, "forward", "other"].flags == "structure_partial"
+    assert records[CASE.name, "forward", "other"].flags == "edge_cases_partial"
 
 
 def test_who_misbehaves_gets_a_new_process_for_the_next_case_and_who_is_only_wrong_does_not(measure):
@@ -603,30 +608,30 @@ def test_results_are_judged_from_inside_the_timed_samples_even_if_the_budget_end
 
 
 def test_a_refused_trial_of_the_structure_probe_rejects_with_its_sentence(measure):
-    wrong = {"examiner of other": {"answers": {"empty": {"error": "raised ZeroDivisionError: planted"}}}}
+    wrong = {"edge cases of other": {"answers": {"empty": {"error": "raised ZeroDivisionError: planted"}}}}
     records, _, _ = measure(**wrong)
     row = records[CASE.name, "forward", "other"]
     assert (row.status, row.phase) == (Status.REJECTED, "gate")
-    assert row.reason == "structure: not so: a batch of zero rows gives zero rows: raised ZeroDivisionError: planted"
-    assert row.probes.startswith("structure=no;exact=ok")
+    assert row.reason == "edge_cases: not so: a batch of zero rows gives zero rows: raised ZeroDivisionError: planted"
+    assert row.probes.startswith("edge_cases=no;exact=ok")
 
 
 def test_a_gradient_that_finite_differences_refute_rejects_the_step(measure):
-    wrong = {"examiner of other": {"wrong_gradient": "planted: not the same"}}
+    wrong = {"edge cases of other": {"wrong_gradient": "planted: not the same"}}
     records, _, _ = measure(CASE, CASE.with_mode("forward_backward"), **wrong)
     assert records[CASE.name, "forward", "other"].status is Status.TIMED
     assert "planted: not the same" in records[CASE.name, "forward_backward", "other"].reason
 
 
 def test_bits_that_differ_within_the_bound_are_flagged_and_not_refused(measure):
-    # Kept and fresh results are not compared bit for bit; the exercise "again" is.
+    # Kept and fresh results are not compared bit for bit; the scenario "again" is.
     records, workers, _ = measure()
     worker = workers.kept["other"]
     assert records[CASE.name, "forward", "other"].flags is None
 
     class Jittery(FakeWorker):
-        def exercise(self, what, directory):
-            said = super().exercise(what, directory)
+        def scenario(self, what, directory):
+            said = super().scenario(what, directory)
             if what == "again":
                 path = Path(directory) / "output.npy"
                 np.save(path, np.nextafter(np.load(path), np.float32(9)))
@@ -634,8 +639,8 @@ def test_bits_that_differ_within_the_bound_are_flagged_and_not_refused(measure):
 
     workers.kept["other"].__class__ = Jittery
     plan = dataclasses.replace(workers.plan, cases=(CASE,))
-    sitting = Sitting(plan, workers, now=lambda: workers.clock.now, look=lambda: QUIET)
-    (row,) = [row for row in Runner(sitting, lambda: 64 * GIB).run() if row.backend == "other"]
+    context = RunContext(plan, workers, now=lambda: workers.clock.now, look=lambda: QUIET)
+    (row,) = [row for row in Runner(context, lambda: 64 * GIB).run() if row.backend == "other"]
     assert worker is workers.kept["other"]
     assert (row.status, row.flags) == (Status.TIMED, "nondeterministic")
 
@@ -657,7 +662,7 @@ def test_every_contestant_runs_before_the_right_answer_exists_and_no_answer_stay
     first = did.index(("reference", "expect", CASE.batch))
     assert first > max(did.index((name, "prepare", CASE.batch)) for name in (BASELINE, "other"))
     asked = {(fields.get("kind"), fields.get("variation")): n for n, (_, _, fields) in enumerate(workers.log)}
-    done = [n for n, (_, do, fields) in enumerate(workers.log) if fields.get("what") == EXERCISES[0]]
+    done = [n for n, (_, do, fields) in enumerate(workers.log) if fields.get("what") == SCENARIOS[0]]
     assert asked["integers", 0] > max(done)
     assert not list(workers.kept["reference"].directory.iterdir())
 
@@ -667,14 +672,14 @@ def test_a_step_has_a_forward_time_of_its_own_and_the_rest_is_backward(measure):
     row = records[CASE.name, "forward_backward", "other"]
     assert row.forward_seconds == pytest.approx(row.median_seconds / 2)
     assert row.backward_seconds == pytest.approx(row.median_seconds / 2)
-    assert {sample.phase for sample in samples} == {"warmup", "call", "forward"}
+    assert {sample.kind for sample in samples} == {"warmup", "call", "forward"}
 
 
 def test_a_block_holds_each_backend_once_in_an_order_that_changes(measure):
     _, _, samples = measure(third={})
     blocks = {}
     for sample in samples:
-        if sample.phase == "call":
+        if sample.kind == "call":
             blocks.setdefault(sample.block, []).append(sample.backend)
     assert all(sorted(block) == sorted([BASELINE, "other", "third"]) for block in blocks.values())
     assert len({tuple(block) for block in blocks.values()}) > 1
@@ -682,7 +687,7 @@ def test_a_block_holds_each_backend_once_in_an_order_that_changes(measure):
 
 def test_the_number_of_calls_varies_and_is_never_below_what_a_sample_needs(measure):
     _, _, samples = measure(other={"call_seconds": 0.001})
-    calls = {sample.calls for sample in samples if sample.backend == "other" and sample.phase == "call"}
+    calls = {sample.calls for sample in samples if sample.backend == "other" and sample.kind == "call"}
     assert len(calls) > 1
     assert min(calls) >= 20
 
@@ -703,7 +708,7 @@ def test_a_slow_backend_joins_the_first_blocks_only_and_the_others_go_on(measure
 def test_measuring_stops_when_the_budget_is_used_up(measure):
     records, _, _ = measure(budget=5.0, other={"spread": (0.0, 0.5)})
     row = records[CASE.name, "forward", "other"]
-    assert (row.stopped_by, row.answer_seconds) == ("budget", None)
+    assert (row.stopped_by, row.seconds_to_target) == ("budget", None)
     assert row.blocks > FEWEST_BLOCKS
     records, _, _ = measure(budget=0.05)
     row = records[CASE.name, "forward", "other"]
@@ -733,7 +738,7 @@ def test_measuring_goes_on_until_the_interval_is_narrow_enough_and_no_longer(mea
     assert wide.blocks < narrow.blocks / 4
     half = math.log(narrow.speedup_high / narrow.speedup_low) / 2
     assert 0.005 < half <= 0.01
-    assert 0 < wide.answer_seconds < narrow.answer_seconds
+    assert 0 < wide.seconds_to_target < narrow.seconds_to_target
 
 
 def test_who_is_known_precisely_enough_leaves_and_the_baseline_stays(measure):
@@ -742,7 +747,7 @@ def test_who_is_known_precisely_enough_leaves_and_the_baseline_stays(measure):
     assert quiet.blocks == FEWEST_BLOCKS
     assert noisy.blocks > 3 * FEWEST_BLOCKS
     assert baseline.blocks == noisy.blocks
-    assert quiet.answer_seconds < noisy.answer_seconds
+    assert quiet.seconds_to_target < noisy.seconds_to_target
 
 
 def test_what_the_interval_says_does_not_stop_measuring(measure):
@@ -787,7 +792,7 @@ def test_a_worker_is_warm_after_its_first_case_however_often_it_was_renewed_mean
     cases = CASE, dataclasses.replace(CASE, batch=4)
     for processes in (1, 40):
         records, _, _ = measure(*cases, processes=processes, other={"spread": (0.0, 0.001)})
-        assert [records[case.name, "forward", "other"].cold for case in cases] == ["warm_caches", "warm_worker"]
+        assert [records[case.name, "forward", "other"].compile_cache for case in cases] == ["filled", "warm_worker"]
 
 
 def test_the_baseline_does_not_go_on_alone(measure):
@@ -885,7 +890,7 @@ def test_however_long_a_driver_takes_to_answer_it_is_in_no_sample(measure):
     stolen = itertools.chain([QUIET], itertools.repeat(dataclasses.replace(QUIET, steal_seconds=1.0)))
     slow = {"nvml_seconds": 100.0}
     _, _, samples = measure(**on_gpu(other=slow, **{BASELINE: slow}), states=stolen, budget=1e6)
-    assert [sample.disturbance for sample in samples if sample.phase == "call"][:2] == ["steal", None]
+    assert [sample.disturbance for sample in samples if sample.kind == "call"][:2] == ["steal", None]
 
 
 def test_a_verdict_that_hangs_on_disturbed_blocks_is_flagged(measure):
@@ -910,20 +915,20 @@ def test_a_verdict_that_only_disturbed_blocks_support_is_flagged_with_what_the_o
     assert row.disturbed_blocks == 12
     assert row.blocks >= 22
     assert row.comparison_undisturbed != row.comparison
-    assert f"undisturbed={row.comparison_undisturbed}" in row.flags
+    assert f"undisturbed({row.comparison_undisturbed})" in row.flags
 
 
-PEAKS = cost.Peaks({"float32": cost.Rate(1e9, "planted")}, (), ())
+PEAKS = roofline.Peaks({"float32": roofline.Rate(1e9, "planted")}, (), ())
 
 
 def test_each_time_stands_beside_what_the_machine_could_do(measure):
     records, _, _ = measure(peaks=[PEAKS])
     row = records[CASE.name, "forward", "other"]
-    assert row.limit_seconds == pytest.approx(cost.flop(CASE) / 1e9)
-    assert row.limit_fraction == pytest.approx(row.limit_seconds / row.median_seconds)
+    assert row.roofline_seconds == pytest.approx(roofline.flop(CASE) / 1e9)
+    assert row.roofline_fraction == pytest.approx(row.roofline_seconds / row.median_seconds)
     records, _, _ = measure()
     row = records[CASE.name, "forward", "other"]
-    assert (row.limit_seconds, row.limit_fraction) == (None, None)
+    assert (row.roofline_seconds, row.roofline_fraction) == (None, None)
 
 
 class Machine:
@@ -937,7 +942,7 @@ class Machine:
     def speed(self):
         return 0.5 if len(self.asked) % 3 == 0 else 1.0
 
-    def pace(self, dtype, seconds):
+    def spot_peak(self, dtype, seconds):
         self.asked.append(dtype)
         return 1e9 * self.speed
 
@@ -952,92 +957,95 @@ class Machine:
         return Worker(*arguments, **spoilt)
 
 
-BY_CHAINS = cost.Peaks({"float32": cost.Rate(1e9, "planted", chains=1e9)}, (), ())
+BY_CHAINS = roofline.Peaks({"float32": roofline.Rate(1e9, "planted", chains=1e9)}, (), ())
 
 
 def test_a_time_stands_beside_the_pace_right_before_it_too(measure):
     machine = Machine()
-    records, _, samples = measure(peaks=[BY_CHAINS], pace=machine.pace, **machine.workers)
+    records, _, samples = measure(peaks=[BY_CHAINS], spot_peak=machine.spot_peak, **machine.workers)
     row = records[CASE.name, "forward", "other"]
-    share = cost.flop(CASE) / 1e9 / 0.01
-    assert row.limit_fraction == pytest.approx(share), "most samples are at full speed"
-    found = (row.paced_limit_fraction, row.paced_limit_fraction_low, row.paced_limit_fraction_high)
+    share = roofline.flop(CASE) / 1e9 / 0.01
+    assert row.roofline_fraction == pytest.approx(share), "most samples are at full speed"
+    found = (row.spot_roofline_fraction, row.spot_roofline_fraction_low, row.spot_roofline_fraction_high)
     assert found == pytest.approx((share, share, share)), "the machine's own slowness cancels"
-    taken = [sample.pace_flop_per_second for sample in samples if sample.phase == "call"]
+    taken = [sample.spot_peak_flop_per_second for sample in samples if sample.kind == "call"]
     assert len(taken) == len(machine.asked) - 1, "once before each sample, and before all"
     assert taken[:3] == [1e9, 0.5e9, 1e9]
     assert set(machine.asked) == {"float32"}
-    assert {sample.pace_flop_per_second for sample in samples if sample.phase == "warmup"} == {None}
+    assert {sample.spot_peak_flop_per_second for sample in samples if sample.kind == "warmup"} == {None}
 
 
 @pytest.mark.parametrize(("call_seconds", "longest"), [(0.2, 0.05), (3.0, 0.2)])
 def test_a_pace_lasts_a_quarter_of_the_sample_that_follows_within_bounds(measure, call_seconds, longest):
     asked = []
-    measure(pace=lambda dtype, seconds: asked.append(seconds) or 1e9, other={"call_seconds": call_seconds})
+    measure(spot_peak=lambda dtype, seconds: asked.append(seconds) or 1e9, other={"call_seconds": call_seconds})
     assert (min(asked), max(asked)) == pytest.approx((0.004, longest)), "nn.Bilinear's samples are short"
 
 
 def by_a_product(flop_per_second, chains):
-    return cost.Peaks({"float32": cost.Rate(flop_per_second, "best GEMM", chains=chains)}, (), ())
+    return roofline.Peaks({"float32": roofline.Rate(flop_per_second, "best GEMM", chains=chains)}, (), ())
 
 
 @pytest.mark.parametrize("peaks", [by_a_product(1.4e9, 1e9), by_a_product(1.4e9, 0.5e9), by_a_product(1e9, None)])
 def test_a_product_that_was_measured_in_a_better_moment_than_the_chains_does_not_hide_the_pace(measure, peaks):
-    records, _, _ = measure(peaks=[peaks], pace=lambda dtype, seconds: 1e9)
-    share = cost.flop(CASE) / 1e9 / 0.01
-    assert records[CASE.name, "forward", "other"].paced_limit_fraction == pytest.approx(share)
+    records, _, _ = measure(peaks=[peaks], spot_peak=lambda dtype, seconds: 1e9)
+    share = roofline.flop(CASE) / 1e9 / 0.01
+    assert records[CASE.name, "forward", "other"].spot_roofline_fraction == pytest.approx(share)
 
 
 def test_chains_that_were_as_fast_in_another_case_reach_the_peak_in_this_one_too(measure):
-    paces = itertools.chain([1e9] * (2 * FEWEST_BLOCKS + 1), itertools.repeat(0.5e9))
+    spot_peaks = itertools.chain([1e9] * (2 * FEWEST_BLOCKS + 1), itertools.repeat(0.5e9))
     cases = CASE, dataclasses.replace(CASE, batch=4)
-    records, _, _ = measure(*cases, peaks=[by_a_product(1.2e9, 0.5e9)], pace=lambda dtype, seconds: next(paces))
-    shares = [records[case.name, "forward", "other"].paced_limit_fraction for case in cases]
+    records, _, _ = measure(
+        *cases, peaks=[by_a_product(1.2e9, 0.5e9)], spot_peak=lambda dtype, seconds: next(spot_peaks)
+    )
+    shares = [records[case.name, "forward", "other"].spot_roofline_fraction for case in cases]
     assert shares == pytest.approx(
-        [cost.flop(case) / pace / 0.01 for case, pace in zip(cases, (1e9, 0.5e9), strict=True)]
+        [roofline.flop(case) / spot_peak / 0.01 for case, spot_peak in zip(cases, (1e9, 0.5e9), strict=True)]
     )
 
 
 def test_without_a_pace_or_a_peak_that_it_is_part_of_a_row_has_no_share_of_it(measure):
     other_units, unknown, steady = by_a_product(2e9, 1e9), lambda dtype, seconds: None, lambda dtype, seconds: 1e9
-    for peaks, pace in ((BY_CHAINS, unknown), (other_units, steady), (None, steady)):
-        records, _, _ = measure(peaks=[peaks] if peaks else (), pace=pace)
+    for peaks, spot_peak in ((BY_CHAINS, unknown), (other_units, steady), (None, steady)):
+        records, _, _ = measure(peaks=[peaks] if peaks else (), spot_peak=spot_peak)
         row = records[CASE.name, "forward", "other"]
         assert row.status is Status.TIMED
-        assert (row.paced_limit_fraction, row.paced_limit_fraction_low) == (None, None)
+        assert (row.spot_roofline_fraction, row.spot_roofline_fraction_low) == (None, None)
 
 
 def test_a_pace_that_cannot_be_measured_any_more_takes_nothing_from_the_samples_before(measure):
-    paces = itertools.chain([1e9] * 11, itertools.repeat(None))
-    records, _, samples = measure(peaks=[BY_CHAINS], pace=lambda dtype, seconds: next(paces))
+    spot_peaks = itertools.chain([1e9] * 11, itertools.repeat(None))
+    records, _, samples = measure(peaks=[BY_CHAINS], spot_peak=lambda dtype, seconds: next(spot_peaks))
     row = records[CASE.name, "forward", "other"]
-    assert row.paced_limit_fraction == pytest.approx(row.limit_fraction)
-    assert len([sample for sample in samples if sample.pace_flop_per_second]) == 10 < 2 * row.blocks
+    assert row.spot_roofline_fraction == pytest.approx(row.roofline_fraction)
+    assert len([sample for sample in samples if sample.spot_peak_flop_per_second]) == 10 < 2 * row.blocks
 
 
 def test_the_pace_of_the_cpus_is_not_asked_for_rows_of_a_gpu(measure):
     asked = []
-    records, _, _ = measure(**on_gpu(other={}, **{BASELINE: {}}), pace=lambda dtype, seconds: asked.append(dtype))
+    records, _, _ = measure(**on_gpu(other={}, **{BASELINE: {}}), spot_peak=lambda dtype, seconds: asked.append(dtype))
     assert records[CASE.name, "forward", "other"].status is Status.TIMED
     assert asked == []
 
 
 def test_who_is_faster_than_the_machine_is_implausible_and_not_ranked(measure):
-    slow = cost.Peaks({"float32": cost.Rate(cost.flop(CASE) / 0.009, "planted")}, (), ())
+    slow = roofline.Peaks({"float32": roofline.Rate(roofline.flop(CASE) / 0.009, "planted")}, (), ())
     records, _, _ = measure(peaks=[slow, slow], other={"call_seconds": 0.008})
     row, baseline = (records[CASE.name, "forward", name] for name in ("other", BASELINE))
     assert (row.status, row.rank, row.flags) == (Status.TIMED, None, "implausible")
-    assert row.limit_fraction == pytest.approx(9 / 8)
+    assert row.roofline_fraction == pytest.approx(9 / 8)
     assert (baseline.rank, baseline.flags) == (1, None)
 
 
 def test_the_machines_limit_is_measured_again_before_a_row_is_called_implausible(measure):
     disturbed, fast = (
-        cost.Peaks({"float32": cost.Rate(cost.flop(CASE) / seconds, "planted")}, (), ()) for seconds in (0.009, 0.005)
+        roofline.Peaks({"float32": roofline.Rate(roofline.flop(CASE) / seconds, "planted")}, (), ())
+        for seconds in (0.009, 0.005)
     )
     records, _, _ = measure(peaks=[disturbed, fast], other={"call_seconds": 0.008})
     row = records[CASE.name, "forward", "other"]
-    assert (row.rank, row.flags, row.limit_fraction) == (1, None, pytest.approx(5 / 8))
+    assert (row.rank, row.flags, row.roofline_fraction) == (1, None, pytest.approx(5 / 8))
 
 
 def test_a_backend_whose_call_is_over_the_budget_is_too_slow_and_never_sampled(measure):
@@ -1045,7 +1053,7 @@ def test_a_backend_whose_call_is_over_the_budget_is_too_slow_and_never_sampled(m
     row = records[CASE.name, "forward", "other"]
     assert row.status is Status.TOO_SLOW
     assert "3 s" in row.reason
-    assert not [sample for sample in samples if sample.backend == "other" and sample.phase == "call"]
+    assert not [sample for sample in samples if sample.backend == "other" and sample.kind == "call"]
 
 
 def test_the_baseline_is_never_too_slow(measure):
@@ -1067,7 +1075,7 @@ def test_a_failure_anywhere_costs_its_own_cell_and_no_other(measure, phase, stat
 
 def test_a_wrong_backend_is_rejected_before_it_could_be_timed(measure):
     facts = {"output": {"type": "ndarray", "dtype": "float64", "shape": [3, 2], "device": "cpu"}}
-    said = {"prepare_seconds": 0.1, "choice": "", "first_call_seconds": 0.1, "threads": {"affinity": [0], "pools": []}}
+    said = {"prepare_seconds": 0.1, "tuning": "", "first_call_seconds": 0.1, "threads": {"affinity": [0], "pools": []}}
     given = {name: {**facts["output"], "dtype": "float32", "shape": shape} for name, shape in CASE.shapes().items()}
     said |= {
         "affinity": [None, None],
@@ -1134,7 +1142,7 @@ def test_what_does_not_fit_together_is_split_and_each_part_has_the_baseline(meas
     assert all(row.speedup is not None for row in records.values())
     prepared = [name for name, do, _ in workers.log if do == "prepare"]
     assert prepared == [BASELINE, "other", BASELINE, "third"]
-    together = [{s.backend for s in samples if s.block == block and s.phase == "call"} for block in (0, FEWEST_BLOCKS)]
+    together = [{s.backend for s in samples if s.block == block and s.kind == "call"} for block in (0, FEWEST_BLOCKS)]
     assert together == [{BASELINE, "other"}, {BASELINE, "third"}]
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import checkup, doctor
-from harness.checkup import Facts, Gpu
-from harness.doctor import NOTE, OK, WARNING
-from harness.machine.state import State
-from harness.timing.cost import Peaks, Product, Rate
+from harness.machine.activity import State
+from harness.survey import doctor, facts
+from harness.survey.doctor import NOTE, OK, WARNING
+from harness.survey.facts import Facts, Gpu
+from harness.timing.roofline import Peaks, Product, Rate
 
 GIB = 2**30
 GIGA = 1e9
@@ -79,20 +79,20 @@ def levels(findings) -> list[str]:
 
 def test_all_is_well_on_a_fit_machine():
     fit = but(peaks=peaks(product("numpy", 180, "OpenBLAS 0.3.30 SkylakeX")), gpus=(GPU,))
-    findings = doctor.examine(fit)
+    findings = doctor.diagnose(fit)
     assert set(levels(findings)) == {OK}
     assert not any(finding.advice for finding in findings)
 
 
 def test_warnings_come_first_and_then_notes():
-    findings = doctor.examine(but(huge_pages="never", other_runs=1, governors=("powersave",), flags=AVX512))
+    findings = doctor.diagnose(but(huge_pages="never", other_runs=1, governors=("powersave",), flags=AVX512))
     assert levels(findings) == sorted(levels(findings), key=[WARNING, NOTE, OK].index)
     assert levels(findings)[:3] == [WARNING, WARNING, NOTE]
     assert all(finding.advice for finding in findings if finding.level != OK)
 
 
 def test_findings_are_json():
-    said = doctor.as_json(doctor.examine(FIT))
+    said = doctor.as_json(doctor.diagnose(FIT))
     assert json.loads(json.dumps(said)) == said
     assert set(said[0]) == {"level", "topic", "saw", "advice"}
 
@@ -102,7 +102,7 @@ def test_where_the_system_says_nothing_there_is_nothing_to_warn_of():
     nothing = {field.name: None for field in dataclasses.fields(Facts)}
     known = {"threads": 1, "siblings": (), "flags": frozenset(), "kernels": (), "governors": (), "gpus": ()}
     known |= {"own_cpu_seconds": 0.0, "before": unknown, "after": unknown, "seconds": 1.0, "other_runs": 0}
-    assert WARNING not in levels(doctor.examine(Facts(**(nothing | known))))
+    assert WARNING not in levels(doctor.diagnose(Facts(**(nothing | known))))
 
 
 @pytest.mark.parametrize("kernels", ["Haswell", "Zen", "Sandybridge", "Nehalem"])
@@ -162,8 +162,8 @@ def test_kernels_for_an_older_cpu_that_come_near_to_the_peak_all_the_same_are_a_
 
 def test_what_is_advised_can_be_tried():
     slow = but(peaks=peaks(product("numpy", 95, "OpenBLAS 0.3.30 Haswell")))
-    assert doctor.trial(doctor.examine(slow)) == {"OPENBLAS_CORETYPE": "SKYLAKEX"}
-    assert doctor.trial(doctor.examine(FIT)) == {}
+    assert doctor.trial(doctor.diagnose(slow)) == {"OPENBLAS_CORETYPE": "SKYLAKEX"}
+    assert doctor.trial(doctor.diagnose(FIT)) == {}
 
 
 def test_a_coretype_that_is_already_set_is_named_as_the_cause():
@@ -227,7 +227,7 @@ def test_a_product_is_not_judged_without_a_peak_nor_if_it_was_only_tried_nor_in_
 
 def test_mkl_that_was_warned_of_is_not_noted_again():
     products = product("torch.mm", 90, MKL), product("torch oneDNN", 180, ONEDNN)
-    found = doctor.examine(but(vendor="AuthenticAMD", peaks=peaks(*products)))
+    found = doctor.diagnose(but(vendor="AuthenticAMD", peaks=peaks(*products)))
     assert [finding.topic for finding in found if "torch.mm" in finding.saw] == ["MKL on AMD"]
 
 
@@ -363,7 +363,7 @@ GPU-cc, [N/A], [N/A], [N/A], [N/A], [N/A], NVIDIA T4
 
 
 def test_what_nvidia_smi_says_is_read():
-    first, second, third = checkup.parse_gpus(LISTED, "GPU-aa, 7\nGPU-aa, 8\nGPU-bb, 9\n", frozenset({8}))
+    first, second, third = facts.parse_gpus(LISTED, "GPU-aa, 7\nGPU-aa, 8\nGPU-bb, 9\n", frozenset({8}))
     assert first == Gpu("NVIDIA H100 80GB HBM3", 1980, 1980, 0, True, 0, 1)
     assert second == Gpu("NVIDIA H100, a strange name", 345, 1980, 0x21, False, 17, 1)
     assert third == Gpu("NVIDIA T4", None, None, None, None, None, 0)
@@ -371,7 +371,7 @@ def test_what_nvidia_smi_says_is_read():
 
 @pytest.mark.parametrize("text", ["", "\n", "No devices were found\n"])
 def test_what_is_no_gpu_is_left_out(text):
-    assert checkup.parse_gpus(text, text) == ()
+    assert facts.parse_gpus(text, text) == ()
 
 
 @pytest.mark.parametrize(
@@ -389,7 +389,7 @@ def test_nvidia_smi_is_asked_with_the_name_that_the_driver_knows(tmp_path, monke
         (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    said = checkup._ask_gpus()
+    said = facts._ask_gpus()
     assert all(word in one for word, one in zip(expected, said, strict=True))
     assert bool(said[0]) == bool(expected[0])
 
@@ -399,7 +399,7 @@ def test_nvidia_smi_is_asked_with_the_name_that_the_driver_knows(tmp_path, monke
     [
         (["python", "-m", "harness", "run"], True),
         (["python3.12", "-P", "-m", "harness", "check", "--suite", "models"], True),
-        (["python", "-P", "-m", "harness.process.worker", "{}"], True),
+        (["python", "-P", "-m", "harness.worker.main", "{}"], True),
         (["/usr/bin/python", "/usr/local/bin/bilinear-bench", "run", "--suite", "quick"], True),
         (["bilinear-bench", "run"], True),
         (["bilinear-bench", "doctor"], False),
@@ -413,10 +413,10 @@ def test_nvidia_smi_is_asked_with_the_name_that_the_driver_knows(tmp_path, monke
     ],
 )
 def test_a_run_is_known_by_its_arguments(arguments, expected):
-    assert checkup.is_run(arguments) == expected
+    assert facts.is_run(arguments) == expected
 
 
-RUN, WORKER, SHELL = ["python", "-m", "harness", "run"], ["python", "-m", "harness.process.worker", "{}"], ["sh"]
+RUN, WORKER, SHELL = ["python", "-m", "harness", "run"], ["python", "-m", "harness.worker.main", "{}"], ["sh"]
 
 
 @pytest.mark.parametrize(
@@ -434,13 +434,13 @@ RUN, WORKER, SHELL = ["python", "-m", "harness", "run"], ["python", "-m", "harne
     ],
 )
 def test_runs_of_others_are_counted_once_and_ours_is_not(table, count):
-    assert checkup.count_other_runs(table, own=9) == count
+    assert facts.count_other_runs(table, own=9) == count
 
 
 def test_all_below_the_outermost_run_above_us_is_ours():
     table = {1: (0, SHELL), 5: (1, RUN), 6: (5, WORKER), 7: (5, RUN), 8: (7, WORKER), 9: (8, SHELL), 20: (1, SHELL)}
-    assert checkup._family(table, 9) == {1, 5, 6, 7, 8, 9}
-    assert checkup._family(table, 20) == {1, 20}
+    assert facts._family(table, 9) == {1, 5, 6, 7, 8, 9}
+    assert facts._family(table, 20) == {1, 20}
 
 
 def test_a_real_run_is_found_and_is_ours_only_if_it_descends_from_us():
@@ -449,18 +449,18 @@ def test_a_real_run_is_found_and_is_ours_only_if_it_descends_from_us():
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as other:
         try:
             other.stdout.readline()
-            table = checkup._processes()
+            table = facts._processes()
         finally:
             other.kill()
     assert table[other.pid][0] == os.getpid()
-    assert checkup.is_run(table[other.pid][1])
+    assert facts.is_run(table[other.pid][1])
     # It is a child of this process, so it is ours, and not that of a process that is no relative.
-    assert other.pid in checkup._family(table, os.getpid())
-    assert other.pid not in checkup._family({**table, 10**9: (0, [])}, 10**9)
+    assert other.pid in facts._family(table, os.getpid())
+    assert other.pid not in facts._family({**table, 10**9: (0, [])}, 10**9)
 
 
 def gathered(root: Path, threads: int = 2, **more) -> Facts:
-    return checkup.gather(
+    return facts.gather(
         threads,
         pools=more.pop("pools", []),
         root=root,
@@ -472,7 +472,7 @@ def gathered(root: Path, threads: int = 2, **more) -> Facts:
 
 
 def test_facts_are_gathered_from_the_files_of_the_system(tmp_path, write, monkeypatch):
-    monkeypatch.setattr(checkup.budget, "affinity", lambda: [2, 3, 6])
+    monkeypatch.setattr(facts.budget, "affinity", lambda: [2, 3, 6])
     monkeypatch.setenv("OPENBLAS_CORETYPE", "ZEN")
     write("proc/cpuinfo", "vendor_id\t: AuthenticAMD\nflags\t\t: fma avx2 hypervisor\n\nvendor_id\t: other\n")
     write("proc/meminfo", "MemTotal: 1000 kB\nMemAvailable: 600 kB\nSwapTotal: 50 kB\nSwapFree: 20 kB\n")
@@ -485,23 +485,23 @@ def test_facts_are_gathered_from_the_files_of_the_system(tmp_path, write, monkey
         {"internal_api": "openblas", "version": "0.3.30", "architecture": "Zen"},
         {"internal_api": "openmp", "version": None},
     ]
-    facts = gathered(tmp_path, pools=pools)
-    assert (facts.threads, facts.affinity) == (2, (2, 3, 6))
-    assert (facts.vendor, facts.flags) == ("AuthenticAMD", {"fma", "avx2", "hypervisor"})
-    assert (facts.memory_bytes, facts.available_bytes, facts.swap_used_bytes) == (1000 * 1024, 600 * 1024, 30 * 1024)
-    assert (facts.load, facts.huge_pages, facts.governors) == (0.75, "never", ("powersave",))
-    assert facts.siblings == ((2, 3),)  # of the budget's CPUs only
-    assert (facts.coretype, facts.kernels) == ("ZEN", ("OpenBLAS 0.3.30 Zen",))
-    assert (facts.other_runs, len(facts.gpus), facts.gpus[0].others) == (1, 3, 1)
-    assert facts.own_cpu_seconds > 0
+    found = gathered(tmp_path, pools=pools)
+    assert (found.threads, found.affinity) == (2, (2, 3, 6))
+    assert (found.vendor, found.flags) == ("AuthenticAMD", {"fma", "avx2", "hypervisor"})
+    assert (found.memory_bytes, found.available_bytes, found.swap_used_bytes) == (1000 * 1024, 600 * 1024, 30 * 1024)
+    assert (found.load, found.huge_pages, found.governors) == (0.75, "never", ("powersave",))
+    assert found.siblings == ((2, 3),)  # of the budget's CPUs only
+    assert (found.coretype, found.kernels) == ("ZEN", ("OpenBLAS 0.3.30 Zen",))
+    assert (found.other_runs, len(found.gpus), found.gpus[0].others) == (1, 3, 1)
+    assert found.own_cpu_seconds > 0
 
 
 def test_an_empty_system_is_gathered_as_unknown_and_examined(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkup.budget, "affinity", lambda: None)
-    facts = gathered(tmp_path)
-    assert facts.before == State(None, None, None, None)
-    assert (facts.affinity, facts.vendor, facts.memory_bytes, facts.quota) == (None, None, None, None)
-    assert doctor.examine(facts)
+    monkeypatch.setattr(facts.budget, "affinity", lambda: None)
+    found = gathered(tmp_path)
+    assert found.before == State(None, None, None, None)
+    assert (found.affinity, found.vendor, found.memory_bytes, found.quota) == (None, None, None, None)
+    assert doctor.diagnose(found)
 
 
 def test_the_machine_is_watched_while_time_passes(tmp_path, write):
@@ -512,10 +512,10 @@ def test_the_machine_is_watched_while_time_passes(tmp_path, write):
         slept.append(seconds)
         write("proc/loadavg", "0 0 0 5/83 1\n")
 
-    facts = gathered(tmp_path, sleep=sleep)
-    assert slept == [checkup.WATCH_SECONDS]
-    assert (facts.before.running, facts.after.running) == (0, 4)
-    assert facts.seconds >= checkup.WATCH_SECONDS
+    found = gathered(tmp_path, sleep=sleep)
+    assert slept == [facts.WATCH_SECONDS]
+    assert (found.before.running, found.after.running) == (0, 4)
+    assert found.seconds >= facts.WATCH_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -539,6 +539,6 @@ def test_the_quota_is_the_least_on_the_way_to_the_root(tmp_path, write, files, q
 
 
 def test_this_machine_is_examined_without_naming_its_owner():
-    facts = checkup.gather(1, sleep=lambda seconds: None)
-    text = json.dumps(doctor.as_json(doctor.examine(facts)))
+    found = facts.gather(1, sleep=lambda seconds: None)
+    text = json.dumps(doctor.as_json(doctor.diagnose(found)))
     assert not [path for path in (str(Path.home()), str(Path.cwd())) if len(path) > 1 and path in text]

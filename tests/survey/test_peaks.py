@@ -1,14 +1,14 @@
-"""The survey of a machine with surveyors that are told what to answer, and with caches that are told what to be."""
+"""The survey of a machine with peak_workers that are told what to answer, and with caches that are told what to be."""
 
 from __future__ import annotations
 
 import pytest
 
-from harness import peaks
 from harness.machine import environment
 from harness.machine.environment import Cache
 from harness.process.supervisor import WorkerError
 from harness.record import Status
+from harness.survey import peaks
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 #: Two cores with private caches below a shared one.
@@ -36,7 +36,7 @@ class FakeSurveyor:
 
 
 class FakeWorkers:
-    """All surveyors of a run; ``answers`` is changed by the test."""
+    """All peak_workers of a run; ``answers`` is changed by the test."""
 
     def __init__(self):
         self.answers = {
@@ -58,7 +58,7 @@ class FakeWorkers:
         self.running = {}
         self.started = []
 
-    def surveyor(self, name, device="cpu", variables=None):
+    def peak_worker(self, name, device="cpu", variables=None):
         if device != "cpu":
             name = f"{device}: {name}"
         assert not self.running, "one at a time"
@@ -68,7 +68,7 @@ class FakeWorkers:
         self.started.append((name, self.running[name]))
         return self.running[name]
 
-    def discard_surveyor(self, name):
+    def discard_peak_worker(self, name):
         self.running.pop(f"cuda: {name}", None)
         self.running.pop(name, None)
 
@@ -237,25 +237,30 @@ def test_peaks_of_a_survey_can_be_kept(workers):
 
 def test_the_pace_is_asked_again_and_again_of_one_process(workers):
     rates = iter([100.0, 50.0])
-    workers.answers["pace"] = lambda dtype, seconds: {"flop_per_second": next(rates) * seconds, "source": "FMA chains"}
-    pace = peaks.Pace(workers, 60.0)
+    workers.answers["spot_peak"] = lambda dtype, seconds: {
+        "flop_per_second": next(rates) * seconds,
+        "source": "FMA chains",
+    }
+    spot_peak = peaks.SpotPeak(workers, 60.0)
     assert workers.started == [], "none is started for a run that asks for none"
-    assert [pace.now("float32", seconds) for seconds in (1.0, 2.0)] == [100.0, 100.0]
-    assert [name for name, _ in workers.started] == [peaks.PACEMAKER]
-    assert [pace.now(dtype, 1.0) for dtype in ("tf32", "bfloat16")] == [None, None], "no chain says anything of these"
+    assert [spot_peak.now("float32", seconds) for seconds in (1.0, 2.0)] == [100.0, 100.0]
+    assert [name for name, _ in workers.started] == [peaks.SPOT_PEAK]
+    assert [spot_peak.now(dtype, 1.0) for dtype in ("tf32", "bfloat16")] == [None, None], (
+        "no chain says anything of these"
+    )
 
 
 @pytest.mark.parametrize("said", [{"flop_per_second": None, "source": "no Numba"}, WorkerError(Status.TIMEOUT, "died")])
 def test_a_pace_that_cannot_be_measured_is_not_asked_for_again(workers, said):
-    workers.answers["pace"] = lambda dtype, seconds: said
-    pace = peaks.Pace(workers, 60.0)
-    assert [pace.now("float32", 1.0) for _ in range(3)] == [None] * 3
+    workers.answers["spot_peak"] = lambda dtype, seconds: said
+    spot_peak = peaks.SpotPeak(workers, 60.0)
+    assert [spot_peak.now("float32", 1.0) for _ in range(3)] == [None] * 3
     assert len(workers.started[0][1].asked) == 1
 
 
 def test_a_pace_whose_process_does_not_start_is_none(workers):
-    workers.refused = (peaks.PACEMAKER,)
-    assert peaks.Pace(workers, 60.0).now("float64", 1.0) is None
+    workers.refused = (peaks.SPOT_PEAK,)
+    assert peaks.SpotPeak(workers, 60.0).now("float64", 1.0) is None
 
 
 def test_a_device_has_a_rate_for_each_precision_and_a_bandwidth_for_its_cache_and_its_memory(workers):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.timing import statistics
+from harness.timing import estimates
 
 SPEC = importlib.util.spec_from_file_location("coverage_study", Path(__file__).parents[2] / "studies" / "coverage.py")
 coverage = importlib.util.module_from_spec(SPEC)
@@ -33,6 +33,6 @@ def test_counting_the_blocks_of_processes_that_differ_covers_far_less_often():
     missed = 0
     for seed in range(TRACES):
         other, this = coverage.hierarchical(np.random.default_rng(seed), 12, 10).reshape(2, -1)
-        found = statistics.compare(dict(enumerate(np.exp(this))), dict(enumerate(np.exp(other))), {})
+        found = estimates.compare(dict(enumerate(np.exp(this))), dict(enumerate(np.exp(other))), {})
         missed += not found.ratio.low <= 1 <= found.ratio.high
     assert missed > TRACES / 3

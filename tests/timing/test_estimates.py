@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import wilcoxon
 
 from harness.record import Relation
-from harness.timing.statistics import (
+from harness.timing.estimates import (
     BAND,
     LEAST_VALUES,
     Interval,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.timing.steadiness import FLAT, LEAST_TIMES, NO_STEADY_STATE, SLOWING_DOWN, WARMING_UP, classify
+from harness.timing.steady_state import FLAT, LEAST_TIMES, NO_STEADY_STATE, SLOWING_DOWN, WARMING_UP, classify
 
 BLOCKS = np.arange(30)
 

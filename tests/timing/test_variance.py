@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.timing.levels import FEWEST_BLOCKS, MOST_BLOCKS, Split, blocks_per_process, split
+from harness.timing.variance import FEWEST_BLOCKS, MOST_BLOCKS, Split, blocks_per_process, split
 
 
 def processes(between, within, count=8, blocks=10, seed=0):

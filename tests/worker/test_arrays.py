@@ -12,7 +12,7 @@ import pytest
 from command_line import ROOT
 
 from harness import Backend
-from harness.process import device_clock, observation
+from harness.worker import arrays, gpu_clock
 
 
 class Foreign(Backend):
@@ -65,23 +65,23 @@ def test_an_array_of_cupy_is_made_described_filled_waited_for_and_copied_back_by
     backend = Foreign("cuda")
     like = cupy.array(np.zeros((1, 1), np.float16))
     values = np.arange(6, dtype=np.float32).reshape(2, 3)
-    placed = observation.place(values, like)
-    assert observation.framework(placed) == "cupy"
-    assert observation.describe(placed).dtype == "float16"
-    assert observation.describe(placed).device == "cuda"
-    assert observation.storage(placed).size == 12
-    assert np.array_equal(observation.to_host(placed, backend), values)
-    assert observation.to_host(placed, backend).dtype == np.float32
-    assert observation.refill(placed, values + 1, backend, "float16") is placed
-    assert np.array_equal(observation.to_host(placed, backend), values + 1)
-    observation.waiter(backend, like)(placed)
+    placed = arrays.place(values, like)
+    assert arrays.framework(placed) == "cupy"
+    assert arrays.describe(placed).dtype == "float16"
+    assert arrays.describe(placed).device == "cuda"
+    assert arrays.storage(placed).size == 12
+    assert np.array_equal(arrays.to_host(placed, backend), values)
+    assert arrays.to_host(placed, backend).dtype == np.float32
+    assert arrays.refill(placed, values + 1, backend, "float16") is placed
+    assert np.array_equal(arrays.to_host(placed, backend), values + 1)
+    arrays.waiter(backend, like)(placed)
     assert cupy.waited == [like.device]
 
 
 def test_arrays_of_cupy_are_timed_by_events_of_cupy(cupy):
-    assert isinstance(device_clock.clock_of(cupy.array(np.zeros(1))), device_clock.CupyClock)
+    assert isinstance(gpu_clock.clock_of(cupy.array(np.zeros(1))), gpu_clock.CupyClock)
     with pytest.raises(NotImplementedError, match="no events"):
-        device_clock.clock_of(np.zeros(1))
+        gpu_clock.clock_of(np.zeros(1))
 
 
 def test_a_framework_that_nobody_knows_is_given_a_copy_and_cannot_spoil_what_others_are_compared_with():
@@ -103,7 +103,7 @@ def test_a_framework_that_nobody_knows_is_given_a_copy_and_cannot_spoil_what_oth
             return made
 
     values = np.ones((2, 3), np.float32)
-    new = observation.refill(Unknown(), values, Clinging("cpu"), "float32")
+    new = arrays.refill(Unknown(), values, Clinging("cpu"), "float32")
     assert np.array_equal(new.host, np.full((2, 3), 7))
     assert np.array_equal(values, np.ones((2, 3)))
 
@@ -113,13 +113,13 @@ READ_ONLY = """
 import warnings
 import numpy as np
 import torch
-from harness.process import observation
+from harness.worker import arrays
 
 warnings.simplefilter("error")
 values = np.ones((2, 3), np.float32)
 values.setflags(write=False)
 target = torch.zeros(2, 3)
-assert observation.refill(target, values, None, "float32") is target
+assert arrays.refill(target, values, None, "float32") is target
 assert target.tolist() == values.tolist()
 """
 

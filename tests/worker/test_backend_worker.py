@@ -1,4 +1,4 @@
-"""What a contestant's worker does around the calls; here in this process, so that its arrays can be looked at."""
+"""What a backend's worker does around the calls; here in this process, so that its arrays can be looked at."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 
 from harness import Backend
 from harness.case import Case
-from harness.correctness.behaviour import judge_memory_of_answers
-from harness.process import memory
-from harness.process.contestant import Contestant
+from harness.correctness.conduct import judge_memory_of_answers
+from harness.machine import memory
 from harness.timing.clock import Clock
+from harness.worker.backend_worker import BackendWorker
 
 CASE = Case(128, 20, 30, 40)
 MIB = 2**20
@@ -62,12 +62,12 @@ class Interrupted(Plain):
 
 
 @pytest.fixture
-def contestant(tmp_path):
+def backend(tmp_path):
     return prepared(Plain, tmp_path)
 
 
 def prepared(kind, folder):
-    worker = Contestant()
+    worker = BackendWorker()
     worker.hold(kind("cpu"))
     worker.prepare(dataclasses.asdict(CASE), 2, str(folder))
     return worker
@@ -78,37 +78,37 @@ def addresses(worker):
     return sets, worker.prepared.kernel.weight.ctypes.data
 
 
-def test_placing_moves_every_array_and_changes_no_value(contestant):
-    before = [{name: array.copy() for name, array in inputs.items()} for inputs in contestant.prepared.sets]
-    kept = contestant.prepared.sets  # alive, so that an address cannot be used again by chance
-    sets, weight = addresses(contestant)
-    contestant.place(kernel=True)
-    moved_sets, moved_weight = addresses(contestant)
+def test_placing_moves_every_array_and_changes_no_value(backend):
+    before = [{name: array.copy() for name, array in inputs.items()} for inputs in backend.prepared.sets]
+    kept = backend.prepared.sets  # alive, so that an address cannot be used again by chance
+    sets, weight = addresses(backend)
+    backend.place(kernel=True)
+    moved_sets, moved_weight = addresses(backend)
     assert not set(sets) & set(moved_sets)
     assert moved_weight != weight
-    for earlier, inputs in zip(before, contestant.prepared.sets, strict=True):
+    for earlier, inputs in zip(before, backend.prepared.sets, strict=True):
         assert all(np.array_equal(earlier[name], array) for name, array in inputs.items())
-    assert kept is not contestant.prepared.sets
+    assert kept is not backend.prepared.sets
 
 
-def test_placing_leaves_a_kernel_that_is_dear_alone_and_calls_it_with_the_new_arrays(contestant):
-    kernel, first = contestant.prepared.kernel, contestant.prepared.calls[0]()
-    contestant.place(kernel=False)
-    assert contestant.prepared.kernel is kernel
-    assert np.array_equal(contestant.prepared.calls[0](), first)
-    assert contestant.prepared.calls[0].args[0] is contestant.prepared.sets[0]["input1"]
+def test_placing_leaves_a_kernel_that_is_dear_alone_and_calls_it_with_the_new_arrays(backend):
+    kernel, first = backend.prepared.kernel, backend.prepared.calls[0]()
+    backend.place(kernel=False)
+    assert backend.prepared.kernel is kernel
+    assert np.array_equal(backend.prepared.calls[0](), first)
+    assert backend.prepared.calls[0].args[0] is backend.prepared.sets[0]["input1"]
 
 
-def test_placing_draws_new_places_each_time(contestant):
+def test_placing_draws_new_places_each_time(backend):
     offsets = set()
     for _ in range(8):
-        contestant.place(kernel=True)
-        offsets.add(contestant.prepared.sets[0]["input1"].ctypes.data % 4096)
+        backend.place(kernel=True)
+        offsets.add(backend.prepared.sets[0]["input1"].ctypes.data % 4096)
     assert len(offsets) > 2
 
 
-def test_a_sample_tells_how_often_the_cpu_was_taken_away(contestant):
-    said = contestant.sample(calls=3, first=0, settle_seconds=0.0, forward=False)
+def test_a_sample_tells_how_often_the_cpu_was_taken_away(backend):
+    said = backend.sample(calls=3, first=0, settle_seconds=0.0, forward=False)
     assert said["seconds"] > 0
     assert said["involuntary_switches"] >= 0
 
@@ -117,7 +117,7 @@ def test_a_sample_tells_how_often_the_cpu_was_taken_away(contestant):
 def test_the_first_inputs_again_are_called_on_as_often_as_they_take_no_time(tmp_path, monkeypatch, call_seconds, calls):
     worker, made = prepared(Plain, tmp_path), []
     now = types.SimpleNamespace(seconds=0.0)
-    monkeypatch.setattr("harness.process.contestant.time", types.SimpleNamespace(perf_counter=lambda: now.seconds))
+    monkeypatch.setattr("harness.worker.backend_worker.time", types.SimpleNamespace(perf_counter=lambda: now.seconds))
     # With PyTorch in the process, as other tests leave it, there is one more call, to see which of its operators run.
     monkeypatch.setattr(worker, "_borrows_torch", lambda _: False)
     kernel = worker.prepared.kernel
@@ -128,7 +128,7 @@ def test_the_first_inputs_again_are_called_on_as_often_as_they_take_no_time(tmp_
         return made[-1]
 
     worker.prepared.kernel = slow
-    said = worker.exercise("again", str(tmp_path))
+    said = worker.scenario("again", str(tmp_path))
     assert len(made) == calls
     assert said["call_seconds"] == pytest.approx(call_seconds)
     assert len(said["storages"]["earlier"]) == calls, "the first result, and all again but the one that is handed over"
@@ -136,19 +136,19 @@ def test_the_first_inputs_again_are_called_on_as_often_as_they_take_no_time(tmp_
 
 @pytest.mark.parametrize(("offset", "many"), [(1e-3, 3), (np.nan, 2), (np.nan, 3), (np.inf, 2), (np.inf, 3)])
 @pytest.mark.parametrize("odd", [0, 1])
-def test_of_kept_results_the_one_that_differs_is_handed_over(contestant, tmp_path, offset, many, odd):
+def test_of_kept_results_the_one_that_differs_is_handed_over(backend, tmp_path, offset, many, odd):
     right = np.linspace(1, 2, CASE.batch * CASE.out_features, dtype=np.float32).reshape(CASE.batch, CASE.out_features)
     wrong = right + np.float32([[offset]] + [[0]] * (CASE.batch - 1))
-    contestant.prepared.kept = [wrong if number == odd else right.copy() for number in range(many)]
-    contestant.kept(False, str(tmp_path))
+    backend.prepared.kept = [wrong if number == odd else right.copy() for number in range(many)]
+    backend.kept(False, str(tmp_path))
     assert np.array_equal(np.load(tmp_path / "output.npy"), wrong, equal_nan=True)
 
 
-def test_kept_results_of_the_same_bits_are_as_good_as_each_other(contestant, tmp_path, monkeypatch):
+def test_kept_results_of_the_same_bits_are_as_good_as_each_other(backend, tmp_path, monkeypatch):
     right = np.ones((CASE.batch, CASE.out_features), np.float32)
-    contestant.prepared.kept = [right.copy() for _ in range(4)]
+    backend.prepared.kept = [right.copy() for _ in range(4)]
     monkeypatch.setattr(np, "median", lambda *_, **__: pytest.fail("that takes long, and there is nothing to choose"))
-    contestant.kept(False, str(tmp_path))
+    backend.kept(False, str(tmp_path))
     assert np.array_equal(np.load(tmp_path / "output.npy"), right)
 
 
@@ -162,8 +162,8 @@ def test_a_machine_that_disturbs_the_second_of_two_calls_does_not_make_a_backend
     assert judge_memory_of_answers(said["fresh_seconds"], said["seen_seconds"]).ok
 
 
-def test_warming_up_tells_how_many_threads_it_kept_busy(contestant):
-    busy = contestant.warm_up(seconds=0.05, at_least=1)["busy"]
+def test_warming_up_tells_how_many_threads_it_kept_busy(backend):
+    busy = backend.warm_up(seconds=0.05, at_least=1)["busy"]
     if busy is None:
         pytest.skip("this system has no /proc/self/task/*/schedstat")
     assert busy["threads"] >= 1
@@ -213,7 +213,7 @@ def test_a_case_that_is_released_gives_the_gpu_s_memory_back(tmp_path, monkeypat
 def test_what_an_import_leaves_behind_is_not_searched_for_garbage_again(monkeypatch):
     frozen = []
     monkeypatch.setattr(gc, "freeze", lambda: frozen.append("backends.numpy_loop" in sys.modules))
-    assert Contestant().load("numpy-loop", "backends.numpy_loop:NumpyLoop", "cpu")["available"]
+    assert BackendWorker().load("numpy-loop", "backends.numpy_loop:NumpyLoop", "cpu")["available"]
     assert frozen == [True]
 
 

@@ -12,11 +12,11 @@ import pytest
 
 from harness import Backend
 from harness.case import Case
-from harness.process import contestant as module
-from harness.process import device_clock
-from harness.process.contestant import Contestant
-from harness.process.device_clock import CupyClock, TorchClock
 from harness.timing.clock import Clock
+from harness.worker import backend_worker as module
+from harness.worker import gpu_clock
+from harness.worker.backend_worker import BackendWorker
+from harness.worker.gpu_clock import CupyClock, TorchClock
 
 LAUNCH, WORK = 1e-4, 2.5e-5
 
@@ -61,7 +61,7 @@ class FakeTorch:
         return event
 
     def _sleep(self, cycles):
-        self.device.launch(cycles / device_clock.CYCLES_PER_SECOND)
+        self.device.launch(cycles / gpu_clock.CYCLES_PER_SECOND)
 
     def Stream(self):  # noqa: N802
         return types.SimpleNamespace(wait_stream=lambda other: None)
@@ -109,9 +109,9 @@ def device():
 
 
 @pytest.fixture
-def contestant(device, tmp_path, monkeypatch):
+def backend(device, tmp_path, monkeypatch):
     monkeypatch.setattr(Launching, "made", device)
-    worker = Contestant()
+    worker = BackendWorker()
     worker.hold(Launching("cpu"))
     worker.prepare(dataclasses.asdict(Case(3, 2, 2, 2)), 2, str(tmp_path))
     worker._clock = Clock(device.now)
@@ -119,9 +119,9 @@ def contestant(device, tmp_path, monkeypatch):
     return worker
 
 
-def test_the_device_is_timed_without_the_launches_that_the_host_is_busy_with(contestant, device, monkeypatch):
-    monkeypatch.setattr(device_clock, "clock_of", lambda like: TorchClock(FakeTorch(device), device.now))
-    said = contestant.device_times(calls=4, call_seconds=3 * LAUNCH + WORK, repeats=5)
+def test_the_device_is_timed_without_the_launches_that_the_host_is_busy_with(backend, device, monkeypatch):
+    monkeypatch.setattr(gpu_clock, "clock_of", lambda like: TorchClock(FakeTorch(device), device.now))
+    said = backend.device_times(calls=4, call_seconds=3 * LAUNCH + WORK, repeats=5)
     # Three launches are queued behind the delay, so the device does them without a gap.
     assert said["device_seconds"] == pytest.approx([3 * WORK] * 5)
     # Launching is slower than working, so queueing gains nothing but the last kernel's time.
@@ -143,21 +143,21 @@ def test_without_the_delay_the_launches_would_be_in_it(device):
     assert clock.seconds(work, 1e-3) == pytest.approx(3 * WORK)
 
 
-def test_more_launches_than_the_delay_can_hide_have_no_device_time_and_still_a_graph_s(contestant, device, monkeypatch):
-    monkeypatch.setattr(device_clock, "clock_of", lambda like: TorchClock(FakeTorch(device), device.now))
+def test_more_launches_than_the_delay_can_hide_have_no_device_time_and_still_a_graph_s(backend, device, monkeypatch):
+    monkeypatch.setattr(gpu_clock, "clock_of", lambda like: TorchClock(FakeTorch(device), device.now))
     # The longest delay is that of half a call.
     monkeypatch.setattr(module, "MOST_DELAY_SECONDS", 3 * LAUNCH)
-    said = contestant.device_times(calls=4, call_seconds=1.5 * LAUNCH, repeats=5)
+    said = backend.device_times(calls=4, call_seconds=1.5 * LAUNCH, repeats=5)
     assert said["device_seconds"] == []
     assert said["absent"] == {"device_seconds": "launching took 0.0003 s, longer than the device could be kept waiting"}
     assert said["graph_seconds"] == pytest.approx([4 * LAUNCH + 3 * WORK] * 5)
     assert not said["broken"]
 
 
-def test_a_delay_that_was_too_short_is_made_longer(contestant, device, monkeypatch):
-    monkeypatch.setattr(device_clock, "clock_of", lambda like: TorchClock(FakeTorch(device), device.now))
+def test_a_delay_that_was_too_short_is_made_longer(backend, device, monkeypatch):
+    monkeypatch.setattr(gpu_clock, "clock_of", lambda like: TorchClock(FakeTorch(device), device.now))
     # As if launching took twice as long as it usually does.
-    said = contestant.device_times(calls=4, call_seconds=1.5 * LAUNCH, repeats=5)
+    said = backend.device_times(calls=4, call_seconds=1.5 * LAUNCH, repeats=5)
     assert said["device_seconds"] == pytest.approx([3 * WORK] * 5)
     assert said["absent"] == {}
 
@@ -170,7 +170,7 @@ def test_cupy_keeps_the_device_waiting_by_a_kernel_of_its_own():
 
         def spin(grid, block, arguments):
             assert (grid, block) == ((1,), (1,))
-            spun.append(arguments[0] / device_clock.CYCLES_PER_SECOND)
+            spun.append(arguments[0] / gpu_clock.CYCLES_PER_SECOND)
             device.launch(spun[-1])
 
         return spin
@@ -191,33 +191,33 @@ def test_cupy_keeps_the_device_waiting_by_a_kernel_of_its_own():
     assert clock.seconds(work, 0.0) == pytest.approx(3 * LAUNCH + WORK)
 
 
-def test_a_call_that_cannot_be_captured_has_its_other_times_and_a_reason(contestant, device, monkeypatch):
+def test_a_call_that_cannot_be_captured_has_its_other_times_and_a_reason(backend, device, monkeypatch):
     clock = TorchClock(FakeTorch(device), device.now)
     made_up = types.SimpleNamespace(RawKernel=lambda text, name: None)
     monkeypatch.setattr(clock, "capture", CupyClock(made_up).capture)
-    monkeypatch.setattr(device_clock, "clock_of", lambda like: clock)
-    said = contestant.device_times(calls=4, call_seconds=3 * LAUNCH + WORK, repeats=2)
+    monkeypatch.setattr(gpu_clock, "clock_of", lambda like: clock)
+    said = backend.device_times(calls=4, call_seconds=3 * LAUNCH + WORK, repeats=2)
     assert len(said["device_seconds"]) == len(said["queued_seconds"]) == 2
     assert said["graph_seconds"] == []
     assert said["absent"] == {"graph_seconds": "calls of CuPy are not captured"}
     assert not said["broken"]
 
 
-def test_a_capture_that_fails_leaves_word_that_the_process_may_be_broken(contestant, device, monkeypatch):
+def test_a_capture_that_fails_leaves_word_that_the_process_may_be_broken(backend, device, monkeypatch):
     clock = TorchClock(FakeTorch(device), device.now)
 
     def capture(call):
         raise RuntimeError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(clock, "capture", capture)
-    monkeypatch.setattr(device_clock, "clock_of", lambda like: clock)
-    said = contestant.device_times(calls=4, call_seconds=3 * LAUNCH + WORK, repeats=2)
+    monkeypatch.setattr(gpu_clock, "clock_of", lambda like: clock)
+    said = backend.device_times(calls=4, call_seconds=3 * LAUNCH + WORK, repeats=2)
     assert said["absent"] == {"graph_seconds": "RuntimeError: operation not permitted when stream is capturing"}
     assert said["broken"]
 
 
-def test_a_framework_without_events_has_its_calls_queued_all_the_same(contestant):
-    said = contestant.device_times(calls=4, call_seconds=3 * LAUNCH + WORK, repeats=2)
+def test_a_framework_without_events_has_its_calls_queued_all_the_same(backend):
+    said = backend.device_times(calls=4, call_seconds=3 * LAUNCH + WORK, repeats=2)
     assert (len(said["queued_seconds"]), said["device_seconds"]) == (2, [])
     assert said["absent"] == {"device_seconds": "no events", "graph_seconds": "no events"}
 
@@ -236,21 +236,21 @@ def test_emptying_the_caches_writes_twice_what_the_device_has_and_waits(monkeypa
 
     torch = types.SimpleNamespace(cuda=cuda, empty=empty, int32="int32")
     like = types.SimpleNamespace(device=types.SimpleNamespace(type="cuda"))
-    monkeypatch.setattr(device_clock.observation, "framework", lambda array: "torch")
+    monkeypatch.setattr(gpu_clock.arrays, "framework", lambda array: "torch")
     monkeypatch.setitem(sys.modules, "torch", torch)
-    flush = device_clock.flusher_of(like)
+    flush = gpu_clock.flusher_of(like)
     flush()
     assert done == [80 * 2**20, "written", "waited"]
 
 
 def test_caches_that_nobody_can_empty_are_an_error_and_no_hot_time():
     with pytest.raises(ValueError, match=r"nobody knows how to empty the caches for numpy.ndarray"):
-        device_clock.flusher_of(np.zeros(1))
+        gpu_clock.flusher_of(np.zeros(1))
 
 
-def test_a_sample_with_a_cold_cache_empties_it_before_every_call(contestant, device, monkeypatch):
+def test_a_sample_with_a_flush_l2_empties_it_before_every_call(backend, device, monkeypatch):
     flushed = []
-    monkeypatch.setattr(device_clock, "flusher_of", lambda like: lambda: flushed.append(device.host))
-    said = contestant.sample(calls=4, first=0, settle_seconds=0.0, forward=False, cold_cache=True)
+    monkeypatch.setattr(gpu_clock, "flusher_of", lambda like: lambda: flushed.append(device.host))
+    said = backend.sample(calls=4, first=0, settle_seconds=0.0, forward=False, flush_l2=True)
     assert len(flushed) == 4
     assert said["seconds"] == pytest.approx(4 * (3 * LAUNCH + WORK))
