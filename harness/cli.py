@@ -8,30 +8,26 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
-import secrets
 import signal
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from harness.case import DTYPES, MODES, PRECISIONS, Case, CaseError
+from harness.case import DTYPES, PRECISIONS, Case, CaseError
 from harness.catalog.registry import RegistryError, entries, select
-from harness.catalog.suites import SUITES, Suite, SuiteError, suite
+from harness.catalog.suites import SUITES, SuiteError
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
     from rich.progress import Progress
 
-    from harness.output.store import Store
-    from harness.process.supervisor import Supervisor
     from harness.record import Record
     from harness.run.plan import Plan
-    from harness.timing.roofline import Peaks
 
 RESULTS: Final = Path("results")
 COMMAND_LINE_SUITE: Final = "command-line"
@@ -165,18 +161,26 @@ def check(
     The table says what each probe of the gate answered; below it stands, for each refusal, the first wrong element with
     both values and the seed that brings it back (--seed).
     """
-    plan = dataclasses.replace(
-        _plan("check", suite, case, backend, device, mode, threads, seed, dtype, precision),
-        timing=False,
-        time_limit_seconds=time_limit,
-    )
     from harness.output import tables
-    from harness.run.context import RunContext
-    from harness.run.session import Runner
+    from harness.run import session
+    from harness.run.plan import PlanOptions, make_plan
 
-    records: list[Record] = []
-    with _supervisor(plan) as workers, _progress(plan) as progress:
-        records.extend(Runner(RunContext(plan, workers, progress)).run())
+    options = PlanOptions(
+        suite=suite,
+        cases=case or (),
+        backends=backend or (),
+        devices=device or (),
+        modes=mode or (),
+        dtype=dtype,
+        precision=precision,
+        threads=threads,
+        seed=seed,
+        time_limit_seconds=time_limit,
+        timing=False,
+    )
+    plan = make_plan("check", options)
+    with _progress(plan) as progress:
+        records = session.check(plan, progress)
     console = _console()
     frame = _frame(records)
     for table in tables.checks(frame, _labels()):
@@ -257,40 +261,46 @@ def run(
     time_limit: LimitOption = 120.0,
 ) -> None:
     """Check every backend, time those that are right, write CSV files, print the answer."""
+    from harness.machine.environment import describe
     from harness.output import store
+    from harness.run import session
+    from harness.run.plan import PlanOptions, RunOptions, complete_groups, make_plan, restore, stored
 
+    skip: frozenset[tuple[str, str, str]] = frozenset()
     if resume is not None:
         chosen = (suite, case, backend, device, mode, dtype, precision, threads, out)
         if any(option is not None for option in chosen):
             raise store.StoreError("--resume goes on with the plan of that run: give it alone")
         folder = store.find(resume, RESULTS)
-        plan, options = _stored_plan(folder)
-        skip = _complete_groups(plan, store.rows(folder / store.RECORDS))
+        plan, how = restore(folder)
+        skip = complete_groups(plan, store.rows(folder / store.RECORDS))
         opened = store.Store.resume(folder, lambda row: (row["case"], row["mode"], row["device"]) in skip)
     else:
         run_id = store.new_run_id()
         folder = out if out is not None else RESULTS / run_id
         store.check_free(folder)
-        plan = _plan(run_id, suite, case, backend, device, mode, threads, seed, dtype, precision)
-        if flush_l2 and "cpu" in plan.devices:
-            raise SuiteError(
-                "--flush-l2 was given with rows on the CPU, whose caches no process can empty for sure: "
-                "add --device cuda, or leave it out"
-            )
-        plan = dataclasses.replace(
-            plan,
-            band=plan.band if band is None else band,
+        options = PlanOptions(
+            suite=suite,
+            cases=case or (),
+            backends=backend or (),
+            devices=device or (),
+            modes=mode or (),
+            dtype=dtype,
+            precision=precision,
+            threads=threads,
+            seed=seed,
+            budget_seconds=budget,
+            target=target,
+            band=band,
+            processes=processes,
             time_limit_seconds=time_limit,
             flush_l2=flush_l2,
-            target=plan.target if target is None else target,
-            budget_seconds=plan.budget_seconds if budget is None else budget,
-            processes=plan.processes if processes is None else processes,
         )
-        options = {"freeze": freeze, "empty_compile_cache": empty_compile_cache, "roofline": roofline}
-        skip = frozenset()
-        opened = store.Store.create(folder, _environment(plan, options))
-    with opened:
-        stopped = _measure(plan, options, opened, skip)
+        plan = make_plan(run_id, options)
+        how = RunOptions(freeze=freeze, empty_compile_cache=empty_compile_cache, roofline=roofline)
+        opened = store.Store.create(folder, {"run_id": run_id, **describe(), "plan": stored(plan, how)})
+    with opened, _progress(plan) as progress:
+        stopped = session.run(plan, how, opened, progress, skip)
     _show(folder)
     if stopped:
         sys.exit(INTERRUPTED)
@@ -356,151 +366,6 @@ def explain_() -> None:
         except (WorkerError, RuntimeError) as error:
             typer.echo(f"error: {error}", err=True)
             sys.exit(BAD_ROWS)
-
-
-def _measure(plan: Plan, options: dict[str, Any], store: Store, skip: frozenset[tuple[str, str, str]]) -> bool:
-    """Carry out the plan, row by row onto the disk; return whether it was interrupted."""
-    from harness.output.store import add_to_environment
-    from harness.run.context import RunContext
-    from harness.run.plan import interrupted
-    from harness.run.session import Runner
-    from harness.survey import doctor, facts, peaks
-
-    planned = {cell for case, device in plan.groups() for cell in plan.cells(case, device)}
-    done = {cell for cell in planned if (cell[0], cell[1], cell[3]) in skip}
-    stopped = False
-    with _supervisor(plan, options["freeze"], options["empty_compile_cache"]) as workers, _progress(plan) as progress:
-
-        def survey(device: str) -> Peaks:
-            if device == "cpu":
-                return peaks.measure(workers, plan.threads, plan.time_limit_seconds)
-            return peaks.measure_device(workers, device, plan.time_limit_seconds)
-
-        context = RunContext(plan, workers, progress, store.add_sample)
-        if options["roofline"]:
-            context.spot_peak = peaks.SpotPeak(workers, plan.time_limit_seconds).now
-        runner = Runner(context)
-        try:
-            progress.begin("what this machine could do")
-            measured = {device: survey(device) for device in plan.devices} if options["roofline"] else {}
-            findings = doctor.diagnose(facts.gather(plan.threads, measured.get("cpu")))
-            found = {device: device_peaks.as_json() for device, device_peaks in measured.items()}
-            add_to_environment(store.folder, {"peaks": found, "doctor": doctor.as_json(findings)})
-            runner = Runner(context, peaks=measured, survey=survey if measured else None)
-            for record in runner.run(skip):
-                store.add_record(record)
-                done.add(record.cell)
-        except KeyboardInterrupt:
-            stopped = True
-    for record in interrupted(plan, frozenset(done)):
-        store.add_record(record)
-    add_to_environment(store.folder, {"workers": runner.workers_said, "edge_case_seconds": runner.edge_case_seconds})
-    return stopped
-
-
-def _plan(
-    run_id: str,
-    suite_name: str | None,
-    cases: list[str] | None,
-    backends: list[str] | None,
-    devices: list[Device] | None,
-    modes: list[ModeOption] | None,
-    threads: int | None,
-    seed: int | None,
-    dtype: str | None = None,
-    precision: str | None = None,
-) -> Plan:
-    """Turn options into a plan; everything that can be wrong with them is found here, before anything is measured."""
-    # Nobody knows a drawn seed beforehand, so no backend can bring the answers along; every row holds it.
-    seed = secrets.randbelow(2**31) if seed is None else seed
-    from harness.machine import environment
-    from harness.machine.threads import budget
-    from harness.run.plan import BASELINE, Plan
-    from harness.timing import roofline
-
-    if cases and suite_name is not None:
-        raise SuiteError("--suite and --case were given together, expected one of them")
-    if cases:
-        name, chosen = COMMAND_LINE_SUITE, list(dict.fromkeys(Case.parse(text) for text in cases))
-        total = environment.total_bytes()
-        for case in chosen:
-            needed = max(roofline.reference_bytes(case), roofline.backend_bytes(case, 0))
-            if needed > total:
-                raise CaseError(
-                    f"case {case.name} would take {needed / 2**30:,.1f} GiB, "
-                    f"this machine has {total / 2**30:,.1f} GiB: choose a smaller one"
-                )
-    else:
-        name = suite_name or "quick"
-        chosen = [entry.case for entry in suite(name).entries]
-    changes: dict[str, Any] = {"dtype": dtype, "precision": precision}
-    changes = {name: value for name, value in changes.items() if value is not None}
-    chosen = list(dict.fromkeys(dataclasses.replace(case, **changes) for case in chosen))
-    wanted = [mode.value for mode in dict.fromkeys(modes)] if modes else list(MODES)
-    selected = select([BASELINE]) | select(backends or entries())
-    torch = selected[BASELINE].installed()
-    if not torch.ok:
-        raise RegistryError(f"the reference is nn.Bilinear in float64, but {torch.reason}")
-    found = [Device.CPU, *([Device.CUDA] if not devices and environment.gpus() else [])]
-    usual = SUITES.get(name, Suite(COMMAND_LINE_SUITE, "cases of the command line", ()))
-    return Plan(
-        run_id=run_id,
-        suite=name,
-        target=usual.target,
-        band=usual.band,
-        budget_seconds=usual.budget_seconds,
-        processes=usual.processes,
-        cases=tuple(
-            dataclasses.replace(case, mode=mode, seed=seed) for case in chosen for mode in MODES if mode in wanted
-        ),
-        backends=selected,
-        devices=tuple(device.value for device in dict.fromkeys(devices or found)),
-        threads=budget(threads),
-        seed=seed,
-    )
-
-
-def _environment(plan: Plan, options: dict[str, Any]) -> dict[str, Any]:
-    """What goes into ``environment.json``: the machine, and the plan as ``--resume`` reads it."""
-    from harness.machine.environment import describe
-
-    stored = {field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)}
-    stored |= {"cases": [dataclasses.asdict(case) for case in plan.cases], "backends": list(plan.backends)}
-    return {"run_id": plan.run_id, **describe(), "plan": stored | {"options": options}}
-
-
-def _stored_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:
-    """Read a plan back.
-
-    Raises:
-        StoreError: It is not one.
-    """
-    from harness.machine.threads import budget
-    from harness.output.store import StoreError, environment
-    from harness.run.plan import Plan
-
-    try:
-        stored = dict(environment(folder)["plan"])
-        options = stored.pop("options")
-        stored["cases"] = tuple(Case(**case) for case in stored["cases"])
-        stored["backends"] = select(stored["backends"])
-        stored["devices"] = tuple(stored["devices"])
-        stored["threads"] = budget(stored["threads"])
-        return Plan(**stored), {name: bool(options[name]) for name in ("freeze", "empty_compile_cache", "roofline")}
-    except (KeyError, TypeError) as error:
-        raise StoreError(f"{folder} holds no plan that this version can resume ({error})") from None
-
-
-def _complete_groups(plan: Plan, rows: list[dict[str, str]]) -> frozenset[tuple[str, str, str]]:
-    """Groups (case, mode, device) of which every planned row is there and none was interrupted."""
-    there = {
-        (row["case"], row["mode"], row["backend"], row["device"]) for row in rows if row["status"] != "interrupted"
-    }
-    return frozenset(
-        (case.name, case.mode, device)
-        for case, device in plan.groups()
-        if all(cell in there for cell in plan.cells(case, device))
-    )
 
 
 def _show(folder: Path) -> None:
@@ -590,12 +455,6 @@ def _probe(names: list[str]) -> Iterator[str]:
                 workers.discard(name, device)
                 detail = f"{said['version']}, imported in {said['import_seconds']:.2f} s" if said["available"] else ""
                 yield f"{name:<16} {device:<5} {detail or 'no: ' + said['reason']}"
-
-
-def _supervisor(plan: Plan, freeze: bool = True, empty_caches: bool = False) -> Supervisor:
-    from harness.process.supervisor import Supervisor, default_cache
-
-    return Supervisor(plan.threads, default_cache(), freeze, empty_caches)
 
 
 def _console(stderr: bool = False) -> Console:

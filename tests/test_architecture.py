@@ -140,10 +140,12 @@ def frameworks_in(code: str) -> str:
 
 PARENT = """
 from harness import cli
-from harness.output import tables, store
+from harness.output import store, tables
 import harness.explain, harness.run.session
-plan = cli._plan("run", "seed", None, None, None, None, 1, 0)
-with cli._supervisor(plan):
+from harness.process.supervisor import Supervisor, default_cache
+from harness.run.plan import PlanOptions, make_plan
+plan = make_plan("run", PlanOptions(suite="seed", threads=1, seed=0))
+with Supervisor(plan.threads, default_cache()):
     pass
 """
 

@@ -79,6 +79,14 @@ class Progress(Protocol):
         ...
 
 
+class RunProgress(Progress, Protocol):
+    """The same, for what comes before the first group."""
+
+    def begin(self, text: str) -> None:
+        """Say what comes before the first group."""
+        ...
+
+
 class NoProgress:
     """An progress that does not look."""
 

@@ -6,12 +6,14 @@ leaves the panel, and the others go on.
 
 from __future__ import annotations
 
+import json
 import statistics
 from typing import Final
 
 from harness.case import Case
 from harness.correctness import gate
 from harness.machine import threads
+from harness.process.protocol import decode
 from harness.process.supervisor import WorkerError
 from harness.record import Status
 from harness.run import gpu_times, sampling
@@ -137,7 +139,9 @@ class Cohort:
                 "compile_cache": cell.loaded.pop("compile_cache", "warm_worker"),
             }
             cell.loaded["threads"] = said["threads"]
-            cell.flag(threads.fault(said["threads"], self._plan.threads))
+            cell.flag(
+                threads.fault(decode(threads.ThreadReport, json.loads(json.dumps(said["threads"]))), self._plan.threads)
+            )
             cell.phase = "gate"
             cell.conclude()
         self._context.progress.stage("examine all")

@@ -318,7 +318,7 @@ class Sampling:
             cell.end(Status.FAILED, str(error))
             return
         cell.loaded["busy"] = said["busy"]
-        cell.flag(threads.overload(said["busy"], self._plan.threads))
+        cell.flag(threads.overload(said["busy"] and threads.Busy(**said["busy"]), self._plan.threads))
         if self._process > self._first_process:
             return
         budget = self._plan.budget_seconds

@@ -14,15 +14,17 @@ from typing import Any, Final
 
 from harness.case import Case
 from harness.machine import environment
-from harness.process.supervisor import WorkerError
+from harness.output.store import Store, add_to_environment
+from harness.process.supervisor import Supervisor, WorkerError, default_cache
 from harness.record import Flag, Record, Relation, Status
 from harness.run.cell import Cell
 from harness.run.checker import ReferenceCache
-from harness.run.context import RunContext
+from harness.run.context import Progress, RunContext, RunProgress
 from harness.run.edge_case_pool import EdgeCasePool, side_by_side
 from harness.run.group import Cohort
 from harness.run.loader import Loader
-from harness.run.plan import BASELINE, make_record
+from harness.run.plan import BASELINE, Plan, RunOptions, interrupted, make_record
+from harness.survey import doctor, facts, peaks
 from harness.timing import estimates, roofline, steady_state
 
 #: A GEMM so many times as fast as multiply-add chains ever were in a run has units that these do not reach; one that is
@@ -359,3 +361,57 @@ def _break_even(columns: Mapping[str, Any], baseline: Mapping[str, Any]) -> int 
 
 def _too_large(who: str, needed: int, free: int) -> str:
     return f"{who} would need {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free: not attempted"
+
+
+def run(
+    plan: Plan, options: RunOptions, store: Store, progress: RunProgress, skip: frozenset[tuple[str, str, str]]
+) -> bool:
+    """Carry out a plan, row by row onto the disk.
+
+    Args:
+        plan: What is to be measured.
+        options: How.
+        store: Where rows go.
+        progress: Callback for what comes next.
+        skip: Groups (case, mode, device) that the store has already.
+
+    Returns:
+        True if the run was interrupted.
+    """
+    planned = {cell for case, device in plan.groups() for cell in plan.cells(case, device)}
+    done = {cell for cell in planned if (cell[0], cell[1], cell[3]) in skip}
+    stopped = False
+    workers = Supervisor(plan.threads, default_cache(), options.freeze, options.empty_compile_cache)
+    with workers:
+
+        def survey(device: str) -> roofline.Peaks:
+            if device == "cpu":
+                return peaks.measure(workers, plan.threads, plan.time_limit_seconds)
+            return peaks.measure_device(workers, device, plan.time_limit_seconds)
+
+        context = RunContext(plan, workers, progress, store.add_sample)
+        if options.roofline:
+            context.spot_peak = peaks.SpotPeak(workers, plan.time_limit_seconds).now
+        runner = Runner(context)
+        try:
+            progress.begin("the machine's peaks")
+            measured = {device: survey(device) for device in plan.devices} if options.roofline else {}
+            findings = doctor.diagnose(facts.gather(plan.threads, measured.get("cpu")))
+            as_json = {device: device_peaks.as_json() for device, device_peaks in measured.items()}
+            add_to_environment(store.folder, {"peaks": as_json, "doctor": doctor.as_json(findings)})
+            runner = Runner(context, peaks=measured, survey=survey if measured else None)
+            for record in runner.run(skip):
+                store.add_record(record)
+                done.add(record.cell)
+        except KeyboardInterrupt:
+            stopped = True
+    for record in interrupted(plan, frozenset(done)):
+        store.add_record(record)
+    add_to_environment(store.folder, {"workers": runner.workers_said, "edge_case_seconds": runner.edge_case_seconds})
+    return stopped
+
+
+def check(plan: Plan, progress: Progress) -> list[Record]:
+    """Put every planned cell through the gate; return the rows."""
+    with Supervisor(plan.threads, default_cache()) as workers:
+        return list(Runner(RunContext(plan, workers, progress)).run())

@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import psutil
 
@@ -114,7 +114,7 @@ class Facts:
 def gather(
     threads: int,
     peaks: Peaks | None = None,
-    pools: Sequence[Mapping[str, Any]] | None = None,
+    pools: Sequence[budget.Pool] | None = None,
     *,
     root: Path = Path("/"),
     sleep: Callable[[float], object] = time.sleep,
@@ -154,7 +154,7 @@ def gather(
         vendor=cpuinfo.get("vendor_id"),
         flags=frozenset((cpuinfo.get("flags") or cpuinfo.get("Features") or "").split()),
         coretype=os.environ.get(CORETYPE_VARIABLE),
-        kernels=_kernels(budget.read_back()["pools"] if pools is None else pools),
+        kernels=_kernels(budget.read_back().pools if pools is None else pools),
         governors=_governors(root, chosen),
         huge_pages=_chosen_word(environment.read(root / "sys/kernel/mm/transparent_hugepage/enabled")),
         load=load_average,
@@ -299,13 +299,11 @@ def _governors(root: Path, cpus: Sequence[int]) -> tuple[str, ...]:
     return tuple(sorted({governor for path in paths if (governor := environment.read(path))}))
 
 
-def _kernels(pools: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def _kernels(pools: Sequence[budget.Pool]) -> tuple[str, ...]:
     """Each OpenBLAS once, as products name it."""
     return tuple(
         dict.fromkeys(
-            f"OpenBLAS {pool.get('version')} {pool.get('architecture')}"
-            for pool in pools
-            if pool.get("internal_api") == "openblas"
+            f"OpenBLAS {pool.version} {pool.architecture}" for pool in pools if pool.internal_api == "openblas"
         )
     )
 

@@ -209,7 +209,7 @@ class BackendWorker:
             "untimeable": loaded.timeable(device).reason,
             "tick_seconds": self._clock.tick_seconds(),
             "overhead_seconds": self._clock.overhead_seconds(),
-            "threads": threads.read_back(),
+            "threads": dataclasses.asdict(threads.read_back()),
         }
 
     def support(self, case: dict[str, Any]) -> dict[str, Any]:
@@ -275,7 +275,7 @@ class BackendWorker:
             "prepare_seconds": prepare_seconds,
             "tuning": str(self.backend.tuning(asked)),
             "first_call_seconds": first_call_seconds,
-            "threads": threads.read_back(),
+            "threads": dataclasses.asdict(threads.read_back()),
             "affinity": [self._affinity, threads.affinity()],
             "home_made": arrays.home_made(given["input1"], self.backend),
             "native_bases": arrays.base_names(given["input1"]),
@@ -333,7 +333,7 @@ class BackendWorker:
         before, start = threads.usage(), time.perf_counter()
         stretches = self._clock.warm_up(prepared.calls, prepared.wait, seconds, at_least)
         busy = threads.busy(before, threads.usage(), time.perf_counter() - start)
-        return {"stretches": stretches, "busy": busy}
+        return {"stretches": stretches, "busy": busy and dataclasses.asdict(busy)}
 
     def place(self, kernel: bool) -> dict[str, Any]:
         """Lay all arrays at new places in memory, with the values that they have; and make the kernel anew, if asked.

@@ -18,6 +18,7 @@ from harness.case import Case
 from harness.catalog.registry import Entry
 from harness.correctness.inputs import PRECISE_KINDS, make_inputs
 from harness.machine.activity import State
+from harness.machine.threads import ThreadReport
 from harness.process.supervisor import WorkerError
 from harness.record import Status
 from harness.run.checker import SCENARIOS, Checker
@@ -79,7 +80,7 @@ class FakeWorker:
 
     def prepare(self, case, directory, **_):
         self.case = Case(**case)
-        threads = {"affinity": [0], "pools": []}
+        threads = dataclasses.asdict(ThreadReport((0,)))
         given = {"type": "numpy.ndarray", "dtype": "float32", "device": "cpu"} | self.spoilt.get("given", {})
         return {
             "prepare_seconds": 0.1,
@@ -424,9 +425,7 @@ def test_on_a_gpu_a_row_has_the_time_of_the_device_beside_that_of_the_host_and_s
     assert (row.queued_seconds, row.device_seconds, row.graph_seconds) == pytest.approx((0.009, 0.0025, 0.003))
     assert row.flags == "launch_bound"
     assert records[CASE.name, "forward", "other"].graph_seconds is None
-    phases = [
-        sample.kind for sample in samples if sample.backend == "other" and sample.kind not in ("call", "warmup")
-    ]
+    phases = [sample.kind for sample in samples if sample.backend == "other" and sample.kind not in ("call", "warmup")]
     assert phases == ["queued"] * 10 + ["device"] * 10
 
 
@@ -1075,7 +1074,12 @@ def test_a_failure_anywhere_costs_its_own_cell_and_no_other(measure, phase, stat
 
 def test_a_wrong_backend_is_rejected_before_it_could_be_timed(measure):
     facts = {"output": {"type": "ndarray", "dtype": "float64", "shape": [3, 2], "device": "cpu"}}
-    said = {"prepare_seconds": 0.1, "tuning": "", "first_call_seconds": 0.1, "threads": {"affinity": [0], "pools": []}}
+    said = {
+        "prepare_seconds": 0.1,
+        "tuning": "",
+        "first_call_seconds": 0.1,
+        "threads": dataclasses.asdict(ThreadReport((0,))),
+    }
     given = {name: {**facts["output"], "dtype": "float32", "shape": shape} for name, shape in CASE.shapes().items()}
     said |= {
         "affinity": [None, None],

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.machine.activity import State
+from harness.machine.threads import Pool
 from harness.survey import doctor, facts
 from harness.survey.doctor import NOTE, OK, WARNING
 from harness.survey.facts import Facts, Gpu
@@ -482,8 +483,8 @@ def test_facts_are_gathered_from_the_files_of_the_system(tmp_path, write, monkey
         write(f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list", siblings)
         write(f"sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor", "powersave\n")
     pools = [
-        {"internal_api": "openblas", "version": "0.3.30", "architecture": "Zen"},
-        {"internal_api": "openmp", "version": None},
+        Pool("blas", "openblas", "0.3.30", "Zen", 2),
+        Pool("openmp", "openmp", None, None, 2),
     ]
     found = gathered(tmp_path, pools=pools)
     assert (found.threads, found.affinity) == (2, (2, 3, 6))
