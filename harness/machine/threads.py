@@ -11,7 +11,7 @@ import dataclasses
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -124,7 +124,7 @@ def affinity() -> list[int] | None:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
-def bind(chosen: list[int] | None) -> None:
+def bind(chosen: Sequence[int] | None) -> None:
     """Hold this process to the given CPUs; None leaves it alone."""
     if chosen is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, chosen)

@@ -1,11 +1,11 @@
 """The protocol between a run and its workers: every request and every reply, a frozen dataclass each.
 
-Both sides use these classes, and so do the tests' fakes. A message is one line of JSON over a private pipe; arrays travel
-as ``.npy`` files in the worker's private folder. What is decoded is held to the declared types, so that a worker which
+Both sides use these classes, and so do the tests' fakes. A message is one line of JSON over a private pipe; arrays
+travel as ``.npy`` files in the worker's private folder. What is decoded is held to the declared types: a worker that
 leaves something out or sends something else has broken the protocol (``ProtocolError``).
 
-A class of requests names its reply in its base, as in ``class Load(Request[Loaded])``; on the wire a request goes by the
-name of its class.
+A class of requests names its reply in its base, as in ``class Load(Request[Loaded])``. On the wire a request goes by
+the name of its class.
 """
 
 from __future__ import annotations
@@ -77,6 +77,13 @@ class Configuration:
     cpus: tuple[int, ...] | None
     requests: int
     replies: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Started:
+    """Say that the worker is there; the first reply, to no request."""
+
+    affinity: tuple[int, ...] | None
 
 
 # Of a backend's worker: what its results are.

@@ -14,54 +14,52 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
 
 from harness.machine import memory, threads
+from harness.process import protocol
+from harness.process.protocol import Configuration, Failure, Request, Started
 
 #: What a worker can be; the module is imported only after the CPUs are bound.
 ROLES: Final = {
     "backend": ("harness.worker.backend_worker", "BackendWorker"),
     "reference": ("harness.worker.reference_worker", "ReferenceWorker"),
-    "peak_worker": ("harness.worker.peak_worker", "PeakWorker"),
-    "device peak_worker": ("harness.worker.gpu_peak_worker", "GpuPeakWorker"),
+    "peaks": ("harness.worker.peak_worker", "PeakWorker"),
+    "gpu peaks": ("harness.worker.gpu_peak_worker", "GpuPeakWorker"),
 }
 #: prctl(2): the signal that this process gets when its parent dies.
 _PR_SET_PDEATHSIG: Final = 1
 
-Answer = Callable[..., dict[str, Any]]
+#: What carries out each kind of request.
+Handlers = Mapping[type[Request[Any]], Callable[[Any], object]]
 
 
 def main() -> None:
     """Serve until the pipe closes."""
-    configuration = json.loads(sys.argv[1])
-    die_with_parent(configuration["parent"])
-    threads.bind(configuration["cpus"])
+    configuration = protocol.decode(Configuration, json.loads(sys.argv[1]))
+    die_with_parent(configuration.parent)
+    threads.bind(configuration.cpus)
     _volunteer_for_the_oom_killer()
     # Children of a backend (compilers, say) must not hold the pipes open.
-    for descriptor in (configuration["requests"], configuration["replies"]):
+    for descriptor in (configuration.requests, configuration.replies):
         os.set_inheritable(descriptor, False)
-    with os.fdopen(configuration["requests"], "rb") as requests, os.fdopen(configuration["replies"], "wb") as replies:
-        module, name = ROLES[configuration["role"]]
-        role = getattr(importlib.import_module(module), name)()
-        _send(replies, {"id": configuration["nonce"], "ok": True, "affinity": configuration["cpus"]})
-        for request in _receive(requests):
-            nonce = request.pop("id")
-            _send(replies, {"id": nonce, **answer(role.answers, request)})
+    with os.fdopen(configuration.requests, "rb") as requests, os.fdopen(configuration.replies, "wb") as replies:
+        module, name = ROLES[configuration.role]
+        handlers = getattr(importlib.import_module(module), name)().handlers
+        _send(replies, protocol.encode_reply(configuration.nonce, Started(configuration.cpus)))
+        for line in requests:
+            nonce, request = protocol.decode_request(line)
+            _send(replies, protocol.encode_reply(nonce, reply_to(handlers, request)))
 
 
-def answer(answers: Mapping[str, Answer], request: dict[str, Any]) -> dict[str, Any]:
-    """Answer one request; whatever it raises becomes the answer."""
+def reply_to(handlers: Handlers, request: Request[Any]) -> object:
+    """Carry out one request; whatever it raises becomes the reply."""
     try:
-        return {"ok": True, **answers[request.pop("do")](**request)}
+        return handlers[type(request)](request)
     except BaseException as error:  # SystemExit and KeyboardInterrupt in a backend's code are its failure, not our end
-        return {
-            "ok": False,
-            "out_of_memory": memory.ran_out(error),
-            "error": f"{type(error).__name__}: {error}",
-            "where": _innermost_frame(error),
-        }
+        return Failure(f"{type(error).__name__}: {error}", _innermost_frame(error), memory.ran_out(error))
 
 
 def die_with_parent(parent: int) -> None:
@@ -87,13 +85,8 @@ def _innermost_frame(error: BaseException) -> str:
     return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
 
 
-def _receive(requests: IO[bytes]) -> Iterator[dict[str, Any]]:
-    for line in requests:
-        yield json.loads(line)
-
-
-def _send(replies: IO[bytes], reply: dict[str, Any]) -> None:
-    replies.write(json.dumps(reply).encode() + b"\n")
+def _send(replies: IO[bytes], line: bytes) -> None:
+    replies.write(line)
     replies.flush()
 
 
