@@ -14,7 +14,8 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from harness.timing.clock import Now
-from harness.worker import arrays
+from harness.worker.arrays import framework
+from harness.worker.integrity import type_name
 
 #: Cycles a second of a GPU, roughly, for a delay.
 CYCLES_PER_SECOND: Final = 2e9
@@ -140,7 +141,7 @@ def flusher_of(like: Any) -> Callable[[], None]:
     Raises:
         ValueError: It is of a framework that is not known here, or not on a GPU.
     """
-    match arrays.framework(like):
+    match framework(like):
         case "torch" if like.device.type == "cuda":
             torch: Any = sys.modules["torch"]
             cache = getattr(torch.cuda.get_device_properties(like.device), "L2_cache_size", 0)
@@ -166,7 +167,7 @@ def flusher_of(like: Any) -> Callable[[], None]:
             written = jax.device_put(np.zeros(FLUSHED_BYTES // 4, np.int32), like.device)
             add = jax.jit(lambda array: array + 1)
             return lambda: jax.block_until_ready(add(written))
-    raise ValueError(f"nobody knows how to empty the caches for {arrays.type_name(like)}: leave out --flush-l2")
+    raise ValueError(f"nobody knows how to empty the caches for {type_name(like)}: leave out --flush-l2")
 
 
 def _flushed(cache_bytes: int) -> int:
@@ -179,7 +180,7 @@ def clock_of(like: Any) -> DeviceClock:
     Raises:
         NotImplementedError: The framework (JAX) shows no events.
     """
-    match arrays.framework(like):
+    match framework(like):
         case "torch":
             return TorchClock(sys.modules["torch"])
         case "cupy":
