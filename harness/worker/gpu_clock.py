@@ -167,7 +167,7 @@ def flusher_of(like: Any) -> Callable[[], None]:
             written = jax.device_put(np.zeros(FLUSHED_BYTES // 4, np.int32), like.device)
             add = jax.jit(lambda array: array + 1)
             return lambda: jax.block_until_ready(add(written))
-    raise ValueError(f"nobody knows how to empty the caches for {type_name(like)}: leave out --flush-l2")
+    raise ValueError(f"the caches of a device cannot be emptied for {type_name(like)}: leave out --flush-l2")
 
 
 def _flushed(cache_bytes: int) -> int:
