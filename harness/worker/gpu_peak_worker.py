@@ -54,9 +54,7 @@ class GpuPeakWorker:
         """The best rate of a square GEMM, in flop per second, and what it was.
 
         Args:
-            device: Where.
-            dtype: Of both matrices.
-            precision: ``ieee`` or ``tf32``.
+            request: Device, dtype and precision.
             sizes: Rows and columns, ascending; the next one is tried only where the one before was quick.
         """
         import torch
