@@ -11,7 +11,6 @@ would use: the ratio ought to be 2.
 from __future__ import annotations
 
 import csv
-import dataclasses
 import random
 import statistics
 import sys
@@ -22,6 +21,7 @@ from sittings import run
 from harness.case import Case
 from harness.catalog.registry import select
 from harness.machine.threads import budget
+from harness.process.protocol import Load, Prepare, TakeSample, WarmUp
 from harness.process.supervisor import Supervisor, default_cache
 from harness.timing.clock import SETTLE_SECONDS, calls_per_sample
 
@@ -52,18 +52,15 @@ def duration(seconds: float) -> dict[str, object]:
 def doubling(name: str, workers: Supervisor) -> dict[str, object]:
     """Time n and 2 n calls in turn; the ratio and its quartiles over the pairs."""
     worker, _ = workers.worker(name, "cpu")
-    worker.request("load", 120, name=name, target=select([name])[name].target, device="cpu")
-    worker.request("prepare", 120, case=dataclasses.asdict(CASE), input_sets=2, directory=str(worker.directory))
-    calls, seconds = worker.request("warm_up", 120, seconds=0.5, at_least=1)["stretches"][-1]
-    count = calls_per_sample(seconds / calls, 1e-7)
+    worker.request(Load(name, select([name])[name].target, "cpu"), 120)
+    worker.request(Prepare(CASE, 2, worker.directory), 120)
+    stretch = worker.request(WarmUp(0.5, 1), 120).stretches[-1]
+    count = calls_per_sample(stretch.seconds / stretch.calls, 1e-7)
     ratios = []
     for number in range(PAIRS):
         taken = {}
         for times in random.sample((1, 2), 2):
-            said = worker.request(
-                "sample", 120, calls=times * count, first=number, settle_seconds=SETTLE_SECONDS, forward=False
-            )
-            taken[times] = said["seconds"]
+            taken[times] = worker.request(TakeSample(times * count, number, SETTLE_SECONDS, False), 120).seconds
         ratios.append(taken[2] / taken[1])
     workers.discard(name, "cpu")
     low, ratio, high = statistics.quantiles(ratios, n=4)

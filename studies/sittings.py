@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-PLANTED = Path(__file__).parent / "planted"
+FAULTY = Path(__file__).parent / "faulty"
 
 
 def run(backend: str, *options: str, cases: tuple[str, str] = ("--suite", "seed"), **variables: str) -> dict[str, str]:
@@ -20,7 +20,7 @@ def run(backend: str, *options: str, cases: tuple[str, str] = ("--suite", "seed"
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "run"
         command = [sys.executable, "-m", "harness", "run", *cases, "--mode", "forward", "--no-limit"]
-        path = os.pathsep.join(filter(None, (str(PLANTED), os.environ.get("PYTHONPATH"))))
+        path = os.pathsep.join(filter(None, (str(FAULTY), os.environ.get("PYTHONPATH"))))
         start = time.monotonic()
         ended = subprocess.run(
             [*command, "--device", "cpu", "--backend", backend, "--out", str(folder), *options],
