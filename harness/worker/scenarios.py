@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -37,16 +37,10 @@ class ScenarioWorker:
     def __init__(self, held: Held) -> None:
         self._held = held
         self.handlers: Handlers = {RunScenario: self.run}
-        self._scenarios: dict[str, Callable[[PreparedCase, Path], ScenarioRun]] = {
-            "again": again,
-            "new values in the same buffers": new_values,
-            "the same values in new buffers": new_buffers,
-            "another kernel": another_kernel,
-        }
 
     def run(self, request: RunScenario) -> ScenarioRun:
         """Run one scenario; leave the results in the folder."""
-        return self._scenarios[request.scenario](self._held.prepared, request.directory)
+        return SCENARIOS[request.scenario](self._held.prepared, request.directory)
 
 
 def again(prepared: PreparedCase, directory: Path) -> ScenarioRun:
@@ -132,6 +126,15 @@ def refill(prepared: PreparedCase, variation: int, kind: str) -> tuple[NativeArr
 def restore(prepared: PreparedCase) -> None:
     """Give input set 0 and the parameters their own values back."""
     prepared.arrays.refill(prepared.sets[0] | prepared.parameters)
+
+
+#: What runs each scenario, by its name.
+SCENARIOS: Final[Mapping[str, Callable[[PreparedCase, Path], ScenarioRun]]] = {
+    "again": again,
+    "new values in the same buffers": new_values,
+    "the same values in new buffers": new_buffers,
+    "another kernel": another_kernel,
+}
 
 
 def _second_call(

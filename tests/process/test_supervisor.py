@@ -1,4 +1,4 @@
-"""The supervisor with real workers: frozen, timed out, killed, drained, and none left behind."""
+"""The supervisor with real workers: stopped, timed out, killed, drained, and none left behind."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def state(pid):
     return psutil.Process(pid).status()
 
 
-def test_a_worker_is_stopped_whenever_it_does_not_answer(workers):
+def test_a_worker_is_stopped_whenever_it_has_no_request(workers):
     one, other = load(workers, "faulty-honest"), load(workers, "faulty-raises")
     assert state(one.pid) == state(other.pid) == psutil.STATUS_STOPPED
     prepare(one)
     assert state(one.pid) == psutil.STATUS_STOPPED
 
 
-def test_workers_for_a_gpu_share_it_and_nobody_outside_decides_over_their_precision(tmp_path, monkeypatch):
+def test_workers_share_a_gpu_and_inherit_no_override_of_precision(tmp_path, monkeypatch):
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
     with Supervisor(1, tmp_path / "cache") as supervisor:
         given = {}
@@ -69,7 +69,7 @@ def test_without_freezing_workers_keep_running(faulty_path, tmp_path):
         assert state(load(supervisor, "faulty-honest").pid) != psutil.STATUS_STOPPED
 
 
-def test_children_of_a_worker_are_stopped_and_killed_with_it_even_outside_its_group(workers, tmp_path, monkeypatch):
+def test_children_outside_the_group_are_stopped_and_killed_too(workers, tmp_path, monkeypatch):
     monkeypatch.setenv("FAULTY_CHILDREN", str(tmp_path / "children"))
     worker = load(workers, "faulty-parent")
     prepare(worker)
@@ -87,7 +87,7 @@ def test_only_the_budgeted_cpus_are_used_and_read_back(workers):
     assert len(prepare(worker).threads.affinity) == 1
 
 
-def test_a_worker_that_raises_answers_and_lives_on(workers):
+def test_a_worker_that_raises_replies_and_lives_on(workers):
     worker = load(workers, "faulty-raises")
     with pytest.raises(WorkerError, match="ValueError: faulty") as caught:
         prepare(worker)
@@ -105,13 +105,13 @@ def test_a_worker_that_raises_answers_and_lives_on(workers):
         ("faulty-lies", Status.FAILED, "broke the protocol"),
     ],
 )
-def test_each_way_to_fail_is_told_apart(workers, name, status, reason):
+def test_each_way_to_fail_has_its_status_and_reason(workers, name, status, reason):
     with pytest.raises(WorkerError, match=reason) as caught:
         prepare(load(workers, name))
     assert caught.value.status is status
 
 
-def test_a_hanging_worker_that_prints_is_killed_at_its_time_limit_and_its_last_words_are_kept(workers):
+def test_a_hanging_worker_is_killed_and_its_last_output_is_kept(workers):
     worker = load(workers, "faulty-hangs")
     with pytest.raises(WorkerError, match=r"no answer within 1 s; its output ended: .*still here") as caught:
         prepare(worker, limit=1.0)
@@ -120,21 +120,21 @@ def test_a_hanging_worker_that_prints_is_killed_at_its_time_limit_and_its_last_w
     assert not psutil.pid_exists(worker.pid)
 
 
-def test_a_worker_that_another_thread_waits_for_can_be_killed_and_is_not_waited_for(workers):
+def test_killing_a_worker_ends_the_wait_of_another_thread(workers):
     worker = load(workers, "faulty-hangs")
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(prepare, worker)
         while state(worker.pid) == psutil.STATUS_STOPPED:
-            time.sleep(0.01)  # until it is asked
+            time.sleep(0.01)  # until it has its request
         worker.kill()
-        # What it sees is a pipe that ends, or one that is closed already.
+        # The waiting thread sees a pipe that ends, or one that is closed already.
         assert isinstance(answer.exception(timeout=20), WorkerError | OSError | ValueError)
     worker.kill()
     assert not worker.alive
     assert not psutil.pid_exists(worker.pid)
 
 
-def test_a_chatty_worker_neither_blocks_nor_forges_an_answer(workers):
+def test_a_chatty_worker_neither_blocks_nor_forges_a_reply(workers):
     worker = load(workers, "faulty-chatty")
     assert prepare(worker).first_call_seconds > 1e-9
 
@@ -153,11 +153,11 @@ def test_a_dead_worker_is_replaced_by_a_new_one(workers):
     assert workers.worker("faulty-exits", "cpu")[0].pid != worker.pid
 
 
-def test_a_worker_that_is_gone_answers_any_further_request_with_its_end(workers):
+def test_a_request_to_a_dead_worker_raises(workers):
     worker = load(workers, "faulty-exits")
     with pytest.raises(WorkerError):
         prepare(worker)
-    # Whoever still holds it (the baseline's second panel, say) must not write into a descriptor that is another's now.
+    # The number of its closed pipe may be another file's by now, which must not be written into.
     with pytest.raises(WorkerError, match="its process had ended before") as caught:
         prepare(worker)
     assert caught.value.status is Status.FAILED
@@ -180,14 +180,14 @@ def test_no_worker_and_no_private_folder_survives_the_supervisor(faulty_path, tm
 
 def test_folders_that_a_killed_run_left_are_removed_by_the_next(faulty_path, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    nobody = next(pid for pid in range(2**21, 2**22) if not psutil.pid_exists(pid))
-    left = tmp_path / f"{PREFIX}{nobody}-abc"
+    unused = next(pid for pid in range(2**21, 2**22) if not psutil.pid_exists(pid))
+    left = tmp_path / f"{PREFIX}{unused}-abc"
     left.mkdir()
     with Supervisor(1, tmp_path / "cache"):
         assert not left.exists()
 
 
-def test_a_cold_worker_gets_compile_caches_of_its_own_that_are_empty(faulty_path, tmp_path):
+def test_empty_compile_caches_are_private_to_each_worker(faulty_path, tmp_path):
     cache = tmp_path / "cache"
     (cache / "numba").mkdir(parents=True)
     (cache / "numba" / "compiled").touch()
@@ -197,7 +197,7 @@ def test_a_cold_worker_gets_compile_caches_of_its_own_that_are_empty(faulty_path
         assert not supervisor.worker("faulty-honest", "cpu")[1]
 
 
-def test_a_file_called_torch_in_the_working_directory_does_not_become_torch(faulty_path, tmp_path, monkeypatch):
+def test_a_file_in_the_working_directory_shadows_no_module(faulty_path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("numpy.py").write_text("raise RuntimeError('shadowed')")
     with Supervisor(1, tmp_path / "cache") as supervisor:
