@@ -30,7 +30,9 @@ def summary(comparisons: Sequence[str]) -> str:
     alarms = sum(word in ("faster", "slower") for word in comparisons)
     most = stats.beta.ppf(0.95, alarms + 1, len(comparisons) - alarms)
     words = ", ".join(f"{comparisons.count(word)} `{word}`" for word in sorted(set(comparisons)))
-    return f"{alarms} false alarms in {len(comparisons)} runs ({words}): at most {most:.2%} with 95 % confidence."
+    return (
+        f"{alarms} false alarms in {len(comparisons)} runs ({words}): at most {most * 100:.2f} % with 95 % confidence."
+    )
 
 
 def main() -> None:

@@ -32,8 +32,8 @@ def summary(comparisons: Sequence[str]) -> str:
     missed = len(comparisons) - comparisons.count("slower")
     least = stats.beta.ppf(0.05, len(comparisons) - missed, missed + 1)
     return (
-        f"{missed} of {len(comparisons)} differences of {DELAY:.0%} missed: "
-        f"at least {least:.1%} are seen with 95 % confidence."
+        f"{missed} of {len(comparisons)} differences of {DELAY * 100:.0f} % missed: "
+        f"at least {least * 100:.1f} % are seen with 95 % confidence."
     )
 
 
