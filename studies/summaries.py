@@ -55,10 +55,8 @@ def coverage(path: Path) -> str:
         for kind in rows["kind"].unique()
     ]
     counted = [f"{processes} x {blocks} blocks" for processes, blocks in plans]
-    words = (
-        f"Least coverage: {percent(rows['covered'].min(), 2)}. "
-        f"Most verdicts of the wrong sign: {percent(rows['wrong_sign'].max(), 2)} of {rows['traces'].max():,} comparisons."
-    )
+    least, wrong = rows["covered"].min(), rows["wrong_sign"].max()
+    words = f"Least coverage: {percent(least, 2)}. Most verdicts of the wrong sign: {percent(wrong, 2)}."
     return f"{table(['noise', *counted], body)}\n\n{words}"
 
 
