@@ -140,8 +140,16 @@ class TestAnyPage:
 
 @pytest.mark.parametrize(
     "line",
-    ["make everything", "make bench SIZE=3", "bilinear-bench run --sweet quick", "bilinear-bench run --suite quack"]
-    + ["bilinear-bench run --backend numpy-lop", "bilinear-bench run --case 3x4", "python studies/none.py", "rm -rf /"],
+    [
+        *(
+            "make everything",
+            "make bench SIZE=3",
+            "bilinear-bench run --sweet quick",
+            "bilinear-bench run --suite quack",
+        ),
+        *("bilinear-bench run --backend numpy-lop", "bilinear-bench run --case 3x4", "python studies/none.py"),
+        "rm -rf /",
+    ],
 )
 def test_a_command_that_cannot_be_started_is_noticed(line):
     with pytest.raises(Exception):  # noqa: B017, PT011  # whichever of the readers notices it
