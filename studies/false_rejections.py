@@ -22,7 +22,7 @@ from harness.catalog.registry import entries
 from harness.correctness import bound, gate, precision, reference
 from harness.correctness.inputs import make_inputs
 from harness.worker.arrays import to_host
-from harness.worker.backend_worker import call
+from harness.worker.calls import call
 
 SHAPES = ((7, 5, 3, 11), (16, 20, 30, 8), (64, 32, 32, 2), (4, 128, 100, 3), (1, 32, 32, 16))
 #: Default dtypes.
