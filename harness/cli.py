@@ -357,7 +357,8 @@ def explain_() -> None:
     """Walk through the operator step by step on the example of the article that started this."""
     from harness.explain import explain
     from harness.machine.threads import budget
-    from harness.process.supervisor import Supervisor, WorkerError, default_cache
+    from harness.process.handle import WorkerError
+    from harness.process.supervisor import Supervisor, default_cache
 
     with Supervisor(budget(None), default_cache()) as workers:
         try:
@@ -440,7 +441,9 @@ def _bad(records: pd.DataFrame) -> int:
 def _probe(names: list[str]) -> Iterator[str]:
     from harness.machine.environment import gpus
     from harness.machine.threads import budget
-    from harness.process.supervisor import Supervisor, WorkerError, default_cache
+    from harness.process.handle import WorkerError
+    from harness.process.protocol import Load, Loaded
+    from harness.process.supervisor import Supervisor, default_cache
 
     devices = ["cpu", *(["cuda"] if gpus() else [])]
     with Supervisor(budget(None), default_cache()) as workers:
@@ -449,12 +452,12 @@ def _probe(names: list[str]) -> Iterator[str]:
                 target = select([name])[name].target
                 try:
                     worker, _ = workers.worker(name, device)
-                    said = worker.request("load", 120.0, name=name, target=target, device=device)
+                    said = worker.request(Load(name, target, device), 120.0)
                 except WorkerError as error:
-                    said = {"available": False, "reason": error.reason}
+                    said = Loaded(False, error.reason)
                 workers.discard(name, device)
-                detail = f"{said['version']}, imported in {said['import_seconds']:.2f} s" if said["available"] else ""
-                yield f"{name:<16} {device:<5} {detail or 'no: ' + said['reason']}"
+                detail = f"{said.version}, imported in {said.import_seconds:.2f} s" if said.available else ""
+                yield f"{name:<16} {device:<5} {detail or 'no: ' + said.reason}"
 
 
 def _console(stderr: bool = False) -> Console:

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 from harness.case import MODES, Case, Mode
 from harness.correctness import edge_cases
 from harness.correctness.gate import Verdict
+from harness.process.protocol import ReplyT, Request
 from harness.run.cell import Cell
 from harness.run.checker import SCENARIOS, Checker, EdgeCaseFindings, ReferenceCache, ask_edge_cases
 from harness.worker.backend_worker import BackendWorker
@@ -197,41 +198,30 @@ def _here(backend: type[Backend], device: str) -> Iterator[tuple[_Local, Referen
     with tempfile.TemporaryDirectory(prefix="bilinear-bench-conformance-") as folder:
         worker = BackendWorker()
         worker.hold(backend(device))
-        reference = _Local(ReferenceWorker().answers, Path(folder) / "reference")
-        yield _Local(worker.answers, Path(folder) / "backend"), ReferenceCache(_Reference(reference), 0.0)
+        reference = _Local(ReferenceWorker().handlers, Path(folder) / "reference")
+        yield _Local(worker.handlers, Path(folder) / "backend"), ReferenceCache(lambda device: reference, 0.0)
 
 
 class _Local:
     """Answers requests in this process, where others ask a worker."""
 
-    def __init__(self, answers: Mapping[str, Callable[..., dict[str, Any]]], directory: Path) -> None:
+    def __init__(self, handlers: Mapping[Any, Callable[[Any], Any]], directory: Path) -> None:
         self.directory = directory
         self.elapsed_seconds = 0.0
         self.alive = True
-        self._answers = answers
+        self._handlers = handlers
         directory.mkdir()
 
-    def request(self, do: str, time_limit_seconds: float, **fields: Any) -> dict[str, Any]:
+    def request(self, request: Request[ReplyT], time_limit_seconds: float) -> ReplyT:
         """Ask; whatever the backend raises comes out as it is."""
         start = time.monotonic()
-        answer = self._answers[do](**fields)
+        reply: ReplyT = self._handlers[type(request)](request)
         self.elapsed_seconds = time.monotonic() - start
-        return answer
+        return reply
 
     def kill(self) -> None:
         """There is no process to end."""
         self.alive = False
-
-
-@dataclasses.dataclass(frozen=True)
-class _Reference:
-    """All that ``ReferenceCache`` wants of a supervisor."""
-
-    local: _Local
-
-    def reference(self, device: str) -> _Local:
-        """Return the reference."""
-        return self.local
 
 
 __all__: Sequence[str] = ("Check", "checks", "parametrize_with_checks")

@@ -15,6 +15,7 @@ import functools
 import json
 import types
 import typing
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar, Union
 
@@ -36,6 +37,10 @@ class Request(Generic[ReplyT]):
     """What a worker can be asked; the parameter is the class of its reply."""
 
     __slots__ = ()
+
+
+#: What carries out each class of requests, in a worker.
+Handlers = Mapping[type[Request[Any]], Callable[[Any], object]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

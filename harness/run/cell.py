@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.correctness import gate
-from harness.process.supervisor import WorkerError
+from harness.process.handle import WorkerError, WorkerHandle
+from harness.process.protocol import Loaded, ReplyT, Request
 from harness.record import Status
-from harness.run.context import WorkerHandle
 
 #: Whose refusal becomes the reason, where several refuse: first what says most about the fault. An arithmetic that can
 #: be named says more than the element that it spoilt most; one that cannot says less.
@@ -27,7 +27,8 @@ class Cell:
     Attributes:
         name: The backend's name in the rows.
         worker: Its worker, once it is loaded.
-        loaded: What the worker said when it was loaded.
+        loaded: Reply of the worker to being loaded.
+        said: Replies of the worker for ``environment.json``.
         status: What became of the cell; None while it is still going.
         phase: Where it is, or where its status was decided.
         reason: Why it has that status.
@@ -58,7 +59,8 @@ class Cell:
 
     name: str
     worker: WorkerHandle | None = None
-    loaded: dict[str, Any] = dataclasses.field(default_factory=dict)
+    loaded: Loaded | None = None
+    said: dict[str, Any] = dataclasses.field(default_factory=dict)
     status: Status | None = None
     phase: str = "plan"
     reason: str = ""
@@ -99,7 +101,7 @@ class Cell:
     @property
     def untimeable(self) -> str:
         """Why its times would say nothing; empty if they say something."""
-        return str(self.loaded.get("untimeable", ""))
+        return "" if self.loaded is None else self.loaded.untimeable
 
     @property
     def misbehaved(self) -> bool:
@@ -112,9 +114,9 @@ class Cell:
 
     def again(self) -> Cell:
         """Return the same cell, asked but not yet prepared, for another panel."""
-        return Cell(self.name, self.worker, self.loaded, predicted_bytes=self.predicted_bytes)
+        return Cell(self.name, self.worker, self.loaded, self.said, predicted_bytes=self.predicted_bytes)
 
-    def ask(self, do: str, limit_seconds: float, **fields: Any) -> dict[str, Any] | None:
+    def ask(self, request: Request[ReplyT], limit_seconds: float) -> ReplyT | None:
         """Ask its worker; whatever goes wrong ends the cell and the worker, and None is returned.
 
         What a worker holds when its memory ran out, the others lack; and after an illegal access a CUDA context fails
@@ -123,7 +125,7 @@ class Cell:
         if self.worker is None:
             raise RuntimeError(f"{self.name} has no worker")
         try:
-            return self.worker.request(do, limit_seconds, **fields)
+            return self.worker.request(request, limit_seconds)
         except WorkerError as error:
             self.end(error.status, error.reason)
             self.worker.kill()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,12 +16,23 @@ import numpy as np
 
 from harness.case import Case
 from harness.correctness import conduct, edge_cases, gate
-from harness.correctness.conduct import Storage
-from harness.correctness.gate import Expected, Facts, Verdict
-from harness.process.supervisor import WorkerError
+from harness.correctness.gate import Expected, Verdict
+from harness.process.handle import WorkerError, WorkerHandle
+from harness.process.protocol import (
+    AskSupport,
+    CheckFresh,
+    CheckGradients,
+    CheckIntegrity,
+    Expect,
+    KeptResults,
+    Prepare,
+    Prepared,
+    Results,
+    RunEdgeCase,
+    RunScenario,
+)
 from harness.record import Flag, Status
 from harness.run.cell import Cell, fresh_folder
-from harness.run.context import HasReference, WorkerHandle
 from harness.run.plan import BASELINE
 
 #: What ``scenario`` asks, in order.
@@ -50,12 +61,12 @@ class ReferenceCache:
     answer is in any folder. Several threads may ask.
 
     Args:
-        workers: Has the reference.
+        reference: Returns the reference's worker that computes on a device.
         limit_seconds: Longest time for one answer.
     """
 
-    def __init__(self, workers: HasReference, limit_seconds: float) -> None:
-        self._workers = workers
+    def __init__(self, reference: Callable[[str], WorkerHandle], limit_seconds: float) -> None:
+        self._reference = reference
         self._limit_seconds = limit_seconds
         #: Where the answers are computed: on the device of the rows that they are for.
         self.device = "cpu"
@@ -81,29 +92,22 @@ class ReferenceCache:
             ReferenceUnavailable: It could not be had.
         """
         try:
-            self._workers.reference(self.device)
+            self._reference(self.device)
         except WorkerError as error:
             raise ReferenceUnavailable(error.status, error.reason) from None
 
     def _ask(self, case: Case, kind: str, variation: int) -> Expected:
         try:
-            reference = self._workers.reference(self.device)
+            reference = self._reference(self.device)
             folder = fresh_folder(reference.directory / "expected")
-            said = reference.request(
-                "expect",
-                self._limit_seconds,
-                case=dataclasses.asdict(case),
-                kind=kind,
-                variation=variation,
-                directory=str(folder),
-                device=self.device,
-            )
+            request = Expect(case, variation, kind, folder, self.device)
+            reply = reference.request(request, self._limit_seconds)
         except WorkerError as error:
             raise ReferenceUnavailable(error.status, error.reason) from None
         expected = Expected(
             arrays(folder, case),
             arrays(folder, case, ".scale"),
-            said["quadratics"],
+            reply.quadratics,
             {
                 name: (positions, values)
                 for name, positions in arrays(folder, case, ".positions").items()
@@ -135,17 +139,17 @@ class Checker:
         self._reference_cache = reference_cache
         self._limit_seconds = limit_seconds
 
-    def prepare(self, cell: Cell, input_sets: int) -> dict[str, Any] | None:
+    def prepare(self, cell: Cell, input_sets: int) -> Prepared | None:
         """Have the case prepared and called once; judge all but the values, for which there is no reference yet."""
-        said = self._ask(cell, FIRST, "prepare", case=dataclasses.asdict(self._case), input_sets=input_sets)
-        if said is not None:
-            cell.note(conduct.judge_type(said["native_type"], said["native_bases"], said["home_made"]))
-            cell.note(conduct.judge_affinity(*said["affinity"]))
-            given = gate.judge_given(self._case, self._device, facts(said, "inputs"))
+        reply = cell.ask(Prepare(self._case, input_sets, cell.results_folder(FIRST)), self._limit_seconds)
+        if reply is not None:
+            cell.note(conduct.judge_type(reply.results.native_type, reply.native_bases, reply.home_made))
+            cell.note(conduct.judge_affinity(reply.affinity.before, reply.affinity.now))
+            given = gate.judge_given(self._case, self._device, reply.inputs)
             cell.note(given)
             if given.ok:
-                self._judge_form(cell, said, "bound")
-        return said
+                self._judge_form(cell, reply.results, "bound")
+        return reply
 
     def judge_first(self, cell: Cell) -> Arrays | None:
         """Judge the values of the first results; return them, or None if they could not be read."""
@@ -171,15 +175,15 @@ class Checker:
     def scenario(self, cell: Cell, what: str) -> bool:
         """Have one scenario done; judge all but the values, and say whether there are any to judge."""
         probe = "exact" if what == "another kernel" else "conduct"
-        said = self._ask(cell, "scenario", "scenario", what=what)
-        if said is None or not self._judge_form(cell, said, probe):
+        reply = cell.ask(RunScenario(what, cell.results_folder("scenario")), self._limit_seconds)
+        if reply is None or not self._judge_form(cell, reply.results, probe):
             return False
-        if what == "another kernel":
-            cell.kernel_seconds = said["kernel_seconds"]
+        if what == "another kernel" and reply.kernel_seconds is not None:
+            cell.kernel_seconds = reply.kernel_seconds
         baseline = cell.base_name == BASELINE
         cell.note(
-            conduct.judge_operators(said["operators"], baseline, said["native_type"]),
-            conduct.judge_conversion(said["convert_seconds"], said["call_seconds"], self._case.result_bytes),
+            conduct.judge_operators(reply.operators, baseline, reply.results.native_type),
+            conduct.judge_conversion(reply.convert_seconds, reply.call_seconds, self._case.result_bytes),
         )
         return True
 
@@ -208,10 +212,10 @@ class Checker:
 
     def finish_scenarios(self, cell: Cell) -> None:
         """See that inputs and first results are as they were."""
-        said = self._ask(cell, "scenario", "changed")
-        if said is None:
+        reply = cell.ask(CheckIntegrity(cell.results_folder("scenario")), self._limit_seconds)
+        if reply is None:
             return
-        cell.note(conduct.judge_unchanged(said["changed"]), conduct.judge_tampering(said["replaced"]))
+        cell.note(conduct.judge_unchanged(reply.changed), conduct.judge_tampering(reply.replaced))
         first, now = self._read(cell, FIRST), self._read(cell, "scenario")
         if first is not None and now is not None:
             cell.note(conduct.judge_intact(first, now))
@@ -225,8 +229,9 @@ class Checker:
             (self._case, "in a timed sample"),
             *([(self._case.with_mode("forward"), "in a timed forward")] if stepping else []),
         ):
-            said = self._ask(cell, "kept", "kept", forward=case is not self._case)
-            if said is None or not self._judge_form(cell, said, "bound", case):
+            request = KeptResults(case is not self._case, cell.results_folder("kept"))
+            reply = cell.ask(request, self._limit_seconds)
+            if reply is None or not self._judge_form(cell, reply, "bound", case):
                 return
             actual = self._read(cell, "kept", case)
             if actual is not None:
@@ -245,16 +250,18 @@ class Checker:
         Returns:
             Whether it seems to remember answers. That is not noted yet: on a busy machine it may seem so once.
         """
-        changed = cell.ask("changed", self._limit_seconds, directory=str(cell.results_folder("changed")))
-        if changed is not None:
-            cell.note(conduct.judge_unchanged(changed["changed"]), conduct.judge_tampering(changed["replaced"]))
-        fields = {"variations": variations, "kind": self.renewed, "settle": settle}
-        said = self._ask(cell, "check", "check", **fields) if cell.going else None
-        if said is None:
+        integrity = cell.ask(CheckIntegrity(cell.results_folder("changed")), self._limit_seconds)
+        if integrity is not None:
+            cell.note(conduct.judge_unchanged(integrity.changed), conduct.judge_tampering(integrity.replaced))
+        if not cell.going:
             return None
-        self._judge_form(cell, said, "bound")
-        cell.note(conduct.judge_affinity(*said["affinity"]))
-        return conduct.judge_memory_of_answers(said["fresh_seconds"], said["seen_seconds"])
+        request = CheckFresh(tuple(variations), self.renewed, cell.results_folder("check"), settle)
+        reply = cell.ask(request, self._limit_seconds)
+        if reply is None:
+            return None
+        self._judge_form(cell, reply.results, "bound")
+        cell.note(conduct.judge_affinity(reply.affinity.before, reply.affinity.now))
+        return conduct.judge_memory_of_answers(reply.fresh_seconds, reply.seen_seconds)
 
     def judge_check(self, cell: Cell, variation: int) -> None:
         """Judge the values that ``check_again`` left: they are for the last of its variations."""
@@ -275,17 +282,13 @@ class Checker:
         cell.precision_class, verdict = gate.judge_precision(self._case, judged, wide_range)
         cell.note(verdict)
 
-    def _ask(self, cell: Cell, folder: str, do: str, **fields: Any) -> dict[str, Any] | None:
-        directory = str(cell.results_folder(folder))
-        return cell.ask(do, self._limit_seconds, directory=directory, **fields)
-
-    def _judge_form(self, cell: Cell, said: Mapping[str, Any], probe: str, case: Case | None = None) -> bool:
-        """Judge what results say of themselves, and where they lie."""
-        form = gate.judge_facts(case or self._case, self._device, said["native_type"], facts(said), probe)
+    def _judge_form(self, cell: Cell, results: Results, probe: str, case: Case | None = None) -> bool:
+        """Judge what results say of themselves, and where they are stored."""
+        form = gate.judge_facts(case or self._case, self._device, results.native_type, results.facts, probe)
         cell.note(form)
         if form.ok:
-            results, inputs, earlier = (storages(said, key) for key in ("results", "inputs", "earlier"))
-            cell.note(conduct.judge_storage(results, inputs, earlier))
+            stored = results.storages
+            cell.note(conduct.judge_storage(stored.results, stored.inputs, stored.earlier))
         return form.ok
 
     def _read(self, cell: Cell, folder: str, case: Case | None = None) -> Arrays | None:
@@ -335,7 +338,7 @@ def ask_edge_cases(
     """
     all_edge_cases = edge_cases.all_edge_cases(asked)
     able = {
-        case: remote.request("support", limit_seconds, case=dataclasses.asdict(case))["supported"]
+        case: remote.request(AskSupport(case), limit_seconds).supported
         for case in dict.fromkeys(edge_case.case for edge_case in all_edge_cases)
     }
     skipped = len([edge_case for edge_case in all_edge_cases if not able[edge_case.case]])
@@ -347,21 +350,16 @@ def ask_edge_cases(
     native_type = ""
     for edge_case in all_edge_cases:
         # One edge_case a request, so that a time limit is one of preparing and a single call.
-        alike = [dataclasses.asdict(other) for other in all_edge_cases if other.case == edge_case.case]
-        said = remote.request(
-            "edge_case", limit_seconds, all_edge_cases=alike, name=edge_case.name, directory=str(folder)
-        )
-        operators += said["operators"]
-        answer = said["answer"]
-        if "error" in answer:
-            verdicts[edge_case.name] = gate.refused(
-                edge_cases.PROBE, f"not so: {edge_case.sentence}: {answer['error']}"
-            )
+        alike = tuple(other for other in all_edge_cases if other.case == edge_case.case)
+        reply = remote.request(RunEdgeCase(alike, edge_case.name, folder), limit_seconds)
+        operators += reply.operators
+        results = reply.results
+        if results is None:
+            verdicts[edge_case.name] = gate.refused(edge_cases.PROBE, f"not so: {edge_case.sentence}: {reply.error}")
             continue
-        native_type = answer["native_type"]
-        form = gate.judge_facts(edge_case.case, device, native_type, facts(answer), edge_cases.PROBE)
-        results, inputs = storages(answer, "results"), storages(answer, "inputs")
-        placed = conduct.judge_storage(results, inputs, {})
+        native_type = results.native_type
+        form = gate.judge_facts(edge_case.case, device, native_type, results.facts, edge_cases.PROBE)
+        placed = conduct.judge_storage(results.storages.results, results.storages.inputs, {})
         reason = form.reason or placed.reason
         if not reason:
             try:
@@ -394,25 +392,12 @@ def gradcheck(asked: Case, remote: WorkerHandle, limit_seconds: float) -> Verdic
     """Have PyTorch's gradcheck done, where the arrays are PyTorch's; in float64, as finite differences need it."""
     batch, in1, in2, out = GRADCHECK_SIZES
     case = Case(batch, in1, in2, out, dtype="float64", mode="forward_backward", seed=asked.seed)
-    if not remote.request("support", limit_seconds, case=dataclasses.asdict(case))["supported"]:
+    if not remote.request(AskSupport(case), limit_seconds).supported:
         return gate.passed(edge_cases.PROBE)
-    said = remote.request("gradcheck", limit_seconds, case=dataclasses.asdict(case))
-    if said["reason"]:
-        return gate.refused(edge_cases.PROBE, f"not so: the gradients are those of the output: {said['reason']}")
+    reason = remote.request(CheckGradients(case), limit_seconds).reason
+    if reason:
+        return gate.refused(edge_cases.PROBE, f"not so: the gradients are those of the output: {reason}")
     return gate.passed(edge_cases.PROBE)
-
-
-def facts(said: Mapping[str, Any], of: str = "facts") -> dict[str, Facts]:
-    """Facts as they travelled."""
-    return {
-        name: Facts(**{**fact, "shape": None if fact["shape"] is None else tuple(fact["shape"])})
-        for name, fact in said[of].items()
-    }
-
-
-def storages(said: Mapping[str, Any], of: str) -> dict[str, Storage]:
-    """Storages as they travelled."""
-    return {name: Storage(*place) for name, place in said["storages"][of].items()}
 
 
 def arrays(folder: Path, case: Case, suffix: str = "") -> Arrays:

@@ -6,65 +6,14 @@ import dataclasses
 import random
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Protocol
 
 from harness.case import Case
 from harness.machine import activity
 from harness.machine.activity import State
+from harness.process.supervisor import WorkerPool
 from harness.record import Sample
 from harness.run.plan import Plan
-
-
-class WorkerHandle(Protocol):
-    """A worker, as the runner sees it."""
-
-    directory: Path
-    #: Time between the last request and its answer, by the clock of this process.
-    elapsed_seconds: float
-
-    @property
-    def alive(self) -> bool:
-        """Whether it can still be asked."""
-        ...
-
-    def request(self, do: str, time_limit_seconds: float, **fields: Any) -> dict[str, Any]:
-        """Ask; raises WorkerError."""
-        ...
-
-    def kill(self) -> None:
-        """End it."""
-        ...
-
-
-class HasReference(Protocol):
-    """Whoever has the reference."""
-
-    def reference(self, device: str) -> WorkerHandle:
-        """Return the reference's worker that computes on a device."""
-        ...
-
-
-class WorkerPool(HasReference, Protocol):
-    """A supervisor, as the runner sees it."""
-
-    empty_caches: bool
-
-    def worker(self, name: str, device: str) -> tuple[WorkerHandle, bool]:
-        """Return a backend's worker, and whether it has just been started with empty compile caches."""
-        ...
-
-    def edge_case_worker(self, name: str, device: str) -> WorkerHandle:
-        """Return a worker for the same backend that is never timed."""
-        ...
-
-    def discard(self, name: str, device: str) -> None:
-        """End a worker."""
-        ...
-
-    def discard_edge_case_worker(self, name: str, device: str) -> None:
-        """End an edge_case_worker."""
-        ...
 
 
 class Progress(Protocol):

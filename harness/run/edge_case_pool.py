@@ -12,10 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from harness.case import Case
-from harness.process.supervisor import WorkerError
+from harness.process.handle import WorkerError, WorkerHandle
+from harness.process.protocol import Load
 from harness.run.cell import Cell
 from harness.run.checker import EdgeCaseFindings, ReferenceCache, ask_edge_cases
-from harness.run.context import RunContext, WorkerHandle
+from harness.run.context import RunContext
 
 #: EdgeCasePool at work at a time, at most.
 SIDE_BY_SIDE: Final = 8
@@ -87,7 +88,7 @@ class EdgeCasePool:
                 try:
                     remote = self._context.workers.edge_case_worker(name, device)
                     if remote is not loaded:
-                        remote.request("load", limit, name=name, target=target, device=device)
+                        remote.request(Load(name, target, device), limit)
                         loaded = remote
                     found = ask_edge_cases(kind, name, device, remote, self._reference_cache, limit)
                     self._known[name, device, kind] = found

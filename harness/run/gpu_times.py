@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from harness.case import Case
-from harness.process.supervisor import WorkerError
+from harness.process.handle import WorkerError
+from harness.process.protocol import MeasureDeviceTimes
 from harness.record import Flag
 from harness.run.cell import Cell
 from harness.run.context import RunContext
@@ -41,25 +42,25 @@ def measure(context: RunContext, case: Case, device: str, cells: Sequence[Cell],
             continue
         context.progress.stage(f"device times of {cell.name}")
         call_seconds = statistics.median(cell.seconds.values())
-        asked = {"calls": cell.base_calls, "call_seconds": call_seconds, "repeats": SAMPLES}
         limit = min(context.plan.time_limit_seconds, 10 + 60 * SAMPLES * cell.base_calls * call_seconds)
         try:
-            said = cell.worker.request("device_times", limit, **asked)
+            said = cell.worker.request(MeasureDeviceTimes(cell.base_calls, call_seconds, SAMPLES), limit)
         except WorkerError as error:
             context.workers.discard(cell.name, device)
             cell.flag(Flag.NO_DEVICE_TIMES.detailed(error.status))
             continue
-        if said["absent"]:
-            cell.loaded["absent_times"] = said["absent"]  # the reasons, for environment.json
-        if said["broken"]:
+        if said.absent:
+            cell.said["absent_times"] = said.absent  # the reasons, for environment.json
+        if said.broken:
             context.workers.discard(cell.name, device)
         for column, kind in KINDS.items():
             # Behind a delay there is one call.
             calls = 1 if kind == "device" else cell.base_calls
-            for seconds in said[column]:
+            samples: tuple[float, ...] = getattr(said, column)
+            for seconds in samples:
                 keep(backend=cell.name, kind=kind, process=process, calls=calls, seconds=seconds)
-            if said[column]:
-                cell.columns[column] = statistics.median(said[column]) / calls
+            if samples:
+                cell.columns[column] = statistics.median(samples) / calls
         known = [cell.columns.get(column) for column in ("queued_seconds", "device_seconds")]
         for flag in clock.device_faults(call_seconds, *known):
             cell.flag(flag)

@@ -6,15 +6,14 @@ leaves the panel, and the others go on.
 
 from __future__ import annotations
 
-import json
 import statistics
 from typing import Final
 
 from harness.case import Case
 from harness.correctness import gate
 from harness.machine import threads
-from harness.process.protocol import decode
-from harness.process.supervisor import WorkerError
+from harness.process.handle import WorkerError
+from harness.process.protocol import MeasureMemory, Release, encode
 from harness.record import Status
 from harness.run import gpu_times, sampling
 from harness.run.cell import Cell
@@ -110,11 +109,11 @@ class Cohort:
             elif cell.worker is not None and cell.worker.alive:
                 # Not cell.ask: what goes wrong now is no longer the measured cell's.
                 try:
-                    said = cell.worker.request("release", self._plan.time_limit_seconds)
+                    released = cell.worker.request(Release(), self._plan.time_limit_seconds)
                 except WorkerError:
                     self._context.workers.discard(cell.name, self._device)
                     continue
-                if not said["trimmed"] and cell.predicted_bytes > KEPT_BYTES:
+                if not released.trimmed and cell.predicted_bytes > KEPT_BYTES:
                     self._context.workers.discard(cell.name, self._device)
 
     def _going(self) -> list[Cell]:
@@ -130,18 +129,15 @@ class Cohort:
             if said is None:
                 continue
             # Preparing and the first call have columns of their own.
-            cell.gate_seconds -= said["prepare_seconds"] + said["first_call_seconds"]
+            cell.gate_seconds -= said.prepare_seconds + said.first_call_seconds
             cell.columns |= {
-                "prepare_seconds": said["prepare_seconds"],
-                "first_call_seconds": said["first_call_seconds"],
-                "tuning": said["tuning"] or None,
-                # After its first case a worker is warm.
-                "compile_cache": cell.loaded.pop("compile_cache", "warm_worker"),
+                "prepare_seconds": said.prepare_seconds,
+                "first_call_seconds": said.first_call_seconds,
+                "tuning": said.tuning or None,
+                "compile_cache": self._loader.compile_cache(cell.name, self._device),
             }
-            cell.loaded["threads"] = said["threads"]
-            cell.flag(
-                threads.fault(decode(threads.ThreadReport, json.loads(json.dumps(said["threads"]))), self._plan.threads)
-            )
+            cell.said["threads"] = encode(said.threads)
+            cell.flag(threads.fault(said.threads, self._plan.threads))
             cell.phase = "gate"
             cell.conclude()
         self._context.progress.stage("examine all")
@@ -230,7 +226,7 @@ class Cohort:
         for cell in [cell for cell in self._going() if not cell.untimeable]:
             self._context.progress.stage(f"memory of {cell.name}")
             calls = 1 if cell.call_seconds > MEMORY_SECONDS else MEMORY_CALLS
-            said = cell.ask("memory", self._plan.time_limit_seconds, calls=calls)
-            if said is not None and said["peak_bytes"] is not None:
+            said = cell.ask(MeasureMemory(calls), self._plan.time_limit_seconds)
+            if said is not None and said.peak_bytes is not None:
                 # What it returns is its job, and is no workspace.
-                cell.columns["peak_memory_bytes"] = max(0, said["peak_bytes"] - self._case.result_bytes)
+                cell.columns["peak_memory_bytes"] = max(0, said.peak_bytes - self._case.result_bytes)

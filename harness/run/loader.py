@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-from harness.process.supervisor import WorkerError
-from harness.run.context import RunContext, WorkerHandle
+from harness.process.handle import WorkerError, WorkerHandle
+from harness.process.protocol import Load, Loaded
+from harness.run.context import RunContext
 
 #: A backend's worker, None if it cannot be had; and what it said when it was loaded, or why it did not.
-Loaded = tuple[WorkerHandle | None, dict[str, Any] | WorkerError]
+LoadedWorker = tuple[WorkerHandle | None, Loaded | WorkerError]
 
 
 class Loader:
@@ -23,9 +23,10 @@ class Loader:
     def __init__(self, context: RunContext) -> None:
         self._context = context
         #: Kept while its worker lives, or for good if the backend cannot be had.
-        self._loaded: dict[tuple[str, str], Loaded] = {}
+        self._loaded: dict[tuple[str, str], LoadedWorker] = {}
+        self._compile_caches: dict[tuple[str, str], str] = {}
 
-    def load(self, name: str, device: str) -> Loaded:
+    def load(self, name: str, device: str) -> LoadedWorker:
         """Return a backend's worker and what it said when it was loaded; each worker is asked once."""
         kept = self._loaded.get((name, device))
         if kept is not None and (kept[0] is None or kept[0].alive):
@@ -35,11 +36,11 @@ class Loader:
             self._context.progress.stage(f"start {name}")
             loaded = self._ask(name, device, self._spawn(name, device))
         else:
-            loaded = None, {"available": False, "reason": installed.reason, "offered": True}
+            loaded = None, Loaded(False, installed.reason)
         self._loaded[name, device] = loaded
         return loaded
 
-    def renew(self, names: Sequence[str], device: str) -> list[Loaded]:
+    def renew(self, names: Sequence[str], device: str) -> list[LoadedWorker]:
         """End these backends' workers and load fresh ones, side by side: nothing is measured meanwhile."""
         started: list[tuple[WorkerHandle, bool] | WorkerError] = []
         for name in names:
@@ -50,7 +51,12 @@ class Loader:
             loaded = list(pool.map(lambda pair: self._ask(pair[0], device, pair[1]), zip(names, started, strict=True)))
         for name, (worker, answer) in zip(names, loaded, strict=True):
             self._loaded[name, device] = worker, answer
+            self._compile_caches.pop((name, device), None)  # the next case finds the worker warm
         return loaded
+
+    def compile_cache(self, name: str, device: str) -> str:
+        """Return what the compile caches were when the worker started; ``warm_worker`` from its second case on."""
+        return self._compile_caches.pop((name, device), "warm_worker")
 
     def _spawn(self, name: str, device: str) -> tuple[WorkerHandle, bool] | WorkerError:
         try:
@@ -58,21 +64,21 @@ class Loader:
         except WorkerError as error:
             return error
 
-    def _ask(self, name: str, device: str, started: tuple[WorkerHandle, bool] | WorkerError) -> Loaded:
+    def _ask(self, name: str, device: str, started: tuple[WorkerHandle, bool] | WorkerError) -> LoadedWorker:
         """Have a backend loaded by its worker; one that cannot be had does not keep the process."""
         plan = self._context.plan
-        answer: dict[str, Any] | WorkerError = {"available": False}
+        answer: Loaded | WorkerError
         if isinstance(started, WorkerError):
             answer = started
         else:
             worker, caches = started
             base, target = name.partition("#")[0], plan.backends[name].target
             try:
-                answer = worker.request("load", plan.time_limit_seconds, name=base, target=target, device=device)
+                answer = worker.request(Load(base, target, device), plan.time_limit_seconds)
             except WorkerError as error:
                 answer = error
-            if not isinstance(answer, WorkerError) and answer["available"]:
-                answer["compile_cache"] = "empty" if caches else "filled"
+            if not isinstance(answer, WorkerError) and answer.available:
+                self._compile_caches[name, device] = "empty" if caches else "filled"
                 return worker, answer
         # It will be no different for the next case: do not ask again.
         self._context.workers.discard(name, device)

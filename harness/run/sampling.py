@@ -18,7 +18,8 @@ from typing import Any, Final
 from harness.case import Case
 from harness.correctness import conduct
 from harness.machine import activity, gpu, threads
-from harness.process.supervisor import WorkerError
+from harness.process.handle import WorkerError
+from harness.process.protocol import MoveArrays, ReadGpu, SteadyGpuClock, TakeSample, WarmUp, encode
 from harness.record import Flag, Status
 from harness.run.cell import Cell
 from harness.run.checker import Checker
@@ -265,11 +266,10 @@ class Sampling:
         for cell, (worker, answer) in zip(renewed, loaded, strict=True):
             if isinstance(answer, WorkerError):
                 cell.end(answer.status, f"in a fresh process: {answer.reason}")
-            elif not answer["available"]:
-                cell.end(Status.FAILED, f"in a fresh process: {answer['reason']}")
+            elif not answer.available:
+                cell.end(Status.FAILED, f"in a fresh process: {answer.reason}")
             else:
-                del answer["compile_cache"]  # the next case finds it warm
-                cell.worker, cell.loaded = worker, cell.loaded | answer
+                cell.worker, cell.loaded = worker, answer
                 self._prepare_again(cell)
         self._process += 1
         self._taken, self._look_at = 0, self._share
@@ -305,20 +305,20 @@ class Sampling:
     def _warm_up(self, cell: Cell) -> None:
         """Run it in, learn how long a call takes, and from that how many make a sample."""
         self._context.progress.stage(f"warm up {cell.name}")
-        said = cell.ask("warm_up", self._plan.time_limit_seconds, seconds=WARM_UP_SECONDS, at_least=1)
-        if said is None:
+        said = cell.ask(WarmUp(WARM_UP_SECONDS, 1), self._plan.time_limit_seconds)
+        if said is None or cell.loaded is None:
             return
-        for calls, seconds in said["stretches"]:
-            self._keep(cell, "warmup", calls, seconds)
-        latest = [seconds / calls for calls, seconds in said["stretches"][-3:]]
+        for stretch in said.stretches:
+            self._keep(cell, "warmup", stretch.calls, stretch.seconds)
+        latest = [stretch.seconds / stretch.calls for stretch in said.stretches[-3:]]
         cell.call_seconds = statistics.median(latest)
         try:
-            cell.base_calls = clock.calls_per_sample(cell.call_seconds, cell.loaded["tick_seconds"])
+            cell.base_calls = clock.calls_per_sample(cell.call_seconds, cell.loaded.tick_seconds)
         except ValueError as error:
             cell.end(Status.FAILED, str(error))
             return
-        cell.loaded["busy"] = said["busy"]
-        cell.flag(threads.overload(said["busy"] and threads.Busy(**said["busy"]), self._plan.threads))
+        cell.said["busy"] = encode(said.busy)
+        cell.flag(threads.overload(said.busy, self._plan.threads))
         if self._process > self._first_process:
             return
         budget = self._plan.budget_seconds
@@ -331,7 +331,7 @@ class Sampling:
             quarter = int(budget / 4 / cell.call_seconds)
             few = max(SLOW_BLOCKS, quarter) if cell.name == BASELINE else min(SLOW_BLOCKS, quarter)
             cell.joins = max(1, few)
-        if cell.loaded["overhead_seconds"] > OVERHEAD_SHARE * cell.call_seconds:
+        if cell.loaded.overhead_seconds > OVERHEAD_SHARE * cell.call_seconds:
             cell.flag(Flag.OVERHEAD)
 
     def _take_block(self, joining: list[Cell]) -> None:
@@ -364,34 +364,33 @@ class Sampling:
         stepping = self._case.mode == "forward_backward"
         limit = self._plan.time_limit_seconds
         if (size := roofline.array_bytes(self._case)) <= PLACED_BYTES and not slow:
-            cell.ask("place", limit, kernel=size <= KERNEL_BYTES and cell.kernel_seconds <= KERNEL_SECONDS)
+            cell.ask(MoveArrays(size <= KERNEL_BYTES and cell.kernel_seconds <= KERNEL_SECONDS), limit)
             if not cell.going:
                 return None
         if self._device != "cpu":
             # A request of its own: it takes as long as it takes, and what passes around a sample is looked at.
-            cell.ask("steady", limit)
+            cell.ask(SteadyGpuClock(), limit)
             if not cell.going:
                 return None
         flush = self._plan.flush_l2
         expected = calls * (cell.call_seconds + (FLUSH_SECONDS if flush else 0.0)) * (2 if stepping else 1)
         spot_peak = self._spot_peak(calls * cell.call_seconds)
         before = self._context.look()
-        said = cell.ask(
-            "sample",
-            min(limit, 10 + 20 * expected),
+        request = TakeSample(
             calls=calls,
             first=self._block,
             # Against a quarter of a second and more, 10 ms of coming back do not show; a whole call would cost.
             settle_seconds=(settle := 0.0 if slow else clock.SETTLE_SECONDS),
             forward=stepping,
-            keep=kept,
+            keep=tuple(kept),
             flush_l2=flush,
         )
+        said = cell.ask(request, min(limit, 10 + 20 * expected))
         if said is None or cell.worker is None:
             return None
         after, passed_seconds = self._context.look(), cell.worker.elapsed_seconds
-        seconds, forward = said["seconds"], said["forward_seconds"]
-        if not seconds > 0 or (stepping and not forward > 0):
+        seconds, forward = said.seconds, said.forward_seconds
+        if not seconds > 0 or (stepping and not (forward or 0.0) > 0):
             cell.end(Status.FAILED, f"a sample of {calls} calls took {seconds} s: the clock cannot be right")
             return None
         measured = seconds + (forward or 0.0)
@@ -408,20 +407,20 @@ class Sampling:
             cell.spot_peaks[self._block] = spot_peak
         cell.calls.append(calls)
         cell.seconds[self._block] = seconds / calls
-        switches = said["involuntary_switches"]
+        switches = said.involuntary_switches
         of_gpu = None
         if self._device != "cpu":
             # After it, and in a request of its own: a driver may take as long as a sample to answer.
-            told = cell.ask("gpu_state", limit)
+            told = cell.ask(ReadGpu(), limit)
             if told is None:
                 return None
-            of_gpu = told["state"] and gpu.State(**told["state"])
+            of_gpu = told.state
         seen = self._disturbances(before, after, passed_seconds, cell, switches, of_gpu)
         seen["spot_peak_flop_per_second"] = spot_peak
         if seen["disturbance"]:
             cell.disturbed_blocks.add(self._block)
         self._keep(cell, "call", calls, seconds, self._block, position, **seen)
-        if stepping:
+        if forward is not None:
             cell.forward_seconds[self._block] = forward / calls
             self._keep(cell, "forward", calls, forward, self._block, position, **seen)
         return (self._block + kept[0]) % roofline.INPUT_SETS if kept else None
@@ -457,9 +456,9 @@ class Sampling:
 
     def _correct(self, cell: Cell, call_seconds: float) -> None:
         """Plan anew for one that is far faster than it was when it was run in: it gets as many blocks as others."""
-        if call_seconds < cell.call_seconds / 4:
+        if cell.loaded is not None and call_seconds < cell.call_seconds / 4:
             cell.call_seconds = call_seconds
-            cell.base_calls = clock.calls_per_sample(call_seconds, cell.loaded["tick_seconds"])
+            cell.base_calls = clock.calls_per_sample(call_seconds, cell.loaded.tick_seconds)
             cell.joins = ALL_BLOCKS if call_seconds <= SLOW_SECONDS else cell.joins
 
     def _keep(

@@ -6,7 +6,6 @@ gate and time those that can; yield one record for every planned cell, whatever 
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Set
@@ -15,7 +14,9 @@ from typing import Any, Final
 from harness.case import Case
 from harness.machine import environment
 from harness.output.store import Store, add_to_environment
-from harness.process.supervisor import Supervisor, WorkerError, default_cache
+from harness.process.handle import WorkerError
+from harness.process.protocol import AskSupport, encode
+from harness.process.supervisor import Supervisor, default_cache
 from harness.record import Flag, Record, Relation, Status
 from harness.run.cell import Cell
 from harness.run.checker import ReferenceCache
@@ -57,7 +58,7 @@ class Runner:
         self._plan = context.plan
         self._workers = context.workers
         self._free_bytes, self._device_bytes = free_bytes, device_bytes
-        self._reference_cache = ReferenceCache(context.workers, context.plan.time_limit_seconds)
+        self._reference_cache = ReferenceCache(context.workers.reference, context.plan.time_limit_seconds)
         self._edge_case_pool = EdgeCasePool(context, self._reference_cache)
         self._loader = Loader(context)
         self._peaks, self._survey = dict(peaks or {}), survey
@@ -108,8 +109,8 @@ class Runner:
         finally:
             self._reference_cache.forget(case)
             for cell in cells:
-                if cell.loaded:
-                    self.workers_said[f"{cell.name} on {device}"] = cell.loaded
+                if cell.loaded is not None:
+                    self.workers_said[f"{cell.name} on {device}"] = encode(cell.loaded) | cell.said
                 if self._workers.empty_caches:
                     self._workers.discard(cell.name, device)
         yield from self._records(cells, baselines, case, device, processes)
@@ -121,19 +122,19 @@ class Runner:
         if isinstance(loaded, WorkerError):
             cell.end(loaded.status, loaded.reason)
             return
-        if not loaded["available"]:
-            cell.end(Status.UNAVAILABLE if loaded["offered"] else Status.UNSUPPORTED, loaded["reason"])
+        if not loaded.available:
+            cell.end(Status.UNAVAILABLE if loaded.offered else Status.UNSUPPORTED, loaded.reason)
             return
         cell.loaded = loaded
-        cell.columns |= {"backend_version": loaded["version"], "import_seconds": loaded["import_seconds"]}
+        cell.columns |= {"backend_version": loaded.version, "import_seconds": loaded.import_seconds}
         cell.phase = "support"
-        said = cell.ask("support", self._plan.time_limit_seconds, case=dataclasses.asdict(case))
+        said = cell.ask(AskSupport(case), self._plan.time_limit_seconds)
         if said is None:
             return
-        if not said["supported"]:
-            cell.end(Status.UNSUPPORTED, said["reason"])
+        if not said.supported:
+            cell.end(Status.UNSUPPORTED, said.reason)
             return
-        cell.predicted_bytes = roofline.backend_bytes(case, said["workspace_bytes"])
+        cell.predicted_bytes = roofline.backend_bytes(case, said.workspace_bytes)
         if device == "cpu" and cell.predicted_bytes > free:
             cell.end(Status.OUT_OF_MEMORY, _too_large(cell.name, cell.predicted_bytes, free))
 

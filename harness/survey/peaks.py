@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Final
 
 from harness.machine import environment
 from harness.machine import threads as budget
-from harness.process.supervisor import WorkerError
+from harness.process.handle import WorkerError, WorkerHandle
+from harness.process.protocol import (
+    DescribeDevice,
+    MeasureArithmetic,
+    MeasureBandwidth,
+    MeasureDeviceBandwidth,
+    MeasureDeviceProduct,
+    MeasuredRate,
+    MeasureProduct,
+    MeasureSpotPeak,
+    ReplyT,
+    Request,
+)
+from harness.process.supervisor import WorkerPool
 from harness.timing.roofline import ROOFLINE_DTYPES, Level, Peaks, Product, Rate
 
 #: The GEMMs that are asked for, by the library whose process they share; and what the process for the peaks needs.
@@ -31,28 +44,7 @@ MEMORY_SHARE: Final = 4
 REASON_LENGTH: Final = 200
 
 
-class PeakWorker(Protocol):
-    """What is needed of a worker."""
-
-    @property
-    def alive(self) -> bool:
-        """Whether it can still be asked."""
-
-    def request(self, do: str, time_limit_seconds: float, **fields: Any) -> dict[str, Any]:
-        """Answer, or raise WorkerError."""
-
-
-class PeakWorkers(Protocol):
-    """What is needed of the supervisor."""
-
-    def peak_worker(self, name: str, device: str = "cpu", variables: Mapping[str, str] | None = None) -> PeakWorker:
-        """Start one, or raise WorkerError."""
-
-    def discard_peak_worker(self, name: str) -> None:
-        """End it."""
-
-
-def measure(workers: PeakWorkers, threads: int, limit_seconds: float) -> Peaks:
+def measure(workers: WorkerPool, threads: int, limit_seconds: float) -> Peaks:
     """Measure the peaks; what cannot be measured is left out, and a line says why.
 
     Args:
@@ -67,13 +59,13 @@ def measure(workers: PeakWorkers, threads: int, limit_seconds: float) -> Peaks:
     levels: list[Level] = []
     with _Visit(workers, INSTRUMENT, limit_seconds) as visit:
         for dtype in ROOFLINE_DTYPES:
-            value, text = visit.ask("arithmetic", "flop_per_second", "source", dtype=dtype)
+            value, text = visit.rate(MeasureArithmetic(dtype))
             if value is None:
                 absent[dtype] = text
             else:
                 rates[dtype] = Rate(value, text, chains=value)
         for name, capacity, per_thread in sizes:
-            value, text = visit.ask("bandwidth", "bytes_per_second", "source", bytes_per_thread=per_thread)
+            value, text = visit.rate(MeasureBandwidth(per_thread))
             if value is None:
                 # Nor are the larger ones asked: without this one, a slower level would stand for what it holds.
                 missing.append(f"bandwidth of {name}: {text}")
@@ -86,23 +78,21 @@ def measure(workers: PeakWorkers, threads: int, limit_seconds: float) -> Peaks:
         with _Visit(workers, library, limit_seconds) as visit:
             for name in names:
                 for dtype in ROOFLINE_DTYPES:
-                    value, text = visit.ask("product", "flop_per_second", "detail", library=name, dtype=dtype)
+                    value, text = visit.rate(MeasureProduct(name, dtype))
                     if value is None:
                         missing.append(f"{name} in {dtype}: {text}")
                     else:
                         products.append(Product(name, dtype, value, text))
             if library == "numpy" and not levels:
                 _, capacity, per_thread = sizes[-1]
-                value, text = visit.ask(
-                    "bandwidth", "bytes_per_second", "source", bytes_per_thread=per_thread, library="numpy"
-                )
+                value, text = visit.rate(MeasureBandwidth(per_thread, "numpy"))
                 if value is not None:
                     levels.append(Level("memory", capacity, value))
                     missing.append(f"the bandwidth of memory is that of {text}, which may be less than it has")
     return Peaks(_arithmetic(rates, absent, products), tuple(products), tuple(levels), tuple(missing))
 
 
-def measure_device(workers: PeakWorkers, device: str, limit_seconds: float) -> Peaks:
+def measure_device(workers: WorkerPool, device: str, limit_seconds: float) -> Peaks:
     """Measure what a device other than the CPU can do: its GEMM in each precision, and copies within cache and memory.
 
     Args:
@@ -115,13 +105,12 @@ def measure_device(workers: PeakWorkers, device: str, limit_seconds: float) -> P
     products: list[Product] = []
     levels: list[Level] = []
     with _Visit(workers, DEVICE_INSTRUMENT, limit_seconds, device=device) as visit:
-        cache, text = visit.ask("device", "cache_bytes", "name", device=device)
+        described = visit.ask(DescribeDevice(device))
+        cache, text = (None, described) if isinstance(described, str) else (described.cache_bytes, described.name)
         if cache is None:
             missing.append(f"size of the cache of {device}: {text}")
         for name, (dtype, precision) in DEVICE_ARITHMETIC.items():
-            value, text = visit.ask(
-                "device_product", "flop_per_second", "detail", device=device, dtype=dtype, precision=precision
-            )
+            value, text = visit.rate(MeasureDeviceProduct(device, dtype, precision))
             if value is None:
                 missing.append(f"GEMM in {name}: {text}")
             else:
@@ -130,7 +119,7 @@ def measure_device(workers: PeakWorkers, device: str, limit_seconds: float) -> P
         # Both arrays of a copy lie in the cache, with room to spare; and beyond it, they lie in memory.
         sizes = [] if cache is None else [("L2", int(cache), int(cache) // 4)]
         for level, capacity, size in [*sizes, ("memory", None, DEVICE_MEMORY_BYTES)]:
-            value, text = visit.ask("device_bandwidth", "bytes_per_second", "source", device=device, size_bytes=size)
+            value, text = visit.rate(MeasureDeviceBandwidth(device, size))
             if value is None:
                 missing.append(f"bandwidth of {level}: {text}")
                 break  # as above: a slower level would stand for what this one holds
@@ -139,14 +128,14 @@ def measure_device(workers: PeakWorkers, device: str, limit_seconds: float) -> P
 
 
 def products_with(
-    workers: PeakWorkers, library: str, variables: Mapping[str, str], limit_seconds: float
+    workers: WorkerPool, library: str, variables: Mapping[str, str], limit_seconds: float
 ) -> tuple[Product, ...]:
     """Measure a library's products under environment variables, which stand in the products' names."""
     told = " ".join(f"{name}={value}" for name, value in variables.items())
     found = []
     with _Visit(workers, library, limit_seconds, variables=variables) as visit:
         for dtype in ROOFLINE_DTYPES:
-            value, text = visit.ask("product", "flop_per_second", "detail", library=library, dtype=dtype)
+            value, text = visit.rate(MeasureProduct(library, dtype))
             if value is not None:
                 found.append(Product(f"{library} with {told}", dtype, value, text))
     return tuple(found)
@@ -181,10 +170,10 @@ class SpotPeak:
         limit_seconds: Time limit of a request, in seconds; the first one compiles.
     """
 
-    def __init__(self, workers: PeakWorkers, limit_seconds: float) -> None:
+    def __init__(self, workers: WorkerPool, limit_seconds: float) -> None:
         self._workers = workers
         self._limit_seconds = limit_seconds
-        self._peak_worker: PeakWorker | None = None
+        self._peak_worker: WorkerHandle | None = None
         self._absent: set[str] = set()
 
     def now(self, dtype: str, seconds: float) -> float | None:
@@ -198,8 +187,8 @@ class SpotPeak:
             return None
         try:
             self._peak_worker = self._peak_worker or self._workers.peak_worker(SPOT_PEAK)
-            answer = self._peak_worker.request("spot_peak", self._limit_seconds, dtype=dtype, seconds=seconds)
-            rate: float | None = answer["flop_per_second"]
+            answer = self._peak_worker.request(MeasureSpotPeak(dtype, seconds), self._limit_seconds)
+            rate = answer.per_second
         except WorkerError:
             rate = None
         if rate is None:
@@ -212,7 +201,7 @@ class _Visit:
 
     def __init__(
         self,
-        workers: PeakWorkers,
+        workers: WorkerPool,
         name: str,
         limit_seconds: float,
         device: str = "cpu",
@@ -223,7 +212,7 @@ class _Visit:
         self._device = device
         self._variables = variables
         self._limit_seconds = limit_seconds
-        self._peak_worker: PeakWorker | None = None
+        self._peak_worker: WorkerHandle | None = None
         self._ended = ""
 
     def __enter__(self) -> _Visit:
@@ -236,17 +225,21 @@ class _Visit:
     def __exit__(self, *_: object) -> None:
         self._workers.discard_peak_worker(self._name)
 
-    def ask(self, do: str, value: str, text: str, **fields: Any) -> tuple[float | None, str]:
-        """Return the value and the text of an answer; None, and why, where there is none."""
+    def rate(self, request: Request[MeasuredRate]) -> tuple[float | None, str]:
+        """Return a rate and its source; None, and why, where there is none."""
+        answer = self.ask(request)
+        return (None, answer) if isinstance(answer, str) else (answer.per_second, answer.source)
+
+    def ask(self, request: Request[ReplyT]) -> ReplyT | str:
+        """Return the reply, or why there is none."""
         if self._peak_worker is None:
-            return None, self._ended
+            return self._ended
         try:
-            answer = self._peak_worker.request(do, self._limit_seconds, **fields)
+            return self._peak_worker.request(request, self._limit_seconds)
         except WorkerError as error:
             if not self._peak_worker.alive:  # the other questions to it have the same answer
                 self._peak_worker, self._ended = None, _first_line(error.reason)
-            return None, _first_line(error.reason)
-        return answer[value], answer[text]
+            return _first_line(error.reason)
 
 
 def _first_line(reason: str) -> str:

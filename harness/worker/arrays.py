@@ -5,7 +5,6 @@ Frameworks have no common word for most of it, so each question is asked in the 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import sys
@@ -209,17 +208,18 @@ def refill(target: NativeArray, values: npt.NDArray[np.floating], backend: Backe
     return target
 
 
-def operators(call: Callable[[], object]) -> list[str]:
+def operators(call: Callable[[], object]) -> tuple[str, ...]:
     """Call, and name the operators of PyTorch that ran, if PyTorch is in this process at all."""
     torch: Any = sys.modules.get("torch")
     if torch is None:
         call()
         torch = sys.modules.get("torch")  # imported by that call, perhaps
         if torch is None:
-            return []
+            return ()
     with torch.autograd.profiler.profile() as profile:
         call()
-    return sorted({str(event.name) for event in profile.function_events if str(event.name).startswith("aten::")})
+    names = {str(event.name) for event in profile.function_events}
+    return tuple(sorted(name for name in names if name.startswith("aten::")))
 
 
 def gradcheck(step: Step, given: list[NativeArray]) -> str | None:
@@ -259,14 +259,14 @@ def gradcheck(step: Step, given: list[NativeArray]) -> str | None:
     return ""
 
 
-def facts_as_json(results: Results) -> dict[str, Any]:
-    """The facts of some results, as they travel."""
-    return {name: dataclasses.asdict(describe(result)) for name, result in results.items()}
+def facts(results: Results) -> dict[str, Facts]:
+    """Return what some results say of themselves, by name."""
+    return {name: describe(result) for name, result in results.items()}
 
 
-def storages_as_json(results: Results) -> dict[str, list[int]]:
-    """The storages of some results, as they travel."""
-    return {name: list(dataclasses.astuple(storage(result))) for name, result in results.items()}
+def storages(results: Results) -> dict[str, Storage]:
+    """Return where some results are stored, by name."""
+    return {name: storage(result) for name, result in results.items()}
 
 
 def _name(kind: type) -> str:

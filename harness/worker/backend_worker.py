@@ -18,16 +18,19 @@ import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
 from harness.backend import backend_class
 from harness.case import Case
 from harness.correctness.conduct import same_bits
+from harness.correctness.edge_cases import EdgeCase
 from harness.correctness.gate import judge_facts
 from harness.correctness.inputs import make_inputs
 from harness.machine import gpu, memory, threads
+from harness.process import protocol
+from harness.process.protocol import Affinity, EdgeCaseRun, Stretch
 from harness.timing import roofline
 from harness.timing.clock import SETTLE_SECONDS, Call, Clock
 from harness.worker import arrays, gpu_clock
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from harness.backend import Backend, NativeArray
 
     Results = dict[str, NativeArray]
+
+T = TypeVar("T")
 
 INPUTS: Final[tuple[str, ...]] = ("input1", "input2")
 PARAMETERS: Final[tuple[str, ...]] = ("weight", "bias")
@@ -121,24 +126,24 @@ class BackendWorker:
     """One backend on one device, at most one case at a time."""
 
     def __init__(self) -> None:
-        self.answers: dict[str, Callable[..., dict[str, Any]]] = {
-            "load": self.load,
-            "support": self.support,
-            "edge_case": self.edge_case,
-            "gradcheck": self.gradcheck,
-            "prepare": self.prepare,
-            "scenario": self.scenario,
-            "changed": self.changed,
-            "warm_up": self.warm_up,
-            "place": self.place,
-            "steady": self.steady,
-            "gpu_state": self.gpu_state,
-            "sample": self.sample,
-            "memory": self.memory,
-            "device_times": self.device_times,
-            "kept": self.kept,
-            "check": self.check,
-            "release": self.release,
+        self.handlers: protocol.Handlers = {
+            protocol.Load: self.load,
+            protocol.AskSupport: self.support,
+            protocol.RunEdgeCase: self.edge_case,
+            protocol.CheckGradients: self.gradcheck,
+            protocol.Prepare: self.prepare,
+            protocol.RunScenario: self.scenario,
+            protocol.CheckIntegrity: self.changed,
+            protocol.WarmUp: self.warm_up,
+            protocol.MoveArrays: self.place,
+            protocol.SteadyGpuClock: self.steady,
+            protocol.ReadGpu: self.gpu_state,
+            protocol.TakeSample: self.sample,
+            protocol.MeasureMemory: self.memory,
+            protocol.MeasureDeviceTimes: self.device_times,
+            protocol.KeptResults: self.kept,
+            protocol.CheckFresh: self.check,
+            protocol.Release: self.release,
         }
         self._scenarios: dict[str, Callable[[_Prepared], Results]] = {
             "new values in the same buffers": self._new_values,
@@ -148,7 +153,7 @@ class BackendWorker:
         self._clock = Clock()
         self._watch = arrays.Watch()
         #: The CPUs that this process was held to, before any backend was here.
-        self._affinity = threads.affinity()
+        self._affinity = _affinity()
         self._backend: Backend | None = None
         self._prepared: _Prepared | None = None
         #: An array of each dtype that the backend's ``to_device`` has made: what all others are made like.
@@ -184,84 +189,76 @@ class BackendWorker:
         """Use this backend, which somebody else has loaded."""
         self._backend = backend
 
-    def load(self, name: str, target: str, device: str) -> dict[str, Any]:
+    def load(self, request: protocol.Load) -> protocol.Loaded:
         """Import the backend and ask whether it can be had on the device; a failed import is a no with its reason."""
+        name, device = request.name, request.device
         start = time.perf_counter()
         try:
-            loaded = backend_class(name, target)
+            loaded = backend_class(name, request.target)
             support = loaded.available(device) if device in loaded.devices else None
         except Exception as error:
-            return {"available": False, "reason": f"{type(error).__name__} at import: {error}", "offered": True}
+            return protocol.Loaded(available=False, reason=f"{type(error).__name__} at import: {error}")
         import_seconds = time.perf_counter() - start
         if support is None:
-            return {"available": False, "reason": f"{name} runs on {', '.join(loaded.devices)}", "offered": False}
+            return protocol.Loaded(False, f"{name} runs on {', '.join(loaded.devices)}", offered=False)
         if not support.ok:
-            return {"available": False, "reason": support.reason, "offered": True}
+            return protocol.Loaded(available=False, reason=support.reason)
         self._backend = loaded(device)
         self._gpu = None if device == "cpu" else gpu.Watch()
         # What a framework has built at import stays anyway: no later search for garbage shall go through it, which took
         # a tenth of a second with PyTorch, whenever memory is given back. Nor one now, for the little there may be.
         gc.freeze()
-        return {
-            "available": True,
-            "import_seconds": import_seconds,
-            "version": self._backend.version(),
-            "untimeable": loaded.timeable(device).reason,
-            "tick_seconds": self._clock.tick_seconds(),
-            "overhead_seconds": self._clock.overhead_seconds(),
-            "threads": dataclasses.asdict(threads.read_back()),
-        }
+        return protocol.Loaded(
+            available=True,
+            version=self._backend.version(),
+            untimeable=loaded.timeable(device).reason,
+            import_seconds=import_seconds,
+            tick_seconds=self._clock.tick_seconds(),
+            overhead_seconds=self._clock.overhead_seconds(),
+            threads=threads.read_back(),
+        )
 
-    def support(self, case: dict[str, Any]) -> dict[str, Any]:
+    def support(self, request: protocol.AskSupport) -> protocol.Supported:
         """Ask the backend whether it can do the case, and what memory that takes."""
-        asked = Case(**case)
-        support = self.backend.supports(asked)
+        support = self.backend.supports(request.case)
         if not support.ok:
-            return {"supported": False, "reason": support.reason}
-        return {"supported": True, "workspace_bytes": int(self.backend.workspace_bytes(asked))}
+            return protocol.Supported(supported=False, reason=support.reason)
+        return protocol.Supported(True, workspace_bytes=int(self.backend.workspace_bytes(request.case)))
 
-    def edge_case(self, all_edge_cases: list[dict[str, Any]], name: str, directory: str) -> dict[str, Any]:
-        """Answer one of the structure probe's all_edge_cases into a folder of its name; fresh memory is poisoned meanwhile.
-
-        An exception is an answer, too: the other all_edge_cases go on.
-
-        Args:
-            all_edge_cases: All of the same case: their kernels are prepared before one is called, and kept.
-            name: The edge_case to answer now.
-            directory: Where the folder is made.
-        """
-        case = Case(**all_edge_cases[0]["case"])
-        edge_case = next(edge_case for edge_case in all_edge_cases if edge_case["name"] == name)
-        operators: list[str] | str = []
+    def edge_case(self, request: protocol.RunEdgeCase) -> EdgeCaseRun:
+        """Run one edge case into a folder of its name, in poisoned memory; an exception is a reply, too."""
+        edge_case = next(edge_case for edge_case in request.alike if edge_case.name == request.name)
+        case = edge_case.case
+        operators: tuple[str, ...] | str = ()
         self._poison_device(case)
         with _Poisoned(case):
-            begun = self._kernels_of is None or self._kernels_of[0] != case
-            if self._kernels_of is None or begun:
-                kinds = {edge_case["kernel"]: edge_case["kind"] for edge_case in reversed(all_edge_cases)}
+            first = self._kernels_of is None or self._kernels_of[0] != case
+            if self._kernels_of is None or first:
+                kinds = {alike.kernel: alike.kind for alike in reversed(request.alike)}
                 self._kernels_of = case, {key: _attempt(self._kernel, case, kind) for key, kind in kinds.items()}
-            kernel = self._kernels_of[1][edge_case["kernel"]]
-            answer = kernel if isinstance(kernel, str) else _attempt(self._try, case, edge_case, kernel, directory)
-            if begun and not isinstance(answer, str):
-                operators = _attempt(self._operators, case, edge_case, kernel)
-        return {
-            "answer": {"error": answer} if isinstance(answer, str) else answer,
-            "operators": [] if isinstance(operators, str) else operators,
-        }
+            kernel = self._kernels_of[1][edge_case.kernel]
+            if isinstance(kernel, str):
+                return EdgeCaseRun(None, error=kernel)
+            results = _attempt(self._try, edge_case, kernel, request.directory)
+            if isinstance(results, str):
+                return EdgeCaseRun(None, error=results)
+            if first:
+                operators = _attempt(self._operators, edge_case, kernel)
+        return EdgeCaseRun(results, operators=() if isinstance(operators, str) else operators)
 
-    def gradcheck(self, case: dict[str, Any]) -> dict[str, Any]:
+    def gradcheck(self, request: protocol.CheckGradients) -> protocol.GradientsChecked:
         """Hold the step's backward against finite differences of its forward, if its arrays are PyTorch's."""
-        asked = Case(**case)
-        inputs = self._on_device(asked, "normal")
-        step = self.backend.prepare_forward_backward(asked)
+        inputs = self._on_device(request.case, "normal")
+        step = self.backend.prepare_forward_backward(request.case)
         reason = arrays.gradcheck(step, [inputs[name] for name in (*INPUTS, *PARAMETERS) if name in inputs])
-        return {"reason": reason or ""}
+        return protocol.GradientsChecked(reason or "")
 
-    def prepare(self, case: dict[str, Any], input_sets: int, directory: str) -> dict[str, Any]:
-        """Prepare, make the inputs, call once; leave the first call's results in ``directory``."""
+    def prepare(self, request: protocol.Prepare) -> protocol.Prepared:
+        """Prepare, make the inputs, call once; leave the first call's results in the folder."""
         self._prepared = self._values = None
-        asked = Case(**case)
+        asked = request.case
         parameters, kernel, prepare_seconds = self._made_kernel(asked)
-        sets = [self._inputs(asked, variation) for variation in range(input_sets)]
+        sets = [self._inputs(asked, variation) for variation in range(request.input_sets)]
 
         wait = self._waiter(asked)
         start = time.perf_counter()
@@ -271,25 +268,25 @@ class BackendWorker:
 
         self._prepared = _Prepared(asked, kernel, parameters, sets, results, wait)
         given = sets[0] | parameters
-        return {
-            "prepare_seconds": prepare_seconds,
-            "tuning": str(self.backend.tuning(asked)),
-            "first_call_seconds": first_call_seconds,
-            "threads": dataclasses.asdict(threads.read_back()),
-            "affinity": [self._affinity, threads.affinity()],
-            "home_made": arrays.home_made(given["input1"], self.backend),
-            "native_bases": arrays.base_names(given["input1"]),
-            "inputs": arrays.facts_as_json(given),
-            **self._hand_over(asked, results, given, Path(directory)),
-        }
+        return protocol.Prepared(
+            prepare_seconds=prepare_seconds,
+            first_call_seconds=first_call_seconds,
+            tuning=str(self.backend.tuning(asked)),
+            threads=threads.read_back(),
+            affinity=Affinity(self._affinity, _affinity()),
+            home_made=arrays.home_made(given["input1"], self.backend),
+            native_bases=tuple(arrays.base_names(given["input1"])),
+            inputs=arrays.facts(given),
+            results=self._hand_over(asked, results, given, request.directory),
+        )
 
-    def scenario(self, what: str, directory: str) -> dict[str, Any]:
-        """Call once more in a telling way, or often; leave the results in ``directory``."""
+    def scenario(self, request: protocol.RunScenario) -> protocol.ScenarioRun:
+        """Call once more in a telling way, or often; leave the results in the folder."""
         prepared = self.prepared
         inputs, earlier = prepared.sets[0] | prepared.parameters, prepared.first
-        operators: list[str] = []
+        operators: tuple[str, ...] = ()
         call_seconds = convert_seconds = 0.0
-        if what == "again":
+        if request.scenario == "again":
             if self._borrows_torch(prepared):
                 operators = arrays.operators(lambda: self._call(prepared))
             held, call_seconds = self._call_often(prepared)
@@ -301,20 +298,20 @@ class BackendWorker:
                 f"{name} ({number})": r for number, other in enumerate(held) for name, r in other.items()
             }
         else:
-            results = self._scenarios[what](prepared)
+            results = self._scenarios[request.scenario](prepared)
             prepared.wait(tuple(results.values()))
-        said = self._hand_over(prepared.case, results, inputs, Path(directory), earlier)
-        return said | {
-            "operators": operators,
-            "call_seconds": call_seconds,
-            "convert_seconds": convert_seconds,
-            "kernel_seconds": self._kernel_seconds,
-        }
+        return protocol.ScenarioRun(
+            results=self._hand_over(prepared.case, results, inputs, request.directory, earlier),
+            operators=operators,
+            call_seconds=call_seconds,
+            convert_seconds=convert_seconds,
+            kernel_seconds=self._kernel_seconds,
+        )
 
-    def changed(self, directory: str) -> dict[str, Any]:
+    def changed(self, request: protocol.CheckIntegrity) -> protocol.Integrity:
         """Say which inputs are no longer what they were made as; leave the first results, as they are now."""
         prepared = self.prepared
-        found = []
+        found: list[str] = []
         for variation, inputs in enumerate(prepared.sets):
             made = self._made(prepared.case, variation)
             given = inputs | (prepared.parameters if variation == 0 else {})
@@ -323,19 +320,19 @@ class BackendWorker:
                 for name, array in given.items()
                 if not same_bits(arrays.to_host(array, self.backend), made[name])
             ]
-        self._save(prepared.first, Path(directory))
-        return {"changed": found, "replaced": self._watch.replaced()}
+        self._save(prepared.first, request.directory)
+        return protocol.Integrity(tuple(found), tuple(self._watch.replaced()))
 
-    def warm_up(self, seconds: float, at_least: int) -> dict[str, Any]:
+    def warm_up(self, request: protocol.WarmUp) -> protocol.WarmedUp:
         """Run the kernel for a while; the times come back to be kept apart, with how many threads that kept busy."""
         prepared = self.prepared
         prepared.first = {}
         before, start = threads.usage(), time.perf_counter()
-        stretches = self._clock.warm_up(prepared.calls, prepared.wait, seconds, at_least)
+        stretches = self._clock.warm_up(prepared.calls, prepared.wait, request.seconds, request.at_least)
         busy = threads.busy(before, threads.usage(), time.perf_counter() - start)
-        return {"stretches": stretches, "busy": busy and dataclasses.asdict(busy)}
+        return protocol.WarmedUp(tuple(Stretch(*stretch) for stretch in stretches), busy)
 
-    def place(self, kernel: bool) -> dict[str, Any]:
+    def place(self, request: protocol.MoveArrays) -> protocol.Done:
         """Lay all arrays at new places in memory, with the values that they have; and make the kernel anew, if asked.
 
         Where arrays happen to lie moves times by several per cent, and stays for as long as they do; so it is drawn
@@ -344,7 +341,7 @@ class BackendWorker:
         """
         prepared, case = self.prepared, self.prepared.case
         made, parameters, count, wait = prepared.kernel, prepared.parameters, len(prepared.sets), prepared.wait
-        if kernel:
+        if request.new_kernel:
             self._prepared = self._values = None
             del prepared
             self._scatter()
@@ -357,7 +354,7 @@ class BackendWorker:
         moved = _Prepared(case, made, parameters, inputs, {}, wait)
         moved.wait(tuple(array for arrays in (parameters, *inputs) for array in arrays.values()))
         self._prepared = moved
-        return {}
+        return protocol.Done()
 
     def _scatter(self) -> None:
         """Take and free blocks of memory, so that what is taken next lies elsewhere than last time."""
@@ -368,7 +365,7 @@ class BackendWorker:
         # What is freed leaves holes between what stays.
         self._scattered = lot.sample(blocks, 2 * len(blocks) // 3)
 
-    def memory(self, calls: int) -> dict[str, Any]:
+    def memory(self, request: protocol.MeasureMemory) -> protocol.MemoryPeak:
         """Measure the memory that a call takes; of several the least, for a first touch may add some."""
         prepared, wait = self.prepared, self.prepared.wait
         prepared.kept, prepared.kept_forward = [], []
@@ -377,23 +374,20 @@ class BackendWorker:
             wait(prepared.calls[number % len(prepared.calls)]())
 
         peaks = [
-            memory.peak_bytes(functools.partial(once, number), self.backend.device) for number in range(max(1, calls))
+            memory.peak_bytes(functools.partial(once, number), self.backend.device)
+            for number in range(max(1, request.calls))
         ]
         known = [peak for peak in peaks if peak is not None]
-        return {"peak_bytes": min(known, default=None)}
+        return protocol.MemoryPeak(min(known, default=None))
 
-    def device_times(self, calls: int, call_seconds: float, repeats: int) -> dict[str, Any]:
+    def device_times(self, request: protocol.MeasureDeviceTimes) -> protocol.DeviceTimes:
         """Take some samples by the device's clock, and some with one synchronisation each; each list may be empty.
 
         ``absent`` has the reasons, and ``broken`` says that this process may have been left in pieces by a call that
         could not be captured.
-
-        Args:
-            calls: In a sample of ``queued_seconds``, and of ``graph_seconds``; one in a sample of ``device_seconds``.
-            call_seconds: What a call takes, roughly.
-            repeats: How many samples.
         """
         prepared, wait = self.prepared, self.prepared.wait
+        calls, repeats = request.calls, request.repeats
         prepared.kept, prepared.kept_forward = [], []
         found: dict[str, list[float]] = {"queued_seconds": [], "device_seconds": [], "graph_seconds": []}
         late, why, broken = "", "", False
@@ -402,7 +396,7 @@ class BackendWorker:
         try:
             clock = gpu_clock.clock_of(self._like(prepared.case))
             try:
-                found["device_seconds"] = _behind_a_delay(clock, prepared.calls, call_seconds, repeats)
+                found["device_seconds"] = _behind_a_delay(clock, prepared.calls, request.call_seconds, repeats)
             except gpu_clock.LateError as error:
                 late = str(error)
             replay = clock.capture(prepared.calls[0])
@@ -420,56 +414,46 @@ class BackendWorker:
         absent = {name: why for name, seconds in found.items() if not seconds}
         if late:
             absent["device_seconds"] = late
-        return {**found, "absent": absent, "broken": broken}
+        return protocol.DeviceTimes(
+            **{name: tuple(seconds) for name, seconds in found.items()}, absent=absent, broken=broken
+        )
 
-    def steady(self) -> dict[str, Any]:
+    def steady(self, _: protocol.SteadyGpuClock) -> protocol.Done:
         """Run the kernel on a GPU until the clock of that is steady."""
         if self._gpu is not None:
             self._gpu.run_until_steady(functools.partial(self._clock.settle, self.prepared.calls, self.prepared.wait))
-        return {}
+        return protocol.Done()
 
-    def gpu_state(self) -> dict[str, Any]:
+    def gpu_state(self, _: protocol.ReadGpu) -> protocol.GpuReading:
         """Read the state of the GPU; None where nobody can tell."""
-        state = None if self._gpu is None else self._gpu.read()
-        return {"state": None if state is None else dataclasses.asdict(state)}
+        return protocol.GpuReading(None if self._gpu is None else self._gpu.read())
 
-    def sample(
-        self,
-        calls: int,
-        first: int,
-        settle_seconds: float,
-        forward: bool,
-        keep: Sequence[int] = (),
-        flush_l2: bool = False,
-    ) -> dict[str, Any]:
+    def sample(self, request: protocol.TakeSample) -> protocol.SampleTaken:
         """Take one sample, and one of the forward alone where that is asked for; keep the results of calls ``keep``."""
         prepared, wait = self.prepared, self.prepared.wait
+        calls, first, keep = request.calls, request.first, request.keep
         take = self._clock.sample
-        if flush_l2:
+        if request.flush_l2:
             if self._flush is None:
                 self._flush = gpu_clock.flusher_of(self._like(prepared.case))
             take = functools.partial(self._clock.sample_apart, between=self._flush)
         prepared.kept, prepared.kept_forward = [], []
-        self._clock.settle(prepared.calls, wait, settle_seconds)
+        self._clock.settle(prepared.calls, wait, request.settle_seconds)
         switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
         seconds, prepared.kept = take(prepared.calls, wait, calls, first, keep)
         alone = None
-        if forward:
+        if request.forward:
             alone, prepared.kept_forward = take(prepared.forwards, wait, calls, first, keep)
         switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - switches
-        return {
-            "seconds": seconds,
-            "forward_seconds": alone,
-            "involuntary_switches": switches,
-        }
+        return protocol.SampleTaken(seconds, alone, switches)
 
-    def kept(self, forward: bool, directory: str) -> dict[str, Any]:
-        """Of what the last sample kept, or its forward alone, leave in ``directory`` what differs most from the rest.
+    def kept(self, request: protocol.KeptResults) -> protocol.Results:
+        """Of what the last sample kept, or its forward alone, leave in the folder what differs most from the rest.
 
         All that is kept is of one input set, so an honest backend leaves one as good as any.
         """
         prepared, case = self.prepared, self.prepared.case
-        if forward:
+        if request.forward:
             case, found = case.with_mode("forward"), [{"output": output} for output in prepared.kept_forward]
         elif case.mode == "forward_backward":
             found = [_named(results) for results in prepared.kept]
@@ -480,22 +464,17 @@ class BackendWorker:
         inputs = {f"{name} ({number})": a for number, given in enumerate(prepared.sets) for name, a in given.items()}
         inputs |= prepared.parameters | {"input1": prepared.sets[0]["input1"]}
         earlier = {f"{name} ({number})": r for number, other in enumerate(found) for name, r in other.items()}
-        return self._hand_over(case, results, inputs, Path(directory), earlier)
+        return self._hand_over(case, results, inputs, request.directory, earlier)
 
-    def check(self, variations: list[int], kind: str, directory: str, settle: bool = True) -> dict[str, Any]:
+    def check(self, request: protocol.CheckFresh) -> protocol.FreshChecked:
         """Call on inputs that no call has seen.
 
         All but the last are timed one by one, in turn before and after a call on inputs in rotation that is timed
         alike: on a busy machine the second of two calls in a row is the one that loses its CPU. The last, of the given
         kind, come in the memory of the rotation's first set (in a training step with weight and bias, as an optimizer
-        leaves them), and fresh memory is poisoned; the results of that call are left in ``directory``.
-
-        Args:
-            variations: Numbers of the inputs.
-            kind: Of the last ones.
-            directory: For the results.
-            settle: Whether a call that is not timed brings back first what making inputs has displaced.
+        leaves them), and fresh memory is poisoned; the results of that call are left in the folder.
         """
+        variations = request.variations
         prepared, case, wait = self.prepared, self.prepared.case, self.prepared.wait
         fresh_seconds: list[float] = []
         seen_seconds: list[float] = []
@@ -504,26 +483,32 @@ class BackendWorker:
             wait(tuple(inputs.values()))
             seen = prepared.calls[number % len(prepared.calls)]
             fresh = _timed_call(case, prepared.kernel, prepared.parameters, inputs)
-            if settle:
+            if request.settle:  # brings back what making inputs has displaced
                 wait(seen())
             pair = [(fresh_seconds, fresh), (seen_seconds, seen)]
             for seconds, timed in pair if number % 2 else reversed(pair):
                 seconds.append(self._clock.sample([timed], wait, 1)[0])
-        inputs, parameters = self._refilled(prepared, variations[-1], kind)
+        inputs, parameters = self._refilled(prepared, variations[-1], request.kind)
         self._poison_device(case, all_of_it=True)
         with _Poisoned(case):
             results = call(case, prepared.kernel, parameters, inputs)
             wait(tuple(results.values()))
-        said = self._hand_over(case, results, inputs | parameters, Path(directory))
+        reply = self._hand_over(case, results, inputs | parameters, request.directory)
         self._restore(prepared)
-        times = {"fresh_seconds": fresh_seconds, "seen_seconds": seen_seconds}
-        return {**said, **times, "affinity": [self._affinity, threads.affinity()]}
+        return protocol.FreshChecked(
+            fresh_seconds=tuple(fresh_seconds),
+            seen_seconds=tuple(seen_seconds),
+            affinity=Affinity(self._affinity, _affinity()),
+            results=reply,
+        )
 
-    def release(self) -> dict[str, Any]:
+    def release(self, _: protocol.Release) -> protocol.Released:
         """Let the case go, and its memory."""
         self._prepared, self._values, self._scattered = None, None, []
         memory.trim()  # while this worker is stopped, others need what it has freed
-        return {"trimmed": self._backend is None or self._backend.device == "cpu" or "jax" not in sys.modules}
+        return protocol.Released(
+            trimmed=self._backend is None or self._backend.device == "cpu" or "jax" not in sys.modules
+        )
 
     def _borrows_torch(self, prepared: _Prepared) -> bool:
         """Whether PyTorch is in this process though the arrays are another framework's."""
@@ -650,26 +635,26 @@ class BackendWorker:
         parameters = self._parameters(case, kind)
         return self._prepare(case, parameters), parameters
 
-    def _try(
-        self, case: Case, edge_case: dict[str, Any], kernel: tuple[Any, Results], directory: str
-    ) -> dict[str, Any]:
+    def _try(self, edge_case: EdgeCase, kernel: tuple[Any, Results], directory: Path) -> protocol.Results:
         """Answer one edge_case.
 
-        A step takes its weights at every call: where a edge_case has others than the step was first called with, they come
+        A step takes its weights at every call: where an edge case has others than the first call had, they come
         in the same memory, as an optimizer leaves them.
         """
-        inputs = self._inputs(case, 0, edge_case["kind"])
+        case = edge_case.case
+        inputs = self._inputs(case, 0, edge_case.kind)
         if case.mode == "forward_backward":
-            kernel = kernel[0], self._fill(case, kernel[1], make_inputs(case, 0, edge_case["kind"]))
+            kernel = kernel[0], self._fill(case, kernel[1], make_inputs(case, 0, edge_case.kind))
         with np.errstate(all="ignore"):  # NaN and overflow are asked for here
             results = call(case, kernel[0], kernel[1], inputs)
             self._waiter(case)(tuple(results.values()))
-        folder = Path(directory) / edge_case["name"]
+        folder = directory / edge_case.name
         folder.mkdir()
         return self._hand_over(case, results, inputs | kernel[1], folder)
 
-    def _operators(self, case: Case, edge_case: dict[str, Any], kernel: Any) -> list[str]:
-        inputs = self._inputs(case, 0, edge_case["kind"])
+    def _operators(self, edge_case: EdgeCase, kernel: tuple[Any, Results]) -> tuple[str, ...]:
+        case = edge_case.case
+        inputs = self._inputs(case, 0, edge_case.kind)
         return arrays.operators(lambda: call(case, kernel[0], kernel[1], inputs))
 
     def _on_device(self, case: Case, kind: str) -> Results:
@@ -730,24 +715,21 @@ class BackendWorker:
 
     def _formed(self, case: Case, results: Results) -> bool:
         """Whether results are what they should be, before anything converts them."""
-        facts = {name: arrays.describe(result) for name, result in results.items()}
-        return judge_facts(case, self.backend.device, arrays.type_name(self._like(case)), facts, "").ok
+        return judge_facts(case, self.backend.device, arrays.type_name(self._like(case)), arrays.facts(results), "").ok
 
     def _hand_over(
         self, case: Case, results: Results, inputs: Results, directory: Path, earlier: Results | None = None
-    ) -> dict[str, Any]:
+    ) -> protocol.Results:
         """Describe the native results; convert and write them only if they are what they should be."""
         if self._formed(case, results):
             self._save(results, directory)
-        return {
-            "native_type": arrays.type_name(self._like(case)),
-            "facts": arrays.facts_as_json(results),
-            "storages": {
-                "results": arrays.storages_as_json(results),
-                "inputs": arrays.storages_as_json(inputs),
-                "earlier": arrays.storages_as_json(earlier or {}),
-            },
-        }
+        return protocol.Results(
+            native_type=arrays.type_name(self._like(case)),
+            facts=arrays.facts(results),
+            storages=protocol.Storages(
+                results=arrays.storages(results), inputs=arrays.storages(inputs), earlier=arrays.storages(earlier or {})
+            ),
+        )
 
     def _save(self, results: Results, directory: Path) -> None:
         for name, result in results.items():
@@ -811,7 +793,13 @@ def _distance(result: Any, usual: Any) -> float:
         return float(np.nan_to_num(np.abs(result - usual)).max(initial=0.0))
 
 
-def _attempt(function: Callable[..., Any], *arguments: Any) -> Any:
+def _affinity() -> tuple[int, ...] | None:
+    """Return the CPUs that this process may use now."""
+    allowed = threads.affinity()
+    return None if allowed is None else tuple(allowed)
+
+
+def _attempt(function: Callable[..., T], *arguments: Any) -> T | str:
     """Call; an exception becomes its text."""
     try:
         return function(*arguments)

@@ -10,6 +10,14 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from harness.process.protocol import (
+    DescribeDevice,
+    DeviceDescription,
+    MeasureDeviceBandwidth,
+    MeasureDeviceProduct,
+    MeasuredRate,
+    Request,
+)
 from harness.worker.peak_worker import best_seconds
 
 #: Rows and columns of the square GEMMs: large enough to fill a device; the larger is for those that do one soon.
@@ -27,32 +35,31 @@ class GpuPeakWorker:
     """Measures one device."""
 
     def __init__(self) -> None:
-        self.answers: dict[str, Callable[..., dict[str, Any]]] = {
-            "device": self.describe,
-            "device_product": self.product,
-            "device_bandwidth": self.bandwidth,
+        self.handlers: dict[type[Request[Any]], Callable[[Any], object]] = {
+            DescribeDevice: self.describe,
+            MeasureDeviceProduct: self.product,
+            MeasureDeviceBandwidth: self.bandwidth,
         }
 
-    def describe(self, device: str) -> dict[str, Any]:
+    def describe(self, request: DescribeDevice) -> DeviceDescription:
         """The device's name and the bytes of its last cache, as PyTorch has them; None where it does not say."""
         import torch
 
-        if device != "cuda":
-            return {"name": device, "cache_bytes": None}
+        if request.device != "cuda":
+            return DeviceDescription(request.device, None)
         found = torch.cuda.get_device_properties(0)
-        return {"name": found.name, "cache_bytes": int(getattr(found, "L2_cache_size", 0)) or None}
+        return DeviceDescription(found.name, int(getattr(found, "L2_cache_size", 0)) or None)
 
-    def product(self, device: str, dtype: str, precision: str, sizes: Sequence[int] = PRODUCT_SIZES) -> dict[str, Any]:
+    def product(self, request: MeasureDeviceProduct, sizes: Sequence[int] = PRODUCT_SIZES) -> MeasuredRate:
         """The best rate of a square GEMM, in flop per second, and what it was.
 
         Args:
-            device: Where.
-            dtype: Of both matrices.
-            precision: ``ieee`` or ``tf32``.
+            request: Device, dtype and precision.
             sizes: Rows and columns, ascending; the next one is tried only where the one before was quick.
         """
         import torch
 
+        device, dtype, precision = request.device, request.dtype, request.precision
         torch.set_float32_matmul_precision(FLOAT32_PRECISIONS[precision])
         torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
         torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
@@ -65,16 +72,17 @@ class GpuPeakWorker:
             if seconds > QUICK_SECONDS:
                 break
         best = max(rates, key=lambda size: rates[size])
-        return {"flop_per_second": rates[best], "detail": f"torch.mm {best} x {best}, {precision}"}
+        return MeasuredRate(rates[best], f"torch.mm {best} x {best}, {precision}")
 
-    def bandwidth(self, device: str, size_bytes: int) -> dict[str, Any]:
+    def bandwidth(self, request: MeasureDeviceBandwidth) -> MeasuredRate:
         """Bytes read and written per second by a copy of so many bytes to as many others, again and again."""
         import torch
 
-        source = torch.zeros(size_bytes // 4, device=device)
+        device = request.device
+        source = torch.zeros(request.size_bytes // 4, device=device)
         target = torch.empty_like(source)
         seconds = _best_seconds(torch, device, lambda: target.copy_(source))
-        return {"bytes_per_second": 2 * source.numel() * 4 / seconds, "source": "torch copies"}
+        return MeasuredRate(2 * source.numel() * 4 / seconds, "torch copies")
 
 
 def _best_seconds(torch: Any, device: str, work: Callable[[], object]) -> float:

@@ -14,13 +14,12 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
 
 from harness.machine import memory, threads
 from harness.process import protocol
-from harness.process.protocol import Configuration, Failure, Request, Started
+from harness.process.protocol import Configuration, Failure, Handlers, Request, Started
 
 #: What a worker can be; the module is imported only after the CPUs are bound.
 ROLES: Final = {
@@ -31,9 +30,6 @@ ROLES: Final = {
 }
 #: prctl(2): the signal that this process gets when its parent dies.
 _PR_SET_PDEATHSIG: Final = 1
-
-#: What carries out each kind of request.
-Handlers = Mapping[type[Request[Any]], Callable[[Any], object]]
 
 
 def main() -> None:

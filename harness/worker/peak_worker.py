@@ -23,6 +23,14 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.machine import threads
+from harness.process.protocol import (
+    MeasureArithmetic,
+    MeasureBandwidth,
+    MeasuredRate,
+    MeasureProduct,
+    MeasureSpotPeak,
+    Request,
+)
 
 #: One repetition takes about so long, and the best of so many counts.
 CHAIN_SECONDS, CHAIN_REPETITIONS = 0.03, 10
@@ -90,52 +98,56 @@ class Multiplication(NamedTuple):
     detail: str
 
 
+Handlers = dict[type[Request[Any]], Callable[[Any], object]]
+
+
 class PeakWorker:
     """Measures one library's rates, in a process that no other library shares."""
 
     def __init__(self) -> None:
-        self._paces: dict[str, _Chains] = {}
-        self.answers: dict[str, Callable[..., dict[str, Any]]] = {
-            "arithmetic": self.arithmetic,
-            "spot_peak": self.spot_peak,
-            "product": self.product,
-            "bandwidth": self.bandwidth,
+        self._chains: dict[str, _Chains] = {}
+        self.handlers: Handlers = {
+            MeasureArithmetic: self.arithmetic,
+            MeasureSpotPeak: self.spot_peak,
+            MeasureProduct: self.product,
+            MeasureBandwidth: self.bandwidth,
         }
 
-    def arithmetic(self, dtype: str) -> dict[str, Any]:
+    def arithmetic(self, request: MeasureArithmetic) -> MeasuredRate:
         """Multiply-adds of all threads together, in flop per second (two each), and what has been run."""
         with Team() as team:
             try:
-                chains = _Chains(team, dtype)
+                chains = _Chains(team, request.dtype)
             except ImportError as error:
-                return {"flop_per_second": None, "source": _absent("Numba", error)}
+                return MeasuredRate(None, _absent("Numba", error))
             rate = team.best_rate(chains.runs, chains.flop, CHAIN_SECONDS, CHAIN_REPETITIONS, first=1000)
-            return {"flop_per_second": rate, "source": chains.source}
+            return MeasuredRate(rate, chains.source)
 
-    def spot_peak(self, dtype: str, seconds: float) -> dict[str, Any]:
+    def spot_peak(self, request: MeasureSpotPeak) -> MeasuredRate:
         """As ``arithmetic``, at this moment: one repetition of about so long, whatever disturbs it."""
-        if dtype not in self._paces:
+        if request.dtype not in self._chains:
             try:
-                self._paces[dtype] = _Chains(Team(), dtype)
+                self._chains[request.dtype] = _Chains(Team(), request.dtype)
             except ImportError as error:
-                return {"flop_per_second": None, "source": _absent("Numba", error)}
-        return {"flop_per_second": self._paces[dtype].spot_peak(seconds), "source": self._paces[dtype].source}
+                return MeasuredRate(None, _absent("Numba", error))
+        chains = self._chains[request.dtype]
+        return MeasuredRate(chains.spot_peak(request.seconds), chains.source)
 
-    def bandwidth(self, bytes_per_thread: int, library: str = "numba") -> dict[str, Any]:
+    def bandwidth(self, request: MeasureBandwidth) -> MeasuredRate:
         """Bytes that all threads together read per second, each from a buffer of its own, again and again.
 
         With ``library="numpy"`` NumPy sums them: no limit for a cache, where Python's calls count, but near memory's.
         """
-        if library == "numpy":
+        if request.library == "numpy":
             total: Sum = _numpy_total
             block = LINE_BYTES
         else:
             try:
                 vector, _, total = kernels()
             except ImportError as error:
-                return {"bytes_per_second": None, "source": _absent("Numba", error)}
+                return MeasuredRate(None, _absent("Numba", error))
             block = SUMS * vector.size_bytes
-        size = max(1, bytes_per_thread // block) * block
+        size = max(1, request.bytes_per_thread // block) * block
 
         def prepare(_: Any) -> Callable[[int], int]:
             buffer = aligned(size)  # made and filled in the thread that reads it, for memory is near who touches it
@@ -144,26 +156,27 @@ class PeakWorker:
         with Team() as team:
             runs = team.together(prepare, [None] * team.size)
             rate = team.best_rate(runs, float(size), READ_SECONDS, READ_REPETITIONS, first=1)
-            source = "sums in NumPy" if library == "numpy" else f"vector loads, {vector.name}"
-            return {"bytes_per_second": rate, "source": f"{source}, {_counted(team.size)}"}
+            source = "sums in NumPy" if request.library == "numpy" else f"vector loads, {vector.name}"
+            return MeasuredRate(rate, f"{source}, {_counted(team.size)}")
 
-    def product(self, library: str, dtype: str) -> dict[str, Any]:
+    def product(self, request: MeasureProduct) -> MeasuredRate:
         """The best of a few square GEMMs of that library, in flop per second, and what multiplies behind it."""
+        library, dtype = request.library, request.dtype
         size = PRODUCT_SIZES[dtype]
         generator = np.random.default_rng(0)
         left, right = generator.random((2, size, size), dtype=np.dtype(dtype).type)
         try:
             multiply, to_numpy, detail = PRODUCTS[library](left, right)
         except NoProductError as error:
-            return {"flop_per_second": None, "detail": str(error)}
+            return MeasuredRate(None, str(error))
         except ImportError as error:
-            return {"flop_per_second": None, "detail": _absent(re.split(r"\W", library)[0], error)}
+            return MeasuredRate(None, _absent(re.split(r"\W", library)[0], error))
         seconds, result = best_seconds(multiply, PRODUCT_REPETITIONS, PRODUCT_SECONDS)
         # A wrong product has no rate.
         got, expected = to_numpy(result)[size // 2, size // 3], left[size // 2] @ right[:, size // 3]
         if not math.isclose(float(got), float(expected), rel_tol=1e-3):
             raise RuntimeError(f"{library} multiplied wrongly: {float(got):.6g} where {float(expected):.6g} is right")
-        return {"flop_per_second": 2.0 * size**3 / seconds, "detail": detail}
+        return MeasuredRate(2.0 * size**3 / seconds, detail)
 
 
 class NoProductError(Exception):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -11,6 +9,8 @@ import numpy as np
 from harness.case import Case
 from harness.correctness.inputs import LARGE_KINDS, PRECISE_KINDS, make_inputs
 from harness.machine import memory
+from harness.process import protocol
+from harness.process.protocol import Expect, ReferenceReply
 
 #: Kinds of inputs whose results are judged on the scale of their elements; the others have the tolerance zero.
 ROUNDED_KINDS: Final = (*PRECISE_KINDS, *LARGE_KINDS, "small", "subnormal")
@@ -20,12 +20,10 @@ class ReferenceWorker:
     """The reference, in a process that no backend shares."""
 
     def __init__(self) -> None:
-        self.answers: dict[str, Callable[..., dict[str, Any]]] = {"expect": self.expect}
+        self.handlers: protocol.Handlers = {Expect: self.expect}
 
-    def expect(
-        self, case: dict[str, Any], variation: int, kind: str, directory: str, device: str = "cpu"
-    ) -> dict[str, Any]:
-        """Leave the right results in ``directory`` as NAME.npy, and what judging their rounding takes.
+    def expect(self, request: Expect) -> ReferenceReply:
+        """Leave the right results in a folder as NAME.npy, and what judging their rounding takes.
 
         That is NAME.scale.npy where the inputs are random, and for float64 cases NAME.positions.npy and NAME.wide.npy.
         On a GPU, float64 cases are for the CPU all the same, and so is what does not fit; all are where PyTorch sees no
@@ -34,10 +32,9 @@ class ReferenceWorker:
         # Not at the top: importing torch may fail or take long, and only a request has a time limit and an answer.
         from harness.correctness import reference
 
-        asked, folder = Case(**case), Path(directory)
-        inputs = make_inputs(asked, variation, kind)
-        if asked.dtype == "float64" or not reference.sees(device):
-            device = "cpu"
+        asked, kind, folder = request.case, request.kind, request.directory
+        inputs = make_inputs(asked, request.variation, kind)
+        device = "cpu" if asked.dtype == "float64" or not reference.sees(request.device) else request.device
         rounded = kind in ROUNDED_KINDS
         try:
             values, scales = self._computed(asked, inputs, device, rounded)
@@ -50,14 +47,14 @@ class ReferenceWorker:
         for name, value in values.items():
             np.save(folder / f"{name}.npy", value.numpy(), allow_pickle=False)
         if not rounded:
-            return {"quadratics": {}}
+            return ReferenceReply({})
         for name, scale in scales.items():
             np.save(folder / f"{name}.scale.npy", scale.numpy(), allow_pickle=False)
         if kind in PRECISE_KINDS and asked.dtype == "float64":
             for name, (positions, wide) in reference.wide_samples(asked, inputs).items():
                 np.save(folder / f"{name}.positions.npy", positions, allow_pickle=False)
                 np.save(folder / f"{name}.wide.npy", wide, allow_pickle=False)
-        return {"quadratics": reference.quadratics(asked, inputs) if kind in PRECISE_KINDS else {}}
+        return ReferenceReply(reference.quadratics(asked, inputs) if kind in PRECISE_KINDS else {})
 
     @staticmethod
     def _computed(case: Case, inputs: Any, device: str, rounded: bool) -> list[dict[str, Any]]:

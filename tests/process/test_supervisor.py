@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import time
@@ -13,10 +12,12 @@ import psutil
 import pytest
 
 from harness.case import Case
-from harness.process.supervisor import NO_GPU, PREFIX, SHARED_GPU, Supervisor, WorkerError
+from harness.process.handle import WorkerError
+from harness.process.protocol import Load, Prepare, Release, Released
+from harness.process.supervisor import NO_GPU, PREFIX, SHARED_GPU, Supervisor
 from harness.record import Status
 
-CASE = dataclasses.asdict(Case(5, 3, 4, 2))
+CASE = Case(5, 3, 4, 2)
 
 
 @pytest.fixture
@@ -27,8 +28,8 @@ def workers(planted_path, tmp_path):
 
 def load(supervisor, name):
     worker, _ = supervisor.worker(name, "cpu")
-    said = worker.request("load", 60.0, name=name, target=target(name), device="cpu")
-    assert said["available"], said
+    reply = worker.request(Load(name, target(name), "cpu"), 60.0)
+    assert reply.available, reply
     return worker
 
 
@@ -37,7 +38,7 @@ def target(name):
 
 
 def prepare(worker, limit=60.0):
-    return worker.request("prepare", limit, case=CASE, input_sets=2, directory=str(worker.directory))
+    return worker.request(Prepare(CASE, 2, worker.directory), limit)
 
 
 def state(pid):
@@ -83,7 +84,7 @@ def test_children_of_a_worker_are_stopped_and_killed_with_it_even_outside_its_gr
 def test_only_the_budgeted_cpus_are_used_and_read_back(workers):
     worker = load(workers, "planted-honest")
     assert len(psutil.Process(worker.pid).cpu_affinity()) == 1
-    assert len(prepare(worker)["threads"]["affinity"]) == 1
+    assert len(prepare(worker).threads.affinity) == 1
 
 
 def test_a_worker_that_raises_answers_and_lives_on(workers):
@@ -135,7 +136,7 @@ def test_a_worker_that_another_thread_waits_for_can_be_killed_and_is_not_waited_
 
 def test_a_chatty_worker_neither_blocks_nor_forges_an_answer(workers):
     worker = load(workers, "planted-chatty")
-    assert prepare(worker)["first_call_seconds"] > 1e-9
+    assert prepare(worker).first_call_seconds > 1e-9
 
 
 def test_a_worker_killed_from_outside_is_reported_with_its_signal(workers):
@@ -165,7 +166,7 @@ def test_a_worker_that_is_gone_answers_any_further_request_with_its_end(workers)
 def test_time_while_stopped_does_not_count_against_the_limit(workers):
     worker = load(workers, "planted-honest")
     time.sleep(0.3)  # stopped for longer than the limit below
-    assert worker.request("release", 0.25) == {"trimmed": True}
+    assert worker.request(Release(), 0.25) == Released(trimmed=True)
 
 
 def test_no_worker_and_no_private_folder_survives_the_supervisor(planted_path, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.case import Case
-from harness.process.supervisor import WorkerError
+from harness.process.handle import WorkerError
 from harness.record import Status
 from harness.run import edge_case_pool
 from harness.run.cell import Cell

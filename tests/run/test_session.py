@@ -19,7 +19,7 @@ from harness.catalog.registry import Entry
 from harness.correctness.inputs import PRECISE_KINDS, make_inputs
 from harness.machine.activity import State
 from harness.machine.threads import ThreadReport
-from harness.process.supervisor import WorkerError
+from harness.process.handle import WorkerError
 from harness.record import Status
 from harness.run.checker import SCENARIOS, Checker
 from harness.run.context import RunContext

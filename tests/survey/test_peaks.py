@@ -6,7 +6,7 @@ import pytest
 
 from harness.machine import environment
 from harness.machine.environment import Cache
-from harness.process.supervisor import WorkerError
+from harness.process.handle import WorkerError
 from harness.record import Status
 from harness.survey import peaks
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import sys
 import types
@@ -15,6 +14,19 @@ from harness import Backend
 from harness.case import Case
 from harness.correctness.conduct import judge_memory_of_answers
 from harness.machine import memory
+from harness.process.protocol import (
+    CheckFresh,
+    KeptResults,
+    Load,
+    MeasureMemory,
+    MoveArrays,
+    Prepare,
+    Release,
+    Released,
+    RunScenario,
+    TakeSample,
+    WarmUp,
+)
 from harness.timing.clock import Clock
 from harness.worker.backend_worker import BackendWorker
 
@@ -69,7 +81,7 @@ def backend(tmp_path):
 def prepared(kind, folder):
     worker = BackendWorker()
     worker.hold(kind("cpu"))
-    worker.prepare(dataclasses.asdict(CASE), 2, str(folder))
+    worker.prepare(Prepare(CASE, 2, folder))
     return worker
 
 
@@ -82,7 +94,7 @@ def test_placing_moves_every_array_and_changes_no_value(backend):
     before = [{name: array.copy() for name, array in inputs.items()} for inputs in backend.prepared.sets]
     kept = backend.prepared.sets  # alive, so that an address cannot be used again by chance
     sets, weight = addresses(backend)
-    backend.place(kernel=True)
+    backend.place(MoveArrays(new_kernel=True))
     moved_sets, moved_weight = addresses(backend)
     assert not set(sets) & set(moved_sets)
     assert moved_weight != weight
@@ -93,7 +105,7 @@ def test_placing_moves_every_array_and_changes_no_value(backend):
 
 def test_placing_leaves_a_kernel_that_is_dear_alone_and_calls_it_with_the_new_arrays(backend):
     kernel, first = backend.prepared.kernel, backend.prepared.calls[0]()
-    backend.place(kernel=False)
+    backend.place(MoveArrays(new_kernel=False))
     assert backend.prepared.kernel is kernel
     assert np.array_equal(backend.prepared.calls[0](), first)
     assert backend.prepared.calls[0].args[0] is backend.prepared.sets[0]["input1"]
@@ -102,15 +114,15 @@ def test_placing_leaves_a_kernel_that_is_dear_alone_and_calls_it_with_the_new_ar
 def test_placing_draws_new_places_each_time(backend):
     offsets = set()
     for _ in range(8):
-        backend.place(kernel=True)
+        backend.place(MoveArrays(new_kernel=True))
         offsets.add(backend.prepared.sets[0]["input1"].ctypes.data % 4096)
     assert len(offsets) > 2
 
 
 def test_a_sample_tells_how_often_the_cpu_was_taken_away(backend):
-    said = backend.sample(calls=3, first=0, settle_seconds=0.0, forward=False)
-    assert said["seconds"] > 0
-    assert said["involuntary_switches"] >= 0
+    taken = backend.sample(TakeSample(calls=3, first=0, settle_seconds=0.0, forward=False))
+    assert taken.seconds > 0
+    assert taken.involuntary_switches >= 0
 
 
 @pytest.mark.parametrize(("call_seconds", "calls"), [(1.0, 1), (0.11, 2), (0.001, 32)])
@@ -128,10 +140,12 @@ def test_the_first_inputs_again_are_called_on_as_often_as_they_take_no_time(tmp_
         return made[-1]
 
     worker.prepared.kernel = slow
-    said = worker.scenario("again", str(tmp_path))
+    reply = worker.scenario(RunScenario("again", tmp_path))
     assert len(made) == calls
-    assert said["call_seconds"] == pytest.approx(call_seconds)
-    assert len(said["storages"]["earlier"]) == calls, "the first result, and all again but the one that is handed over"
+    assert reply.call_seconds == pytest.approx(call_seconds)
+    assert len(reply.results.storages.earlier) == calls, (
+        "the first result, and all again but the one that is handed over"
+    )
 
 
 @pytest.mark.parametrize(("offset", "many"), [(1e-3, 3), (np.nan, 2), (np.nan, 3), (np.inf, 2), (np.inf, 3)])
@@ -140,7 +154,7 @@ def test_of_kept_results_the_one_that_differs_is_handed_over(backend, tmp_path, 
     right = np.linspace(1, 2, CASE.batch * CASE.out_features, dtype=np.float32).reshape(CASE.batch, CASE.out_features)
     wrong = right + np.float32([[offset]] + [[0]] * (CASE.batch - 1))
     backend.prepared.kept = [wrong if number == odd else right.copy() for number in range(many)]
-    backend.kept(False, str(tmp_path))
+    backend.kept(KeptResults(False, tmp_path))
     assert np.array_equal(np.load(tmp_path / "output.npy"), wrong, equal_nan=True)
 
 
@@ -148,7 +162,7 @@ def test_kept_results_of_the_same_bits_are_as_good_as_each_other(backend, tmp_pa
     right = np.ones((CASE.batch, CASE.out_features), np.float32)
     backend.prepared.kept = [right.copy() for _ in range(4)]
     monkeypatch.setattr(np, "median", lambda *_, **__: pytest.fail("that takes long, and there is nothing to choose"))
-    backend.kept(False, str(tmp_path))
+    backend.kept(KeptResults(False, tmp_path))
     assert np.array_equal(np.load(tmp_path / "output.npy"), right)
 
 
@@ -156,24 +170,24 @@ def test_a_machine_that_disturbs_the_second_of_two_calls_does_not_make_a_backend
     worker = prepared(Interrupted, tmp_path)
     worker._clock = Clock(lambda: worker.backend.seconds)
     (tmp_path / "results").mkdir()
-    said = worker.check([5, 6, 7, 8, 9], "normal", str(tmp_path / "results"))
-    for seconds in (said["fresh_seconds"], said["seen_seconds"]):
+    reply = worker.check(CheckFresh((5, 6, 7, 8, 9), "normal", tmp_path / "results"))
+    for seconds in (reply.fresh_seconds, reply.seen_seconds):
         assert sorted(seconds) == pytest.approx([0.001] * 2 + [0.005] * 2)
-    assert judge_memory_of_answers(said["fresh_seconds"], said["seen_seconds"]).ok
+    assert judge_memory_of_answers(reply.fresh_seconds, reply.seen_seconds).ok
 
 
 def test_warming_up_tells_how_many_threads_it_kept_busy(backend):
-    busy = backend.warm_up(seconds=0.05, at_least=1)["busy"]
+    busy = backend.warm_up(WarmUp(seconds=0.05, at_least=1)).busy
     if busy is None:
         pytest.skip("this system has no /proc/self/task/*/schedstat")
-    assert busy["threads"] >= 1
-    assert busy["runnable"] > 0.1
+    assert busy.threads >= 1
+    assert busy.runnable > 0.1
 
 
 def test_the_memory_of_a_call_is_what_it_touches_at_its_peak(tmp_path):
     needed = {}
     for kind in (Plain, Hungry):
-        needed[kind] = prepared(kind, tmp_path).memory(3)["peak_bytes"]
+        needed[kind] = prepared(kind, tmp_path).memory(MeasureMemory(3)).peak_bytes
     if None in needed.values():
         pytest.skip("this system does not reset the high-water mark of a process")
     # The kernel counts pages for each thread by itself, and adds them up now and then.
@@ -206,14 +220,14 @@ def test_a_case_that_is_released_gives_the_gpu_s_memory_back(tmp_path, monkeypat
     pool = types.SimpleNamespace(free_all_blocks=lambda: give_back("cupy"))
     monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda))
     monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(get_default_memory_pool=lambda: pool))
-    assert worker.release() == {"trimmed": True}
+    assert worker.release(Release()) == Released(trimmed=True)
     assert given_back == ["torch", "cupy"]
 
 
 def test_what_an_import_leaves_behind_is_not_searched_for_garbage_again(monkeypatch):
     frozen = []
     monkeypatch.setattr(gc, "freeze", lambda: frozen.append("backends.numpy_loop" in sys.modules))
-    assert BackendWorker().load("numpy-loop", "backends.numpy_loop:NumpyLoop", "cpu")["available"]
+    assert BackendWorker().load(Load("numpy-loop", "backends.numpy_loop:NumpyLoop", "cpu")).available
     assert frozen == [True]
 
 
@@ -223,7 +237,7 @@ def test_a_call_before_each_pair_brings_back_what_making_inputs_has_displaced_un
         (folder := tmp_path / str(settle)).mkdir()
         worker = prepared(Interrupted, folder)
         before = worker.backend.calls
-        worker.check([5, 6, 7], "normal", str(folder), settle=settle)
+        worker.check(CheckFresh((5, 6, 7), "normal", folder, settle=settle))
         calls[settle] = worker.backend.calls - before
     assert calls == {True: 2 * 3 + 1, False: 2 * 2 + 1}
 
@@ -233,7 +247,7 @@ def test_jax_says_that_it_keeps_what_it_had_of_a_gpu(tmp_path, monkeypatch, devi
     worker = prepared(Plain, tmp_path)
     monkeypatch.setitem(sys.modules, "jax", types.ModuleType("jax"))
     monkeypatch.setattr(worker.backend, "device", device)
-    assert worker.release() == {"trimmed": trimmed}
+    assert worker.release(Release()) == Released(trimmed)
 
 
 class Pool:
@@ -279,5 +293,5 @@ def test_what_is_not_written_on_a_device_is_no_earlier_answer(tmp_path, monkeypa
     monkeypatch.setattr(worker, "_to_device", LeavesOut.pool.filled)
     monkeypatch.setattr(worker, "_formed", lambda *_: True)
     monkeypatch.setattr(worker.backend, "device", device)
-    worker.check([5], "normal", str(tmp_path))
+    worker.check(CheckFresh((5,), "normal", tmp_path))
     assert np.isnan(np.load(tmp_path / "output.npy")[-1, -1]) == spoilt

@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from harness.machine import threads
-from harness.process.supervisor import Supervisor, WorkerError
+from harness.process.handle import WorkerError
+from harness.process.supervisor import Supervisor
 from harness.worker import peak_worker
 
 
