@@ -19,7 +19,7 @@ from harness import Backend
 class Honest(Backend):
     """No fault: the control."""
 
-    name = "planted-honest"
+    name = "faulty-honest"
 
     def prepare_forward(self, case, weight, bias):
         def kernel(input1, input2):
@@ -70,7 +70,7 @@ def output(input1, input2, weight, bias):
 class Chatty(Honest):
     """Right, but prints a megabyte of rubbish at every call, with lines that look like answers."""
 
-    name = "planted-chatty"
+    name = "faulty-chatty"
 
     def result(self, right):
         sys.stdout.buffer.write(b'{"id": 3, "ok": true, "seconds": 1e-9}\n\x00\xff\x1b[2J' * 30_000)
@@ -81,25 +81,25 @@ class Chatty(Honest):
 class Raises(Honest):
     """Raises in the call."""
 
-    name = "planted-raises"
+    name = "faulty-raises"
 
     def result(self, right):
-        raise ValueError("planted: no\x1b[31m such luck")
+        raise ValueError("faulty: no\x1b[31m such luck")
 
 
 class Quits(Honest):
     """Calls sys.exit in the call."""
 
-    name = "planted-quits"
+    name = "faulty-quits"
 
     def result(self, right):
-        sys.exit("planted: had enough")
+        sys.exit("faulty: had enough")
 
 
 class Exits(Honest):
     """Ends its process, with the code of success."""
 
-    name = "planted-exits"
+    name = "faulty-exits"
 
     def result(self, right):
         os._exit(0)
@@ -108,18 +108,18 @@ class Exits(Honest):
 class Hangs(Honest):
     """Never returns, and prints all the while."""
 
-    name = "planted-hangs"
+    name = "faulty-hangs"
 
     def result(self, right):
         while True:
-            print("planted: still here", flush=True)  # noqa: T201  # what it is for
+            print("faulty: still here", flush=True)  # noqa: T201  # what it is for
             time.sleep(0.01)
 
 
 class Sleeps(Honest):
     """Never returns, and says nothing: no pipe that closes can wake it."""
 
-    name = "planted-sleeps"
+    name = "faulty-sleeps"
 
     def result(self, right):
         time.sleep(10**6)
@@ -132,7 +132,7 @@ class Killed(Honest):
     that comes after settling, after a timed call, is one of a block.
     """
 
-    name = "planted-killed"
+    name = "faulty-killed"
     seen = ()
 
     def result(self, right):
@@ -147,8 +147,8 @@ class Killed(Honest):
 class Garbles(Honest):
     """Writes into every pipe it can find."""
 
-    name = "planted-garbles"
-    line = b"planted: not an answer\n"
+    name = "faulty-garbles"
+    line = b"faulty: not an answer\n"
 
     def result(self, right):
         for descriptor in range(3, 64):
@@ -162,23 +162,23 @@ class Garbles(Honest):
 class Lies(Garbles):
     """Writes what looks like an answer, with nothing in it, into every pipe it can find."""
 
-    name = "planted-lies"
+    name = "faulty-lies"
     line = b'{"id": 2, "ok": true}\n'
 
 
 class Hungry(Honest):
     """Runs out of memory."""
 
-    name = "planted-hungry"
+    name = "faulty-hungry"
 
     def result(self, right):
-        raise MemoryError("planted: 1 EiB")
+        raise MemoryError("faulty: 1 EiB")
 
 
 class Slow(Honest):
     """Takes over a second a call, with the six rows of the tests' case."""
 
-    name = "planted-slow"
+    name = "faulty-slow"
 
     def result(self, right):
         if len(right) == 6:
@@ -189,7 +189,7 @@ class Slow(Honest):
 class OneWrong(Honest):
     """Wrong in a single element, the last one, by one part in a thousand of its scale."""
 
-    name = "planted-one-wrong"
+    name = "faulty-one-wrong"
 
     def result(self, right):
         right[-1, -1] += 1e-3
@@ -199,7 +199,7 @@ class OneWrong(Honest):
 class Stale(Honest):
     """Remembers its answers to the first inputs it sees and gives one of them to all later ones."""
 
-    name = "planted-stale"
+    name = "faulty-stale"
     remembered = None
 
     def prepare_forward(self, case, weight, bias):
@@ -219,7 +219,7 @@ class Stale(Honest):
 class Double(Honest):
     """Returns float64 for float32."""
 
-    name = "planted-double"
+    name = "faulty-double"
 
     def result(self, right):
         return right.astype(np.float64)
@@ -228,7 +228,7 @@ class Double(Honest):
 class Broadcasts(Honest):
     """Returns one row, which would broadcast."""
 
-    name = "planted-broadcasts"
+    name = "faulty-broadcasts"
 
     def result(self, right):
         return right[:1]
@@ -237,7 +237,7 @@ class Broadcasts(Honest):
 class Nan(Honest):
     """Returns one NaN."""
 
-    name = "planted-nan"
+    name = "faulty-nan"
 
     def result(self, right):
         right[0, -1] = np.nan
@@ -247,7 +247,7 @@ class Nan(Honest):
 class Gradient(Honest):
     """Right forward; one gradient has the wrong sign."""
 
-    name = "planted-gradient"
+    name = "faulty-gradient"
 
     def gradients(self, right):
         grad_input1, grad_input2, grad_weight, grad_bias = right
@@ -257,16 +257,16 @@ class Gradient(Honest):
 class Parent(Honest):
     """Right, but starts two children that keep a core busy: one in its group, one in a session of its own.
 
-    Their process ids go to the file that PLANTED_CHILDREN names.
+    Their process ids go to the file that FAULTY_CHILDREN names.
     """
 
-    name = "planted-parent"
+    name = "faulty-parent"
     children = ()
 
     def prepare_forward(self, case, weight, bias):
         if not Parent.children:
             busy = [sys.executable, "-c", "while True: pass"]
             Parent.children = (subprocess.Popen(busy), subprocess.Popen(busy, start_new_session=True))
-            if path := os.environ.get("PLANTED_CHILDREN"):
+            if path := os.environ.get("FAULTY_CHILDREN"):
                 Path(path).write_text(" ".join(str(child.pid) for child in Parent.children))
         return super().prepare_forward(case, weight, bias)
