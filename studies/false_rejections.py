@@ -101,11 +101,14 @@ def main() -> None:
     target, seeds = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1000
     first = int(sys.argv[3]) if len(sys.argv) > 3 else 0
     dtypes = tuple(sys.argv[4:]) or DTYPES
-    honest = {
-        name: backend_class(name, entry.target)("cpu")
-        for name, entry in entries().items()
+    installed = {name: entry for name, entry in entries().items() if entry.installed().ok}
+    honest = [
+        kind("cpu")
+        for name, entry in installed.items()
         if entry.distribution.startswith("bilinear")
-    }
+        and "cpu" in (kind := backend_class(name, entry.target)).devices
+        and kind.available("cpu").ok
+    ]
     rows: list[dict] = []
     target.parent.mkdir(parents=True, exist_ok=True)
     for shape in SHAPES:
@@ -113,7 +116,7 @@ def main() -> None:
             for dtype in dtypes:
                 batch, in1, in2, out = shape
                 case = Case(batch, in1, in2, out, dtype=dtype, mode=mode)
-                subjects = [Subject(backend, case) for backend in honest.values() if backend.supports(case).ok]
+                subjects = [Subject(backend, case) for backend in honest if backend.supports(case).ok]
                 for seed in range(first, first + seeds):
                     seeded = Case(batch, in1, in2, out, dtype=dtype, mode=mode, seed=seed)
                     answers = ask_reference(seeded)

@@ -1,6 +1,6 @@
 """Count how often the 99 % interval covers the true ratio: synthetic traces whose ratio is known, six kinds of noise.
 
-    python studies/coverage.py results/reference/coverage.csv [TRACES]
+    python studies/interval_coverage.py results/reference/coverage.csv [TRACES]
 
 Each trace is two backends whose true ratio is drawn, under one kind of noise, with one of three numbers of processes.
 The whole comparison of `harness.timing.estimates` runs on it, the choice of the unit included. Nothing is timed, so the
