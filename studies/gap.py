@@ -32,10 +32,9 @@ def main() -> None:
     from harness.case import MODES, Case
     from harness.catalog.registry import entries, select
     from harness.machine.threads import budget
-    from harness.process.supervisor import Supervisor, default_cache
-    from harness.run.context import RunContext
+    from harness.run.context import NoProgress
     from harness.run.plan import Plan
-    from harness.run.session import Runner
+    from harness.run.session import check
 
     target, seeds = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 5
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -52,16 +51,15 @@ def main() -> None:
             seed=seed,
             timing=False,
         )
-        with Supervisor(plan.threads, default_cache()) as workers:
-            for record in Runner(RunContext(plan, workers)).run():
-                print(record.backend, record.mode, record.case, record.max_error_over_bound, record.status, flush=True)
-                # A mutant of a gradient is right in mode forward; a mutant of the output is known from mode forward.
-                wanted = "forward_backward" if "-grad-" in record.backend else "forward"
-                if record.backend in honest or record.mode == wanted:
-                    figure = record.max_error_over_bound
-                    figures_by_row.setdefault((record.backend, record.mode, record.case), []).append(
-                        (float("nan") if figure is None else figure, record.status.value)
-                    )
+        for record in check(plan, NoProgress()):
+            print(record.backend, record.mode, record.case, record.max_error_over_bound, record.status, flush=True)
+            # A mutant of a gradient is right in mode forward; a mutant of the output is known from mode forward.
+            wanted = "forward_backward" if "-grad-" in record.backend else "forward"
+            if record.backend in honest or record.mode == wanted:
+                figure = record.max_error_over_bound
+                figures_by_row.setdefault((record.backend, record.mode, record.case), []).append(
+                    (float("nan") if figure is None else figure, record.status.value)
+                )
     with target.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
