@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import typer.main
 from command_line import ROOT, command, environment
@@ -226,6 +227,28 @@ def test_the_readmes_backend_conforms_in_mode_forward():
 def test_the_readmes_code_loads_the_rows_of_a_run(elsewhere, capsys):
     python_block("import pandas")
     assert "numba-fused" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("claimed", "shown"),
+    [
+        ("0 of 140,000 answers", "140,000 answers of 7 backends were judged, 0 were rejected"),
+        ("0.09 % too long", "| 0.002 | 0.0020019 | +0.09 % |"),
+        ("0 false alarms in 303 runs", "0 false alarms in 303 runs"),
+        ("59 of 59 runs", "0 of 59 differences of 3 % missed"),
+    ],
+)
+def test_a_figure_of_the_readme_is_in_the_evidence(claimed, shown):
+    assert claimed in README.read_text()
+    assert shown in (ROOT / "docs" / "evidence.md").read_text()
+
+
+def test_the_readmes_words_about_the_answer_hold_in_its_run():
+    records = pd.read_csv(ROOT / RUN / "records.csv")
+    fused = records[records["backend"] == "numba-fused"]
+    assert fused["rank"].tolist() == [1] * 12  # "among the fastest on all twelve rows"
+    steps = records[(records["mode"] == "forward_backward") & (records["rank"] == 1)]
+    assert steps.groupby("case")["speedup"].max().min() > 10  # "nn.Bilinear's training step is what to avoid"
 
 
 @pytest.mark.parametrize("name", ["bilinear_outside.py", "pyproject.toml", "test_bilinear_outside.py"])
