@@ -1,9 +1,9 @@
-"""Do the 99 % intervals cover in 99 % of all cases, whatever the noise? Synthetic traces, whose ratio is known.
+"""Count how often the 99 % interval covers the true ratio: synthetic traces whose ratio is known, six kinds of noise.
 
-    python studies/coverage.py results/reference/coverage.csv [TRACES]
+    python studies/interval_coverage.py results/reference/coverage.csv [TRACES]
 
-Each trace is two backends whose true ratio is drawn, under one kind of noise, in one of three plans of measuring; the
-whole comparison of `harness.timing.estimates` runs on it, the choice of the unit included. Nothing is timed, so the
+Each trace is two backends whose true ratio is drawn, under one kind of noise, with one of three numbers of processes.
+The whole comparison of `harness.timing.estimates` runs on it, the choice of the unit included. Nothing is timed, so the
 table is the same on every machine.
 """
 
@@ -24,22 +24,22 @@ from harness.timing import estimates
 Random = np.random.Generator
 Logs = npt.NDArray[np.float64]
 
-#: Processes and blocks of each: one process, the pilot of three, and as many processes as it takes.
+#: Processes, and blocks in each: one process, the pilot of three, and a full measurement.
 PLANS = ((1, 30), (3, 10), (12, 10))
 
 
 def lognormal(random: Random, processes: int, blocks: int) -> Logs:
-    """Independent, 5 % each."""
+    """Return independent noise of 5 %."""
     return random.normal(0, 0.05, (2, processes, blocks))
 
 
 def bimodal(random: Random, processes: int, blocks: int) -> Logs:
-    """Two speeds, 30 % apart, each block by lot; 1 % around them."""
+    """Return two speeds, 30 % apart, drawn for each block, with noise of 1 %."""
     return random.normal(0, 0.01, (2, processes, blocks)) + 0.3 * (random.random((2, processes, blocks)) < 0.4)
 
 
 def shared(random: Random, processes: int, blocks: int) -> Logs:
-    """A machine whose speed wanders (AR(1), rho 0.9, 10 %), the same for both of a block; 2 % besides."""
+    """Return a machine whose speed wanders (AR(1), rho 0.9, 10 %), shared by a block's samples, with noise of 2 %."""
     wander = np.empty(processes * blocks)
     state = random.normal(0, 0.10)
     for index in range(len(wander)):
@@ -49,21 +49,21 @@ def shared(random: Random, processes: int, blocks: int) -> Logs:
 
 
 def drift(random: Random, processes: int, blocks: int) -> Logs:
-    """20 % slower from the first block to the last, and within a block by what its place in the drawn order makes."""
+    """Return a drift of 20 % from first to last block, within a block by position, with noise of 2 %."""
     count = processes * blocks
     first = random.integers(0, 2, count)
-    place = np.stack([np.arange(count) + first / 2, np.arange(count) + (1 - first) / 2])
-    return random.normal(0, 0.02, (2, processes, blocks)) + 0.2 * place.reshape(2, processes, blocks) / count
+    position = np.stack([np.arange(count) + first / 2, np.arange(count) + (1 - first) / 2])
+    return random.normal(0, 0.02, (2, processes, blocks)) + 0.2 * position.reshape(2, processes, blocks) / count
 
 
 def spikes(random: Random, processes: int, blocks: int) -> Logs:
-    """2 %, and one sample in twenty takes ten times as long."""
+    """Return noise of 2 %; one sample in twenty takes ten times as long."""
     hit = random.random((2, processes, blocks)) < 0.05
     return random.normal(0, 0.02, (2, processes, blocks)) + math.log(10) * hit
 
 
 def hierarchical(random: Random, processes: int, blocks: int) -> Logs:
-    """Each process has a speed of its own (3 %); its blocks are within 0.5 %."""
+    """Return a speed for each process (3 %), with noise of 0.5 % among its blocks."""
     return random.normal(0, 0.005, (2, processes, blocks)) + random.normal(0, 0.03, (2, processes, 1))
 
 
@@ -73,31 +73,31 @@ KINDS: dict[str, Callable[[Random, int, int], Logs]] = {
 
 
 def trace(kind: str, processes: int, blocks: int, seed: int) -> tuple[float, estimates.Comparison]:
-    """Return the true ratio and what the comparison makes of one trace."""
+    """Return the true ratio of one trace and its comparison."""
     random = np.random.default_rng([seed, *kind.encode(), processes])
     true = math.exp(random.uniform(-0.1, 0.1))
     other, this = KINDS[kind](random, processes, blocks).reshape(2, -1)
-    found = estimates.compare(
+    comparison = estimates.compare(
         dict(enumerate(np.exp(this) / true)),
         dict(enumerate(np.exp(other))),
         {block: block // blocks for block in range(processes * blocks)},
     )
-    assert found is not None  # noqa: S101  # all blocks are shared
-    return true, found
+    assert comparison is not None  # noqa: S101  # all blocks are shared
+    return true, comparison
 
 
 def coverage(kind: str, processes: int, blocks: int, traces: int) -> dict[str, float]:
-    """Shares of the traces: covered by the interval, of the wrong sign, decided; and the typical half-width."""
+    """Return shares of the traces (covered, wrong sign, decided) and the median half-width of the intervals."""
     covered, wrong, decided, as_processes, widths = 0, 0, 0, 0, []
     for seed in range(traces):
-        true, found = trace(kind, processes, blocks, seed)
-        low, high = found.ratio.low, found.ratio.high
-        # Without an interval nothing is claimed: that is no miss.
+        true, comparison = trace(kind, processes, blocks, seed)
+        low, high = comparison.ratio.low, comparison.ratio.high
+        # Without an interval nothing is claimed, so nothing is missed.
         covered += low is None or high is None or low <= true <= high
-        wrong += found.relation is (Relation.SLOWER if true > 1 else Relation.FASTER)
-        decided += found.relation is not Relation.AMBIGUOUS
-        as_processes += found.unit == "process"
-        widths.append(found.half_width if found.half_width is not None else math.inf)
+        wrong += comparison.relation is (Relation.SLOWER if true > 1 else Relation.FASTER)
+        decided += comparison.relation is not Relation.AMBIGUOUS
+        as_processes += comparison.unit == "process"
+        widths.append(comparison.half_width if comparison.half_width is not None else math.inf)
     return {
         "covered": covered / traces,
         "wrong_sign": wrong / traces,
@@ -117,7 +117,7 @@ def main() -> None:
         for kind in KINDS:
             for processes, blocks in PLANS:
                 if kind == "hierarchical" and processes == 1:
-                    continue  # one process cannot know how far off it is: that is why there are several
+                    continue  # the blocks of one process cannot show how far that process is off
                 row = {"kind": kind, "processes": processes, "blocks": blocks, "traces": traces}
                 row |= coverage(kind, processes, blocks, traces)
                 if file.tell() == 0:

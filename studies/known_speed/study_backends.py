@@ -1,4 +1,4 @@
-"""Backends whose speed is known, for studies of the harness itself; this folder is a distribution on their path."""
+"""Backends of known speed, for studies of the harness itself. The studies put this folder on the import path."""
 
 import os
 import time
@@ -15,9 +15,9 @@ LASTING = "BILINEAR_BENCH_LASTING"
 
 
 class TorchDelayed(TorchBilinear):
-    """nn.Bilinear itself; then each call goes on for a share of the time that it has just taken.
+    """Slow nn.Bilinear down: each call waits for a share of the time that it has just taken.
 
-    A share and not a constant: on a machine whose speed wanders it stays the same slowdown.
+    The delay is a share, not a constant, so it stays the same slowdown on a machine whose speed wanders.
     """
 
     name = "torch-delayed"
@@ -40,7 +40,7 @@ class TorchDelayed(TorchBilinear):
 
 
 class NumpyLasting(Backend):
-    """The right result, and not before a given time has passed."""
+    """Return the right result, but not before a given time has passed."""
 
     name = "numpy-lasting"
 

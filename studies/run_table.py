@@ -1,4 +1,4 @@
-"""What the studies share: a run of the command line that ends up as a row of a table, which can be gone on with."""
+"""A table of runs: start one run of the command line, take its row, continue a table that exists."""
 
 from __future__ import annotations
 
@@ -12,15 +12,23 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-FAULTY = Path(__file__).parent / "faulty"
+#: The folder with the backends of ``study_backends.py`` and their entry points.
+KNOWN_SPEED = Path(__file__).parent / "known_speed"
 
 
 def run(backend: str, *options: str, cases: tuple[str, str] = ("--suite", "seed"), **variables: str) -> dict[str, str]:
-    """Run a case, forward, with one backend beside nn.Bilinear; return its row and the wall time in seconds."""
+    """Return the row of one backend, compared with nn.Bilinear in mode forward on the CPU.
+
+    Args:
+        backend: Name of the backend.
+        options: More options of ``bilinear-bench run``.
+        cases: The option that chooses the case.
+        variables: Environment variables on top of this process's own.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "run"
-        command = [sys.executable, "-m", "harness", "run", *cases, "--mode", "forward", "--no-limit"]
-        path = os.pathsep.join(filter(None, (str(FAULTY), os.environ.get("PYTHONPATH"))))
+        command = [sys.executable, "-m", "harness", "run", *cases, "--mode", "forward", "--no-roofline"]
+        path = os.pathsep.join(filter(None, (str(KNOWN_SPEED), os.environ.get("PYTHONPATH"))))
         start = time.monotonic()
         ended = subprocess.run(
             [*command, "--device", "cpu", "--backend", backend, "--out", str(folder), *options],
@@ -32,8 +40,7 @@ def run(backend: str, *options: str, cases: tuple[str, str] = ("--suite", "seed"
         if ended.returncode:
             sys.exit(f"{' '.join(ended.args)} exited with {ended.returncode}:\n{ended.stdout}{ended.stderr}")
         wall_seconds = time.monotonic() - start
-        with (folder / "records.csv").open() as file:
-            row = next(row for row in csv.DictReader(file) if row["backend"] == backend)
+        row = next(row for row in rows(folder / "records.csv") if row["backend"] == backend)
         environment = json.loads((folder / "environment.json").read_text())
     more = {
         "wall_seconds": f"{wall_seconds:.1f}",
@@ -43,29 +50,33 @@ def run(backend: str, *options: str, cases: tuple[str, str] = ("--suite", "seed"
     return row | more
 
 
+def rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def fill(
-    path: Path, columns: tuple[str, ...], rows: int, seconds: float, make: Callable[[int], Mapping[str, str]]
-) -> int:
-    """Add rows to a table until it has so many or the time is over, each forced to disk; return how many it has.
+    path: Path, columns: tuple[str, ...], count: int, seconds: float, make: Callable[[int], Mapping[str, str]]
+) -> None:
+    """Add rows to a table until it has ``count`` rows or the time is over; write each row to disk at once.
 
     Args:
-        path: The table; what it has already stays, so a study can be made in several sittings.
-        columns: Of the table.
-        rows: How many it shall have.
-        seconds: When this time has passed no further row is begun.
-        make: Makes the row of a number.
+        path: The table. Rows that it already has stay, so a study can be interrupted and continued.
+        columns: Columns of the table.
+        count: Number of rows of the complete table.
+        seconds: Time after which no further row is started.
+        make: Function that makes the row of a number.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         path.write_text(",".join(columns) + "\n")
-    with path.open(newline="") as file:
-        done = sum(1 for _ in csv.DictReader(file))
+    done = len(rows(path))
     end = time.monotonic() + seconds
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
-        while done < rows and time.monotonic() < end:
+        while done < count and time.monotonic() < end:
             writer.writerow(make(done))
             file.flush()
             os.fsync(file.fileno())
             done += 1
-    return done
