@@ -1,19 +1,15 @@
-"""``torch.nn.Bilinear`` with the fused kernel inside: a module to put in its place in a model.
+"""``torch.nn.functional.bilinear``, faster: which kernel takes which tensors, and the gradients.
 
-::
+The fused CPU kernel runs on the tensors' own memory; nothing is copied but inputs that are not contiguous.
 
-    from backends.torch_fused import Bilinear   # instead of torch.nn.Bilinear
-
-Formula and work: those of ``numba_fused``, which runs on the tensors' own memory; nothing is copied but inputs that are
-not contiguous.
-
-* What it keeps of nn.Bilinear: constructor, parameters, their first values, ``state_dict`` (it is a subclass), errors,
-  leading dimensions, no batch at all, ``bias=False``, autograd. PyTorch's number of threads is Numba's here.
-* float32 and float64 on a CPU are the fused kernel's. Other floats and other devices go to ``torch_contract``; whole
-  and complex numbers, forward-mode derivatives and ``torch.func`` to nn.functional.bilinear; ``torch.compile`` sees an
-  einsum. Gradients that are to be differentiated again come from an einsum.
-* With few outputs (``numba_fused.FEW_PAGES``) a forward keeps up to 16 MiB until its graph is freed.
-* A process that has called it may not fork and call it in the child: GNU OpenMP, which Numba's threads are, ends that.
+* float32 and float64 on a CPU go to the fused kernel, with PyTorch's number of threads.
+* Other floats and other devices go to ``contraction``, plain products.
+* Integers, complex numbers, forward-mode derivatives and ``torch.func`` go to nn.functional.bilinear.
+* ``torch.compile`` sees an einsum. Gradients that are to be differentiated again come from an einsum.
+* Errors, leading dimensions, an empty batch and ``bias=None`` are nn.functional.bilinear's.
+* With few outputs a forward stores up to 16 MiB until its graph is freed (``cpu/few_outputs.py``).
+* A process that has called the kernel must not fork and call it in the child: GNU OpenMP, which runs Numba's threads,
+  ends such a child.
 """
 
 from __future__ import annotations
@@ -22,81 +18,32 @@ import contextlib
 import functools
 import threading
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numba
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from backends import numba_fused, torch_contract
-from backends.numba_fused import Plan
-from backends.torch_tensor import Formula, TorchBackend, einsum_bilinear
-from harness.backend import Support
-from harness.case import Case, Mode
+from backends import torch_contract as contraction  # MERGE: from bilinear_bench import contraction
+from backends.torch_tensor import einsum_bilinear  # MERGE: contraction.einsum_bilinear
+from bilinear_bench.cpu import forward, grad_inputs, grad_weight
+from bilinear_bench.cpu.packing import bias_or_zeros, column_sums
+from bilinear_bench.cpu.sizes import Sizes
 
 Tensor = Any
 
 #: The dtypes of the fused kernel, by PyTorch's name and ours.
 DTYPES: Final = {torch.float32: "float32", torch.float64: "float64"}
 
-#: Types that are nothing but tensors; others may have their own mind about every operation.
+#: Types without operations of their own; other subclasses of Tensor may redefine each operation.
 _PLAIN: Final = (torch.Tensor, torch.nn.Parameter)
-# Not every threading layer of Numba can be entered by two Python threads at a time; GNU OpenMP's can, "workqueue" ends
-# the process.
+# GNU OpenMP's threading layer can be entered by two Python threads at a time; Numba's "workqueue" ends the process.
 _ENTERED = threading.Lock()
 
 
-class Bilinear(torch.nn.Bilinear):
-    """``torch.nn.Bilinear``, computed by ``bilinear`` below.
-
-    Args:
-        in1_features: Size i of the first input's last dimension.
-        in2_features: Size j of the second input's.
-        out_features: Size o of the output's.
-        bias: Whether to learn a bias (o,).
-        device: Where the parameters are.
-        dtype: Of the parameters.
-    """
-
-    def forward(self, input1: Tensor, input2: Tensor) -> Tensor:
-        """Return output (*, o) of input1 (*, i) and input2 (*, j), with the same leading dimensions or none.
-
-        Raises:
-            RuntimeError: The sizes, dtypes or devices do not fit; the words are PyTorch's own.
-        """
-        return bilinear(input1, input2, self.weight, self.bias)
-
-
-class TorchFused(TorchBackend):
-    """The module's function as a backend: the fused kernel with PyTorch around it; gradients by autograd."""
-
-    name = "torch-fused"
-    devices = ("cpu",)
-
-    def formula(self) -> Formula:
-        """The module's function."""
-        return bilinear
-
-    def supports(self, case: Case) -> Support:
-        """What the fused kernel has: other dtypes would be another backend's."""
-        if case.dtype not in DTYPES.values():
-            return Support(
-                False, f"the fused kernel has no {case.dtype}: torch-contract has, and the module goes there"
-            )
-        return self.supports_mode_and_precision(case)
-
-    def workspace_bytes(self, case: Case) -> int:
-        """The fused kernel's."""
-        return numba_fused.NumbaFused().workspace_bytes(case)
-
-    def version(self) -> str:
-        """Versions of PyTorch and Numba."""
-        return f"{super().version()}, numba {numba.__version__}"
-
-
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Do as ``torch.nn.functional.bilinear``, faster.
+    """Return what ``torch.nn.functional.bilinear`` returns, faster.
 
     Args:
         input1: (*, i).
@@ -117,7 +64,7 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
     if compiling:
         output = einsum_bilinear(rows1, rows2, weight, bias)
     elif weight.device.type != "cpu" or weight.dtype not in DTYPES:
-        output = torch_contract.bilinear(rows1, rows2, weight, bias)
+        output = contraction.bilinear(rows1, rows2, weight, bias)
     elif torch.is_grad_enabled() and _any_requires_grad(input1, input2, weight, bias):
         output = _Fused.apply(rows1, rows2, weight, bias)
     else:
@@ -130,43 +77,48 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        kept = None
+        tiles = None
         if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
-            kept = weight.new_empty(_plan("forward_backward", input1, weight).kept)
-        ctx.save_for_backward(input1, input2, weight, bias, kept)
-        return _forward(input1, input2, weight, bias, kept)
+            tiles = weight.new_empty(_grad_inputs_plan(*_key(input1, weight)).forward_tiles)
+        ctx.save_for_backward(input1, input2, weight, bias, tiles)
+        return _forward(input1, input2, weight, bias, tiles)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        input1, input2, weight, bias, kept = ctx.saved_tensors
+        input1, input2, weight, bias, tiles = ctx.saved_tensors
         needed = ctx.needs_input_grad
-        if torch.is_grad_enabled():  # somebody will differentiate the gradients
-            return torch_contract.differentiable_gradients(input1, input2, weight, bias, grad_output, needed)
-        divided = _plan("forward_backward", input1, weight)
-        one, other, pages, gradient = (_array(tensor) for tensor in (input1, input2, weight, grad_output))
-        found: list[Tensor | None] = [None] * 4
-        with _threads(divided):
-            if needed[0] or needed[1]:
-                both = numba_fused.input_gradients(divided, one, other, pages, gradient, _array(kept))
-                found[:2] = (torch.from_numpy(got) if need else None for got, need in zip(both, needed, strict=False))
-            if needed[2]:
-                found[2] = torch.from_numpy(numba_fused.weight_gradient(divided, one, other, gradient))
+        if torch.is_grad_enabled():  # the caller will differentiate the gradients
+            return contraction.differentiable_gradients(input1, input2, weight, bias, grad_output, needed)
+        key = _key(input1, weight)
+        rows1, rows2, pages, gradient = (_array(tensor) for tensor in (input1, input2, weight, grad_output))
+        gradients: list[Tensor | None] = [None] * 4
+        if needed[0] or needed[1]:
+            plan = _grad_inputs_plan(*key)
+            with _threads(plan):
+                both = plan.run(rows1, rows2, pages, gradient, _array(tiles))
+            gradients[:2] = (torch.from_numpy(one) if need else None for one, need in zip(both, needed, strict=False))
+        if needed[2]:
+            weight_plan = _grad_weight_plan(*key)
+            with _threads(weight_plan):
+                gradients[2] = torch.from_numpy(weight_plan.run(rows1, rows2, gradient))
         if needed[3]:
-            found[3] = torch.from_numpy(numba_fused.column_sums(gradient))
-        return tuple(found)
+            gradients[3] = torch.from_numpy(column_sums(gradient))
+        return tuple(gradients)
 
 
-def _forward(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None, kept: Tensor | None = None) -> Tensor:
-    divided = _plan("forward", input1, weight)
+def _forward(
+    input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None, tiles: Tensor | None = None
+) -> Tensor:
+    plan = _forward_plan(*_key(input1, weight))
     pages = _array(weight)
-    addend = numba_fused.bias_or_zeros(pages, None if bias is None else _array(bias))
-    with _threads(divided):
-        room = None if kept is None else _array(kept)
-        return torch.from_numpy(numba_fused.forward(divided, _array(input1), _array(input2), pages, addend, room))
+    addend = bias_or_zeros(pages, None if bias is None else _array(bias))
+    stored = None if tiles is None else _array(tiles)
+    with _threads(plan):
+        return torch.from_numpy(plan.run(_array(input1), _array(input2), pages, addend, stored))
 
 
 def _fits(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None, compiling: bool) -> bool:
-    """Whether there is nothing for PyTorch to complain about, and nothing that only its own function knows."""
+    """Return True if PyTorch has nothing to refuse, and nothing that only its own function knows."""
     if input1.dim() < 1 or weight.dim() != 3 or input1.shape[:-1] != input2.shape[:-1]:
         return False
     if input2.dim() < 1 or (input1.shape[-1], input2.shape[-1]) != weight.shape[1:] or 0 in weight.shape[1:]:
@@ -178,10 +130,10 @@ def _fits(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None, c
         return False
     if compiling and torch.is_autocast_enabled(device.type):  # an einsum would be rounded to half
         return False
-    given = (input1, input2, weight) if bias is None else (input1, input2, weight, bias)
+    tensors = (input1, input2, weight) if bias is None else (input1, input2, weight, bias)
     return all(
         one.dtype == dtype and one.device == device and one.layout == torch.strided and type(one) in _PLAIN
-        for one in given
+        for one in tensors
     )
 
 
@@ -190,39 +142,48 @@ def _any_requires_grad(*tensors: Tensor | None) -> bool:
 
 
 def _is_transformed() -> bool:
-    """Whether ``torch.func`` or forward-mode differentiation is at work, which see operators and not what is in ours.
+    """Return True under ``torch.func`` or forward-mode differentiation, which do not see into our function.
 
-    PyTorch asks the same of itself in ``torch.autograd.function`` and ``forward_ad``; there is no public way.
+    PyTorch checks the same in ``torch.autograd.function`` and ``forward_ad``; there is no public way.
     """
     transformed: bool = torch._C._are_functorch_transforms_active()
     return transformed or torch.autograd.forward_ad._current_level >= 0
 
 
-def _array(tensor: Tensor) -> npt.NDArray[np.floating]:
-    """The tensor's memory as an array; a copy only of what is not contiguous."""
-    array: npt.NDArray[np.floating] = tensor.detach().contiguous().numpy()
+def _array(tensor: Tensor) -> npt.NDArray[np.floating[Any]]:
+    """Return the tensor's memory as an array; a copy only if it is not contiguous."""
+    array: npt.NDArray[np.floating[Any]] = tensor.detach().contiguous().numpy()
     return array
 
 
-def _plan(mode: Mode, input1: Tensor, weight: Tensor) -> Plan:
+# Plans depend on sizes, dtype and threads alone. A step asks for the same three again and again.
+_forward_plan = functools.lru_cache(1024)(forward.plan)
+_grad_inputs_plan = functools.lru_cache(1024)(grad_inputs.plan)
+_grad_weight_plan = functools.lru_cache(1024)(grad_weight.plan)
+
+
+def _key(input1: Tensor, weight: Tensor) -> tuple[Sizes, int]:
+    """Return what a plan depends on."""
     out, in1, in2 = weight.shape
-    return _divided(len(input1), in1, in2, out, DTYPES[weight.dtype], mode, _thread_count())
+    return Sizes(len(input1), in1, in2, out, DTYPES[weight.dtype]), _thread_count()
 
 
 def _thread_count() -> int:
-    """PyTorch's; Numba has made room for so many at import, and takes no more."""
+    """Return PyTorch's number of threads; Numba started a number of threads at import, and takes no more."""
     return min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
 
 
-@functools.lru_cache(1024)
-def _divided(batch: int, in1: int, in2: int, out: int, dtype: str, mode: Mode, threads: int) -> Plan:
-    return numba_fused.plan(Case(batch, in1, in2, out, dtype=dtype, mode=mode), threads)
+class _Divided(Protocol):
+    """A plan, as far as threads are concerned."""
+
+    @property
+    def workers(self) -> int: ...
 
 
 @contextlib.contextmanager
-def _threads(divided: Plan) -> Iterator[None]:
-    """PyTorch's number of threads for Numba, and nobody else in the parallel loops."""
-    if not divided.parallel:
+def _threads(plan: _Divided) -> Iterator[None]:
+    """Give Numba PyTorch's number of threads, and keep other Python threads out of the parallel loops."""
+    if plan.workers == 1:
         yield
         return
     with _ENTERED:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 
 import torch
 
-from backends.torch_fused import Bilinear
+from bilinear_bench.layer import Bilinear
 
 Tensor = torch.Tensor
 

@@ -175,7 +175,7 @@ def _block(
     transpose: int, contract: int, strips1: Array, strips2: Array, low: int, high: int, weight: Array, bias: Array,
     begin: int, end: int, output: Array, first: int, forward_tiles: Array,
 ) -> None:  # fmt: skip
-    """Compute the output of strips ``low`` to ``high``, whose first row is ``first``, for pages ``begin`` to ``end``."""
+    """Compute pages ``begin`` to ``end`` of the output of strips ``low`` to ``high``, whose first row is ``first``."""
     width, strips = strip_width(weight), high - low
     most = max(1, RESULT_BYTES // (strips * width * weight.itemsize))
     results = aligned(min(most, end - begin) * strips * width, weight)
@@ -195,8 +195,8 @@ def _block(
 
 @compiled
 def _page(
-    contract: int, strips1: Array, strips2: Array, low: int, high: int, weight: Array, page: int, batch: int, first: int,
-    results: int, results_stride: int, forward_tiles: Array,
+    contract: int, strips1: Array, strips2: Array, low: int, high: int, weight: Array, page: int, batch: int,
+    first: int, results: int, results_stride: int, forward_tiles: Array,
 ) -> None:  # fmt: skip
     """Add the sums of one page to the results of strips ``low`` to ``high``, whose first row is ``first``."""
     in1, in2 = weight.shape[1:]

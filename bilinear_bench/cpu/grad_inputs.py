@@ -18,13 +18,13 @@ Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features (p
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import ClassVar, Final
 
 import numba
 import numpy as np
 
 from bilinear_bench.cpu import threads as division
+from bilinear_bench.cpu.cache_sets import pages_clash, tile_rows
 from bilinear_bench.cpu.compiled import compiled, parallel, serial_and_parallel
 from bilinear_bench.cpu.cpu import HOST, LINE_BYTES, PRIVATE_BYTES, ROWS, VECTORS, Cpu
 from bilinear_bench.cpu.few_outputs import FewOutputsPlan, few_outputs, plan_few_outputs
@@ -42,7 +42,7 @@ from bilinear_bench.cpu.sizes import Sizes
 from bilinear_bench.cpu.small_batch import SmallGradInputsPlan, plan_small_gradients, small_gradients
 from bilinear_bench.cpu.threads import narrow, part_of, shared_counter
 from bilinear_bench.cpu.tiles.abi import address
-from bilinear_bench.cpu.tiles.both_gradients import SEVERAL_ROWS, BothGradients, both_gradients
+from bilinear_bench.cpu.tiles.both_gradients import BothGradients, both_gradients
 from bilinear_bench.cpu.tiles.intrinsics import at, call, copy, lanes, prefetch, take
 from bilinear_bench.cpu.tiles.register_tile import GROUPED_ROWS
 from bilinear_bench.cpu.tiles.transpose import transpose
@@ -103,29 +103,8 @@ def plan(sizes: Sizes, threads: int, cpu: Cpu = HOST) -> GradInputsPlan | FewOut
         strip_bytes=row_bytes * (2 * sizes.in1 + (1 + parts) * sizes.in2 + sizes.out),
         cached_bytes=row_bytes * (2 * sizes.in2 + sizes.out),
     )  # fmt: skip
-    rows = tile_rows(sizes, cpu)
-    tiles = address(transpose, sizes.dtype), address(both_gradients, sizes.dtype)
+    rows, tiles = tile_rows(sizes, cpu), (address(transpose, sizes.dtype), address(both_gradients, sizes.dtype))
     return GradInputsPlan(workers, blocks, rows, pages_clash(sizes, rows, cpu), *tiles)
-
-
-def tile_rows(sizes: Sizes, cpu: Cpu) -> int:
-    """Return the rows ``i`` of a tile: several where the caches have room for them, else 1.
-
-    The L1 cache holds the lines that a tile reads, and a third of the L2 block these rows of all pages.
-    """
-    line_bytes = SEVERAL_ROWS * cpu.line_bytes + VECTORS * cpu.vector_bytes
-    rows_bytes = sizes.out * SEVERAL_ROWS * sizes.in2 * sizes.itemsize
-    fits = sizes.out * line_bytes <= cpu.l1_bytes and rows_bytes <= cpu.block_bytes // 3
-    return SEVERAL_ROWS if fits else 1
-
-
-def pages_clash(sizes: Sizes, tile_rows: int, cpu: Cpu) -> bool:
-    """Return True if the rows that a tile reads of all pages map to too few sets of the L1 cache."""
-    rows, row_bytes = min(tile_rows, sizes.in1), sizes.in2 * sizes.itemsize
-    stride = cpu.l1_set_stride
-    page_apart = math.gcd(sizes.page_bytes, stride)
-    rows_apart = rows * math.gcd(sizes.page_bytes, row_bytes * (rows > 1), stride)
-    return sizes.out * max(page_apart, rows_apart) > cpu.l1_safe_ways * stride
 
 
 @serial_and_parallel
@@ -214,9 +193,8 @@ def _block(
     groups = (end - begin + most - 1) // most
     buffer = aligned(pages * (most * in2 + lanes(weight)) if weight_packed else 1, weight)
     for group in range(groups):
-        i, following = part_of(group, groups, end - begin)
-        after = (group + 2) * (end - begin) // groups
-        i, following, after = begin + i, begin + following, begin + after
+        i, following = begin + group * (end - begin) // groups, begin + (group + 1) * (end - begin) // groups
+        after = begin + (group + 2) * (end - begin) // groups
         # These rows of every page side by side, one vector apart.
         stride = (following - i) * in2 + lanes(weight) if weight_packed else in1 * in2
         if weight_packed:

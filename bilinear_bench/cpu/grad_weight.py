@@ -24,21 +24,20 @@ import numpy as np
 
 from bilinear_bench.cpu import threads as division
 from bilinear_bench.cpu.compiled import compiled, serial_and_parallel
-from bilinear_bench.cpu.cpu import HOST, PRIVATE_BYTES, ROWS, VECTORS, Cpu
-from bilinear_bench.cpu.packing import PANEL_ROWS, Array, aligned, gradient_buffer, strip_width, transpose_columns
+from bilinear_bench.cpu.cpu import HOST, PRIVATE_BYTES, ROWS, Cpu
+from bilinear_bench.cpu.packing import PANEL_ROWS, Array, aligned, gradient_buffer, strip_width
 from bilinear_bench.cpu.page_groups import PageGroupsPlan, page_groups, plan_page_groups
 from bilinear_bench.cpu.sizes import Sizes
 from bilinear_bench.cpu.threads import SHARES, part_of, shared_counter
 from bilinear_bench.cpu.tiles.abi import address
 from bilinear_bench.cpu.tiles.accumulate import Accumulate, accumulate, accumulate_scaled
-from bilinear_bench.cpu.tiles.intrinsics import at, call, lanes, take
+from bilinear_bench.cpu.tiles.intrinsics import at, call, take
 from bilinear_bench.cpu.tiles.multiply import Multiply, multiply
 from bilinear_bench.cpu.tiles.transpose import transpose
+from bilinear_bench.cpu.weight_packing import PACKED_ROWS, buffers, pack_rows, packed_row_bytes, tile_stride
 
 #: Tiles that meet a panel of columns: they stay in the L2 cache. A panel itself stays in L1.
 PANEL_TILES: Final = 64
-#: Rows of the batch that are packed at a time: in no more pages of memory than the TLB holds.
-PACKED_ROWS: Final = 64
 #: in1_features from which columns of input2 are multiplied before they meet the tiles.
 SCALED_FEATURES: Final = 48
 #: Products for each packed number from which a thread packs all rows for itself: packing them again takes less time
@@ -107,13 +106,6 @@ def plan(sizes: Sizes, threads: int, cpu: Cpu = HOST) -> GradWeightPlan | PageGr
     )
 
 
-def packed_row_bytes(sizes: Sizes, cpu: Cpu) -> int:
-    """Return the bytes of a packed row of the batch: its part of each tile, of each column, and of grad_output."""
-    side, width = cpu.lanes(sizes.itemsize), cpu.strip_width(sizes.itemsize)
-    tiles, columns = math.ceil(sizes.in1 / cpu.rows), math.ceil(sizes.in2 / width)
-    return (tiles * side * math.ceil(cpu.rows / side) + columns * width + sizes.out) * sizes.itemsize
-
-
 def _parts_of_page(pages: int, tiles: int, workers: int) -> int:
     """Return the parts of a page: as few as give threads equal work; more as shares, if each still has some tiles."""
     if workers == 1 or pages >= workers * SHARES:
@@ -130,13 +122,13 @@ def _all_pack(
 ) -> None:  # fmt: skip
     """All threads pack some rows; then each takes share after share of grad_weight."""
     batch, pages = grad_output.shape
-    tiles1, columns2, factors = _buffers(min(batch, most), input1, input2, pages)
+    tiles1, columns2, factors = buffers(min(batch, most), input1, input2, pages)
     for chunk in range(0, batch, most):
         rows = min(most, batch - chunk)
         groups = (rows + PACKED_ROWS - 1) // PACKED_ROWS
         for part in numba.prange(workers):
             begin, end = part_of(part, workers, groups)
-            _pack(
+            pack_rows(
                 transpose, multiply, input1, input2, grad_output, chunk, rows, begin, end, tiles1, columns2, factors
             )
         counter = shared_counter(workers)
@@ -159,61 +151,14 @@ def _each_packs_all(
         groups = (rows + PACKED_ROWS - 1) // PACKED_ROWS
         counter = shared_counter(workers)
         for worker in numba.prange(min(workers, pages * parts)):
-            tiles1, columns2, factors = _buffers(rows, input1, input2, pages)
-            _pack(transpose, multiply, input1, input2, grad_output, chunk, rows, 0, groups, tiles1, columns2, factors)
+            tiles1, columns2, factors = buffers(rows, input1, input2, pages)
+            pack_rows(
+                transpose, multiply, input1, input2, grad_output, chunk, rows, 0, groups, tiles1, columns2, factors
+            )
             _shares(
                 multiply, accumulate, scale_columns, tiles1, columns2, factors, rows, chunk == 0, np.int64(worker),
                 counter, workers, parts, grad_weight,
             )  # fmt: skip
-
-
-@compiled
-def _tile_stride(like: Array) -> int:
-    """Return the numbers between two rows of the batch in a packed tile: whole vectors, so that none is in two lines."""
-    return (ROWS + lanes(like) - 1) // lanes(like) * lanes(like)
-
-
-@compiled
-def _buffers(rows: int, input1: Array, input2: Array, pages: int) -> tuple[Array, Array, Array]:
-    """Return memory for packed rows: tiles of input1, columns of input2, and factors of all pages."""
-    width = strip_width(input1)
-    tiles, columns = (input1.shape[1] + ROWS - 1) // ROWS, (input2.shape[1] + width - 1) // width
-    factors = np.empty(rows * pages, input1.dtype)
-    return aligned(rows * tiles * _tile_stride(input1), input1), aligned(rows * columns * width, input2), factors
-
-
-@compiled
-def _pack(
-    transpose: int, multiply: int, input1: Array, input2: Array, grad_output: Array, chunk: int, rows: int, begin: int,
-    end: int, tiles1: Array, columns2: Array, factors: Array,
-) -> None:  # fmt: skip
-    """Pack groups ``begin`` to ``end`` of the ``rows`` from ``chunk`` on."""
-    in1, in2, pages = input1.shape[1], input2.shape[1], grad_output.shape[1]
-    width, stride = strip_width(input1), _tile_stride(input1)
-    one = np.full(1, 1, input1.dtype)
-    tiles = (in1 + ROWS - 1) // ROWS
-    short, taller = in1 // tiles, in1 % tiles
-    for first in range(begin * PACKED_ROWS, min(end * PACKED_ROWS, rows), PACKED_ROWS):
-        count, row = min(PACKED_ROWS, rows - first), chunk + first
-        for tile in range(tiles):
-            top, height = tile * short + min(tile, taller), short + int(tile < taller)
-            for left in range(0, height, width):
-                call(multiply, Multiply(
-                    rows=count, source=at(input1, row * in1 + top + left), source_stride_r=in1, factor=at(one, 0),
-                    factor_stride_r=0, valid=height - left,
-                    target=at(tiles1, (tile * rows + first) * stride + left), target_stride_r=stride,
-                ))  # fmt: skip
-        given = grad_output[row : row + count].reshape(1, count, pages)
-        for left in range(0, pages if pages > 1 else 0, lanes(input1)):
-            transpose_columns(transpose, given, 0, left, factors, first, rows)
-        # A single page's columns are multiplied here.
-        factor, factor_stride = (at(grad_output, row), 1) if pages == 1 else (at(one, 0), 0)
-        for j in range(0, in2, width):
-            call(multiply, Multiply(
-                rows=count, source=at(input2, row * in2 + j), source_stride_r=in2, factor=factor,
-                factor_stride_r=factor_stride, valid=in2 - j,
-                target=at(columns2, j * rows + first * width), target_stride_r=width,
-            ))  # fmt: skip
 
 
 @compiled
@@ -246,7 +191,7 @@ def _tiles(
 ) -> None:  # fmt: skip
     """Add the packed rows to tiles ``begin`` to ``end`` of a page, panel by panel; ``begins`` with the first rows."""
     in1, in2 = grad_weight.shape[1:]
-    width, stride = strip_width(tiles1), _tile_stride(tiles1)
+    width, stride = strip_width(tiles1), tile_stride(tiles1)
     tiles = (in1 + ROWS - 1) // ROWS
     short, taller = in1 // tiles, in1 % tiles
     far = int(grad_weight.size * grad_weight.itemsize > PRIVATE_BYTES)

@@ -115,7 +115,7 @@ def unpack(transpose: int, strips: Array, begin: int, target: Array, first: int,
 def transpose_columns(
     transpose: int, source: Array, page: int, left: int, target: Array, begin: int, stride: int
 ) -> None:
-    """Store a vector's width of columns of a page of source (o, i, j) into target, from ``begin`` on, as (o, j, stride)."""
+    """Store a vector's width of columns of source (o, i, j), from ``left`` of a page on, into target (o, j, stride)."""
     rows, columns = source.shape[1:]
     side = lanes(source)
     full = squares(rows, side) if columns >= side else 0
@@ -141,3 +141,8 @@ def column_sums(values: Array) -> Array:
             part += values[row]
         total += part
     return total
+
+
+def bias_or_zeros(weight: Array, bias: Array | None) -> Array:
+    """Return a bias (o,) in any case: the loops then need one compiled version, not two."""
+    return np.zeros(weight.shape[0], dtype=weight.dtype) if bias is None else bias

@@ -159,9 +159,7 @@ def _gradients(
     in1, parts = input1.shape[1], sums.shape[0]
     for part in numba.prange(parts):
         begin, end = part_of(part, parts, in1)
-        _gradients_of_rows(
-            row_gradients, input1, input2, weight, grad_output, begin, end, grad_input1, sums[part]
-        )
+        _gradients_of_rows(row_gradients, input1, input2, weight, grad_output, begin, end, grad_input1, sums[part])
 
 
 @compiled

@@ -121,15 +121,20 @@ class _Step:
     """
 
     def __init__(
-        self, emit: Emitter, factors: Factors, sums: list[list[Any]], masks: Masks, grouped: int, stride: Any, scale: Any
+        self,
+        emit: Emitter,
+        factors: Factors,
+        sums: list[list[Any]],
+        masks: Masks,
+        grouped: int,
+        stride: Any,
+        scale: Any,
     ) -> None:
         self._emit, self._factors, self._sums, self._masks, self._grouped = emit, factors, sums, masks, grouped
         builder = emit.builder
         self._offsets = [builder.mul(factors.a_stride_r, INT(row)) for row in range(grouped)]
         stride = stride or builder.mul(factors.a_stride_r, INT(grouped))
-        starts = [
-            emit.ahead(factors.a, builder.mul(stride, INT(group))) for group in range(-(-len(sums) // grouped))
-        ]
+        starts = [emit.ahead(factors.a, builder.mul(stride, INT(group))) for group in range(-(-len(sums) // grouped))]
         self._groups = [cgutils.alloca_once_value(builder, start) for start in starts]
         self._vectors = cgutils.alloca_once_value(builder, factors.b)
         self._scale = scale and cgutils.alloca_once_value(builder, scale)

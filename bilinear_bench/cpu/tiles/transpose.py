@@ -1,4 +1,4 @@
-"""Vector code ``transpose`` and ``transpose_sum``: transpose a square of as many rows and columns as a vector has lanes.
+"""Vector code ``transpose`` and ``transpose_sum``: transpose a square whose side is the number of lanes.
 
 In each of log2(lanes) rounds, rows whose numbers differ in one bit exchange the lanes whose numbers do (Eklundh, A Fast
 Computer Method for Matrix Transposing, IEEE Transactions on Computers C-21, 1972).
@@ -58,9 +58,7 @@ class TransposeSum(NamedTuple):
 def emit_transpose(emit: Emitter, given: Transpose) -> None:
     """Emit the loads, the rounds and the stores."""
     builder = emit.builder
-    rows = [
-        emit.load(emit.ahead(given.source, builder.mul(given.source_stride_r, INT(r)))) for r in range(emit.lanes)
-    ]
+    rows = [emit.load(emit.ahead(given.source, builder.mul(given.source_stride_r, INT(r)))) for r in range(emit.lanes)]
     _store_columns(emit, rows, given.target, given.target_stride_r)
 
 

@@ -1,8 +1,8 @@
-"""The fused kernel's own promises: right on any sizes, however divided, and no memory touched that is not given."""
+"""The kernels compute the right numbers on any sizes, however divided, and touch no memory that is not theirs."""
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 import os
 import subprocess
 import sys
@@ -19,30 +19,50 @@ from harness.correctness import reference
 from harness.correctness.inputs import make_inputs
 
 numba = pytest.importorskip("numba", reason="numba is not installed")
-numba_fused = pytest.importorskip("backends.numba_fused", reason="needs numba")
+from bilinear_bench.cpu import compiled, few_outputs, forward, grad_inputs, grad_weight, packing  # noqa: E402
+from bilinear_bench.cpu.cpu import HOST, KIB  # noqa: E402
+from bilinear_bench.cpu.sizes import Sizes  # noqa: E402
 
 #: From far below a vector to several tiles and strips, odd sizes among them.
 SIZES = st.integers(1, 75)
 ULPS = 60
-#: So many that on no CPU a tile of both input gradients has several rows of a page.
+#: Outputs with which no CPU has a tile of both input gradients with several rows of a page.
 MANY_PAGES = 210
+#: A CPU with little room: several packed parts and blocks. Plans read these numbers; the loops have those of HOST.
+SMALL = dataclasses.replace(
+    HOST,
+    parallel_flop=0,
+    share_flop=1,
+    l2_bytes=4 * 2**14 // 3 + 2,  # blocks of 16 KiB
+    packed_bytes=32 * KIB,
+    shared_bytes=64 * KIB,
+)
 
 
-def step(case, made, threads):
-    """Output and gradients, divided for so many threads."""
-    fused = numba_fused.FusedStep(numba_fused.plan(case.with_mode("forward"), threads), numba_fused.plan(case, threads))
-    output = fused.forward(made["input1"], made["input2"], made["weight"], made["bias"])
-    return output, *fused.backward(made["grad_output"])
+def sizes_of(case):
+    return Sizes(*case.sizes, case.dtype)
 
 
-def assert_right(case, threads):
+def step(case, made, threads, cpu=HOST):
+    """Output and gradients, divided among threads."""
+    sizes = sizes_of(case)
+    inputs = grad_inputs.plan(sizes, threads, cpu)
+    given = made["input1"], made["input2"], made["weight"]
+    tiles = packing.aligned(inputs.forward_tiles, made["weight"])
+    output = forward.plan(sizes, threads, cpu).run(*given, made["bias"], tiles)
+    both = inputs.run(*given, made["grad_output"], tiles)
+    of_weight = grad_weight.plan(sizes, threads, cpu).run(*given[:2], made["grad_output"])
+    return output, *both, of_weight, packing.column_sums(made["grad_output"])
+
+
+def assert_right(case, threads, cpu=HOST):
     made = make_inputs(case)
     expected, scales = reference.expected(case, made), reference.scales(case, made)
-    for name, got in zip(case.result_shapes(), step(case, made, threads), strict=True):
+    for name, result in zip(case.result_shapes(), step(case, made, threads, cpu), strict=True):
         right, scale = expected[name].numpy(), scales[name].numpy()
-        assert got.shape == right.shape
-        assert got.dtype == case.dtype
-        assert (np.abs(got - right) <= ULPS * np.finfo(case.dtype).eps * scale + np.finfo(case.dtype).tiny).all()
+        assert result.shape == right.shape
+        assert result.dtype == case.dtype
+        assert (np.abs(result - right) <= ULPS * np.finfo(case.dtype).eps * scale + np.finfo(case.dtype).tiny).all()
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -55,8 +75,8 @@ def test_any_sizes_are_right(batch, in1, in2, out, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("vectors", [1, 2, 3, 4])
 @pytest.mark.parametrize("more", [0, 1])
-def test_the_last_rows_are_right_whether_they_fill_one_vector_of_their_strip_or_two(out, dtype, vectors, more):
-    lanes = numba_fused.VECTOR_BYTES // np.dtype(dtype).itemsize
+def test_the_last_strip_is_right_with_one_vector_or_two(out, dtype, vectors, more):
+    lanes = HOST.lanes(np.dtype(dtype).itemsize)
     assert_right(Case(vectors * lanes + more, 13, 11, out, dtype=dtype, mode="forward_backward"), threads=1)
 
 
@@ -64,46 +84,38 @@ DIVIDED = [
     *((3, 90, 80, 70), (40, 60, 50, 30), (700, 33, 21, 3), (650, 20, 45, 11), (64, 7, 130, 64)),
     # Rows and pages of the weight at distances of a power of two: it is copied before it is contracted.
     *((170, 64, 128, 1), (70, 64, 64, 20)),
-    # A small batch that a forward has in the rows of its tiles, so that it keeps nothing for a backward that has not.
+    # A small batch in the rows of a forward's tiles, which stores none of them for the backward.
     (6, 40, 60, 2),
-    # A weight too large for a cache: threads share its rows, and of the last one lines are asked for ahead of time.
+    # A weight too large for a cache: threads share its rows, and its lines are prefetched.
     *((40, 200, 90, 1), (60, 90, 200, 2), (40, 100, 90, 40)),
-    # As that, and so few lines that several tiles go by before the next ones are due.
+    # The same with few lines: several tiles pass between two prefetches.
     (40, 800, 90, 4),
-    # So many outputs that a tile of both input gradients is of one row of a page, not of several.
+    # Outputs with which a tile of both input gradients has one row of a page.
     (70, 33, 40, MANY_PAGES),
-    # Pages of a small batch's grad_weight are taken together.
+    # Groups of pages of a small batch.
     *((20, 30, 33, 9), (5, 30, 70, 13)),
-    # So wide that what grad_weight reads is packed in several goes, of fewer rows than one of its cohorts has.
+    # Wide inputs: grad_weight packs fewer rows at a time than a panel has.
     (600, 3, 2100, 1),
     # A single page, whose columns are scaled as they are packed; several, whose columns are scaled before their tiles.
     *((300, 70, 40, 1), (300, 70, 40, 5)),
-    # So many outputs that a block's results are laid out in several goes.
+    # Outputs whose results of a block are stored in several passes.
     (300, 3, 2, 700),
 ]
 
 
 @pytest.mark.parametrize(
-    ("sizes", "dtype", "keeps"),
+    ("sizes", "dtype", "stores"),
     [
         *((sizes, "float32", True) for sizes in DIVIDED),
-        *((sizes, "float32", False) for sizes in DIVIDED if sizes[3] < numba_fused.FEW_PAGES),
-        # What is copied are bytes.
+        *((sizes, "float32", False) for sizes in DIVIDED if sizes[3] < few_outputs.FEW),
+        # A copy of the weight counts bytes.
         *(((170, 64, 128, 1), "float64", True), ((70, 64, 64, 20), "float64", True)),
     ],
 )
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_however_it_is_divided_it_is_right(sizes, dtype, keeps, threads, monkeypatch):
-    if not keeps:
-        monkeypatch.setattr(numba_fused, "KEPT_BYTES", 0)
-    # With so little room that there are several packed parts and blocks. That is what plans read: the compiled loops
-    # have these numbers as they are.
-    monkeypatch.setattr(numba_fused, "PARALLEL_FLOP", 0)
-    monkeypatch.setattr(numba_fused, "BLOCK_BYTES", 2**14)
-    monkeypatch.setattr(numba_fused, "PACKED_BYTES", 2**15)
-    monkeypatch.setattr(numba_fused, "MEMORY_BYTES", 2**16)
-    monkeypatch.setattr(numba_fused, "SHARE_FLOP", 1)
-    assert_right(Case(*sizes, dtype=dtype, mode="forward_backward"), threads)
+def test_every_division_is_right(sizes, dtype, stores, threads):
+    cpu = SMALL if stores else dataclasses.replace(SMALL, forward_tiles_bytes=0)
+    assert_right(Case(*sizes, dtype=dtype, mode="forward_backward"), threads, cpu)
 
 
 @pytest.mark.parametrize("products", [0, 10**6])
@@ -112,224 +124,53 @@ def test_however_it_is_divided_it_is_right(sizes, dtype, keeps, threads, monkeyp
     [((600, 30, 40, 5), "float32"), ((600, 70, 40, 1), "float32"), ((70, 30, 40, 2), "float64")],
 )
 @pytest.mark.parametrize("threads", [2, 3])
-def test_threads_that_pack_the_rows_for_all_or_each_for_itself_sum_the_same(
-    products, sizes, dtype, threads, monkeypatch
-):
-    monkeypatch.setattr(numba_fused, "PARALLEL_FLOP", 0)
-    monkeypatch.setattr(numba_fused, "BLOCK_BYTES", 2**14)  # several chunks of rows
-    monkeypatch.setattr(numba_fused, "PACKED_PRODUCTS", products)
+def test_rows_packed_per_thread_or_by_all_sum_the_same(products, sizes, dtype, threads, monkeypatch):
+    monkeypatch.setattr(grad_weight, "PACKED_PRODUCTS", products)
+    cpu = dataclasses.replace(SMALL, packed_bytes=HOST.packed_bytes)  # several chunks of rows
     case = Case(*sizes, dtype=dtype, mode="forward_backward")
-    assert numba_fused.plan(case, threads).apiece == (products == 0)
-    assert_right(case, threads)
-
-
-@pytest.mark.parametrize(
-    ("sizes", "threads", "apiece"),
-    [
-        ((128, 20, 30, 40), 2, True),
-        ((300, 64, 64, 1), 2, True),
-        ((300, 64, 64, 1), 1, False),
-        # Each of many threads has too few products for what it would pack; or all would fill more memory than is given.
-        ((300, 64, 64, 1), 16, False),
-        ((4096, 512, 512, 512), 64, False),
-    ],
-)
-def test_each_thread_packs_all_rows_where_that_is_little_beside_its_products(sizes, threads, apiece):
-    assert numba_fused.plan(Case(*sizes, mode="forward_backward"), threads).apiece == apiece
-
-
-@pytest.mark.parametrize(
-    ("sizes", "threads", "groups"),
-    [
-        ((1, 32, 32, 16), 1, 1),
-        # As many in a group as there are numbers for: 64 pages; pages of 200 KB, two of which are many bytes; of 4 MB.
-        ((2, 32, 32, 256), 1, 4),
-        ((1, 200, 250, 200), 1, 100),
-        ((1, 1000, 1000, 200), 1, 200),
-        # Every thread has as many groups, and enough pages that theirs are much alike.
-        ((1, 32, 32, 16), 2, 2),
-        ((32, 32, 64, 9), 2, 4),
-        ((1, 32, 32, 7), 2, 0),
-        # More rows, or more in each of them, make the page itself the work; and one page has no other beside it.
-        ((32, 8, 8, 16), 1, 1),
-        ((33, 8, 8, 16), 1, 0),
-        ((8, 200, 200, 16), 1, 0),
-        ((1, 32, 32, 1), 1, 0),
-    ],
-)
-def test_pages_of_a_gradient_of_the_weight_are_taken_together_if_the_batch_is_small(
-    sizes, threads, groups, monkeypatch
-):
-    monkeypatch.setattr(numba_fused, "PARALLEL_FLOP", 0)
-    assert numba_fused.plan(Case(*sizes, mode="forward_backward"), threads).groups == groups
+    assert grad_weight.plan(sizes_of(case), threads, cpu).pack_per_thread == (products == 0)
+    assert_right(case, threads, cpu)
 
 
 @pytest.mark.parametrize("in1", [20, 60])
-def test_a_gradient_of_the_weight_over_more_rows_than_a_panel_has_is_right(in1):
-    assert_right(Case(2 * numba_fused.PANEL_ROWS + 90, in1, 30, 3, mode="forward_backward"), threads=1)
+def test_a_weight_gradient_over_several_panels_is_right(in1):
+    assert_right(Case(2 * packing.PANEL_ROWS + 90, in1, 30, 3, mode="forward_backward"), threads=1)
 
 
 @pytest.mark.parametrize("sizes", [(170, 42, 128, 1), (170, 520, 24, 1), (170, 1030, 12, 2)])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_copied_weight_of_few_outputs_is_right_where_its_rows_or_columns_fill_no_whole_squares(
-    sizes, threads, monkeypatch
-):
-    monkeypatch.setattr(numba_fused, "KEPT_BYTES", 0)
-    case = Case(*sizes, mode="forward_backward")
-    assert numba_fused.plan(case, threads).panelled
-    assert_right(case, threads)
+def test_a_transposed_weight_is_right_where_squares_are_not_full(sizes, threads):
+    case, cpu = Case(*sizes, mode="forward_backward"), dataclasses.replace(HOST, forward_tiles_bytes=0)
+    assert grad_inputs.plan(sizes_of(case), threads, cpu).weight_transposed
+    assert_right(case, threads, cpu)
 
 
 @pytest.mark.parametrize("sizes", [(0, 3, 4, 5), (3, 4, 5, 0), (0, 4, 5, 0)])
-def test_nothing_to_sum_is_zero_and_nothing_to_return_is_empty(sizes):
+def test_empty_sums_are_zero_and_empty_results_are_empty(sizes):
     assert_right(Case(*sizes, mode="forward_backward"), threads=2)
 
 
-@pytest.mark.parametrize("threads", [1, 4, 16])
-@pytest.mark.parametrize("batch", [128, 65536])
-@pytest.mark.parametrize("features", [(8, 8), (100, 100), (1024, 1024), (10_000, 10), (10, 10_000)])
-@pytest.mark.parametrize("out", [4, 16])
-def test_what_is_packed_at_a_time_is_bounded_and_every_thread_has_a_share(batch, features, out, threads):
-    in1, in2 = features
-    for mode in ("forward", "forward_backward"):
-        case = Case(batch, in1, in2, out, mode=mode)
-        divided = numba_fused.plan(case, threads)
-        strip = numba_fused.VECTORS * divided.lanes * 4
-        strip *= 2 * in1 + (1 + divided.parts) * in2 + out if mode == "forward_backward" else in1 + in2
-        workers = threads if divided.parallel else 1
-        beside = workers if divided.parts == 1 else divided.blocks
-        # A strip is the least; with sixteen threads and so many features each has one.
-        assert divided.block * beside * strip <= max(numba_fused.PACKED_BYTES, workers * strip)
-        assert divided.blocks * divided.parts >= workers
-        if divided.parts == 1:  # in whole rounds of all threads
-            strips = -(-batch // (numba_fused.VECTORS * divided.lanes))
-            assert divided.blocks % workers == 0 or divided.blocks == strips
-
-
-@pytest.mark.parametrize(
-    ("sizes", "mode", "shared"),
-    [
-        # Half a vector's rows for the second thread, or a third strip that one of two must take: better share all.
-        ((48, 100, 100, 20), "forward", True),
-        ((96, 100, 100, 20), "forward", True),
-        ((96, 100, 100, 20), "forward_backward", True),
-        ((128, 100, 100, 20), "forward", False),
-        # Three pages are no better to share between two.
-        ((112, 100, 100, 3), "forward", False),
-        # With few outputs a step would need sums of its own for every thread.
-        ((96, 100, 100, 2), "forward_backward", False),
-        # 17 MB of weight.
-        ((1024, 256, 256, 68), "forward", True),
-    ],
-)
-def test_two_threads_share_each_strip_only_where_the_batch_is_uneven_or_the_weight_comes_from_memory(
-    sizes, mode, shared, monkeypatch
-):
-    monkeypatch.setattr(numba_fused, "VECTOR_BYTES", 64)
-    assert (numba_fused.plan(Case(*sizes, mode=mode), 2).parts > 1) == shared
-
-
-@pytest.mark.parametrize(
-    ("sizes", "mode", "parts"),
-    [
-        # Eight shares for each; of four pages at least; as many as threads, of little work.
-        ((128, 200, 200, 200), "forward", 16),
-        ((64, 512, 512, 30), "forward", 6),
-        ((33, 64, 64, 16), "forward", 2),
-        # Each part of a backward has sums of its own.
-        ((128, 200, 200, 200), "forward_backward", 2),
-    ],
-)
-def test_threads_take_shares_of_the_pages_of_a_forward_one_after_the_other_where_each_is_much_work(sizes, mode, parts):
-    assert numba_fused.plan(Case(*sizes, mode=mode), 2).parts == parts
-
-
-@pytest.mark.parametrize(
-    ("features", "out", "threads", "parts"),
-    [
-        (400, 1, 2, 8),
-        (400, 3, 2, 6),
-        (400, 16, 2, 1),
-        (400, 10, 4, 4),
-        (400, 3, 1, 1),
-        # As many for each of the two, of 22, 13 and 12 tiles.
-        (256, 1, 2, 4),
-        (150, 1, 2, 2),
-        (144, 1, 2, 2),
-        # Nine tiles are not enough for more than every thread needs.
-        (100, 1, 2, 2),
-        (100, 3, 2, 2),
-        (100, 4, 2, 2),
-        (40, 4, 2, 1),
-    ],
-)
-def test_pages_of_a_gradient_of_the_weight_are_divided_until_threads_have_as_many_each_and_shares_to_take(
-    features, out, threads, parts, monkeypatch
-):
-    monkeypatch.setattr(numba_fused, "ROWS", 12)
-    divided = numba_fused.plan(Case(256, features, features, out, mode="forward_backward"), threads)
-    assert divided.weight_parts == parts
-
-
-def test_a_weight_that_comes_from_memory_is_not_read_by_smaller_blocks_than_the_cache_holds(monkeypatch):
-    monkeypatch.setattr(numba_fused, "VECTOR_BYTES", 64)
-    monkeypatch.setattr(numba_fused, "BLOCK_BYTES", 768 * 2**10)
-    divided = numba_fused.plan(Case(16384, 370, 370, 32), 64)
-    assert (divided.parts, divided.block) == (32, 8)
-
-
-@pytest.mark.parametrize(
-    ("batch", "out", "kept"), [(2708, 1, True), (2708, 8, False), (4, 1, False), (20_000, 7, False)]
-)
-def test_a_step_with_few_outputs_keeps_what_its_forward_had_in_tiles_if_that_is_not_much(batch, out, kept):
-    assert (numba_fused.plan(Case(batch, 512, 512, out, mode="forward_backward"), 2).kept > 0) == kept
-    assert numba_fused.plan(Case(batch, 512, 512, out), 2).kept == 0
-
-
-@pytest.mark.parametrize(
-    ("batch", "out", "separate"),
-    [(1000, 1, True), (1000, 7, True), (1000, 8, False), (8000, 5, False), (8000, 3, False), (80_000, 2, True)],
-)
-def test_input_gradients_are_made_apart_where_one_was_kept_or_a_tile_over_the_outputs_is_very_short(
-    batch, out, separate
-):
-    divided = numba_fused.plan(Case(batch, 300, 300, out, mode="forward_backward"), 2)
-    assert (divided.scale > 0, divided.share > 0) == (separate, not separate)
-
-
-@pytest.mark.parametrize(
-    ("pages", "row_bytes", "several"), [(16, 1024, True), (MANY_PAGES, 80, False), (16, 2**20, False)]
-)
-def test_a_tile_of_both_input_gradients_has_several_rows_where_caches_have_room_for_them(pages, row_bytes, several):
-    assert (numba_fused._shared_rows(pages, row_bytes) > 1) == several
-
-
-@pytest.mark.parametrize(("in2", "copied"), [(256, True), (250, False)])
-def test_a_weight_is_copied_where_the_rows_that_a_tile_reads_of_all_pages_share_places_of_a_cache(in2, copied):
-    # Of pages 33 x 256 numbers apart, one row of each would not: it takes the others, a power of two apart.
-    assert numba_fused.plan(Case(1000, 33, in2, 16, mode="forward_backward"), 1).panelled == copied
-
-
-def test_a_large_gradient_begins_with_a_line_of_memory_that_is_numpys():
+def test_a_large_gradient_begins_with_a_cache_line_of_numpys_memory():
     case = Case(600, 700, 800, 1, mode="forward_backward")
     assert_right(case, threads=1)
     for gradient in step(case, make_inputs(case), threads=1)[1:4]:
-        assert gradient.nbytes > numba_fused.LARGE_BYTES
-        assert gradient.ctypes.data % numba_fused.LINE_BYTES == 0
-        assert gradient.base.flags.owndata  # NumPy's own memory, for which it asks for huge pages
+        assert gradient.nbytes > HOST.private_bytes
+        assert gradient.ctypes.data % HOST.line_bytes == 0
+        assert gradient.base.flags.owndata  # NumPy's own memory, for which it requests huge pages
 
 
-#: Every array ends where a page begins that nobody may touch, or begins where one ends.
+#: Every array ends where a protected page begins, or begins where one ends.
 GUARDED = """
 import ctypes, mmap, sys
 import numpy as np
 sys.path.insert(0, sys.argv[1])
-from backends import numba_fused
-from harness.case import Case
+from bilinear_bench.cpu import few_outputs, forward, grad_inputs, grad_weight, page_groups, small_batch
+from bilinear_bench.cpu.sizes import Sizes
 
 libc = ctypes.CDLL(None, use_errno=True)
 kept = []
-room = numba_fused._room
+#: The modules whose results are in memory of ``gradient_buffer``.
+MODULES = few_outputs, grad_inputs, grad_weight, page_groups, small_batch
 
 def guarded(array, at_end):
     size = -(-max(array.nbytes, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -348,21 +189,19 @@ sizes = [(1, 1, 1, 1), (1, 7, 5, 3), (3, 5, 17, 9), (8, 3, 33, 2), (17, 9, 7, 11
 generator = np.random.default_rng(0)
 for dtype in sys.argv[2:]:
     for size in sizes:
-        case = Case(*size, dtype=dtype, mode="forward_backward")
+        case, (b, i, j, o) = Sizes(*size, dtype), size
+        shapes = {"input1": (b, i), "input2": (b, j), "weight": (o, i, j), "bias": (o,), "grad_output": (b, o)}
         for at_end in (True, False):
-            a = {n: guarded(generator.standard_normal(s).astype(dtype), at_end) for n, s in case.shapes().items()}
-            step = numba_fused.NumbaFused("cpu").prepare_forward_backward(case)
-            step.forward(a["input1"], a["input2"], a["weight"], a["bias"])
-            step.backward(a["grad_output"])
-            numba_fused.NumbaFused("cpu").prepare_forward(case, a["weight"], a["bias"])(a["input1"], a["input2"])
-            divided = numba_fused.plan(case, 1)
-            tiles = guarded(np.zeros(divided.kept, dtype), at_end)
+            a = {n: guarded(generator.standard_normal(s).astype(dtype), at_end) for n, s in shapes.items()}
             given = a["input1"], a["input2"], a["weight"]
-            numba_fused.forward(numba_fused.plan(case.with_mode("forward"), 1), *given, a["bias"], tiles)
-            numba_fused._room = lambda shape, like: guarded(np.zeros(shape, like.dtype), at_end)
-            numba_fused.input_gradients(divided, *given, a["grad_output"], tiles)
-            numba_fused.weight_gradient(divided, a["input1"], a["input2"], a["grad_output"])
-            numba_fused._room = room
+            for module in MODULES:
+                module.gradient_buffer = lambda shape, like: guarded(np.zeros(shape, like.dtype), at_end)
+            inputs = grad_inputs.plan(case, 1)
+            tiles = guarded(np.zeros(inputs.forward_tiles, dtype), at_end)
+            forward.plan(case, 1).run(*given, a["bias"], tiles)
+            forward.plan(case, 1).run(*given, a["bias"])
+            inputs.run(*given, a["grad_output"], tiles)
+            grad_weight.plan(case, 1).run(*given[:2], a["grad_output"])
 print("touched nothing else")
 """
 
@@ -372,7 +211,7 @@ print("touched nothing else")
     ("cpu", "dtypes"),
     [("host", ("float32", "float64")), pytest.param("generic", ("float32",), marks=pytest.mark.slow)],
 )
-def test_no_memory_is_read_that_is_not_given(cpu, dtypes):
+def test_no_memory_is_touched_but_the_arrays(cpu, dtypes):
     ended = subprocess.run(
         [sys.executable, "-c", GUARDED, str(ROOT), *dtypes],
         env=os.environ | ({} if cpu == "host" else {"NUMBA_CPU_NAME": cpu}),
@@ -385,8 +224,8 @@ def test_no_memory_is_read_that_is_not_given(cpu, dtypes):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("features", ["", "+neon"])
-def test_with_the_vectors_and_registers_of_other_cpus_it_is_right_too(features, tmp_path):
-    """The least of its CPU, and NEON's shape of a tile (LLVM passes over a feature that the host has not)."""
+def test_the_vectors_and_registers_of_other_cpus_are_right(features, tmp_path):
+    """The least CPU, and NEON's shape of a tile (LLVM ignores a feature that the host does not have)."""
     ended = subprocess.run(
         [
             sys.executable,
@@ -397,7 +236,7 @@ def test_with_the_vectors_and_registers_of_other_cpus_it_is_right_too(features, 
             "no:cacheprovider",
             __file__,
             "-k",
-            "any_sizes or last_rows or panel or pack_the_rows or however_it_is_divided",
+            "any_sizes or last_strip or panels or packed_per_thread or every_division",
         ],
         cwd=ROOT,
         env=os.environ
@@ -409,16 +248,23 @@ def test_with_the_vectors_and_registers_of_other_cpus_it_is_right_too(features, 
     assert ended.returncode == 0, ended.stdout[-3000:]
 
 
-def test_what_is_compiled_is_kept_under_a_name_that_changes_with_the_code_it_takes_in():
-    stamp = hashlib.sha256(Path(numba_fused.numba_tiles.__file__).read_bytes()).hexdigest()[:8]
-    found = [one for value in vars(numba_fused).values() for one in (value if isinstance(value, tuple) else (value,))]
-    compiled = [one for one in found if isinstance(one, numba.core.dispatcher.Dispatcher)]
-    assert len(compiled) > 15
-    for one in compiled:
-        assert one.py_func.__qualname__.endswith(stamp)
+def test_compiled_code_is_kept_under_a_name_that_changes_with_all_files(monkeypatch, tmp_path):
+    code = Path(compiled.__file__).parent
+    for path in code.rglob("*.py"):
+        copy = tmp_path / path.relative_to(code)
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))
+    assert compiled._stamp() == compiled.STAMP
+    (tmp_path / "tiles" / "emitter.py").write_text("# another tile")
+    assert compiled._stamp() != compiled.STAMP
 
 
-def test_a_backward_without_a_forward_is_refused():
-    divided = numba_fused.plan(Case(4, 3, 2, 1), 1)
-    with pytest.raises(RuntimeError, match="call forward first"):
-        numba_fused.FusedStep(divided, divided).backward(np.zeros((4, 1), np.float32))
+def test_every_compiled_function_has_the_stamp_in_its_name():
+    modules = [module for name, module in sys.modules.items() if name.startswith("bilinear_bench.cpu.")]
+    values = [value for module in modules for value in vars(module).values()]
+    each = [one for value in values for one in (value if isinstance(value, tuple) else (value,))]
+    functions = {one for one in each if isinstance(one, numba.core.dispatcher.Dispatcher)}
+    assert len(functions) > 30
+    for one in functions:
+        assert one.py_func.__qualname__.endswith(compiled.STAMP)
