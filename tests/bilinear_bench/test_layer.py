@@ -1,4 +1,4 @@
-"""The module in nn.Bilinear's place: whatever nn.Bilinear does, it does."""
+"""The layer in nn.Bilinear's place does whatever nn.Bilinear does."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("numba", reason="numba is not installed")
-from backends import numba_fused, torch_contract, torch_fused  # noqa: E402  # after the skips
-from backends.torch_fused import Bilinear  # noqa: E402
+from backends import torch_contract as contraction  # noqa: E402  # MERGE: from bilinear_bench import contraction
+from bilinear_bench import operator  # noqa: E402  # after the skips
+from bilinear_bench.cpu.few_outputs import FewOutputsPlan  # noqa: E402
+from bilinear_bench.cpu.grad_weight import GradWeightPlan  # noqa: E402
+from bilinear_bench.cpu.page_groups import PageGroupsPlan  # noqa: E402
+from bilinear_bench.cpu.small_batch import SmallGradInputsPlan  # noqa: E402
+from bilinear_bench.layer import Bilinear  # noqa: E402
 
 SIZES = (7, 5, 3)
 
 
 def twins(*sizes, **options):
-    """The module and nn.Bilinear, made from the same seed."""
+    """The layer and nn.Bilinear from the same seed."""
     made = []
     for kind in (Bilinear, torch.nn.Bilinear):
         torch.manual_seed(0)
@@ -34,7 +39,7 @@ def leaves(*tensors):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_it_is_made_printed_saved_and_loaded_as_nn_bilinear(bias):
+def test_it_prints_saves_and_loads_as_nn_bilinear(bias):
     ours, theirs = twins(*SIZES, bias=bias, dtype=torch.float64)
     assert isinstance(ours, torch.nn.Bilinear)
     assert repr(ours) == repr(theirs)
@@ -75,7 +80,7 @@ def test_inputs_that_are_not_contiguous_are_right():
     given = torch.randn(7, 9).t(), torch.randn(18, 5)[::2]
     torch.testing.assert_close(ours(*given), theirs(*given))
     weight = torch.randn(3, 5, 7).transpose(1, 2)
-    torch.testing.assert_close(torch_fused.bilinear(*given, weight), torch.nn.functional.bilinear(*given, weight))
+    torch.testing.assert_close(operator.bilinear(*given, weight), torch.nn.functional.bilinear(*given, weight))
 
 
 def test_a_gradient_that_is_expanded_is_right():
@@ -100,52 +105,52 @@ def test_a_gradient_that_is_expanded_is_right():
         [(2, 0), (2, 4), (5, 0, 4), (5,)],
     ],
 )
-def test_what_nn_bilinear_refuses_is_refused_in_the_same_words(shapes):
+def test_errors_are_nn_bilinears_in_the_same_words(shapes):
     given = [torch.ones(shape) for shape in shapes]
     with pytest.raises((RuntimeError, IndexError)) as theirs:
         torch.nn.functional.bilinear(*given)
     with pytest.raises(type(theirs.value)) as ours:
-        torch_fused.bilinear(*given)
+        operator.bilinear(*given)
     assert str(ours.value) == str(theirs.value)
 
 
 def test_dtypes_that_differ_are_refused_in_the_same_words():
     with pytest.raises(RuntimeError, match="All tensors must have the same dtype, got input1: double"):
-        torch_fused.bilinear(torch.ones(2, 3).double(), torch.ones(2, 4), torch.ones(5, 3, 4))
+        operator.bilinear(torch.ones(2, 3).double(), torch.ones(2, 4), torch.ones(5, 3, 4))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int32, torch.complex64])
 def test_other_dtypes_are_nn_bilinears(dtype):
     given = [torch.arange(1, 1 + size).reshape(shape).to(dtype) for size, shape in ((6, (2, 3)), (8, (2, 4)))]
     weight = torch.ones(5, 3, 4, dtype=dtype)
-    got, right = torch_fused.bilinear(*given, weight), torch.nn.functional.bilinear(*given, weight)
+    got, right = operator.bilinear(*given, weight), torch.nn.functional.bilinear(*given, weight)
     assert got.dtype == dtype
     torch.testing.assert_close(got, right)
 
 
-def test_only_gradients_that_are_asked_for_are_made(monkeypatch):
+def test_only_required_gradients_are_computed(monkeypatch):
     made = []
-    for name in ("input_gradients", "weight_gradient"):
-        true = getattr(numba_fused, name)
-        monkeypatch.setattr(numba_fused, name, lambda *a, _true=true, _name=name: made.append(_name) or _true(*a))
+    for kind in (FewOutputsPlan, SmallGradInputsPlan, GradWeightPlan, PageGroupsPlan):
+        name, run = "weight" if kind in (GradWeightPlan, PageGroupsPlan) else "inputs", kind.run
+        monkeypatch.setattr(kind, "run", lambda *a, _run=run, _name=name: made.append(_name) or _run(*a))
     module = Bilinear(*SIZES, dtype=torch.float64)
     given = inputs(4)
     module(*given).sum().backward()
-    assert made == ["weight_gradient"]
+    assert made == ["weight"]
     module.requires_grad_(False)
     one, other = leaves(*given)
     module(one, other.detach()).sum().backward()
-    assert made == ["weight_gradient", "input_gradients"]
+    assert made == ["weight", "inputs"]
     assert one.grad is not None
 
 
 def test_first_and_second_derivatives_are_right():
     given = leaves(*inputs(4), torch.randn(3, 7, 5, dtype=torch.float64), torch.randn(3, dtype=torch.float64))
-    assert torch.autograd.gradcheck(torch_fused.bilinear, given)
-    assert torch.autograd.gradgradcheck(torch_fused.bilinear, given)
+    assert torch.autograd.gradcheck(operator.bilinear, given)
+    assert torch.autograd.gradgradcheck(operator.bilinear, given)
 
 
-def test_what_a_forward_keeps_for_its_backward_is_its_own_and_lasts_as_long_as_its_graph():
+def test_stored_forward_tiles_last_as_long_as_their_graph():
     ours, right = twins(*SIZES, dtype=torch.float64)  # three outputs: few enough
     given = [leaves(*inputs(33)) for _ in range(2)]
     outputs = [ours(*pair).square().sum() for pair in given]
@@ -161,7 +166,7 @@ def test_what_a_forward_keeps_for_its_backward_is_its_own_and_lasts_as_long_as_i
         torch.testing.assert_close(got, one.grad)
 
 
-def test_a_default_device_elsewhere_does_not_move_what_is_kept():
+def test_a_default_device_does_not_move_the_forward_tiles():
     module, given = Bilinear(*SIZES, dtype=torch.float64), leaves(*inputs(33))
     with torch.device("meta"):
         module(*given).sum().backward()
@@ -193,7 +198,7 @@ def test_forward_mode_and_torch_func_see_nn_bilinear():
             tangent = torch.autograd.forward_ad.unpack_dual(function(dual, other, weight)).tangent
         return pushed, pulled, mapped, tangent
 
-    for got, expected in zip(of(torch_fused.bilinear), of(right), strict=True):
+    for got, expected in zip(of(operator.bilinear), of(right), strict=True):
         torch.testing.assert_close(got, expected)
 
 
@@ -201,7 +206,7 @@ def test_under_autocast_float32_stays_float32():
     ours, theirs = twins(64, 48, 16)
     given = torch.randn(40, 64), torch.randn(40, 48)
     right = torch.autograd.grad(theirs(*given).sum(), theirs.weight)[0]
-    for function in (ours, lambda *rows: torch_contract.bilinear(*rows, ours.weight, ours.bias)):
+    for function in (ours, lambda *rows: contraction.bilinear(*rows, ours.weight, ours.bias)):
         with torch.autocast("cpu", torch.bfloat16):
             output = function(*given)
             gradient = torch.autograd.grad(output.sum(), ours.weight)[0]
@@ -219,13 +224,13 @@ def test_torch_compile_takes_it_whole():
 
 def test_tensors_are_not_copied():
     tensor = torch.randn(4, 7)
-    assert torch_fused._array(tensor).ctypes.data == tensor.data_ptr()
+    assert operator._array(tensor).ctypes.data == tensor.data_ptr()
 
 
 def test_it_takes_pytorchs_number_of_threads(monkeypatch):
     asked = []
-    monkeypatch.setattr(torch_fused.numba, "set_num_threads", asked.append)
-    monkeypatch.setattr(torch_fused.numba.config, "NUMBA_NUM_THREADS", 8)
+    monkeypatch.setattr(operator.numba, "set_num_threads", asked.append)
+    monkeypatch.setattr(operator.numba.config, "NUMBA_NUM_THREADS", 8)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     module, given = Bilinear(40, 40, 40), (torch.randn(128, 40), torch.randn(128, 40))
     module(*given)
@@ -235,7 +240,7 @@ def test_it_takes_pytorchs_number_of_threads(monkeypatch):
     assert asked == [3]  # with one thread there is no parallel loop
 
 
-def test_threads_of_python_do_not_disturb_each_other():
+def test_python_threads_do_not_disturb_each_other():
     module = Bilinear(40, 40, 40).requires_grad_(False)
     given = [(torch.randn(128, 40), torch.randn(128, 40)) for _ in range(4)]
     right = [module(*one) for one in given]

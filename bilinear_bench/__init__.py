@@ -1,0 +1,1 @@
+"""Bilinear layers to take home: the layer, its operator and its kernels."""
