@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numba
 
-from backends.torch_tensor import Formula, TorchBackend
+from backends._torch import Formula, TorchBackend
 from bilinear_bench.cpu.sizes import Sizes
 from bilinear_bench.cpu.workspace import workspace_bytes
 from bilinear_bench.layer import Bilinear

@@ -25,8 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from backends import torch_contract as contraction  # MERGE: from bilinear_bench import contraction
-from backends.torch_tensor import einsum_bilinear  # MERGE: contraction.einsum_bilinear
+from bilinear_bench import contraction
 from bilinear_bench.cpu import forward, grad_inputs, grad_weight
 from bilinear_bench.cpu.packing import bias_or_zeros, column_sums
 from bilinear_bench.cpu.sizes import Sizes
@@ -62,7 +61,7 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
         return torch.nn.functional.bilinear(input1, input2, weight, bias)
     rows1, rows2 = (one if one.dim() == 2 else one.reshape(-1, one.shape[-1]) for one in (input1, input2))
     if compiling:
-        output = einsum_bilinear(rows1, rows2, weight, bias)
+        output = contraction.einsum_bilinear(rows1, rows2, weight, bias)
     elif weight.device.type != "cpu" or weight.dtype not in DTYPES:
         output = contraction.bilinear(rows1, rows2, weight, bias)
     elif torch.is_grad_enabled() and _any_requires_grad(input1, input2, weight, bias):

@@ -21,7 +21,6 @@ import selectors
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -30,7 +29,7 @@ from typing import Final, Protocol
 import psutil
 
 from harness.machine import environment, threads
-from harness.process import protocol
+from harness.process import protocol, start
 from harness.process.protocol import Configuration, Failure, ProtocolError, ReplyT, Request, Started
 from harness.record import Status
 
@@ -126,19 +125,15 @@ class Worker:
             requests=request_read,
             replies=reply_write,
         )
-        package = str(Path(__file__).parent.parent.parent)
-        search = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
-        # -P keeps the working directory off the import path: a file named torch.py there must not become torch.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "harness.worker.main", json.dumps(protocol.encode(configuration))],
+            start.command("harness.worker.main", json.dumps(protocol.encode(configuration))),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             pass_fds=(request_read, reply_write),
             env={name: value for name, value in os.environ.items() if name != OVERRIDE}
             | variables
-            | threads.pool_environment(thread_budget)
-            | {"PYTHONPATH": search},
+            | threads.pool_environment(thread_budget),
             process_group=0,
         )
         os.close(request_read)

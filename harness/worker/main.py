@@ -1,6 +1,6 @@
 """The child process: one worker, one device, one thread budget.
 
-Started by the supervisor as ``python -P -m harness.worker.main CONFIGURATION``. It binds itself to its CPUs before
+The supervisor starts it through ``harness/process/start.py``. It binds itself to its CPUs before
 it imports anything that has a thread pool, then answers requests, one JSON line each, over two private pipes. Its
 standard output belongs to the backend and means nothing to the protocol.
 """
@@ -84,7 +84,3 @@ def _innermost_frame(error: BaseException) -> str:
 def _send(replies: IO[bytes], line: bytes) -> None:
     replies.write(line)
     replies.flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -10,8 +10,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("numba", reason="numba is not installed")
-from backends import torch_contract as contraction  # noqa: E402  # MERGE: from bilinear_bench import contraction
-from bilinear_bench import operator  # noqa: E402  # after the skips
+from bilinear_bench import (
+    contraction,
+    operator,  # after the skips
+)
 from bilinear_bench.cpu.few_outputs import FewOutputsPlan  # noqa: E402
 from bilinear_bench.cpu.grad_weight import GradWeightPlan  # noqa: E402
 from bilinear_bench.cpu.page_groups import PageGroupsPlan  # noqa: E402

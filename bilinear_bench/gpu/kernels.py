@@ -1,13 +1,15 @@
-"""The kernels of ``triton-fused``; what they compute, and how they are launched, is in ``triton_fused.py``.
+"""The Triton kernels; the formulas, and how the kernels are launched, are in ``launch.py``.
 
-Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features. All arrays are contiguous. Programs come
-in one row, since only that axis of a grid may be long. Whatever lies outside an array is loaded as zero.
+Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features. All arrays are contiguous. The grid has
+one axis, since only the first axis of a grid may be long. Elements outside an array are loaded as zero.
 
-Features are known when a kernel is compiled: then the compiler knows by how much rows are aligned, and loads as many
-elements at once as that allows (with 148 features in bfloat16 four, else one by one and without a pipeline).
+Features are constants when a kernel is compiled. Then the compiler knows the alignment of the rows, and loads the
+widest vectors that this allows, in a pipeline.
+
+Over 250 lines: four kernels and a copy, whose argument lists are half of it; they read best next to each other.
 """
 
-# No annotations from __future__: Triton reads them, and they name what is settled when a kernel is compiled.
+# No annotations from __future__: Triton reads them, and they name the constants of a compiled kernel.
 import triton
 import triton.language as tl
 
@@ -41,7 +43,7 @@ def forward_kernel(
     o = ((program // row_tiles) % out).to(tl.int64)
     part = program // (row_tiles * out)
     first_column, first_term = (part % column_parts) * columns_each, (part // column_parts) * terms_each
-    # An array may have more than 2^31 elements, a tile has not: 64 bits for where it starts, 32 within it.
+    # An array may have more than 2^31 elements, a tile has not: 64 bits for its start, 32 within it.
     start = ((program % row_tiles) * ROWS).to(tl.int64)
     row, term = tl.arange(0, ROWS), tl.arange(0, DEPTH)
     there = row < batch - start
@@ -101,7 +103,7 @@ def forward_of_small_pages_kernel(
 ):
     """Several outputs of a tile of rows.
 
-    With one tile of work for an output, loading the inputs would take longest: they stay, and several pages pass by.
+    An output has one tile of work, so loading the inputs would dominate. They stay loaded for several pages.
     """
     program = tl.program_id(0)
     row_tiles = tl.cdiv(batch, ROWS)
@@ -171,7 +173,7 @@ def grad_input_kernel(
             other=0.0,
         )
     for o in range(part * outs_each, tl.minimum((part + 1) * outs_each, out)):
-        if ONE_TILE:  # no loop within: weights of the next output can be on their way
+        if ONE_TILE:  # no inner loop: the weights of the next output can be prefetched
             right = tl.load(
                 weight + (term[:, None] * contracted_stride + column[None, :] * kept_stride),
                 mask=(term[:, None] < contracted) & inside[None, :],
@@ -205,7 +207,7 @@ def grad_input_kernel(
 @triton.jit
 def grad_weight_kernel(
     input1,  # (b, i)
-    input2,  # (b, j), or (j, b) if it is turned
+    input2,  # (b, j), or (j, b) if it is transposed
     grad_output,  # (b, o)
     target,  # (o, i, j), or with parts (parts, o, i, j) in the accumulator's type
     batch,
@@ -218,7 +220,7 @@ def grad_weight_kernel(
     DEPTH: tl.constexpr,  # along the batch
     ACCUMULATOR: tl.constexpr,
     PRECISION: tl.constexpr,
-    TURNED: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
 ):
     """A tile of one page of the weight's gradient, over the batch or a part of it.
 
@@ -232,7 +234,7 @@ def grad_weight_kernel(
     first_feature, first_column = (tile // column_tiles) * ROWS, (tile % column_tiles) * COLUMNS
     feature, column, row = tl.arange(0, ROWS), tl.arange(0, COLUMNS), tl.arange(0, DEPTH)
     with_feature, with_column = feature < in1 - first_feature, column < in2 - first_column
-    if TURNED:
+    if TRANSPOSED:
         within = tl.cast(first_column, tl.int64) * batch + (row[:, None] + column.to(tl.int64)[None, :] * batch)
     else:
         within = first_column + (row[:, None] * in2 + column[None, :])
@@ -247,7 +249,7 @@ def grad_weight_kernel(
             other=0.0,
         )
         right = tl.load(
-            input2 + (first if TURNED else first * in2) + within,
+            input2 + (first if TRANSPOSED else first * in2) + within,
             mask=there[:, None] & with_column[None, :],
             other=0.0,
         )
@@ -259,14 +261,14 @@ def grad_weight_kernel(
 
 
 @triton.jit
-def turn_kernel(
+def transpose_kernel(
     pages,  # (n, r, c)
     target,  # (n, c, r)
     rows,
     columns,
     EDGE: tl.constexpr,
 ):
-    """A square of a page, turned: for 256 pages of 128 x 128 it adds 9 us on an H200, where PyTorch's copy added 28."""
+    """A square of a page, transposed; on an H200 faster than PyTorch's copy."""
     program = tl.program_id(0)
     row_tiles, column_tiles = tl.cdiv(rows, EDGE), tl.cdiv(columns, EDGE)
     page = (program // (row_tiles * column_tiles)).to(tl.int64) * rows * columns

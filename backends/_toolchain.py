@@ -1,4 +1,4 @@
-"""What compilers need of a machine, asked for first: a backend that cannot compile is unavailable, and says why."""
+"""What compilers need of a machine, checked first: a backend that cannot compile is unavailable, and says why."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.backend import Support
 
 
 def for_triton() -> Support:
-    """Triton compiles the launcher of a kernel in C, and includes Python.h."""
+    """Return whether Triton can compile: it writes the launcher of a kernel in C, and includes Python.h."""
     if importlib.util.find_spec("triton") is None:
         return Support(False, "Triton is not installed: pip install triton")
     if not any(shutil.which(compiler) for compiler in ("gcc", "clang", "cc")):
@@ -20,7 +20,7 @@ def for_triton() -> Support:
 
 
 def python_header() -> Support:
-    """Whether C and C++ can include Python.h."""
+    """Return whether C and C++ can include Python.h."""
     header = Path(sysconfig.get_paths()["include"]) / "Python.h"
     if not header.is_file():
         return Support(False, f"compiling needs {header}: apt-get install python3-dev")

@@ -1,4 +1,7 @@
-"""What the backends of JAX share: arrays, devices, precision, and the training step by jax.vjp."""
+"""What the backends of JAX share: arrays, devices, precision, and the training step by jax.vjp.
+
+Over 120 lines: the step hands the forward's arrays through two jitted functions without copies of its inputs.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from harness.case import Case
 # Without this JAX makes float32 of every float64. All arrays here have explicit dtypes, so nothing else changes.
 jax.config.update("jax_enable_x64", True)
 
-#: JAX's words for the case's precision.
+#: JAX's names for the case's precision.
 PRECISIONS: Final = {"ieee": "highest", "tf32": "tensorfloat32"}
 
 #: ``(precision, input1 (b, i), input2 (b, j), weight (o, i, j), bias (o,) or None) -> output (b, o)``, differentiable.
@@ -33,18 +36,18 @@ Gradients = tuple[NativeArray, NativeArray, NativeArray, NativeArray | None]
 class JaxBackend(Backend):
     """A backend that is one jitted formula; write ``name``, ``formula`` and ``workspace_bytes``.
 
-    The weights are arguments of the compiled function. Captured, they would be constants: compiled in, folded, copied.
+    The weights are arguments of the compiled function. If captured, XLA would compile them in, fold and copy them.
     """
 
     devices = ("cpu", "cuda")
 
     def formula(self) -> Formula:
-        """Return the formula, the same function each time: what is compiled is kept by it."""
+        """Return the formula, the same function each time: JAX keeps compiled code by function."""
         raise NotImplementedError(f"{self.name} has no formula")
 
     @classmethod
     def available(cls, device: str) -> Support:
-        """Whether JAX has a backend for the device."""
+        """Return whether JAX has a backend for the device."""
         try:
             jax.devices(device)
         except RuntimeError as error:
@@ -53,11 +56,11 @@ class JaxBackend(Backend):
         return Support(True)
 
     def supports(self, case: Case) -> Support:
-        """JAX has every dtype of a case; tf32 only on a GPU."""
+        """Return yes for every dtype; tf32 only on a GPU."""
         return self.supports_mode_and_precision(case)
 
     def version(self) -> str:
-        """Version of JAX."""
+        """Return the version of JAX."""
         return f"jax {jax.__version__}"
 
     def prepare_forward(self, case: Case, weight: NativeArray, bias: NativeArray | None) -> Kernel:
@@ -75,7 +78,7 @@ class JaxBackend(Backend):
 
     def to_device(self, array: npt.NDArray[np.floating], dtype: str) -> NativeArray:
         """Copy a host array to the device; bfloat16 is JAX's own type of NumPy array."""
-        # On a CPU device_put may keep using the host array, so it gets one that nobody else has.
+        # On a CPU device_put may keep using the host array, so it gets a copy.
         return jax.device_put(np.array(array, dtype=jnp.dtype(dtype)), jax.devices(self.device)[0])
 
     def synchronize(self, result: NativeArray) -> None:
@@ -90,16 +93,15 @@ class JaxBackend(Backend):
 class VjpStep:
     """A jitted forward that also returns what the backward needs, and a jitted backward.
 
-    ``jax.vjp`` gives a function whose captured arrays are the leaves of a pytree, so it can leave a jitted function.
-    Two things are done on the way. Leaves that are inputs are not returned but taken from the caller: XLA would copy
-    them, the weight among them. And the tree's structure, known once the forward has been traced, is kept here instead
-    of being compared at each call.
+    ``jax.vjp`` returns a function whose captured arrays are the leaves of a pytree, so it can leave a jitted function.
+    Leaves that are inputs are not returned but taken from the caller: XLA would copy them, the weight among them. The
+    tree's structure is stored when the forward is traced, so that no call compares it.
     """
 
     def __init__(self, formula: Callable[..., NativeArray]) -> None:
         self._formula = formula
         self._structure: Any = None
-        #: For each leaf: which input it is, or None for an array that the forward made.
+        #: Position of each leaf among the inputs, or None for an array that the forward made.
         self._sources: list[int | None] = []
         self._forward = jax.jit(self._traced_forward)
         self._backward = jax.jit(self._traced_backward)
@@ -123,26 +125,26 @@ class VjpStep:
         return self._backward(leaves, grad_output)
 
     def _traced_forward(self, *inputs: NativeArray) -> tuple[NativeArray, list[NativeArray]]:
-        """Runs when JAX traces, once: a step has one case and so one set of shapes."""
+        """Run when JAX traces, once: a step has one case and so one set of shapes."""
         output, pullback = jax.vjp(self._formula, *inputs)
         leaves, self._structure = jax.tree_util.tree_flatten(pullback)
         self._sources = [_position(leaf, inputs) for leaf in leaves]
         return output, [leaf for leaf, source in zip(leaves, self._sources, strict=True) if source is None]
 
     def _traced_backward(self, leaves: Sequence[NativeArray], grad_output: NativeArray) -> Gradients:
-        """Runs when JAX traces, after the forward has been."""
+        """Run when JAX traces, after the forward is traced."""
         pullback = jax.tree_util.tree_unflatten(self._structure, leaves)
         return pullback(grad_output)
 
 
 def _position(leaf: NativeArray, inputs: Sequence[NativeArray]) -> int | None:
-    """Which of the inputs a leaf is; None if it is none of them."""
+    """Return the position of a leaf among the inputs; None if it is none of them."""
     return next((position for position, array in enumerate(inputs) if array is leaf), None)
 
 
 @functools.cache
 def _compiled(formula: Formula, precision: str) -> Callable[..., NativeArray]:
-    """One function for all weights and shapes: JAX compiles it for each set of shapes and dtypes, once."""
+    """Return one function for all weights and shapes: JAX compiles it for each set of shapes and dtypes, once."""
     return jax.jit(functools.partial(formula, precision))
 
 
