@@ -76,7 +76,7 @@ class TritonFused(TorchBackend):
         """Return the versions of PyTorch and Triton."""
         return f"{super().version()}, triton {triton.__version__}" + (", interpreted" if interpreted() else "")
 
-    def choice(self, case: Case) -> str:
+    def tuning(self, case: Case) -> str:
         """Return the tile of each kernel: rows x columns x depth / warps, stages."""
         return ", ".join(f"{kernel} {tile}" for kernel, tile in tuned(_problem(case), self.device).items())
 

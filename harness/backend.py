@@ -108,7 +108,7 @@ class Backend(ABC):
         """Whether its times on ``device`` say anything; what runs in an interpreter or a simulator is only checked."""
         return Support(True)
 
-    def choice(self, case: Case) -> str:
+    def tuning(self, case: Case) -> str:
         """What was chosen for a case that has been prepared (tiles, an order), for the record; empty if nothing was."""
         return ""
 

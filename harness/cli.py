@@ -8,30 +8,26 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
-import secrets
 import signal
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from harness.case import DTYPES, MODES, PRECISIONS, Case, CaseError
-from harness.registry import RegistryError, entries, select
-from harness.suites import SUITES, Suite, SuiteError, suite
+from harness.case import DTYPES, PRECISIONS, Case, CaseError
+from harness.catalog.registry import RegistryError, entries, select
+from harness.catalog.suites import SUITES, SuiteError
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
     from rich.progress import Progress
 
-    from harness.output.store import Store
-    from harness.plan import Plan
-    from harness.process.supervisor import Supervisor
     from harness.record import Record
-    from harness.timing.cost import Peaks
+    from harness.run.plan import Plan
 
 RESULTS: Final = Path("results")
 COMMAND_LINE_SUITE: Final = "command-line"
@@ -54,13 +50,6 @@ class Device(enum.StrEnum):
 
     CPU = "cpu"
     CUDA = "cuda"
-
-
-class Cache(enum.StrEnum):
-    """State of the data caches at each timed call."""
-
-    HOT = "hot"
-    COLD = "cold"
 
 
 class ModeOption(enum.StrEnum):
@@ -116,8 +105,8 @@ LimitOption = Annotated[
 def main() -> None:
     """Run the command line; errors of use are one line, without a traceback."""
     from harness.machine.threads import BudgetError
-    from harness.output.growth import GrowthError
     from harness.output.store import StoreError
+    from harness.output.sweep import GrowthError
 
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -172,23 +161,31 @@ def check(
     The table says what each probe of the gate answered; below it stands, for each refusal, the first wrong element with
     both values and the seed that brings it back (--seed).
     """
-    plan = dataclasses.replace(
-        _plan("check", suite, case, backend, device, mode, threads, seed, dtype, precision),
-        timing=False,
-        time_limit_seconds=time_limit,
-    )
-    from harness.output import report
-    from harness.runner import Runner
-    from harness.sitting import Sitting
+    from harness.output import tables
+    from harness.run import session
+    from harness.run.plan import PlanOptions, make_plan
 
-    records: list[Record] = []
-    with _supervisor(plan) as workers, _progress(plan) as observer:
-        records.extend(Runner(Sitting(plan, workers, observer)).run())
+    options = PlanOptions(
+        suite=suite,
+        cases=case or (),
+        backends=backend or (),
+        devices=device or (),
+        modes=mode or (),
+        dtype=dtype,
+        precision=precision,
+        threads=threads,
+        seed=seed,
+        time_limit_seconds=time_limit,
+        timing=False,
+    )
+    plan = make_plan("check", options)
+    with _progress(plan) as progress:
+        records = session.check(plan, progress)
     console = _console()
     frame = _frame(records)
-    for table in report.checks(frame, _labels()):
+    for table in tables.checks(frame, _labels()):
         console.print(table)
-    for lines in (report.trouble(frame), report.unasked(frame)):
+    for lines in (tables.trouble(frame), tables.unasked(frame)):
         if lines is not None:
             console.print(lines)
             console.print()
@@ -247,17 +244,15 @@ def run(
             help="Seconds of measuring for a case in one mode on one device. Default: 30, or the suite's.",
         ),
     ] = None,
-    cold: Annotated[
-        bool, typer.Option("--cold", help="Empty compile caches and a fresh worker for every cell.")
+    empty_compile_cache: Annotated[
+        bool, typer.Option("--empty-compile-cache", help="Empty compile caches and a fresh worker for every cell.")
     ] = False,
-    cache: Annotated[
-        Cache, typer.Option("--cache", help="State of the data caches at each call; `cold` on a GPU only.")
-    ] = Cache.HOT,
-    limit: Annotated[
+    flush_l2: Annotated[
+        bool, typer.Option("--flush-l2", help="Write twice the GPU's L2 before each call; on a GPU only.")
+    ] = False,
+    roofline: Annotated[
         bool,
-        typer.Option(
-            "--limit/--no-limit", help="Measure what this machine could do at best, to stand beside each time."
-        ),
+        typer.Option("--roofline/--no-roofline", help="Measure this machine's peaks, for the column `% of roofline`."),
     ] = True,
     seed: SeedOption = None,
     freeze: Annotated[
@@ -266,40 +261,46 @@ def run(
     time_limit: LimitOption = 120.0,
 ) -> None:
     """Check every backend, time those that are right, write CSV files, print the answer."""
+    from harness.machine.environment import describe
     from harness.output import store
+    from harness.run import session
+    from harness.run.plan import PlanOptions, RunOptions, complete_groups, make_plan, restore, stored
 
+    skip: frozenset[tuple[str, str, str]] = frozenset()
     if resume is not None:
         chosen = (suite, case, backend, device, mode, dtype, precision, threads, out)
         if any(option is not None for option in chosen):
             raise store.StoreError("--resume goes on with the plan of that run: give it alone")
         folder = store.find(resume, RESULTS)
-        plan, options = _stored_plan(folder)
-        skip = _complete_groups(plan, store.rows(folder / store.RECORDS))
+        plan, how = restore(folder)
+        skip = complete_groups(plan, store.rows(folder / store.RECORDS))
         opened = store.Store.resume(folder, lambda row: (row["case"], row["mode"], row["device"]) in skip)
     else:
         run_id = store.new_run_id()
         folder = out if out is not None else RESULTS / run_id
         store.check_free(folder)
-        plan = _plan(run_id, suite, case, backend, device, mode, threads, seed, dtype, precision)
-        if cache is Cache.COLD and "cpu" in plan.devices:
-            raise SuiteError(
-                "--cache cold was given with rows on the CPU, whose caches no process can empty for sure: "
-                "add --device cuda, or leave it out"
-            )
-        plan = dataclasses.replace(
-            plan,
-            band=plan.band if band is None else band,
+        options = PlanOptions(
+            suite=suite,
+            cases=case or (),
+            backends=backend or (),
+            devices=device or (),
+            modes=mode or (),
+            dtype=dtype,
+            precision=precision,
+            threads=threads,
+            seed=seed,
+            budget_seconds=budget,
+            target=target,
+            band=band,
+            processes=processes,
             time_limit_seconds=time_limit,
-            cache=cache.value,
-            target=plan.target if target is None else target,
-            budget_seconds=plan.budget_seconds if budget is None else budget,
-            processes=plan.processes if processes is None else processes,
+            flush_l2=flush_l2,
         )
-        options = {"freeze": freeze, "cold": cold, "limit": limit}
-        skip = frozenset()
-        opened = store.Store.create(folder, _environment(plan, options))
-    with opened:
-        stopped = _measure(plan, options, opened, skip)
+        plan = make_plan(run_id, options)
+        how = RunOptions(freeze=freeze, empty_compile_cache=empty_compile_cache, roofline=roofline)
+        opened = store.Store.create(folder, {"run_id": run_id, **describe(), "plan": stored(plan, how)})
+    with opened, _progress(plan) as progress:
+        stopped = session.run(plan, how, opened, progress, skip)
     _show(folder)
     if stopped:
         sys.exit(INTERRUPTED)
@@ -309,22 +310,22 @@ def run(
 @app.command("doctor")
 def doctor_(threads: ThreadsOption = None) -> None:
     """Look at the machine before you trust it, and say what to do; takes about ten seconds."""
-    from harness import checkup, doctor, peaks
     from harness.machine.threads import budget
-    from harness.output import report
+    from harness.output import tables
     from harness.process.supervisor import Supervisor, default_cache
+    from harness.survey import doctor, facts, peaks
 
     count, limit = budget(threads), 120.0
     with Supervisor(count, default_cache()) as workers:
         measured = peaks.measure(workers, count, limit)
-        findings = doctor.examine(checkup.gather(count, measured))
+        findings = doctor.diagnose(facts.gather(count, measured))
         if told := doctor.trial(findings):
             # Advice that was not tried is hearsay.
             tried = peaks.products_with(workers, "numpy", told, limit)
             measured = dataclasses.replace(measured, products=(*measured.products, *tried))
-            findings = doctor.examine(checkup.gather(count, measured))
+            findings = doctor.diagnose(facts.gather(count, measured))
     console = _console()
-    for table in report.machine(measured.as_json(), doctor.as_json(findings)):
+    for table in tables.machine(measured.as_json(), doctor.as_json(findings)):
         console.print(table)
         console.print()
 
@@ -338,16 +339,16 @@ def report_(
     ] = None,
 ) -> None:
     """Print the tables of a run again, from its files."""
-    from harness.output import growth, store
+    from harness.output import store, sweep
 
     folder = store.find(run, RESULTS)
     if plot is None:
         _show(folder)
         return
-    found = growth.find(store.read(folder / store.RECORDS))
-    growth.draw(found, plot)
+    found = sweep.find(store.read(folder / store.RECORDS))
+    sweep.draw(found, plot)
     console = _console()
-    console.print(growth.told(found))
+    console.print(sweep.told(found))
     console.print(f"Figure: {_short(plot)}", style="bold", highlight=False)
 
 
@@ -356,7 +357,8 @@ def explain_() -> None:
     """Walk through the operator step by step on the example of the article that started this."""
     from harness.explain import explain
     from harness.machine.threads import budget
-    from harness.process.supervisor import Supervisor, WorkerError, default_cache
+    from harness.process.handle import WorkerError
+    from harness.process.supervisor import Supervisor, default_cache
 
     with Supervisor(budget(None), default_cache()) as workers:
         try:
@@ -367,156 +369,9 @@ def explain_() -> None:
             sys.exit(BAD_ROWS)
 
 
-def _measure(plan: Plan, options: dict[str, Any], store: Store, skip: frozenset[tuple[str, str, str]]) -> bool:
-    """Carry out the plan, row by row onto the disk; return whether it was interrupted."""
-    from harness import checkup, doctor, peaks
-    from harness.output.store import add_to_environment
-    from harness.plan import interrupted
-    from harness.runner import Runner
-    from harness.sitting import Sitting
-
-    planned = {cell for case, device in plan.groups() for cell in plan.cells(case, device)}
-    done = {cell for cell in planned if (cell[0], cell[1], cell[3]) in skip}
-    stopped = False
-    with _supervisor(plan, options["freeze"], options["cold"]) as workers, _progress(plan) as observer:
-
-        def survey(device: str) -> Peaks:
-            if device == "cpu":
-                return peaks.measure(workers, plan.threads, plan.time_limit_seconds)
-            return peaks.measure_device(workers, device, plan.time_limit_seconds)
-
-        sitting = Sitting(plan, workers, observer, store.add_sample)
-        if options["limit"]:
-            sitting.pace = peaks.Pace(workers, plan.time_limit_seconds).now
-        runner = Runner(sitting)
-        try:
-            observer.begin("what this machine could do")
-            measured = {device: survey(device) for device in plan.devices} if options["limit"] else {}
-            findings = doctor.examine(checkup.gather(plan.threads, measured.get("cpu")))
-            found = {device: device_peaks.as_json() for device, device_peaks in measured.items()}
-            add_to_environment(store.folder, {"peaks": found, "doctor": doctor.as_json(findings)})
-            runner = Runner(sitting, peaks=measured, survey=survey if measured else None)
-            for record in runner.run(skip):
-                store.add_record(record)
-                done.add(record.cell)
-        except KeyboardInterrupt:
-            stopped = True
-    for record in interrupted(plan, frozenset(done)):
-        store.add_record(record)
-    add_to_environment(
-        store.folder, {"workers": runner.workers_said, "structure_probe_seconds": runner.examined_seconds}
-    )
-    return stopped
-
-
-def _plan(
-    run_id: str,
-    suite_name: str | None,
-    cases: list[str] | None,
-    backends: list[str] | None,
-    devices: list[Device] | None,
-    modes: list[ModeOption] | None,
-    threads: int | None,
-    seed: int | None,
-    dtype: str | None = None,
-    precision: str | None = None,
-) -> Plan:
-    """Turn options into a plan; everything that can be wrong with them is found here, before anything is measured."""
-    # Nobody knows a drawn seed beforehand, so no backend can bring the answers along; every row holds it.
-    seed = secrets.randbelow(2**31) if seed is None else seed
-    from harness.machine import environment
-    from harness.machine.threads import budget
-    from harness.plan import BASELINE, Plan
-    from harness.timing import cost
-
-    if cases and suite_name is not None:
-        raise SuiteError("--suite and --case were given together, expected one of them")
-    if cases:
-        name, chosen = COMMAND_LINE_SUITE, list(dict.fromkeys(Case.parse(text) for text in cases))
-        total = environment.total_bytes()
-        for case in chosen:
-            needed = max(cost.reference_bytes(case), cost.contestant_bytes(case, 0))
-            if needed > total:
-                raise CaseError(
-                    f"case {case.name} would take {needed / 2**30:,.1f} GiB, "
-                    f"this machine has {total / 2**30:,.1f} GiB: choose a smaller one"
-                )
-    else:
-        name = suite_name or "quick"
-        chosen = [entry.case for entry in suite(name).entries]
-    changes: dict[str, Any] = {"dtype": dtype, "precision": precision}
-    changes = {name: value for name, value in changes.items() if value is not None}
-    chosen = list(dict.fromkeys(dataclasses.replace(case, **changes) for case in chosen))
-    wanted = [mode.value for mode in dict.fromkeys(modes)] if modes else list(MODES)
-    selected = select([BASELINE]) | select(backends or entries())
-    torch = selected[BASELINE].installed()
-    if not torch.ok:
-        raise RegistryError(f"the reference is nn.Bilinear in float64, but {torch.reason}")
-    found = [Device.CPU, *([Device.CUDA] if not devices and environment.gpus() else [])]
-    usual = SUITES.get(name, Suite(COMMAND_LINE_SUITE, "cases of the command line", ()))
-    return Plan(
-        run_id=run_id,
-        suite=name,
-        target=usual.target,
-        band=usual.band,
-        budget_seconds=usual.budget_seconds,
-        processes=usual.processes,
-        cases=tuple(
-            dataclasses.replace(case, mode=mode, seed=seed) for case in chosen for mode in MODES if mode in wanted
-        ),
-        backends=selected,
-        devices=tuple(device.value for device in dict.fromkeys(devices or found)),
-        threads=budget(threads),
-        seed=seed,
-    )
-
-
-def _environment(plan: Plan, options: dict[str, Any]) -> dict[str, Any]:
-    """What goes into ``environment.json``: the machine, and the plan as ``--resume`` reads it."""
-    from harness.machine.environment import describe
-
-    stored = {field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)}
-    stored |= {"cases": [dataclasses.asdict(case) for case in plan.cases], "backends": list(plan.backends)}
-    return {"run_id": plan.run_id, **describe(), "plan": stored | {"options": options}}
-
-
-def _stored_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:
-    """Read a plan back.
-
-    Raises:
-        StoreError: It is not one.
-    """
-    from harness.machine.threads import budget
-    from harness.output.store import StoreError, environment
-    from harness.plan import Plan
-
-    try:
-        stored = dict(environment(folder)["plan"])
-        options = stored.pop("options")
-        stored["cases"] = tuple(Case(**case) for case in stored["cases"])
-        stored["backends"] = select(stored["backends"])
-        stored["devices"] = tuple(stored["devices"])
-        stored["threads"] = budget(stored["threads"])
-        return Plan(**stored), {name: bool(options[name]) for name in ("freeze", "cold", "limit")}
-    except (KeyError, TypeError) as error:
-        raise StoreError(f"{folder} holds no plan that this version can resume ({error})") from None
-
-
-def _complete_groups(plan: Plan, rows: list[dict[str, str]]) -> frozenset[tuple[str, str, str]]:
-    """Groups (case, mode, device) of which every planned row is there and none was interrupted."""
-    there = {
-        (row["case"], row["mode"], row["backend"], row["device"]) for row in rows if row["status"] != "interrupted"
-    }
-    return frozenset(
-        (case.name, case.mode, device)
-        for case, device in plan.groups()
-        if all(cell in there for cell in plan.cells(case, device))
-    )
-
-
 def _show(folder: Path) -> None:
     """Print a run: the answer, what went wrong, the files, what next; then the tables, and how times grow."""
-    from harness.output import growth, report, store
+    from harness.output import store, sweep, tables
 
     records = store.read(folder / store.RECORDS)
     labels = _labels()
@@ -524,17 +379,17 @@ def _show(folder: Path) -> None:
     if records.empty:
         console.print(f"No row in {folder} yet.")
         return
-    begun = report.reached(records)
+    begun = tables.reached(records)
     if not begun.empty:
-        console.print(report.answer(begun, labels))
+        console.print(tables.answer(begun, labels))
         console.print()
-    if (line := report.unreached(records)) is not None:
+    if (line := tables.unreached(records)) is not None:
         console.print(line)
         console.print()
-    if (trouble := report.trouble(begun)) is not None:
+    if (trouble := tables.trouble(begun)) is not None:
         console.print(trouble)
         console.print()
-    if (warnings := report.warnings(store.environment(folder).get("doctor", []))) is not None:
+    if (warnings := tables.warnings(store.environment(folder).get("doctor", []))) is not None:
         console.print(warnings)
         console.print()
     name = _short(folder)
@@ -546,12 +401,12 @@ def _show(folder: Path) -> None:
         f"bilinear-bench report {name} prints this again; --case and --backend choose what to compare.\n",
         highlight=False,
     )
-    for table in report.tables(begun, labels):
+    for table in tables.tables(begun, labels):
         console.print(table)
-    if (lines := report.elsewhere(begun)) is not None:
+    if (lines := tables.elsewhere(begun)) is not None:
         console.print(lines)
-    if growths := growth.find(records):
-        console.print(growth.told(growths))
+    if growths := sweep.find(records):
+        console.print(sweep.told(growths))
 
 
 def _labels() -> dict[str, str]:
@@ -586,7 +441,9 @@ def _bad(records: pd.DataFrame) -> int:
 def _probe(names: list[str]) -> Iterator[str]:
     from harness.machine.environment import gpus
     from harness.machine.threads import budget
-    from harness.process.supervisor import Supervisor, WorkerError, default_cache
+    from harness.process.handle import WorkerError
+    from harness.process.protocol import Load, Loaded
+    from harness.process.supervisor import Supervisor, default_cache
 
     devices = ["cpu", *(["cuda"] if gpus() else [])]
     with Supervisor(budget(None), default_cache()) as workers:
@@ -595,18 +452,12 @@ def _probe(names: list[str]) -> Iterator[str]:
                 target = select([name])[name].target
                 try:
                     worker, _ = workers.worker(name, device)
-                    said = worker.request("load", 120.0, name=name, target=target, device=device)
+                    said = worker.request(Load(name, target, device), 120.0)
                 except WorkerError as error:
-                    said = {"available": False, "reason": error.reason}
+                    said = Loaded(False, error.reason)
                 workers.discard(name, device)
-                detail = f"{said['version']}, imported in {said['import_seconds']:.2f} s" if said["available"] else ""
-                yield f"{name:<16} {device:<5} {detail or 'no: ' + said['reason']}"
-
-
-def _supervisor(plan: Plan, freeze: bool = True, cold: bool = False) -> Supervisor:
-    from harness.process.supervisor import Supervisor, default_cache
-
-    return Supervisor(plan.threads, default_cache(), freeze, cold)
+                detail = f"{said.version}, imported in {said.import_seconds:.2f} s" if said.available else ""
+                yield f"{name:<16} {device:<5} {detail or 'no: ' + said.reason}"
 
 
 def _console(stderr: bool = False) -> Console:

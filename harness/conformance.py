@@ -26,12 +26,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from harness.case import MODES, Case, Mode
-from harness.correctness import structure
+from harness.correctness import edge_cases
 from harness.correctness.gate import Verdict
-from harness.entrant import Entrant
-from harness.examination import EXERCISES, Examination, Expectations, Structure, examine
-from harness.process.contestant import Contestant
-from harness.process.referee import Referee
+from harness.process.protocol import ReplyT, Request
+from harness.run.cell import Cell
+from harness.run.checker import SCENARIOS, Checker, EdgeCaseFindings, ReferenceCache, ask_edge_cases
+from harness.worker.backend_worker import BackendWorker
+from harness.worker.reference_worker import ReferenceWorker
 
 if TYPE_CHECKING:
     import pytest
@@ -41,10 +42,10 @@ if TYPE_CHECKING:
 #: Sizes that the checks of values and behaviour use: nn.Bilinear's own example, one row, and odd ones.
 SIZES: Final = ((128, 20, 30, 40), (1, 32, 32, 16), (33, 65, 17, 5))
 DTYPES: Final = ("float32", "float64")
-#: Input sets of each check: some exercises put the values of the second into the memory of the first.
+#: Input sets of each check: some scenarios put the values of the second into the memory of the first.
 _INPUT_SETS: Final = 2
 
-_Ask = Callable[[Entrant, Examination], None]
+_Ask = Callable[[Cell, Checker], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,14 +112,14 @@ def parametrize_with_checks(
 
 def _structure_checks(mode: Mode, dtype: str, seed: int) -> Iterator[Check]:
     asked = Case(1, 1, 1, 1, dtype=dtype, mode=mode, seed=seed)
-    sentences = {trial.name: (trial.sentence, trial.case) for trial in structure.trials(asked)}
+    sentences = {edge_case.name: (edge_case.sentence, edge_case.case) for edge_case in edge_cases.all_edge_cases(asked)}
     sentences["operators"] = ("it computes by itself, and does not call nn.Bilinear", asked)
     if mode == "forward_backward":
         sentences["gradcheck"] = ("the gradients are those of the output, by finite differences", asked)
     for name, (sentence, case) in sentences.items():
 
         def verdicts(backend: type[Backend], device: str, case: Case, name: str = name) -> list[Verdict]:
-            found = _examined(backend, device, asked).verdicts
+            found = _kernels_of(backend, device, asked).verdicts
             return [found[name]] if name in found else []
 
         yield Check(sentence, case, verdicts)
@@ -147,91 +148,80 @@ def _case_checks(mode: Mode, dtype: str, seed: int) -> Iterator[Check]:
             yield Check(sentence, case, functools.partial(_asked, ask))
 
 
-def _only_prepare(entrant: Entrant, examination: Examination) -> None:
+def _only_prepare(cell: Cell, checker: Checker) -> None:
     """Preparing has been judged already."""
 
 
-def _judge_first(entrant: Entrant, examination: Examination) -> None:
-    examination.judge_first(entrant)
+def _judge_first(cell: Cell, checker: Checker) -> None:
+    checker.judge_first(cell)
 
 
-def _exercise(what: str, entrant: Entrant, examination: Examination) -> None:
-    if examination.exercise(entrant, what):
-        examination.judge_exercise(entrant, what)
+def _exercise(what: str, cell: Cell, checker: Checker) -> None:
+    if checker.scenario(cell, what):
+        checker.judge_scenario(cell, what)
 
 
-def _finish(entrant: Entrant, examination: Examination) -> None:
-    for what in EXERCISES:
-        _exercise(what, entrant, examination)
-    examination.finish_exercises(entrant)
+def _finish(cell: Cell, checker: Checker) -> None:
+    for what in SCENARIOS:
+        _exercise(what, cell, checker)
+    checker.finish_scenarios(cell)
 
 
-def _check_again(entrant: Entrant, examination: Examination) -> None:
-    examination.check_again(entrant, [_INPUT_SETS])
-    examination.judge_check(entrant, _INPUT_SETS)
+def _check_again(cell: Cell, checker: Checker) -> None:
+    checker.check_again(cell, [_INPUT_SETS])
+    checker.judge_check(cell, _INPUT_SETS)
 
 
 def _asked(ask: _Ask, backend: type[Backend], device: str, case: Case) -> list[Verdict]:
     """Prepare the case, ask, and return all verdicts."""
-    with _here(backend, device) as (remote, expectations):
-        entrant = Entrant(backend.name, remote)
-        examination = Examination(case, device, expectations, 0.0)
-        examination.prepare(entrant, _INPUT_SETS)
-        if all(verdict.ok for verdict in entrant.verdicts):
-            ask(entrant, examination)
-        if not entrant.going:
-            raise AssertionError(entrant.reason)
-        return entrant.verdicts
+    with _here(backend, device) as (remote, reference_cache):
+        cell = Cell(backend.name, remote)
+        checker = Checker(case, device, reference_cache, 0.0)
+        checker.prepare(cell, _INPUT_SETS)
+        if all(verdict.ok for verdict in cell.verdicts):
+            ask(cell, checker)
+        if not cell.going:
+            raise AssertionError(cell.reason)
+        return cell.verdicts
 
 
 @functools.lru_cache(maxsize=16)
-def _examined(backend: type[Backend], device: str, asked: Case) -> Structure:
+def _kernels_of(backend: type[Backend], device: str, asked: Case) -> EdgeCaseFindings:
     """The structure probe's verdicts, asked for once, however many checks want one of them."""
-    with _here(backend, device) as (remote, expectations):
-        return examine(asked, backend.name, device, remote, expectations, 0.0)
+    with _here(backend, device) as (remote, reference_cache):
+        return ask_edge_cases(asked, backend.name, device, remote, reference_cache, 0.0)
 
 
 @contextmanager
-def _here(backend: type[Backend], device: str) -> Iterator[tuple[_Local, Expectations]]:
-    """A contestant and a reference in this process, and a folder that is gone afterwards."""
+def _here(backend: type[Backend], device: str) -> Iterator[tuple[_Local, ReferenceCache]]:
+    """A backend and a reference in this process, and a folder that is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="bilinear-bench-conformance-") as folder:
-        contestant = Contestant()
-        contestant.hold(backend(device))
-        referee = _Local(Referee().answers, Path(folder) / "reference")
-        yield _Local(contestant.answers, Path(folder) / "contestant"), Expectations(_Reference(referee), 0.0)
+        worker = BackendWorker()
+        worker.hold(backend(device))
+        reference = _Local(ReferenceWorker().handlers, Path(folder) / "reference")
+        yield _Local(worker.handlers, Path(folder) / "backend"), ReferenceCache(lambda device: reference, 0.0)
 
 
 class _Local:
     """Answers requests in this process, where others ask a worker."""
 
-    def __init__(self, answers: Mapping[str, Callable[..., dict[str, Any]]], directory: Path) -> None:
+    def __init__(self, handlers: Mapping[Any, Callable[[Any], Any]], directory: Path) -> None:
         self.directory = directory
         self.elapsed_seconds = 0.0
         self.alive = True
-        self._answers = answers
+        self._handlers = handlers
         directory.mkdir()
 
-    def request(self, do: str, time_limit_seconds: float, **fields: Any) -> dict[str, Any]:
+    def request(self, request: Request[ReplyT], time_limit_seconds: float) -> ReplyT:
         """Ask; whatever the backend raises comes out as it is."""
         start = time.monotonic()
-        answer = self._answers[do](**fields)
+        reply: ReplyT = self._handlers[type(request)](request)
         self.elapsed_seconds = time.monotonic() - start
-        return answer
+        return reply
 
     def kill(self) -> None:
         """There is no process to end."""
         self.alive = False
-
-
-@dataclasses.dataclass(frozen=True)
-class _Reference:
-    """All that ``Expectations`` wants of a supervisor."""
-
-    local: _Local
-
-    def referee(self, device: str) -> _Local:
-        """Return the reference."""
-        return self.local
 
 
 __all__: Sequence[str] = ("Check", "checks", "parametrize_with_checks")

@@ -6,17 +6,17 @@ difference from PyTorch's own output. This module does the same with the two bac
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 
 from harness.case import Case
+from harness.catalog.registry import select
 from harness.correctness.gate import mean_absolute_difference
 from harness.correctness.inputs import make_inputs
+from harness.process.protocol import Load, Prepare
 from harness.process.supervisor import Supervisor
-from harness.registry import select
 
 EXAMPLE: Final = Case(128, 20, 30, 40)
 ROWS_BY_HAND: Final = "numpy-loop"
@@ -79,11 +79,10 @@ def _output(workers: Supervisor, name: str) -> np.ndarray:
     """Run the example through one backend, in its own worker."""
     entry = select([name])[name]
     worker, _ = workers.worker(name, "cpu")
-    loaded = worker.request("load", LIMIT_SECONDS, name=name, target=entry.target, device="cpu")
-    if not loaded["available"]:
-        raise RuntimeError(f"{name} is not available: {loaded['reason']}")
-    case = dataclasses.asdict(EXAMPLE)
-    worker.request("prepare", LIMIT_SECONDS, case=case, input_sets=1, directory=str(worker.directory))
+    loaded = worker.request(Load(name, entry.target, "cpu"), LIMIT_SECONDS)
+    if not loaded.available:
+        raise RuntimeError(f"{name} is not available: {loaded.reason}")
+    worker.request(Prepare(EXAMPLE, 1, worker.directory), LIMIT_SECONDS)
     output: np.ndarray = np.load(worker.directory / "output.npy", allow_pickle=False)
     return output
 

@@ -41,6 +41,59 @@ class Relation(enum.StrEnum):
     AMBIGUOUS = "ambiguous"
 
 
+class Flag(enum.StrEnum):
+    """What to know before trusting a row. A flag may carry a detail in brackets, as in ``oversubscribed(3.4)``."""
+
+    NO_STEADY_STATE = "no_steady_state"
+    FEW_BLOCKS = "few_blocks"
+    MOSTLY_DISTURBED = "mostly_disturbed"
+    UNDISTURBED = "undisturbed"
+    OVERSUBSCRIBED = "oversubscribed"
+    OVERHEAD = "overhead"
+    IMPLAUSIBLE = "implausible"
+    CLASS_DIFFERS = "class_differs"
+    NONDETERMINISTIC = "nondeterministic"
+    FLUSHES_SUBNORMALS = "flushes_subnormals"
+    NONFINITE_DIFFERS = "nonfinite_differs"
+    CALLS_NN_BILINEAR = "calls_nn_bilinear"
+    EDGE_CASES_PARTIAL = "edge_cases_partial"
+    THREADS_DIFFER = "threads_differ"
+    THREADS_UNVERIFIED = "threads_unverified"
+    LAUNCH_BOUND = "launch_bound"
+    DEVICE_OVER_HOST = "device_over_host"
+    QUEUED_OVER_HOST = "queued_over_host"
+    DEVICE_UNDER_ROOFLINE = "device_under_roofline"
+    NO_DEVICE_TIMES = "no_device_times"
+
+    def detailed(self, detail: object) -> str:
+        """Return the flag with a detail in brackets."""
+        return f"{self}({detail})"
+
+
+#: One line for each flag, for the data dictionary.
+FLAG_MEANING: Final[dict[Flag, str]] = {
+    Flag.NO_STEADY_STATE: "the times never settled at one level",
+    Flag.FEW_BLOCKS: "under ten samples: a slow call, or a small budget",
+    Flag.MOSTLY_DISTURBED: "the machine did something else in more than half of the blocks",
+    Flag.UNDISTURBED: "the undisturbed blocks alone give another verdict, the one in brackets",
+    Flag.OVERSUBSCRIBED: "more threads want to run than there are CPUs; in brackets, how many on average",
+    Flag.OVERHEAD: "the timing loop itself is over 5 % of a call",
+    Flag.IMPLAUSIBLE: "a median more than 5 % below the roofline is impossible: not ranked",
+    Flag.CLASS_DIFFERS: "another precision class than the baseline's row",
+    Flag.NONDETERMINISTIC: "the same inputs gave other bits",
+    Flag.FLUSHES_SUBNORMALS: "results below the smallest normal number become zero",
+    Flag.NONFINITE_DIFFERS: "NaN and infinity in the inputs reach other results than nn.Bilinear's",
+    Flag.CALLS_NN_BILINEAR: "a PyTorch backend that calls nn.Bilinear's own operator",
+    Flag.EDGE_CASES_PARTIAL: "the backend supports too few sizes for all of the edge cases",
+    Flag.THREADS_DIFFER: "a thread pool or the affinity is not of the budget's size; in brackets, which",
+    Flag.THREADS_UNVERIFIED: "the system cannot tell how many CPUs the worker is held to",
+    Flag.LAUNCH_BOUND: "on a GPU: the device works for less than half of the time",
+    Flag.DEVICE_OVER_HOST: "on a GPU: the device's clock says more than the host's: one of them is wrong",
+    Flag.QUEUED_OVER_HOST: "on a GPU: calls with one synchronisation took longer than calls with one each",
+    Flag.DEVICE_UNDER_ROOFLINE: "on a GPU: the device's time is more than 5 % below the roofline",
+    Flag.NO_DEVICE_TIMES: "on a GPU: the device's times could not be measured; in brackets, why",
+}
+
 #: One line for each relation, for the data dictionary.
 RELATION_MEANING: Final[dict[Relation, str]] = {
     Relation.FASTER: "the 99 % interval of the speed-up lies above 1 and the estimate above the equivalence band",
@@ -103,15 +156,14 @@ class Record:
     backend_version: str | None = column("version of the framework behind it, as the worker saw it")
     device: str = key_column("`cpu` or `cuda`")
     threads: int | None = column("the thread budget given to the worker")
-    cache: str | None = column(
-        "state of the data caches at each call: `hot` (the same few inputs in rotation), or on a GPU `cold` (twice its "
-        "L2 has been written since the call before)"
+    flush_l2: bool | None = column(
+        "whether twice the GPU's L2 is written before each call; False: the same few inputs in rotation stay in cache"
     )
     status: Status = key_column("what became of the cell; see the list of statuses")
     phase: str | None = column("where the status was decided: plan, load, support, prepare, gate, timing, recheck")
     reason: str | None = column("why the cell was not timed; empty exactly when it was")
     probes: str | None = column(
-        "what each probe of the gate said, as in `structure=ok;exact=no`; only those that asked"
+        "what each probe of the gate said, as in `edge_cases=ok;exact=no`; only those that asked"
     )
     precision_class: str | None = column(
         "arithmetic that the errors show: `float64`, `float32`, `tf32`, `float16` or `bfloat16`; empty if worse than "
@@ -132,10 +184,10 @@ class Record:
     import_seconds: float | None = column("importing the backend and its framework, once per worker")
     prepare_seconds: float | None = column("`prepare_forward` or `prepare_forward_backward`")
     first_call_seconds: float | None = column("the first call, compiling included")
-    choice: str | None = column("what the backend chose for the case, in its own words: tiles, an order")
-    cold: str | None = column(
-        "`yes`: worker and compile caches were fresh when the cell was prepared; `warm_caches`: the caches were not; "
-        "`warm_worker`: neither was the worker"
+    tuning: str | None = column("what the backend chose for the case, in its own words: tiles, an order")
+    compile_cache: str | None = column(
+        "compile caches when the cell was prepared: `empty` (and the worker fresh), `filled` (the worker fresh), or "
+        "`warm_worker` (the worker had another case before)"
     )
     break_even_calls: int | None = column(
         "calls after which prepare_seconds, first_call_seconds and all further calls have taken less time than the "
@@ -185,25 +237,25 @@ class Record:
     )
     gflop: float | None = column("least floating-point work: 2 batch in1 in2 out, three times that for a step, in 1e9")
     gflop_per_second: float | None = column("gflop / median_seconds")
-    limit_seconds: float | None = column(
+    roofline_seconds: float | None = column(
         "the least time this machine could take: gflop over its measured arithmetic peak, or the bytes of all arrays "
         "over the read bandwidth of the memory level that holds them, whichever is longer; empty if not measured"
     )
-    limit_fraction: float | None = column("limit_seconds / median_seconds; above 1.05 the row is `implausible`")
-    paced_limit_fraction: float | None = column(
+    roofline_fraction: float | None = column("roofline_seconds / median_seconds; above 1.05 the row is `implausible`")
+    spot_roofline_fraction: float | None = column(
         "the same beside what the machine could do at that moment: the arithmetic peak is measured once more before "
-        "each sample (`pace_flop_per_second` in samples.csv), and this is the Hodges-Lehmann estimate of limit / time "
+        "each sample (`spot_peak_flop_per_second` in samples.csv), and this is the Hodges-Lehmann estimate of limit / time "
         "over blocks or processes; `cpu` only, and where multiply-add chains make the peak"
     )
-    paced_limit_fraction_low: float | None = column("lower end of its 99 % interval, as for the speed-up")
-    paced_limit_fraction_high: float | None = column("upper end; it may be above 1, by the noise of both")
+    spot_roofline_fraction_low: float | None = column("lower end of its 99 % interval, as for the speed-up")
+    spot_roofline_fraction_high: float | None = column("upper end; it may be above 1, by the noise of both")
     peak_memory_bytes: int | None = column(
         "memory of a call at its highest, beyond inputs, weights and results; memory that a framework never frees is "
         "not in it. 0 is below what the system can tell"
     )
-    steadiness: str | None = column("how the times go: flat, warming up, slowing down, no steady state")
+    steady_state: str | None = column("trend of the times: `flat`, `warming_up`, `slowing_down` or `no_steady_state`")
     disturbed_blocks: int | None = column("blocks in which the machine did something else meanwhile; none is dropped")
-    answer_seconds: float | None = column(
+    seconds_to_target: float | None = column(
         "wall time from the beginning of the group, gate and compiling included, until the interval's half-width was "
         "at most the run's target; empty if it never was"
     )
@@ -211,13 +263,16 @@ class Record:
         "why measuring ended: `target` (the interval is narrow enough), `budget`, `processes` (there were as many as "
         "allowed), or `blocks` (a slow one, which joins a few only)"
     )
-    flags: str | None = column("what to know before trusting the row, separated by `;`")
+    flags: str | None = column("what to know before trusting the row, separated by `;`; see the list of flags")
 
     def __post_init__(self) -> None:
         for name in ("run_id", "suite", "case", "backend"):
             value = getattr(self, name)
             if not NAME_PATTERN.fullmatch(value):
                 raise ValueError(f"{name} is {value!r}, expected letters, digits and any of _ . : # -")
+        for text in filter(None, (self.flags or "").split(";")):
+            if text.partition("(")[0] not in FLAGS:
+                raise ValueError(f"flag {text!r} is unknown, expected one of: {', '.join(Flag)}")
         for field in TIMES:
             value = getattr(self, field)
             if value is None:
@@ -240,12 +295,15 @@ class Record:
         return (self.case, self.mode, self.backend, self.device)
 
 
+#: The flags' names.
+FLAGS: Final = frozenset(flag.value for flag in Flag)
+
 #: Columns that only a timed row has.
 TIMES: Final = (
     *("min_seconds", "p25_seconds", "median_seconds", "mean_seconds", "p75_seconds", "p95_seconds"),
     *("median_low_seconds", "median_high_seconds", "forward_seconds", "backward_seconds", "queued_seconds"),
     *("device_seconds", "graph_seconds", "speedup", "speedup_low", "speedup_high", "gflop_per_second"),
-    *("answer_seconds", "paced_limit_fraction", "paced_limit_fraction_low", "paced_limit_fraction_high"),
+    *("seconds_to_target", "spot_roofline_fraction", "spot_roofline_fraction_low", "spot_roofline_fraction_high"),
 )
 
 
@@ -257,7 +315,7 @@ class Sample:
     mode: str = key_column("`forward` or `forward_backward`")
     device: str = key_column("`cpu` or `cuda`")
     backend: str = key_column("the implementation")
-    phase: str = key_column(
+    kind: str = key_column(
         "`warmup` (before the blocks, in no statistic), `call` (the kernel) or `forward` (of a step); on a GPU "
         "`queued`, `device` and `graph`, outside the blocks"
     )
@@ -266,7 +324,7 @@ class Sample:
     position: int | None = column("place in the block's random order, from 0")
     calls: int = key_column("kernel calls in this sample")
     seconds: float = key_column("time of the whole sample; divide by calls for the time of a call")
-    pace_flop_per_second: float | None = column(
+    spot_peak_flop_per_second: float | None = column(
         "what chains of multiply-adds did on all threads, for a quarter of the time that the sample would take (4 to "
         "200 ms), right before it; `cpu` only"
     )

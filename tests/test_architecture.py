@@ -11,29 +11,23 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-#: Lowest first. A module imports only from floors below its own, or what is listed beside it.
+#: The folders and files of ``harness/`` by floor, lowest first. A module imports from floors below its own, from its own
+#: folder, and on one floor only what ``SIDEWAYS`` lists.
 FLOORS = (
-    {"harness.case", "harness.backend", "harness.record"},
-    {
-        "harness.suites",
-        "harness.registry",
-        "harness.correctness",
-        "harness.timing",
-        "harness.machine",
-        "harness.output",
-    },
-    {"harness.process"},
-    {"harness.peaks", "harness.checkup", "harness.plan"},
-    {"harness.doctor"},
-    {"harness.sitting"},
-    {"harness.entrant", "harness.loader"},
-    {"harness.examination"},
-    {"harness.examiners", "harness.conformance", "harness.device_times"},
-    {"harness.measurement"},
-    {"harness.panel"},
-    {"harness.runner", "harness.explain"},
-    {"harness.cli", "harness.__main__"},
+    {"case", "backend", "record"},
+    {"catalog", "correctness", "timing", "machine", "output"},
+    {"process", "worker"},
+    {"survey"},
+    {"run", "conformance", "explain"},
+    {"cli", "__main__"},
 )
+#: From, to: the vocabulary is one; workers speak the protocol; conformance and explain use what a run uses.
+SIDEWAYS = {
+    ("backend", "case"),
+    ("worker", "process"),
+    ("conformance", "run"),
+    ("__main__", "cli"),
+}
 FRAMEWORKS = ("torch", "jax", "jaxlib", "numba", "triton", "cupy")
 
 
@@ -47,12 +41,12 @@ def name_of(path: Path) -> str:
 
 
 def unit(module: str) -> str:
-    """What a floor lists: a file of harness, or one of its folders."""
-    return ".".join(module.split(".")[:2])
+    """Return what a floor lists: a folder or a file of harness."""
+    return module.split(".")[1]
 
 
-def floor(module: str) -> int:
-    return next(number for number, members in enumerate(FLOORS) if unit(module) in members)
+def floor(unit: str) -> int:
+    return next(number for number, members in enumerate(FLOORS) if unit in members)
 
 
 def imports(source: str) -> set[str]:
@@ -76,8 +70,8 @@ def faults(module: str, imported: set[str]) -> list[str]:
             wrong.append(f"{module} imports {other}: backends are reached through entry points only")
         if other.split(".")[0] != "harness" or other == "harness" or unit(other) == unit(module):
             continue
-        same_floor_of_words = floor(module) == floor(other) == 0
-        if floor(other) >= floor(module) and not same_floor_of_words and floor(module) != len(FLOORS) - 1:
+        here, there = unit(module), unit(other)
+        if floor(there) >= floor(here) and (here, there) not in SIDEWAYS:
             wrong.append(f"{module} imports {other}: not from a floor below")
     return wrong
 
@@ -91,7 +85,7 @@ def test_imports_go_strictly_downward(path):
     "source",
     [
         "from harness.timing import clock",
-        "def f():\n    import harness.runner",
+        "def f():\n    import harness.run.session",
         "if TYPE_CHECKING:\n    from harness.process.supervisor import Worker",
         "import backends.numpy_loop",
     ],
@@ -101,7 +95,7 @@ def test_the_test_above_can_fail(source):
 
 
 def test_every_module_has_a_floor():
-    assert all(floor(name_of(path)) >= 0 for path in modules() if name_of(path) != "harness")
+    assert all(floor(unit(name_of(path))) >= 0 for path in modules() if name_of(path) != "harness")
 
 
 #: What backends share: numpy-einsum's step is opt-einsum's, too, and torch-fused puts two others together.
@@ -124,7 +118,7 @@ def test_only_the_reference_imports_a_framework_in_the_harness():
         for path in modules()
         if any(module.split(".")[0] in FRAMEWORKS for module in imports(path.read_text()))
     }
-    asking = {"harness.process.referee", "harness.process.surveyor", "harness.process.device_surveyor"}
+    asking = {"harness.worker.reference_worker", "harness.worker.peak_worker", "harness.worker.gpu_peak_worker"}
     assert users <= {"harness.correctness.reference", *asking}
 
 
@@ -146,10 +140,12 @@ def frameworks_in(code: str) -> str:
 
 PARENT = """
 from harness import cli
-from harness.output import report, store
-import harness.explain, harness.runner
-plan = cli._plan("run", "seed", None, None, None, None, 1, 0)
-with cli._supervisor(plan):
+from harness.output import store, tables
+import harness.explain, harness.run.session
+from harness.process.supervisor import Supervisor, default_cache
+from harness.run.plan import PlanOptions, make_plan
+plan = make_plan("run", PlanOptions(suite="seed", threads=1, seed=0))
+with Supervisor(plan.threads, default_cache()):
     pass
 """
 

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from command_line import command, environment
 
-from harness.registry import entries
+from harness.catalog.registry import entries
 
 #: Who is for GPUs alone; Triton's interpreter has tests of its own.
 FOR_GPUS = ("cupy-einsum", "flaggems", "triton-fused")

@@ -36,5 +36,5 @@ def test_a_row_on_a_gpu_has_the_device_s_times_and_limit(bilinear_bench, tmp_pat
         row = rows[name, "forward"]
         assert row["status"] == "timed", row["reason"]
         assert 0 < float(row["device_seconds"]) <= 1.1 * float(row["median_seconds"])
-        assert float(row["limit_fraction"]) > 0
+        assert float(row["roofline_fraction"]) > 0
         assert row["peak_memory_bytes"]

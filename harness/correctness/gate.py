@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, npt.NDArray[np.floating]]
 
 #: What a row is asked, in the order of the table that ``check`` prints.
-PROBES: Final = ("structure", "exact", "bound", "precision", "behaviour")
+PROBES: Final = ("edge_cases", "exact", "bound", "precision", "conduct")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -130,11 +130,11 @@ def judge_given(case: Case, device: str, facts: Mapping[str, Facts]) -> Verdict:
         fact = facts[name]
         if (fact.dtype, fact.shape, fact.device) != (case.dtype, shape, device):
             return refused(
-                "behaviour",
+                "conduct",
                 f"to_device made {name} a {fact.type} of {fact.dtype}, {_shape(fact.shape or ())}, on {fact.device}; "
                 f"expected {case.dtype}, {_shape(shape)}, on {device}",
             )
-    return passed("behaviour")
+    return passed("conduct")
 
 
 def judge_exactly(case: Case, expected: Expected, actual: Arrays, probe: str = "exact") -> Verdict:
@@ -143,7 +143,7 @@ def judge_exactly(case: Case, expected: Expected, actual: Arrays, probe: str = "
     Args:
         case: Gives the names and shapes of the results.
         expected: The reference's results.
-        actual: The contestant's, already judged by ``judge_facts``.
+        actual: The backend's, already judged by ``judge_facts``.
         probe: Who asks.
     """
     reasons = []
@@ -168,7 +168,7 @@ def judge(case: Case, expected: Expected, actual: Arrays, probe: str = "bound") 
     Args:
         case: Gives dtype, precision and the names and shapes of the results.
         expected: The reference's results, with scales and quadratics.
-        actual: The contestant's results as float32 or float64, already judged by ``judge_facts``.
+        actual: The backend's results as float32 or float64, already judged by ``judge_facts``.
         probe: Who asks.
 
     Raises:

@@ -4,7 +4,7 @@ It is computed on the CPU; for rows on a GPU on that, where large layers take se
 elements of each result are held against the CPU (``spot_check``).
 
 This is the only file of the harness that imports a framework, so it runs in a worker of its own and never beside a
-contestant. Axes: ``b`` batch, ``i`` in1, ``j`` in2, ``o`` out.
+backend. Axes: ``b`` batch, ``i`` in1, ``j`` in2, ``o`` out.
 
 nn.Bilinear's own autograd builds a (b, i, j) temporary for every output page, gigabytes and minutes on real layers. So
 its gradients are the reference only where that temporary is small; elsewhere they are float64 contractions written as
@@ -123,7 +123,7 @@ def quadratics(case: Case, inputs: Arrays) -> dict[str, float]:
 def wide_samples(case: Case, inputs: Arrays) -> dict[str, tuple[npt.NDArray[np.integer], npt.NDArray[np.floating]]]:
     """Return, for each result, positions of some of its elements and their values in the C compiler's long double.
 
-    For float64 cases: nn.Bilinear in float64 rounds as much as the contestant does. On x86 a long double has 64 bits of
+    For float64 cases: nn.Bilinear in float64 rounds as much as the backend does. On x86 a long double has 64 bits of
     precision, on ARM under Linux 113.
 
     Raises:

@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Final
 
-from harness.machine.state import CLOCK_SHARE
+from harness.machine.activity import CLOCK_SHARE
 
 #: Reasons of NVML (nvmlClocksEventReasons) that make a GPU slower than it can be. Not among them: idleness, a clock
 #: that somebody has set on purpose, the display's clock.

@@ -7,12 +7,15 @@ its pool by the affinity mask, so the mask is set to exactly as many CPUs as the
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+
+from harness.record import Flag
 
 #: Environment variables that size a thread pool, one for each runtime that backends bring along.
 POOL_VARIABLES: Final = (
@@ -26,6 +29,49 @@ POOL_VARIABLES: Final = (
 #: So many threads more than the budget, on average, are too many. Below lie a main thread that hands over to its pool,
 #: and what else the machine does.
 OVERLOAD: Final = 0.5
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pool:
+    """One thread pool, as threadpoolctl sees it; None where the library does not say."""
+
+    user_api: str | None
+    internal_api: str | None
+    version: str | None
+    architecture: str | None
+    num_threads: int | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ThreadReport:
+    """What a process's pools say of themselves.
+
+    Attributes:
+        affinity: CPUs that the process may use; None where the system has no affinity.
+        pools: Pools of BLAS and OpenMP libraries.
+        torch_threads: Threads of PyTorch; None if it is not loaded.
+        numba_threads: Threads of Numba; None if it is not loaded.
+        numba_threading_layer: Threading layer of Numba; None before a parallel kernel has run.
+    """
+
+    affinity: tuple[int, ...] | None
+    pools: tuple[Pool, ...] = ()
+    torch_threads: int | None = None
+    numba_threads: int | None = None
+    numba_threading_layer: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Busy:
+    """Threads of a process in a period.
+
+    Attributes:
+        threads: Number of threads that ran for a tenth of the period or more.
+        runnable: Threads that ran or waited for a CPU, on average.
+    """
+
+    threads: int
+    runnable: float
 
 
 class BudgetError(ValueError):
@@ -78,32 +124,30 @@ def affinity() -> list[int] | None:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
-def bind(chosen: list[int] | None) -> None:
+def bind(chosen: Sequence[int] | None) -> None:
     """Hold this process to the given CPUs; None leaves it alone."""
     if chosen is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, chosen)
 
 
-def read_back() -> dict[str, Any]:
-    """What this process's pools say of themselves now, by asking only libraries that are already loaded."""
+def read_back() -> ThreadReport:
+    """Return what this process's pools say of themselves now, asking only libraries that are already loaded."""
     import threadpoolctl
 
-    said: dict[str, Any] = {
-        "affinity": affinity(),
-        "pools": [
-            {key: pool.get(key) for key in ("user_api", "internal_api", "version", "architecture", "num_threads")}
-            for pool in threadpoolctl.threadpool_info()
-        ],
-    }
-    if torch := sys.modules.get("torch"):
-        said["torch_threads"] = torch.get_num_threads()
+    keys = [field.name for field in dataclasses.fields(Pool)]
+    allowed = affinity()
+    layer: str | None = None
     if numba := sys.modules.get("numba"):
-        said["numba_threads"] = numba.get_num_threads()
-        try:
-            said["numba_threading_layer"] = numba.threading_layer()
-        except ValueError:
-            said["numba_threading_layer"] = None  # known only once a parallel kernel has run
-    return said
+        with contextlib.suppress(ValueError):  # known only once a parallel kernel has run
+            layer = numba.threading_layer()
+    torch = sys.modules.get("torch")
+    return ThreadReport(
+        affinity=None if allowed is None else tuple(allowed),
+        pools=tuple(Pool(**{key: pool.get(key) for key in keys}) for pool in threadpoolctl.threadpool_info()),
+        torch_threads=torch.get_num_threads() if torch else None,
+        numba_threads=numba.get_num_threads() if numba else None,
+        numba_threading_layer=layer,
+    )
 
 
 def usage(tasks: Path = Path("/proc/self/task")) -> dict[str, tuple[int, int]]:
@@ -119,13 +163,11 @@ def usage(tasks: Path = Path("/proc/self/task")) -> dict[str, tuple[int, int]]:
     return found
 
 
-def busy(
-    before: Mapping[str, tuple[int, int]], after: Mapping[str, tuple[int, int]], seconds: float
-) -> dict[str, float] | None:
-    """How many threads ran between two readings of ``usage``, and how many wanted to at a time, on average.
+def busy(before: Mapping[str, tuple[int, int]], after: Mapping[str, tuple[int, int]], seconds: float) -> Busy | None:
+    """Return how busy the threads were between two readings of ``usage``; None where the system does not tell.
 
-    Frameworks size their pools by many rules, and settings are not always obeyed: what has run is what counts. One that
-    ran for less than a tenth of the time does not.
+    Frameworks size their pools by many rules, and settings are not always obeyed: what has run is what counts. A thread
+    that ran for less than a tenth of the time does not.
     """
     if not after or not seconds > 0:
         return None
@@ -133,28 +175,28 @@ def busy(
         (ran - before.get(name, (0, 0))[0], ran + waited - sum(before.get(name, (0, 0))))
         for name, (ran, waited) in after.items()
     ]
-    return {
-        "threads": sum(ran >= 1e8 * seconds for ran, _ in spent),
-        "runnable": sum(wanted for _, wanted in spent) / 1e9 / seconds,
-    }
+    return Busy(
+        threads=sum(ran >= 1e8 * seconds for ran, _ in spent),
+        runnable=sum(wanted for _, wanted in spent) / 1e9 / seconds,
+    )
 
 
-def overload(said: Mapping[str, float] | None, threads: int) -> str | None:
-    """Say that more threads wanted to run at a time than the budget has, as a flag; None if they did not."""
-    if said is None or said["runnable"] <= threads + OVERLOAD:
+def overload(busy: Busy | None, threads: int) -> str | None:
+    """Return a flag if more threads wanted to run at a time than the budget has; None if they did not."""
+    if busy is None or busy.runnable <= threads + OVERLOAD:
         return None
-    return f"oversubscribed({said['runnable']:.1f})"
+    return Flag.OVERSUBSCRIBED.detailed(f"{busy.runnable:.1f}")
 
 
-def fault(said: dict[str, Any], threads: int) -> str | None:
-    """Say how what was read back differs from the budget, as a flag for the row; None when all agree."""
-    if said.get("affinity") is None:
-        return "threads_unverified"
+def fault(report: ThreadReport, threads: int) -> str | None:
+    """Return a flag that says how a report differs from the budget; None when all agree."""
+    if report.affinity is None:
+        return Flag.THREADS_UNVERIFIED
     counts = [
-        ("affinity", len(said["affinity"])),
-        ("torch", said.get("torch_threads", threads)),
-        ("numba", said.get("numba_threads", threads)),
-        *((pool["internal_api"], pool["num_threads"]) for pool in said["pools"] if pool["num_threads"]),
+        ("affinity", len(report.affinity)),
+        ("torch", report.torch_threads),
+        ("numba", report.numba_threads),
+        *((pool.internal_api, pool.num_threads or None) for pool in report.pools),
     ]
-    wrong = [f"{name}={count}" for name, count in counts if count != threads]
-    return f"threads_differ({','.join(wrong)})" if wrong else None
+    wrong = [f"{name}={count}" for name, count in counts if count not in (None, threads)]
+    return Flag.THREADS_DIFFER.detailed(",".join(wrong)) if wrong else None

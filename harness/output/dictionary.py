@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from harness.output.store import ENVIRONMENT, LATEST, RECORDS, SAMPLES, column_types
-from harness.record import RELATION_MEANING, STATUS_MEANING, Record, Sample
+from harness.record import FLAG_MEANING, RELATION_MEANING, STATUS_MEANING, Record, Sample
 
 _HEAD = f"""# What a run leaves
 
@@ -27,11 +27,13 @@ def render() -> str:
     """Return the page as Markdown."""
     statuses = "\n".join(f"| `{status}` | {meaning} |" for status, meaning in STATUS_MEANING.items())
     relations = "\n".join(f"| `{relation}` | {meaning} |" for relation, meaning in RELATION_MEANING.items())
+    flags = "\n".join(f"| `{flag}` | {meaning} |" for flag, meaning in FLAG_MEANING.items())
     parts = [
         _HEAD,
         f"## `{RECORDS}`\n\n{_table(Record)}",
         f"### Statuses\n\n| status | meaning |\n|---|---|\n{statuses}\n",
         f"### Comparisons\n\n| comparison | meaning |\n|---|---|\n{relations}\n",
+        f"### Flags\n\n| flag | meaning |\n|---|---|\n{flags}\n",
         f"## `{SAMPLES}`\n\n{_table(Sample)}",
     ]
     return "\n".join(parts)

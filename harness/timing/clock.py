@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from harness.record import Flag
+
 #: A monotonic clock, in seconds.
 Now = Callable[[], float]
 #: One call of the kernel on one input set; returns the native result.
@@ -170,7 +172,7 @@ class Clock:
         return min(self.sample([nothing, nothing], nothing, count)[0] for _ in range(5)) / count
 
 
-def device_faults(call_seconds: float, queued_seconds: float | None, device_seconds: float | None) -> list[str]:
+def device_faults(call_seconds: float, queued_seconds: float | None, device_seconds: float | None) -> list[Flag]:
     """Name what a device's clock says that cannot be, or is worth knowing, as flags.
 
     Args:
@@ -180,12 +182,12 @@ def device_faults(call_seconds: float, queued_seconds: float | None, device_seco
     """
     found = []
     if queued_seconds is not None and queued_seconds > CLOCK_TOLERANCE * call_seconds:
-        found.append("queued_over_host")
+        found.append(Flag.QUEUED_OVER_HOST)
     if device_seconds is not None:
         if device_seconds > CLOCK_TOLERANCE * call_seconds:
-            found.append("device_over_host")  # work that the synchronisation did not wait for, or another clock
+            found.append(Flag.DEVICE_OVER_HOST)  # work that the synchronisation did not wait for, or another clock
         elif device_seconds < LAUNCH_SHARE * call_seconds:
-            found.append("launch_bound")
+            found.append(Flag.LAUNCH_BOUND)
     return found
 
 

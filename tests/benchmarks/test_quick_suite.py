@@ -11,12 +11,12 @@ import pytest
 
 from harness.backend import backend_class
 from harness.case import MODES
+from harness.catalog.registry import entries
+from harness.catalog.suites import suite
 from harness.correctness import gate, reference
 from harness.correctness.inputs import make_inputs
-from harness.process import observation
-from harness.process.contestant import call
-from harness.registry import entries
-from harness.suites import suite
+from harness.worker import arrays, integrity
+from harness.worker.calls import call
 
 # Warnings are errors in our tests; those that a framework raises of itself while it compiles are not ours to mend.
 pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning")
@@ -60,12 +60,12 @@ def ready(request, case, expected):
     else:
         kernel = backend.prepare_forward_backward(case)
     results = call(case, kernel, parameters, inputs)
-    wait = observation.waiter(backend, inputs["input1"])
+    wait = arrays.waiter(backend, inputs["input1"])
     wait(tuple(results.values()))
-    facts = {name: observation.describe(result) for name, result in results.items()}
-    form = gate.judge_facts(case, "cpu", observation.type_name(inputs["input1"]), facts, "bound")
+    native_type = integrity.type_name(inputs["input1"])
+    form = gate.judge_facts(case, "cpu", native_type, integrity.facts(results), "bound")
     assert form.ok, form.reason
-    verdict = gate.judge(case, expected, {n: observation.to_host(result, backend) for n, result in results.items()})
+    verdict = gate.judge(case, expected, {n: arrays.to_host(result, backend) for n, result in results.items()})
     _, precision = gate.judge_precision(case, [verdict])
     for judged in (verdict, precision):
         assert judged.ok, judged.reason

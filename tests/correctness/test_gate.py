@@ -49,7 +49,7 @@ def arrays(tensors):
 
 
 def question(case, kind="normal"):
-    """What is expected, and what an honest contestant brings back."""
+    """What is expected, and what an honest backend brings back."""
     inputs = make_inputs(case, kind=kind)
     expected = Expected(
         arrays(reference.expected(case, inputs)),
@@ -61,7 +61,7 @@ def question(case, kind="normal"):
 
 
 def facts(case, **changes):
-    """What an honest contestant's results say; `changes` replace attributes of ``output``."""
+    """What an honest backend's results say; `changes` replace attributes of ``output``."""
     made = {name: Facts("numpy.ndarray", case.dtype, shape, "cpu") for name, shape in case.result_shapes().items()}
     made["output"] = dataclasses.replace(made["output"], **changes)
     return made
@@ -97,9 +97,9 @@ def test_one_wrong_element_in_the_last_place_is_rejected_by_name_and_index(name)
     wide = actual[name].astype(np.float64)
     wide.flat[-1] += 3 * bound.tolerance(STEP, name, expected.values[name], expected.scales[name]).flat[-1]
     actual[name] = wide.astype(np.float32)
-    verdict = judge(STEP, expected, actual, "behaviour")
+    verdict = judge(STEP, expected, actual, "conduct")
     assert not verdict.ok
-    assert verdict.probe == "behaviour"
+    assert verdict.probe == "conduct"
     assert verdict.reason.startswith(f"{name}[{last_index(name)}] is {actual[name].flat[-1]:.9g}, expected ")
     assert f"times the bound; 1 of {wide.size} elements are wrong (seed 0)" in verdict.reason
     assert verdict.error_over_bound > 2
@@ -254,7 +254,7 @@ def given(case, **changes):
 @pytest.mark.parametrize("case", ASKED, ids=lambda case: case.name)
 def test_inputs_and_parameters_of_the_cases_dtype_shapes_and_device_are_what_was_to_be_made(case):
     for asked in (case, case.with_mode("forward"), dataclasses.replace(case, bias=False)):
-        assert judge_given(asked, "cuda", given(asked)) == passed("behaviour")
+        assert judge_given(asked, "cuda", given(asked)) == passed("conduct")
 
 
 @pytest.mark.parametrize("name", STEP.shapes())
@@ -274,7 +274,7 @@ def test_inputs_and_parameters_of_the_cases_dtype_shapes_and_device_are_what_was
 def test_an_input_or_parameter_made_in_another_dtype_shape_or_place_is_refused_by_name(name, changes, said):
     shape = "x".join(map(str, STEP.shapes()[name]))
     assert judge_given(STEP, "cuda", given(STEP, **{name: changes})) == refused(
-        "behaviour",
+        "conduct",
         f"to_device made {name} a torch.Tensor of {said.format(shape=shape)}; expected float32, {shape}, on cuda",
     )
 
@@ -302,9 +302,9 @@ def test_exact_answers_pass_bit_for_bit_and_no_rounding_is_reported():
 def test_one_integer_off_by_the_least_that_float32_can_be_off_is_rejected(name):
     expected, actual = question(STEP, "integers")
     actual[name].flat[-1] = np.nextafter(actual[name].flat[-1], np.float32(np.inf))
-    verdict = judge_exactly(STEP, expected, actual, "structure")
+    verdict = judge_exactly(STEP, expected, actual, "edge_cases")
     assert not verdict.ok
-    assert verdict.probe == "structure"
+    assert verdict.probe == "edge_cases"
     assert verdict.reason.startswith(f"{name}[{last_index(name)}] is {actual[name].flat[-1]:.9g}, expected exactly ")
     assert verdict.reason.endswith(f"; 1 of {actual[name].size} elements are wrong (seed 0)")
 

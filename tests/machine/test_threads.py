@@ -13,12 +13,12 @@ def four_cpus(monkeypatch):
     monkeypatch.setattr(threads, "cgroup_quota", lambda: None)
 
 
-def said(affinity=(0, 1), pools=(), **more):
-    return {"affinity": affinity and list(affinity), "pools": list(pools), **more}
+def report(affinity=(0, 1), pools=(), **more):
+    return threads.ThreadReport(affinity=affinity, pools=tuple(pools), **more)
 
 
 def pool(api, count):
-    return {"internal_api": api, "num_threads": count}
+    return threads.Pool("blas", api, None, None, count)
 
 
 @pytest.mark.usefixtures("four_cpus")
@@ -64,25 +64,25 @@ def test_without_affinity_nothing_is_bound_and_the_row_says_so(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert threads.cpus(2) is None
     threads.bind(None)
-    assert threads.read_back()["affinity"] is None
+    assert threads.read_back().affinity is None
     assert threads.fault(threads.read_back(), 2) == "threads_unverified"
 
 
 def test_pools_that_keep_to_the_budget_are_no_fault():
     pools = [pool("openblas", 2), pool("openmp", 2), pool("unknown", None)]
-    assert threads.fault(said(pools=pools, torch_threads=2, numba_threads=2), 2) is None
+    assert threads.fault(report(pools=pools, torch_threads=2, numba_threads=2), 2) is None
 
 
 @pytest.mark.parametrize(
     ("found", "fault"),
     [
-        (said(affinity=(0, 1, 2)), "threads_differ(affinity=3)"),
-        (said(torch_threads=1), "threads_differ(torch=1)"),
-        (said(numba_threads=8), "threads_differ(numba=8)"),
-        (said(pools=[pool("openblas", 64)]), "threads_differ(openblas=64)"),
+        (report(affinity=(0, 1, 2)), "threads_differ(affinity=3)"),
+        (report(torch_threads=1), "threads_differ(torch=1)"),
+        (report(numba_threads=8), "threads_differ(numba=8)"),
+        (report(pools=[pool("openblas", 64)]), "threads_differ(openblas=64)"),
         # NumPy and SciPy each bring an OpenBLAS of their own.
-        (said(pools=[pool("openblas", 64), pool("openblas", 2)]), "threads_differ(openblas=64)"),
-        (said(affinity=(0,), pools=[pool("openmp", 1)]), "threads_differ(affinity=1,openmp=1)"),
+        (report(pools=[pool("openblas", 64), pool("openblas", 2)]), "threads_differ(openblas=64)"),
+        (report(affinity=(0,), pools=[pool("openmp", 1)]), "threads_differ(affinity=1,openmp=1)"),
     ],
 )
 def test_a_pool_that_differs_is_named_with_its_count(found, fault):
@@ -91,8 +91,8 @@ def test_a_pool_that_differs_is_named_with_its_count(found, fault):
 
 def test_what_this_process_says_is_what_the_system_says():
     found = threads.read_back()
-    assert found["affinity"] == sorted(os.sched_getaffinity(0))
-    assert all({"internal_api", "num_threads"} <= set(one) for one in found["pools"])
+    assert found.affinity == tuple(sorted(os.sched_getaffinity(0)))
+    assert all(one.internal_api for one in found.pools)
 
 
 def schedstat(root, **threads_):
@@ -112,13 +112,13 @@ def test_threads_that_ran_are_counted_and_so_is_how_many_wanted_to_at_a_time(tmp
         late=(300_000_000, 0),
     )
     found = threads.busy(before, after, seconds=1.0)
-    assert found["threads"] == 3
-    assert found["runnable"] == pytest.approx(1.0 + 1.0 + 0.001 + 0.3)
+    assert found.threads == 3
+    assert found.runnable == pytest.approx(1.0 + 1.0 + 0.001 + 0.3)
 
 
 def test_more_threads_than_the_budget_are_an_overload_and_a_main_thread_that_hands_over_is_none():
-    assert threads.overload({"threads": 3, "runnable": 2.2}, 2) is None
-    assert threads.overload({"threads": 4, "runnable": 3.6}, 2) == "oversubscribed(3.6)"
+    assert threads.overload(threads.Busy(3, 2.2), 2) is None
+    assert threads.overload(threads.Busy(4, 3.6), 2) == "oversubscribed(3.6)"
     assert threads.overload(None, 2) is None
 
 

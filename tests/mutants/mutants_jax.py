@@ -75,7 +75,7 @@ class JaxFrozen(JaxMutant):
     """C04: compiles the first input1 in as a constant."""
 
     name = "mutant-jax-frozen-input"
-    caught = Caught("structure", modes=("forward",), otherwise="unsupported", reason="other inputs give other results")
+    caught = Caught("edge_cases", modes=("forward",), otherwise="unsupported", reason="other inputs give other results")
     prepare_forward_backward = Backend.prepare_forward_backward
 
     def prepare_forward(self, case, weight, bias):
@@ -93,7 +93,7 @@ class JaxGradInput2(JaxMutant):
     """Right forward; grad_input2 has the wrong sign."""
 
     name = "mutant-jax-grad-input2-sign"
-    caught = in_a_gradient("structure", reason="grad_input2")
+    caught = in_a_gradient("edge_cases", reason="grad_input2")
 
     def gradients(self, right):
         return right[0], -right[1], *right[2:]

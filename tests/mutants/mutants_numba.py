@@ -86,7 +86,7 @@ class NumbaLastTile(NumbaMutant):
     """F19: blocks of eight rows, and fresh memory for what is left."""
 
     name = "mutant-numba-last-tile"
-    caught = Caught("structure")
+    caught = Caught("edge_cases")
 
     def rows(self, batch):
         return batch // 8 * 8
@@ -96,7 +96,7 @@ class NumbaUncleared(NumbaMutant):
     """The sums of a row start with what is in memory, and with what the page before left."""
 
     name = "mutant-numba-uncleared"
-    caught = Caught("structure")
+    caught = Caught("edge_cases")
     clears = False
 
 
@@ -104,7 +104,7 @@ class NumbaGradWeight(NumbaMutant):
     """Right forward; grad_weight has the wrong sign."""
 
     name = "mutant-numba-grad-weight-sign"
-    caught = in_a_gradient("structure", reason="grad_weight")
+    caught = in_a_gradient("edge_cases", reason="grad_weight")
 
     def gradients(self, grad_output, input1, input2, weight, bias):
         right = super().gradients(grad_output, input1, input2, weight, bias)

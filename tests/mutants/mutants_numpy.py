@@ -20,8 +20,8 @@ from late_framework import Late
 from mutants_stated import Caught, Ineffective, LateArray, in_a_gradient
 
 from harness import Backend, Support
-from harness.process import contestant, observation
 from harness.timing.clock import Clock
+from harness.worker import arrays, backend_worker
 
 #: Too many calls for the gate (about 20 in all), soon over in timing.
 MANY_CALLS = 50
@@ -100,7 +100,7 @@ class Sign(Honest):
 
     name = "mutant-control-sign"
     ineffective = None
-    caught = Caught("structure")
+    caught = Caught("edge_cases")
 
     def output(self, input1, input2, weight, bias):
         return -super().output(input1, input2, weight, bias)
@@ -147,7 +147,7 @@ class NoBias(Mutant):
     """C05: ignores the bias."""
 
     name = "mutant-no-bias"
-    caught = Caught("structure")
+    caught = Caught("edge_cases")
 
     def output(self, input1, input2, weight, bias):
         return super().output(input1, input2, weight, None)
@@ -157,7 +157,7 @@ class TwiceBias(Mutant):
     """Adds the bias twice."""
 
     name = "mutant-bias-twice"
-    caught = Caught("structure")
+    caught = Caught("edge_cases")
 
     def output(self, input1, input2, weight, bias):
         return super().output(input1, input2, weight, None if bias is None else 2 * bias)
@@ -167,7 +167,7 @@ class IgnoresRowZero(Spoils):
     """C05: leaves row 0 of the batch out."""
 
     name = "mutant-row-zero"
-    caught = Caught("structure")
+    caught = Caught("edge_cases")
 
     def spoil(self, right):
         right[:1] = 0
@@ -177,7 +177,7 @@ class MeanZero(Mutant):
     """C05: inputs have the mean zero, so the bias alone is the best guess."""
 
     name = "mutant-mean-zero"
-    caught = Caught("structure")
+    caught = Caught("edge_cases")
 
     def output(self, input1, input2, weight, bias):
         constant = np.zeros((len(input1), len(weight)), weight.dtype)
@@ -199,7 +199,7 @@ class DropsTerm(Mutant):
     """Leaves out the last of the in1 x in2 terms."""
 
     name = "mutant-drops-term"
-    caught = Caught("structure")
+    caught = Caught("edge_cases")
 
     def output(self, input1, input2, weight, bias):
         short = weight.copy()
@@ -211,7 +211,7 @@ class LastElement(Mutant):
     """F19: one element of the last tile lacks one of its terms."""
 
     name = "mutant-last-element"
-    caught = Caught("structure")
+    caught = Caught("edge_cases")
 
     def output(self, input1, input2, weight, bias):
         right = super().output(input1, input2, weight, bias)
@@ -225,7 +225,7 @@ class LastTile(Spoils):
     """F19: computes whole tiles of four columns, and never the rest."""
 
     name = "mutant-last-tile"
-    caught = Caught("structure")
+    caught = Caught("edge_cases")
 
     def spoil(self, right):
         right[:, right.shape[1] // 4 * 4 :] = 0
@@ -235,7 +235,7 @@ class OddSizes(Spoils):
     """F19: wrong in one element, and only where the batch is odd."""
 
     name = "mutant-odd-batch"
-    caught = Caught("structure")
+    caught = Caught("edge_cases")
 
     def spoil(self, right):
         if len(right) % 2:
@@ -257,7 +257,7 @@ class LargeBatch(Spoils):
     """F19: beyond 100 rows it trusts fresh memory to be zero."""
 
     name = "mutant-large-batch"
-    caught = Caught("structure")
+    caught = Caught("edge_cases")
 
     def spoil(self, right):
         if len(right) > 100:
@@ -273,7 +273,7 @@ class BatchOne(Spoils):
     """Wrong where the batch is 1."""
 
     name = "mutant-batch-one"
-    caught = Caught("structure")
+    caught = Caught("edge_cases")
 
     def spoil(self, right):
         if len(right) == 1:
@@ -284,7 +284,7 @@ class BatchZero(Spoils):
     """Raises where there are no rows."""
 
     name = "mutant-batch-zero"
-    caught = Caught("structure")
+    caught = Caught("edge_cases")
 
     def spoil(self, right):
         right[0]
@@ -294,7 +294,7 @@ class OutOne(Spoils):
     """Wrong where there is one output."""
 
     name = "mutant-out-one"
-    caught = Caught("structure")
+    caught = Caught("edge_cases")
 
     def spoil(self, right):
         if right.shape[1] == 1:
@@ -305,7 +305,7 @@ class SquareTransposed(Mutant):
     """Transposes the weight where in1 equals in2, and nobody could tell by the shapes."""
 
     name = "mutant-square-transposed"
-    caught = Caught("structure", reason="in1_features and in2_features may be equal")
+    caught = Caught("edge_cases", reason="in1_features and in2_features may be equal")
 
     def output(self, input1, input2, weight, bias):
         square = weight.shape[1] == weight.shape[2]
@@ -327,7 +327,7 @@ class SharedPack(Mutant):
     """Packs the weight where all its kernels find it: the one prepared last wins."""
 
     name = "mutant-shared-pack"
-    caught = Caught("structure", modes=("forward",))
+    caught = Caught("edge_cases", modes=("forward",))
     packed = None
 
     def prepare_forward(self, case, weight, bias):
@@ -339,7 +339,7 @@ class ThroughFloat16(Mutant):
     """Splits its operands into pairs of float16: exact enough, and infinite beyond 65504."""
 
     name = "mutant-float16-pairs"
-    caught = Caught("structure")
+    caught = Caught("edge_cases")
 
     def output(self, input1, input2, weight, bias):
         with np.errstate(all="ignore"):
@@ -351,7 +351,7 @@ class ThroughFloat16Input2(Mutant):
     """Splits its second operand into pairs of float16, which are infinite beyond 65504."""
 
     name = "mutant-float16-pairs-of-input2"
-    caught = Caught("structure", reason="values near overflow come out right: large input2")
+    caught = Caught("edge_cases", reason="values near overflow come out right: large input2")
 
     def output(self, input1, input2, weight, bias):
         with np.errstate(all="ignore"):
@@ -363,7 +363,7 @@ class ZeroBelow(Mutant):
     """Takes everything below a millionth for zero."""
 
     name = "mutant-zero-below-a-millionth"
-    caught = Caught("structure", reason="values far below 1 come out right")
+    caught = Caught("edge_cases", reason="values far below 1 come out right")
 
     def output(self, input1, input2, weight, bias):
         return super().output(np.where(abs(input1) < 1e-6, 0, input1).astype(input1.dtype), input2, weight, bias)
@@ -373,7 +373,7 @@ class NotANumber(Spoils):
     """F17: NaN in one element."""
 
     name = "mutant-nan"
-    caught = Caught("structure", reason="expected a finite number")
+    caught = Caught("edge_cases", reason="expected a finite number")
 
     def spoil(self, right):
         right[-1:, -1] = np.nan
@@ -394,7 +394,7 @@ class Uninitialised(Mutant):
     """C01: returns fresh memory, in the hope that somebody left the answer there."""
 
     name = "mutant-uninitialised"
-    caught = Caught("structure")
+    caught = Caught("edge_cases")
 
     def output(self, input1, input2, weight, bias):
         return np.empty((len(input1), len(weight)), weight.dtype)
@@ -404,7 +404,7 @@ class EveryThird(Counts):
     """F23: garbage at every third call."""
 
     name = "mutant-every-third"
-    caught = Caught("structure")
+    caught = Caught("edge_cases")
 
     def output(self, input1, input2, weight, bias):
         right = super().output(input1, input2, weight, bias)
@@ -415,7 +415,7 @@ class EveryThirtieth(Counts):
     """F23: garbage at every thirtieth call of a kernel."""
 
     name = "mutant-every-thirtieth"
-    caught = Caught("behaviour", reason="again: output")
+    caught = Caught("conduct", reason="again: output")
 
     def output(self, input1, input2, weight, bias):
         right = super().output(input1, input2, weight, bias)
@@ -426,7 +426,7 @@ class RandomUlp(Spoils):
     """F23: off by one unit in the last place at random, integers as well."""
 
     name = "mutant-random-ulp"
-    caught = Caught("structure")
+    caught = Caught("edge_cases")
 
     def spoil(self, right):
         return np.nextafter(right, np.float32(np.inf) if random.random() < 0.5 else np.float32(-np.inf))
@@ -439,7 +439,7 @@ class Race(Mutant):
     """
 
     name = "mutant-race"
-    caught = Caught("structure")
+    caught = Caught("edge_cases")
     run = "float64"
 
     def output(self, input1, input2, weight, bias):
@@ -501,7 +501,7 @@ class Float16(RoundsOperands):
     """C13: operands in float16."""
 
     name = "mutant-float16"
-    caught = Caught("structure", reason="near overflow")
+    caught = Caught("edge_cases", reason="near overflow")
 
     def rounded(self, array):
         return to_float16(array)
@@ -527,7 +527,7 @@ class Float16Sums(Mutant):
     """C13: accumulates in float16."""
 
     name = "mutant-float16-sums"
-    caught = Caught("structure")
+    caught = Caught("edge_cases")
 
     def output(self, input1, input2, weight, bias):
         with np.errstate(all="ignore"):
@@ -540,7 +540,7 @@ class Float32ForFloat64(Mutant):
     """C13: computes float64 cases in float32."""
 
     name = "mutant-float32-for-float64"
-    caught = Caught("structure", reason="near overflow")
+    caught = Caught("edge_cases", reason="near overflow")
     run = "float64"
 
     def output(self, input1, input2, weight, bias):
@@ -580,7 +580,7 @@ class GradInput1Sign(GradientMutant):
     """grad_input1 has the wrong sign."""
 
     name = "mutant-grad-input1-sign"
-    caught = in_a_gradient("structure", reason="grad_input1")
+    caught = in_a_gradient("edge_cases", reason="grad_input1")
 
     def spoil(self, grad_input1, grad_input2, grad_weight, grad_bias):
         return -grad_input1, grad_input2, grad_weight, grad_bias
@@ -602,7 +602,7 @@ class GradInput1OneElement(GradientMutant):
     """One element of grad_input1 is off by 1e-4 of its result's largest, integers too."""
 
     name = "mutant-grad-input1-one-element"
-    caught = in_a_gradient("structure", reason="grad_input1")
+    caught = in_a_gradient("edge_cases", reason="grad_input1")
 
     def spoil(self, grad_input1, grad_input2, grad_weight, grad_bias):
         grad_input1[-1:, -1] += 1e-4 * abs(grad_input1).max(initial=0)
@@ -637,7 +637,7 @@ class GradInput2Stale(Mutant):
     """grad_input2 is computed with the input1 of the forward before."""
 
     name = "mutant-grad-input2-stale"
-    caught = in_a_gradient("structure", reason="grad_input2")
+    caught = in_a_gradient("edge_cases", reason="grad_input2")
     earlier = None
 
     def gradients(self, grad_output, input1, input2, weight, bias):
@@ -651,7 +651,7 @@ class GradInput2Factor(Mutant):
     """grad_input2 lacks the factor input1."""
 
     name = "mutant-grad-input2-factor"
-    caught = in_a_gradient("structure", reason="grad_input2")
+    caught = in_a_gradient("edge_cases", reason="grad_input2")
 
     def gradients(self, grad_output, input1, input2, weight, bias):
         right = super().gradients(grad_output, input1, input2, weight, bias)
@@ -672,7 +672,7 @@ class GradWeightTransposed(Mutant):
     """grad_weight has input1 and input2 in each other's place."""
 
     name = "mutant-grad-weight-roles"
-    caught = in_a_gradient("structure", reason="grad_weight")
+    caught = in_a_gradient("edge_cases", reason="grad_weight")
 
     def gradients(self, grad_output, input1, input2, weight, bias):
         right = super().gradients(grad_output, input1, input2, weight, bias)
@@ -684,7 +684,7 @@ class GradWeightLastRow(Mutant):
     """grad_weight leaves out the last row of the batch."""
 
     name = "mutant-grad-weight-last-row"
-    caught = in_a_gradient("structure", reason="grad_weight")
+    caught = in_a_gradient("edge_cases", reason="grad_weight")
 
     def gradients(self, grad_output, input1, input2, weight, bias):
         right = super().gradients(grad_output, input1, input2, weight, bias)
@@ -708,7 +708,7 @@ class GradWeightAccumulates(GradientMutant):
     """grad_weight is added to what earlier calls left."""
 
     name = "mutant-grad-weight-accumulates"
-    caught = in_a_gradient("structure", reason="grad_weight")
+    caught = in_a_gradient("edge_cases", reason="grad_weight")
 
     def __init__(self, device="cpu"):
         super().__init__(device)
@@ -724,7 +724,7 @@ class GradBiasMean(GradientMutant):
     """grad_bias is the mean over the batch, not the sum."""
 
     name = "mutant-grad-bias-mean"
-    caught = in_a_gradient("structure", reason="grad_bias")
+    caught = in_a_gradient("edge_cases", reason="grad_bias")
 
     def spoil(self, grad_input1, grad_input2, grad_weight, grad_bias):
         mean = None if grad_bias is None else grad_bias / np.float32(max(len(grad_input1), 1))
@@ -745,7 +745,7 @@ class GradBiasAliased(Mutant):
     """F22: with one row grad_bias is grad_output itself."""
 
     name = "mutant-grad-bias-is-grad-output"
-    caught = in_a_gradient("structure", reason="grad_bias lies in the memory of the input grad_output")
+    caught = in_a_gradient("edge_cases", reason="grad_bias lies in the memory of the input grad_output")
 
     def gradients(self, grad_output, input1, input2, weight, bias):
         right = super().gradients(grad_output, input1, input2, weight, bias)
@@ -756,7 +756,7 @@ class GradOutputOnes(Mutant):
     """C05: takes grad_output for ones, as the loss of an example has it."""
 
     name = "mutant-grad-output-ones"
-    caught = in_a_gradient("structure", reason="grad_input1")
+    caught = in_a_gradient("edge_cases", reason="grad_input1")
 
     def gradients(self, grad_output, input1, input2, weight, bias):
         return super().gradients(np.ones_like(grad_output), input1, input2, weight, bias)
@@ -795,7 +795,7 @@ class FirstWeight(Mutant):
     """The step keeps the first weight that it sees: in training the weight changes at every step."""
 
     name = "mutant-keeps-first-weight"
-    caught = in_a_gradient("structure")
+    caught = in_a_gradient("edge_cases")
     #: Size of the smallest weight that it does so with.
     least = 0
 
@@ -815,7 +815,7 @@ class WeightByPointer(Mutant):
     """The step packs the weight once for each address: an optimizer's step in place goes unseen."""
 
     name = "mutant-packs-weight-by-pointer"
-    caught = in_a_gradient("structure", reason="the weights may change at every step")
+    caught = in_a_gradient("edge_cases", reason="the weights may change at every step")
     #: Size of the smallest weight that it does so with.
     least = 0
 
@@ -865,7 +865,7 @@ class DoubleInputs(Mutant):
     """F20: float64 inputs for float32, and results as they should be."""
 
     name = "mutant-double-inputs"
-    caught = Caught("behaviour", reason="to_device made input1 a numpy.ndarray of float64")
+    caught = Caught("conduct", reason="to_device made input1 a numpy.ndarray of float64")
 
     def to_device(self, array, dtype):
         return array.astype(np.float64)
@@ -934,7 +934,7 @@ class Scales(Mutant):
     """C02, F21: doubles its input1 in place, and halves the result."""
 
     name = "mutant-scales-input"
-    caught = Caught("behaviour")
+    caught = Caught("conduct")
 
     def output(self, input1, input2, weight, bias):
         half = super().output(input1, input2, weight / 2, bias)
@@ -949,7 +949,7 @@ class Zeroes(Mutant):
     """C02, F21: leaves zeros in its input2."""
 
     name = "mutant-zeroes-input"
-    caught = Caught("behaviour")
+    caught = Caught("conduct")
 
     def prepare_forward(self, case, weight, bias):
         def kernel(input1, input2):
@@ -969,7 +969,7 @@ class ScribblesLate(Counts):
     """C02, F21: changes one bit of an input, and only once nobody seems to look any more."""
 
     name = "mutant-scribbles-late"
-    caught = Caught("behaviour", phase="recheck", reason="changed its input: input1")
+    caught = Caught("conduct", phase="recheck", reason="changed its input: input1")
 
     def output(self, input1, input2, weight, bias):
         right = super().output(input1, input2, weight, bias)
@@ -982,11 +982,11 @@ class Blindfold(Mutant):
     """C09: changes one bit of an input, and replaces what would compare the inputs."""
 
     name = "mutant-blindfolds-comparison"
-    caught = Caught("behaviour")
+    caught = Caught("conduct")
 
     def __init__(self, device="cpu"):
         super().__init__(device)
-        contestant.same_bits = lambda one, other: True
+        backend_worker.same_bits = lambda one, other: True
 
     def prepare_forward(self, case, weight, bias):
         def kernel(input1, input2):
@@ -1010,7 +1010,7 @@ class InInput(Spoils):
     """C03, F22: the output lies in input1's memory."""
 
     name = "mutant-output-in-input"
-    caught = Caught("behaviour", reason="output lies in the memory of the input input1")
+    caught = Caught("conduct", reason="output lies in the memory of the input input1")
 
     def output(self, input1, input2, weight, bias):
         right = Mutant.output(self, input1, input2, weight, bias)
@@ -1024,7 +1024,7 @@ class StaticBuffer(Counts):
     """C19, F22: one buffer for all outputs of a kernel."""
 
     name = "mutant-static-buffer"
-    caught = Caught("behaviour", reason="output lies in the memory of an earlier output")
+    caught = Caught("conduct", reason="output lies in the memory of an earlier output")
     buffers = 1
 
     def __init__(self, device="cpu"):
@@ -1083,7 +1083,7 @@ class ByPointer(Remembers):
     """C04: remembers answers by the inputs' addresses."""
 
     name = "mutant-remembers-by-pointer"
-    caught = Caught("behaviour", reason="new values in the same buffers")
+    caught = Caught("conduct", reason="new values in the same buffers")
 
     def key(self, *arrays):
         return tuple(array.ctypes.data for array in arrays)
@@ -1093,7 +1093,7 @@ class ById(Remembers):
     """C04: remembers answers by the inputs' ids."""
 
     name = "mutant-remembers-by-id"
-    caught = Caught("behaviour", reason="new values in the same buffers")
+    caught = Caught("conduct", reason="new values in the same buffers")
 
     def key(self, *arrays):
         return tuple(map(id, arrays))
@@ -1121,7 +1121,7 @@ class ByShape(Remembers):
     """C04: remembers answers by the inputs' shapes."""
 
     name = "mutant-remembers-by-shape"
-    caught = Caught("structure", reason="other inputs give other results")
+    caught = Caught("edge_cases", reason="other inputs give other results")
 
     def key(self, *arrays):
         return tuple(array.shape for array in arrays)
@@ -1134,7 +1134,7 @@ class ByContent(Remembers):
     """
 
     name = "mutant-remembers-by-content"
-    caught = Caught("behaviour", phase="recheck", reason="remembers answers")
+    caught = Caught("conduct", phase="recheck", reason="remembers answers")
 
     def key(self, *arrays):
         return tuple(array.tobytes() for array in arrays)
@@ -1180,7 +1180,7 @@ class Prepared(Mutant):
     """C20: computes answers while it prepares, from inputs that it finds lying about; garbage for all others."""
 
     name = "mutant-prepares-answers-or-garbage"
-    caught = Caught("structure", modes=("forward",))
+    caught = Caught("edge_cases", modes=("forward",))
 
     def prepare_forward(self, case, weight, bias):
         shapes = (case.batch, case.in1_features), (case.batch, case.in2_features)
@@ -1220,7 +1220,7 @@ class OneLate(Mutant):
     """C08: returns the answer to the call before."""
 
     name = "mutant-one-call-late"
-    caught = Caught("structure")
+    caught = Caught("edge_cases")
     earlier = None
 
     def output(self, input1, input2, weight, bias):
@@ -1343,7 +1343,7 @@ class LazyElsewhere(Lazy):
     """C07: inputs and results are of a type of its own, which lives in another module."""
 
     name = "mutant-own-array-elsewhere"
-    caught = Caught("behaviour")
+    caught = Caught("conduct")
 
     def to_device(self, array, dtype):
         return super().to_device(array, dtype).view(self.array_type)
@@ -1357,7 +1357,7 @@ class LazyOwn(LazyElsewhere):
     """C07: inputs and results are of a type of its own."""
 
     name = "mutant-own-array"
-    caught = Caught("behaviour", reason="a type of its own")
+    caught = Caught("conduct", reason="a type of its own")
     array_type = OwnArray
 
 
@@ -1383,7 +1383,7 @@ class LazyFramework(Mutant):
     """C07: inputs and results are of another framework, whose arrays compute when they are copied to the host."""
 
     name = "mutant-lazy-framework"
-    caught = Caught("behaviour", reason="puts off its work")
+    caught = Caught("conduct", reason="puts off its work")
 
     def to_device(self, array, dtype):
         made = np.array(array, dtype=dtype)
@@ -1419,7 +1419,7 @@ class WorksInToNumpy(Mutant):
     """C07: returns a plain array with nothing in it, and computes when it is converted, after the clock."""
 
     name = "mutant-works-in-to-numpy"
-    caught = Caught("structure")
+    caught = Caught("edge_cases")
 
     def output(self, input1, input2, weight, bias):
         shape = len(input1), len(weight)
@@ -1437,7 +1437,7 @@ class Background(Mutant):
     """C07: a thread fills the returned array, once the next call has come or half a second has passed."""
 
     name = "mutant-background-thread"
-    caught = Caught("structure")
+    caught = Caught("edge_cases")
     next_call = None
 
     def output(self, input1, input2, weight, bias):
@@ -1462,7 +1462,7 @@ class PerfCounter(Mutant):
     """C09: replaces time.perf_counter by a slow clock."""
 
     name = "mutant-replaces-perf-counter"
-    caught = Caught("behaviour", reason="replaced time.perf_counter")
+    caught = Caught("conduct", reason="replaced time.perf_counter")
 
     def __init__(self, device="cpu"):
         super().__init__(device)
@@ -1485,7 +1485,7 @@ class ClockSample(Mutant):
     """C09: replaces Clock.sample by a liar."""
 
     name = "mutant-replaces-sample"
-    caught = Caught("behaviour", reason="replaced Clock.sample")
+    caught = Caught("conduct", reason="replaced Clock.sample")
 
     def __init__(self, device="cpu"):
         super().__init__(device)
@@ -1496,19 +1496,19 @@ class SilencedWatch(Mutant):
     """C09: the same, and replaces what would notice."""
 
     name = "mutant-replaces-the-watch"
-    caught = Caught("behaviour", phase="timing", reason="its samples say")
+    caught = Caught("conduct", phase="timing", reason="its samples say")
 
     def __init__(self, device="cpu"):
         super().__init__(device)
         lie_in_samples()
-        observation.Watch.replaced = lambda watch: []
+        arrays.Watch.replaced = lambda watch: []
 
 
 class ClockInstance(Mutant):
     """C09: finds the worker's clock in memory and gives it another source of time."""
 
     name = "mutant-slows-the-clock"
-    caught = Caught("behaviour", phase="timing", reason="its samples say")
+    caught = Caught("conduct", phase="timing", reason="its samples say")
     lie = LIE
 
     def __init__(self, device="cpu"):
@@ -1530,7 +1530,7 @@ class ForgesSeconds(Mutant):
     """C10: replaces what sends the worker's replies, numbers and all, and shortens the seconds in them."""
 
     name = "mutant-forges-replies"
-    caught = Caught("behaviour", reason="replaced __main__._send")
+    caught = Caught("conduct", reason="replaced __main__._send")
 
     def __init__(self, device="cpu"):
         super().__init__(device)
@@ -1582,7 +1582,7 @@ class LeavesItsCpu(Counts):
     """C16, F25: takes all CPUs of the machine once nobody seems to count them any more."""
 
     name = "mutant-leaves-its-cpu"
-    caught = Caught("behaviour", phase="recheck", reason="runs on the CPUs")
+    caught = Caught("conduct", phase="recheck", reason="runs on the CPUs")
 
     def output(self, input1, input2, weight, bias):
         if self.calls == MANY_CALLS:
@@ -1594,7 +1594,7 @@ class LooksForAnswers(Mutant):
     """C11: looks for the expected answer in memory and in the folder for temporary files; garbage if there is none."""
 
     name = "mutant-looks-for-answers"
-    caught = Caught("structure")
+    caught = Caught("edge_cases")
 
     def output(self, input1, input2, weight, bias):
         shape = len(input1), len(weight)
@@ -1612,7 +1612,7 @@ class SpoilsAnswers(Mutant):
     """C12: writes NaN wherever an expected answer might be, and returns NaN."""
 
     name = "mutant-expects-nan"
-    caught = Caught("structure", reason="expected a finite number")
+    caught = Caught("edge_cases", reason="expected a finite number")
 
     def output(self, input1, input2, weight, bias):
         for known in gc.get_objects():
@@ -1625,7 +1625,7 @@ class Borrows(Mutant):
     """C14: has PyTorch do it."""
 
     name = "mutant-borrows-bilinear"
-    caught = Caught("behaviour", reason="computes by calling nn.Bilinear")
+    caught = Caught("conduct", reason="computes by calling nn.Bilinear")
     run = "frameworks"
     least = 0
 
@@ -1701,7 +1701,7 @@ class Eights(Mutant):
     """Does multiples of eight alone, so that most trials cannot ask it, and the row says so."""
 
     name = "mutant-eights"
-    ineffective = Ineffective("structure_partial")
+    ineffective = Ineffective("edge_cases_partial")
 
     def supports(self, case):
         eights = case.in1_features % 8 == case.in2_features % 8 == 0

@@ -39,7 +39,7 @@ class TorchInPlace(TorchMutant):
     """C02, F21: turns the sign of its input1 over in place."""
 
     name = "mutant-torch-changes-input"
-    caught = Caught("behaviour", modes=("forward",), otherwise="unsupported")
+    caught = Caught("conduct", modes=("forward",), otherwise="unsupported")
     prepare_forward_backward = Backend.prepare_forward_backward
 
     def prepare_forward(self, case, weight, bias):
@@ -58,7 +58,7 @@ class TorchAlias(TorchMutant):
 
     name = "mutant-torch-output-in-input"
     caught = Caught(
-        "behaviour", modes=("forward",), otherwise="unsupported", reason="output lies in the memory of the input input1"
+        "conduct", modes=("forward",), otherwise="unsupported", reason="output lies in the memory of the input input1"
     )
     prepare_forward_backward = Backend.prepare_forward_backward
 
@@ -109,7 +109,7 @@ class TorchGradWeight(TorchMutant):
     """Right forward; grad_weight lacks the last row of the batch."""
 
     name = "mutant-torch-grad-weight-last-row"
-    caught = in_a_gradient("structure", reason="grad_weight")
+    caught = in_a_gradient("edge_cases", reason="grad_weight")
 
     def output(self, input1, input2, weight, bias):
         output = WrongGradWeight.apply(input1, input2, weight)
@@ -120,7 +120,7 @@ class TorchDetached(TorchMutant):
     """The gradients of float64 tensors stop at a detached input2: in a float32 case gradcheck alone sees it."""
 
     name = "mutant-torch-gradcheck"
-    caught = in_a_gradient("structure", reason="the gradients are those of the output")
+    caught = in_a_gradient("edge_cases", reason="the gradients are those of the output")
 
     def output(self, input1, input2, weight, bias):
         if input2.dtype == torch.float64:

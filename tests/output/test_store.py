@@ -26,7 +26,7 @@ def failed(**changes):
 
 
 def sample(**changes):
-    given = {"case": "3x2x2x2", "mode": "forward", "device": "cpu", "backend": "numpy-loop", "phase": "call"}
+    given = {"case": "3x2x2x2", "mode": "forward", "device": "cpu", "backend": "numpy-loop", "kind": "call"}
     given["process"] = 0
     return Sample(**given | {"block": 0, "position": 0, "calls": 3, "seconds": 0.1} | changes)
 
@@ -52,7 +52,7 @@ def cells(path):
 
 def test_every_value_of_a_record_comes_back_with_its_type(folder):
     times = {"median_seconds": 0.1 + 0.2, "baseline_median_seconds": 1e-7, "speedup": 1 / 3, "rank": 2}
-    row = Record(**KEY, status=Status.TIMED, **times, threads=4, flags='a "quoted", b')
+    row = Record(**KEY, status=Status.TIMED, **times, threads=4, tuning='a "quoted", b')
     write(folder, [row], [sample(block=None, seconds=0.1 + 0.2)])
     frame = store.read(folder / RECORDS)
     back = {name: None if value is pd.NA else value for name, value in frame.iloc[0].to_dict().items()}
@@ -151,10 +151,10 @@ def columns_of(folder, keep):
 
 def test_a_file_from_before_a_column_was_there_is_read_and_the_column_is_empty(folder):
     write(folder, [failed()])
-    columns_of(folder, lambda names: [name for name in names if not name.startswith("paced_")])
+    columns_of(folder, lambda names: [name for name in names if not name.startswith("spot_")])
     frame = store.read(folder / RECORDS)
     assert list(frame.columns) == store.columns(Record)
-    assert frame["paced_limit_fraction"].isna().all()
+    assert frame["spot_roofline_fraction"].isna().all()
     assert frame["reason"].tolist() == ["why"]
     with pytest.raises(StoreError, match="other columns than this version writes"):
         Store.resume(folder, keep=lambda row: True)  # rows of two versions in one file would not be alike

@@ -1,4 +1,4 @@
-"""A smaller edition of `studies/coverage.py`: do the intervals cover as often as they say, whatever the noise?"""
+"""Count coverage as `studies/interval_coverage.py` does, with fewer traces, under every kind of noise."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.timing import statistics
+from harness.timing import estimates
 
-SPEC = importlib.util.spec_from_file_location("coverage_study", Path(__file__).parents[2] / "studies" / "coverage.py")
+SPEC = importlib.util.spec_from_file_location(
+    "coverage_study", Path(__file__).parents[2] / "studies" / "interval_coverage.py"
+)
 coverage = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(coverage)
 
@@ -33,6 +35,6 @@ def test_counting_the_blocks_of_processes_that_differ_covers_far_less_often():
     missed = 0
     for seed in range(TRACES):
         other, this = coverage.hierarchical(np.random.default_rng(seed), 12, 10).reshape(2, -1)
-        found = statistics.compare(dict(enumerate(np.exp(this))), dict(enumerate(np.exp(other))), {})
+        found = estimates.compare(dict(enumerate(np.exp(this))), dict(enumerate(np.exp(other))), {})
         missed += not found.ratio.low <= 1 <= found.ratio.high
     assert missed > TRACES / 3

@@ -1,0 +1,1 @@
+"""What there is to measure: suites of cases, and registered backends."""

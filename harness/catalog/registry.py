@@ -1,0 +1,187 @@
+"""Find backends: entry points of the group ``bilinear_bench.backends``, read without importing any of them.
+
+Ours go the same way as a third party's. In a checkout that is not installed the same group is read from the
+``pyproject.toml`` beside this package.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import re
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from harness.backend import Support
+from harness.record import NAME_PATTERN
+
+GROUP: Final = "bilinear_bench.backends"
+DISTRIBUTION: Final = "bilinear-bench"
+#: The end of the name of a distribution that is a build for one version of CUDA: the package is the same.
+_BUILD: Final = re.compile(r"-cuda\d+x$")
+_PYPROJECT: Final = Path(__file__).parent.parent.parent / "pyproject.toml"
+
+
+#: Errors of malformed metadata, which a package that has nothing to do with us may have: not UTF-8, or no value.
+_UNREADABLE: Final = (OSError, TypeError, ValueError)
+
+
+class RegistryError(Exception):
+    """A name that means nothing, or two things."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Entry:
+    """One registered backend, not imported.
+
+    Attributes:
+        name: The backend's name.
+        target: ``module:Class``.
+        requirements: Requirements of the entry point's extras, as in ``numba>=0.60``.
+        distribution: Name and version of the distribution that registers it.
+    """
+
+    name: str
+    target: str
+    requirements: tuple[str, ...]
+    distribution: str
+
+    def installed(self) -> Support:
+        """Whether the packages behind the extras are installed, by metadata alone."""
+        for text in self.requirements:
+            requirement = Requirement(text)
+            if (found := _version(requirement.name)) is None:
+                return Support(False, f"{requirement.name} is not installed: pip install '{text}'")
+            if not requirement.specifier.contains(found, prereleases=True):
+                return Support(False, f"{requirement.name} {found} is installed, expected {requirement.specifier}")
+        return Support(True)
+
+
+def _version(name: str) -> str | None:
+    """The version of an installed distribution, or of its build for another version of CUDA; None without one."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        if not _BUILD.search(name):
+            return None
+    package = _BUILD.sub("", name)
+    named = ((_name(found), found) for found in importlib.metadata.distributions())
+    return next((found.version for other, found in named if _BUILD.sub("", other) == package), None)
+
+
+def entries() -> dict[str, Entry]:
+    """Return every registered backend by name, sorted, without importing one.
+
+    Raises:
+        RegistryError: Two distributions, or one of them twice, register the same name; or a name is malformed.
+    """
+    found: dict[str, Entry] = {}
+    for entry in _registered():
+        if not NAME_PATTERN.fullmatch(entry.name) or "#" in entry.name:
+            raise RegistryError(f"{entry.distribution} registers a backend with the malformed name {entry.name!r}")
+        if entry.name in found:
+            raise RegistryError(
+                f"backend {entry.name} is registered twice, by {found[entry.name].distribution} and by "
+                f"{entry.distribution}: uninstall one, or rename its entry point"
+            )
+        found[entry.name] = entry
+    return dict(sorted(found.items()))
+
+
+def select(names: Iterable[str]) -> dict[str, Entry]:
+    """Return the entries for ``names``, each optionally with ``#2`` and so on for a further entry of the same backend.
+
+    Raises:
+        RegistryError: A name is unknown or given twice.
+    """
+    known = entries()
+    chosen: dict[str, Entry] = {}
+    for name in names:
+        base, mark, number = name.partition("#")
+        if base not in known or (mark and not (number.isascii() and number.isdigit())):
+            raise RegistryError(
+                f"backend {name!r} is unknown, expected one of: {', '.join(known)} (NAME#2 repeats one)"
+            )
+        if name in chosen:
+            raise RegistryError(f"backend {name!r} is given twice: write {base}#2 to enter it a second time")
+        chosen[name] = known[base]
+    return chosen
+
+
+def _registered() -> Iterable[Entry]:
+    ours = False
+    # A distribution is listed once per path entry that holds it; as with Python's own import, the first wins.
+    seen: set[str] = set()
+    for distribution in importlib.metadata.distributions():
+        name = _canonical(_name(distribution))
+        if not name or name in seen:
+            continue
+        seen.add(name)
+        points = _points(distribution)
+        ours = ours or (name == DISTRIBUTION and bool(points))
+        for point in points:
+            yield Entry(
+                point.name,
+                f"{point.module}:{point.attr}",
+                tuple(_requirements(distribution.requires or (), point.extras)),
+                f"{distribution.metadata['Name']} {distribution.version}",
+            )
+    if not ours and _PYPROJECT.is_file():
+        yield from _checkout()
+
+
+def _checkout() -> Iterable[Entry]:
+    project = tomllib.loads(_PYPROJECT.read_text())["project"]
+    for name, value in project["entry-points"][GROUP].items():
+        point = importlib.metadata.EntryPoint(name, value, GROUP)
+        optional = [text for extra in point.extras for text in project["optional-dependencies"][extra]]
+        yield Entry(name, f"{point.module}:{point.attr}", tuple(optional), f"{DISTRIBUTION} {project['version']}")
+
+
+def _name(distribution: importlib.metadata.Distribution) -> str:
+    """Return a distribution's name; empty if its metadata cannot be read."""
+    try:
+        return distribution.metadata["Name"] or ""
+    except _UNREADABLE:
+        return ""
+
+
+def _points(distribution: importlib.metadata.Distribution) -> list[importlib.metadata.EntryPoint]:
+    """Return a distribution's entry points of our group; none if its metadata cannot be read.
+
+    Raises:
+        RegistryError: An entry point of our group is not ``module:attribute``.
+    """
+    try:
+        points = [point for point in distribution.entry_points if point.group == GROUP]
+    except _UNREADABLE:
+        return []
+    for point in points:
+        if not point.pattern.match(point.value):
+            raise RegistryError(
+                f"{_name(distribution)} registers the backend {point.name} as {point.value!r}, expected module:Class"
+            )
+    return points
+
+
+def _requirements(required: Iterable[str], extras: Iterable[str]) -> Iterable[str]:
+    """Yield the requirements that ``extras`` add to a distribution, stripped of their markers."""
+    wanted = tuple(extras)
+    for text in required:
+        try:
+            requirement = Requirement(text)
+        except InvalidRequirement:
+            continue  # another project's malformed metadata is not ours to judge; the import will tell
+        marker = requirement.marker
+        if marker is None or marker.evaluate({"extra": ""}):
+            continue
+        if any(marker.evaluate({"extra": extra}) for extra in wanted):
+            yield f"{requirement.name}{requirement.specifier}"
+
+
+def _canonical(name: str) -> str:
+    return name.lower().replace("_", "-").replace(".", "-")

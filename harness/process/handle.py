@@ -1,0 +1,316 @@
+"""A worker as the parent sees it: spawned, run only while it has a request, timed out, killed.
+
+A worker without a request is stopped (SIGSTOP) with its whole process group, since idle thread pools spin and take the
+CPUs of the worker that is timed.
+
+* The group is new but the session is not. Were this process to end, the stopped group would be orphaned, and the kernel
+  ends orphaned stopped groups (SIGHUP, SIGCONT). The worker itself asks to be killed with its parent.
+* A worker is seen stopped, with its descendants, before its reply is returned.
+* A time limit is one of running time: it starts when the request is sent, whatever the worker prints.
+
+The module has over 250 lines because one class owns the process and its pipes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import selectors
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Final, Protocol
+
+import psutil
+
+from harness.machine import environment, threads
+from harness.process import protocol, start
+from harness.process.protocol import Configuration, Failure, ProtocolError, ReplyT, Request, Started
+from harness.record import Status
+
+#: Longest reply that is read, in bytes; a worker that sends more broke the protocol.
+REPLY_BYTES: Final = 2**20
+#: Bytes that are kept of the end of a worker's output.
+OUTPUT_BYTES: Final = 8 * 2**10
+#: Time that a process group may take to stop before the worker is killed, in seconds.
+STOP_SECONDS: Final = 5.0
+#: Time between two looks of a waiting parent whether the worker is alive, in seconds. A pipe's end says it too, but
+#: not if a forked grandchild holds the pipe.
+LOOK_SECONDS: Final = 1.0
+
+#: Variable that no worker gets: it changes the precision of some libraries and not of others.
+OVERRIDE: Final = "NVIDIA_TF32_OVERRIDE"
+
+
+class WorkerError(Exception):
+    """A request that was not answered as asked.
+
+    Attributes:
+        status: What the cell becomes.
+        reason: The cause in words, with the end of the worker's output where it died.
+    """
+
+    def __init__(self, status: Status, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class WorkerHandle(Protocol):
+    """A worker, as a run sees it."""
+
+    directory: Path
+    #: Time between the last request and its reply, in seconds by the clock of this process.
+    elapsed_seconds: float
+
+    @property
+    def alive(self) -> bool:
+        """True if the worker can still take requests."""
+        ...
+
+    def request(self, request: Request[ReplyT], time_limit_seconds: float) -> ReplyT:
+        """Return the reply, or raise WorkerError."""
+        ...
+
+    def kill(self) -> None:
+        """End the worker."""
+        ...
+
+
+class Worker:
+    """One child process, stopped whenever it has no request.
+
+    Args:
+        role: A key of ``harness.worker.main.ROLES``.
+        directory: A private folder for its files; made here.
+        variables: Environment variables on top of this process's own.
+        thread_budget: Number of CPUs that it is held to.
+        freeze: True if it is stopped between requests.
+        start_seconds: Time limit for starting, in seconds.
+    """
+
+    def __init__(
+        self,
+        role: str,
+        directory: Path,
+        variables: dict[str, str],
+        thread_budget: int,
+        freeze: bool = True,
+        start_seconds: float = 60.0,
+    ) -> None:  # over 40 lines: the order of pipes, process and closing is one sequence
+        self.directory = directory
+        directory.mkdir(mode=0o700)
+        self._freeze = freeze
+        #: Time between the last request and its reply, in seconds by this process's clock.
+        self.elapsed_seconds = 0.0
+        #: One thread may kill it while another waits for its reply; its pipes are closed once.
+        self._closing = threading.Lock()
+        self._output = b""
+        self._pending = b""
+        self._oom_kills = environment.oom_kills()
+        request_read, request_write = os.pipe()
+        reply_read, reply_write = os.pipe()
+        nonce = secrets.token_hex(8)
+        cpus = threads.cpus(thread_budget)
+        configuration = Configuration(
+            role=role,
+            nonce=nonce,
+            parent=os.getpid(),
+            cpus=None if cpus is None else tuple(cpus),
+            requests=request_read,
+            replies=reply_write,
+        )
+        self._process = subprocess.Popen(
+            start.command("harness.worker.main", json.dumps(protocol.encode(configuration))),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=(request_read, reply_write),
+            env={name: value for name, value in os.environ.items() if name != OVERRIDE}
+            | variables
+            | threads.pool_environment(thread_budget),
+            process_group=0,
+        )
+        os.close(request_read)
+        os.close(reply_write)
+        self._request_pipe, self._reply_pipe = request_write, reply_read
+        assert self._process.stdout is not None  # noqa: S101  # a pipe was requested; this tells mypy
+        self._output_pipe = self._process.stdout.fileno()
+        os.set_blocking(self._output_pipe, False)
+        os.set_blocking(self._reply_pipe, False)
+        self._replied(Started, nonce, start_seconds)
+
+    @property
+    def pid(self) -> int:
+        """The child's process id, which is also its group's."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """True if the process can still take requests."""
+        return self._process.returncode is None
+
+    def request(self, request: Request[ReplyT], time_limit_seconds: float) -> ReplyT:
+        """Let the worker run until it has replied, and return the reply.
+
+        Raises:
+            WorkerError: The worker raised and lives on; or it died, hung or broke the protocol, and is gone.
+        """
+        if not self.alive:
+            # Its pipes are closed, and their numbers may be another file's by now.
+            raise WorkerError(Status.FAILED, "its process had ended before this request")
+        # A reply carries its request's random number: what was written ahead of the request is no reply.
+        nonce = secrets.token_hex(8)
+        self._signal(signal.SIGCONT)
+        try:
+            os.write(self._request_pipe, protocol.encode_request(nonce, request))
+        except BrokenPipeError:
+            raise self._end(Status.FAILED, self._obituary()) from None
+        return self._replied(protocol.reply_type(request), nonce, time_limit_seconds)
+
+    def kill(self) -> None:
+        """End the process, its group and whatever else descends from it, stopped or not."""
+        family = self._descendants()
+        self._signal(signal.SIGKILL)
+        for relative in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                relative.kill()
+        self._process.wait()
+        with self._closing:
+            if self._process.stdout and not self._process.stdout.closed:
+                self._drain()
+                self._process.stdout.close()
+                os.close(self._request_pipe)
+                os.close(self._reply_pipe)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _replied(self, kind: type[ReplyT], nonce: str, limit_seconds: float) -> ReplyT:
+        """Wait for the reply with this number, then stop the worker."""
+        start = time.monotonic()
+        line = self._line(limit_seconds)
+        self.elapsed_seconds = time.monotonic() - start
+        try:
+            reply = protocol.decode_reply(line, nonce, kind)
+        except ProtocolError:
+            raise self._end(Status.FAILED, f"broke the protocol: replied {line[:80]!r}") from None
+        self._stop()
+        if isinstance(reply, Failure):
+            status = Status.OUT_OF_MEMORY if reply.out_of_memory else Status.FAILED
+            raise WorkerError(status, f"{reply.error} ({reply.where})")
+        return reply
+
+    def _line(self, limit_seconds: float) -> bytes:
+        """Read one line of reply while draining the output."""
+        deadline = time.monotonic() + limit_seconds
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._reply_pipe, selectors.EVENT_READ)
+            selector.register(self._output_pipe, selectors.EVENT_READ)
+            while True:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    raise self._end(Status.TIMEOUT, f"no answer within {limit_seconds:.3g} s")
+                ready = {key.fd for key, _ in selector.select(min(remaining, LOOK_SECONDS))}
+                if self._output_pipe in ready and not self._drain():
+                    selector.unregister(self._output_pipe)  # it may close its output
+                if self._reply_pipe in ready:
+                    chunk = os.read(self._reply_pipe, 2**16)
+                    if not chunk:
+                        raise self._end(Status.FAILED, self._obituary())
+                    self._pending += chunk
+                    line, newline, rest = self._pending.partition(b"\n")
+                    if newline:
+                        self._pending = rest
+                        return line
+                    if len(self._pending) > REPLY_BYTES:
+                        raise self._end(Status.FAILED, f"broke the protocol: a reply of over {REPLY_BYTES} bytes")
+                elif self._process.poll() is not None:
+                    raise self._end(Status.FAILED, self._obituary())
+
+    def _drain(self) -> bool:
+        """Keep the end of what the worker has printed; return True if more may come."""
+        while True:
+            try:
+                chunk = os.read(self._output_pipe, 2**16)
+            except BlockingIOError:
+                return True
+            if not chunk:
+                return False
+            self._output = (self._output + chunk)[-OUTPUT_BYTES:]
+            if len(chunk) < 2**16:
+                return True
+
+    def _stop(self) -> None:
+        """Stop the whole group, and see it stopped."""
+        if not self._freeze:
+            return
+        self._signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        deadline = time.monotonic() + STOP_SECONDS
+        for relative in self._descendants():
+            while _runs(relative):
+                if time.monotonic() > deadline:
+                    raise self._end(Status.FAILED, f"its child process {relative.pid} could not be stopped")
+                # A child outside the group, after setsid, is stopped on its own.
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    relative.suspend()
+                time.sleep(0.0005)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):  # it has just ended; the next read says so
+            os.killpg(self.pid, number)
+        if number is signal.SIGCONT and self._freeze:
+            for relative in self._descendants():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    relative.resume()
+
+    def _descendants(self) -> list[psutil.Process]:
+        # /proc/PID/task/TID/children costs microseconds; looking through all processes of the machine does not.
+        descendants: list[psutil.Process] = []
+        waiting = [self.pid]
+        while waiting:
+            parent = waiting.pop()
+            for path in Path(f"/proc/{parent}/task").glob("*/children"):
+                with contextlib.suppress(OSError, psutil.NoSuchProcess):  # it may end while we look
+                    children = [psutil.Process(int(child)) for child in path.read_text().split()]
+                    descendants += children
+                    waiting += [child.pid for child in children]
+        return descendants
+
+    def _end(self, status: Status, reason: str) -> WorkerError:
+        """Kill the worker and return what became of it, with the end of its output."""
+        self.kill()
+        if self._process.returncode == -signal.SIGKILL and status is Status.FAILED:
+            kills = environment.oom_kills()
+            if kills is not None and self._oom_kills is not None and kills > self._oom_kills:
+                status, reason = Status.OUT_OF_MEMORY, f"killed by the kernel for memory ({reason})"
+        output = self._output.decode(errors="replace").strip()
+        last = " | ".join(line.strip() for line in output.splitlines()[-6:] if line.strip())
+        return WorkerError(status, f"{reason}; its output ended: {last}" if last else reason)
+
+    def _obituary(self) -> str:
+        """Return how the process ended, in words; called when its pipe has closed."""
+        try:
+            code = self._process.wait(timeout=STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            return "closed its reply pipe and lived on"
+        if code >= 0:
+            return f"exited with code {code} without an answer"
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = "unknown"
+        return f"killed by signal {-code} ({name})"
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return False

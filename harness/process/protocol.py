@@ -1,0 +1,787 @@
+"""The protocol between a run and its workers: every request and every reply, a frozen dataclass each.
+
+Both sides use these classes, and so do the tests' fakes. A message is one line of JSON over a private pipe; arrays
+travel as ``.npy`` files in the worker's private folder. What is decoded is held to the declared types: a worker that
+leaves something out or sends something else has broken the protocol (``ProtocolError``).
+
+A class of requests names its reply in its base, as in ``class Load(Request[Loaded])``. On the wire a request has the
+name of its class.
+
+The module has over 250 lines because it is one table of all messages.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import types
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Generic, TypeVar, Union
+
+from harness.case import Case
+from harness.correctness.conduct import Storage
+from harness.correctness.edge_cases import EdgeCase
+from harness.correctness.gate import Facts
+from harness.machine.gpu import State as GpuState
+from harness.machine.threads import Busy, ThreadReport
+
+ReplyT = TypeVar("ReplyT")
+
+
+class ProtocolError(ValueError):
+    """A message that is not what the protocol says."""
+
+
+class Request(Generic[ReplyT]):
+    """What a worker can be asked; the parameter is the class of its reply."""
+
+    __slots__ = ()
+
+
+#: What carries out each class of requests, in a worker.
+Handlers = Mapping[type[Request[Any]], Callable[[Any], object]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Done:
+    """Say no more than that it is done."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Failure:
+    """Stand in for a reply where the worker raised.
+
+    Attributes:
+        error: Type and text of the exception.
+        where: File and line of the innermost frame.
+        out_of_memory: True if memory ran out.
+    """
+
+    error: str
+    where: str
+    out_of_memory: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Configuration:
+    """What a worker is started with, in its command line.
+
+    Attributes:
+        role: A key of ``harness.worker.main.ROLES``.
+        nonce: Number of the first reply, which says that the worker is there.
+        parent: Process id of the supervisor.
+        cpus: CPUs that the worker binds itself to; None leaves it unbound.
+        requests: File descriptor that it reads requests from.
+        replies: File descriptor that it writes replies to.
+    """
+
+    role: str
+    nonce: str
+    parent: int
+    cpus: tuple[int, ...] | None
+    requests: int
+    replies: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Started:
+    """Say that the worker is there; the first reply, to no request."""
+
+    affinity: tuple[int, ...] | None
+
+
+# Of a backend's worker: what its results are.
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Storages:
+    """Where arrays are stored, by name.
+
+    Attributes:
+        results: What the call returned.
+        inputs: What it was given.
+        earlier: Results of earlier calls that must still be intact.
+    """
+
+    results: dict[str, Storage]
+    inputs: dict[str, Storage]
+    earlier: dict[str, Storage]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Results:
+    """Describe native results; their values are files in the request's folder, if they are well formed.
+
+    Attributes:
+        native_type: Exact type of the backend's own arrays, with its module.
+        facts: What each result says of itself before it is converted.
+        storages: Where results, inputs and earlier results are stored.
+    """
+
+    native_type: str
+    facts: dict[str, Facts]
+    storages: Storages
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Affinity:
+    """CPUs that a worker may use: before its backend was loaded, and now; None where the system has no affinity."""
+
+    before: tuple[int, ...] | None
+    now: tuple[int, ...] | None
+
+
+# Of a backend's worker: loading and asking.
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Loaded:
+    """Say whether a backend can be had on a device.
+
+    Attributes:
+        available: True if it was loaded.
+        reason: Why not; empty if it was.
+        offered: False if the backend does not run on that device at all.
+        version: Version of its framework.
+        untimeable: Why its times on this device mean nothing; empty if they do.
+        import_seconds: Time of importing the backend and its framework.
+        tick_seconds: Smallest step of the worker's clock.
+        overhead_seconds: Time of the timing loop itself, for one call.
+        threads: Thread pools and affinity after loading.
+    """
+
+    available: bool
+    reason: str = ""
+    offered: bool = True
+    version: str | None = None
+    untimeable: str = ""
+    import_seconds: float = 0.0
+    tick_seconds: float = 0.0
+    overhead_seconds: float = 0.0
+    threads: ThreadReport | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Load(Request[Loaded]):
+    """Import a backend.
+
+    Attributes:
+        name: Name of its entry point.
+        target: ``module:Class``.
+        device: ``cpu`` or ``cuda``.
+    """
+
+    name: str
+    target: str
+    device: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Supported:
+    """Say whether the backend can do a case.
+
+    Attributes:
+        supported: True if it can.
+        reason: Why not; empty if it can.
+        workspace_bytes: Memory that the technique takes on top of inputs and results.
+    """
+
+    supported: bool
+    reason: str = ""
+    workspace_bytes: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AskSupport(Request[Supported]):
+    """Ask the backend whether it can do a case."""
+
+    case: Case
+
+
+# Of a backend's worker: the gate.
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EdgeCaseRun:
+    """Answer an edge case.
+
+    Attributes:
+        results: What the kernel returned; None if it raised.
+        error: What it raised; empty if it returned.
+        operators: Operators of PyTorch that ran in the first call of the case.
+    """
+
+    results: Results | None
+    error: str = ""
+    operators: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunEdgeCase(Request[EdgeCaseRun]):
+    """Run one edge case; results go to a folder of its name.
+
+    Attributes:
+        alike: All edge cases of the same case: their kernels are prepared before one of them is called, and kept.
+        name: The one to run now.
+        directory: Where its folder is made.
+    """
+
+    alike: tuple[EdgeCase, ...]
+    name: str
+    directory: Path
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GradientsChecked:
+    """Say what PyTorch's gradcheck objects to; empty if it objects to nothing or cannot be asked."""
+
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CheckGradients(Request[GradientsChecked]):
+    """Hold a step's backward against finite differences of its forward, for a small float64 case."""
+
+    case: Case
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Prepared:
+    """Say what preparing a case gave.
+
+    Attributes:
+        prepare_seconds: Time of ``prepare_forward`` or ``prepare_forward_backward``.
+        first_call_seconds: Time of the first call, compiling included.
+        tuning: What the backend chose for the case, in its own words.
+        threads: Thread pools and affinity after the first call.
+        affinity: CPUs of the worker before the backend was loaded, and now.
+        home_made: True if the type of its arrays was written where the backend was.
+        native_bases: Types that the type of its arrays is derived from.
+        inputs: What the inputs say of themselves.
+        results: Results of the first call.
+    """
+
+    prepare_seconds: float
+    first_call_seconds: float
+    tuning: str
+    threads: ThreadReport
+    affinity: Affinity
+    home_made: bool
+    native_bases: tuple[str, ...]
+    inputs: dict[str, Facts]
+    results: Results
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Prepare(Request[Prepared]):
+    """Prepare a case, make its inputs, call once; leave the first results in a folder.
+
+    Attributes:
+        case: The case.
+        input_sets: Number of input sets in rotation.
+        directory: Folder for the results.
+    """
+
+    case: Case
+    input_sets: int
+    directory: Path
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ScenarioRun:
+    """Answer a scenario.
+
+    Attributes:
+        results: What the call returned.
+        operators: Operators of PyTorch that ran, if the arrays are another framework's.
+        call_seconds: Time of the fastest of the repeated calls; 0 where calls are not repeated.
+        convert_seconds: Time of the backend's own ``to_numpy``; 0 where it is not asked.
+        kernel_seconds: Time of preparing another kernel and calling it once; None in other scenarios.
+    """
+
+    results: Results
+    operators: tuple[str, ...] = ()
+    call_seconds: float = 0.0
+    convert_seconds: float = 0.0
+    kernel_seconds: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunScenario(Request[ScenarioRun]):
+    """Call once more in a telling way; leave the results in a folder.
+
+    Attributes:
+        scenario: A key of ``harness.worker.scenarios.SCENARIOS``.
+        directory: Folder for the results.
+    """
+
+    scenario: str
+    directory: Path
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Integrity:
+    """Say what a backend has changed that it must not.
+
+    Attributes:
+        changed: Inputs that no longer hold their values.
+        replaced: Functions of the clocks and the harness that are no longer what they were.
+    """
+
+    changed: tuple[str, ...]
+    replaced: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CheckIntegrity(Request[Integrity]):
+    """Look at inputs and functions; leave the first results, as they are now, in a folder."""
+
+    directory: Path
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FreshChecked:
+    """Say how calls on unseen inputs went.
+
+    Attributes:
+        fresh_seconds: Times of calls on unseen inputs.
+        seen_seconds: Times of calls on inputs in rotation, one for each of the fresh ones.
+        affinity: CPUs of the worker before the backend was loaded, and now.
+        results: Results for the last of the unseen inputs.
+    """
+
+    fresh_seconds: tuple[float, ...]
+    seen_seconds: tuple[float, ...]
+    affinity: Affinity
+    results: Results
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CheckFresh(Request[FreshChecked]):
+    """Call on inputs that no call has seen; leave the results of the last call in a folder.
+
+    Attributes:
+        variations: Numbers of the inputs; calls on all but the last are timed.
+        kind: Kind of the last inputs.
+        directory: Folder for the results.
+        settle: True if a call that is not timed comes before each pair.
+    """
+
+    variations: tuple[int, ...]
+    kind: str
+    directory: Path
+    settle: bool = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class KeptResults(Request[Results]):
+    """Leave in a folder what differs most among the results that the last sample kept.
+
+    Attributes:
+        forward: True for those of the forward alone.
+        directory: Folder for the results.
+    """
+
+    forward: bool
+    directory: Path
+
+
+# Of a backend's worker: timing.
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stretch:
+    """Some calls in a row, and their time in seconds."""
+
+    calls: int
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WarmedUp:
+    """Say how running in went.
+
+    Attributes:
+        stretches: The calls, in stretches of growing length.
+        busy: Threads that were busy in that time; None where the system does not tell.
+    """
+
+    stretches: tuple[Stretch, ...]
+    busy: Busy | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WarmUp(Request[WarmedUp]):
+    """Run the kernel in.
+
+    Attributes:
+        seconds: Time of calls, at least.
+        at_least: Number of calls, at least.
+    """
+
+    seconds: float
+    at_least: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MoveArrays(Request[Done]):
+    """Move all arrays to new places in memory; with ``new_kernel`` the kernel is prepared again, too."""
+
+    new_kernel: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SteadyGpuClock(Request[Done]):
+    """Run the kernel until the GPU's clock is steady."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GpuReading:
+    """The GPU's state by NVML; None where it cannot be read."""
+
+    state: GpuState | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReadGpu(Request[GpuReading]):
+    """Read the GPU's state."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SampleTaken:
+    """One sample.
+
+    Attributes:
+        seconds: Time of all its calls.
+        forward_seconds: The same of as many forwards alone; None if they were not requested.
+        involuntary_switches: Times that a thread of the worker lost its CPU to another.
+    """
+
+    seconds: float
+    forward_seconds: float | None
+    involuntary_switches: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TakeSample(Request[SampleTaken]):
+    """Take one sample.
+
+    Attributes:
+        calls: Number of calls in it.
+        first: Number of the first call, which chooses its input set.
+        settle_seconds: Time of calls before it that are not recorded.
+        forward: True if a sample of the forward alone follows.
+        keep: Numbers of the calls whose results are kept.
+        flush_l2: True if twice the GPU's L2 is written before each call.
+    """
+
+    calls: int
+    first: int
+    settle_seconds: float
+    forward: bool
+    keep: tuple[int, ...] = ()
+    flush_l2: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MemoryPeak:
+    """Memory that a call takes at its peak, results included; None where the system does not tell."""
+
+    peak_bytes: int | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MeasureMemory(Request[MemoryPeak]):
+    """Measure the memory of that many calls; the least counts."""
+
+    calls: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DeviceTimes:
+    """Samples by a GPU's own clock; each list may be empty.
+
+    Attributes:
+        queued_seconds: Samples with one synchronisation each.
+        device_seconds: Single calls between two events of the device.
+        graph_seconds: Samples of replays of a captured call.
+        absent: Why a list is empty, by its name.
+        broken: True if a failed capture may have left the process unusable.
+    """
+
+    queued_seconds: tuple[float, ...]
+    device_seconds: tuple[float, ...]
+    graph_seconds: tuple[float, ...]
+    absent: dict[str, str]
+    broken: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MeasureDeviceTimes(Request[DeviceTimes]):
+    """Take samples by the device's clock.
+
+    Attributes:
+        calls: Calls in a sample of ``queued_seconds`` and of ``graph_seconds``.
+        call_seconds: Time of a call, roughly.
+        repeats: Number of samples.
+    """
+
+    calls: int
+    call_seconds: float
+    repeats: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Released:
+    """Say whether freed memory went back to the system; False if a framework keeps it."""
+
+    trimmed: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Release(Request[Released]):
+    """Let the case and its memory go."""
+
+
+# Of the reference's worker.
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReferenceReply:
+    """Root mean square, over each result's elements, of Q: the root of the sum of squared terms."""
+
+    quadratics: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Expect(Request[ReferenceReply]):
+    """Compute the right results into a folder: NAME.npy, and what judging their rounding takes.
+
+    Attributes:
+        case: The case.
+        variation: Number of the inputs.
+        kind: Kind of the inputs.
+        directory: Folder for the results.
+        device: Device that computes them.
+    """
+
+    case: Case
+    variation: int
+    kind: str
+    directory: Path
+    device: str = "cpu"
+
+
+# Of the peak workers.
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MeasuredRate:
+    """A rate and what it was measured with.
+
+    Attributes:
+        per_second: Floating-point operations or bytes in a second; None if it could not be measured.
+        source: What was run, or why nothing was.
+    """
+
+    per_second: float | None
+    source: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MeasureArithmetic(Request[MeasuredRate]):
+    """Measure multiply-adds of all threads in a dtype."""
+
+    dtype: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MeasureSpotPeak(Request[MeasuredRate]):
+    """Measure the same at this moment, for some seconds."""
+
+    dtype: str
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MeasureProduct(Request[MeasuredRate]):
+    """Measure a library's square GEMM.
+
+    Attributes:
+        library: A key of ``peak_worker.PRODUCTS``.
+        dtype: Dtype of both matrices.
+    """
+
+    library: str
+    dtype: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MeasureBandwidth(Request[MeasuredRate]):
+    """Measure reads of all threads, each from its own buffer.
+
+    Attributes:
+        bytes_per_thread: Size of each buffer.
+        library: ``numba``, or ``numpy`` where there is no Numba.
+    """
+
+    bytes_per_thread: int
+    library: str = "numba"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DeviceDescription:
+    """A device's name, and the size of its last cache in bytes; None where it does not say."""
+
+    name: str
+    cache_bytes: int | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DescribeDevice(Request[DeviceDescription]):
+    """Ask what a device is."""
+
+    device: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MeasureDeviceProduct(Request[MeasuredRate]):
+    """Measure a device's square GEMM in a dtype and precision."""
+
+    device: str
+    dtype: str
+    precision: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MeasureDeviceBandwidth(Request[MeasuredRate]):
+    """Measure a device's copies between two buffers of that many bytes."""
+
+    device: str
+    size_bytes: int
+
+
+def request_types() -> dict[str, type[Request[Any]]]:
+    """Return every class of requests by its name on the wire."""
+    return {kind.__name__: kind for kind in Request.__subclasses__()}
+
+
+def reply_type(request: Request[ReplyT]) -> type[ReplyT]:
+    """Return the class of a request's reply."""
+    base = next(base for base in type(request).__orig_bases__ if typing.get_origin(base) is Request)  # type: ignore[attr-defined]
+    kind: type[ReplyT] = typing.get_args(base)[0]
+    return kind
+
+
+# Lines on the wire.
+
+
+def encode_request(nonce: str, request: Request[Any]) -> bytes:
+    """Return a request as a line."""
+    return _line({"id": nonce, "request": type(request).__name__, "fields": encode(request)})
+
+
+def decode_request(line: bytes) -> tuple[str, Request[Any]]:
+    """Return a line's number and request.
+
+    Raises:
+        ProtocolError: It is no request.
+    """
+    message = _message(line)
+    kind = request_types().get(str(message.get("request")))
+    if kind is None:
+        raise ProtocolError(f"no request: {line[:80]!r}")
+    return str(message.get("id")), decode(kind, message.get("fields"))
+
+
+def encode_reply(nonce: str, reply: object) -> bytes:
+    """Return a reply, or a failure, as a line."""
+    return _line({"id": nonce, "failed": isinstance(reply, Failure), "reply": encode(reply)})
+
+
+def decode_reply(line: bytes, nonce: str, kind: type[ReplyT]) -> ReplyT | Failure:
+    """Return the reply in a line.
+
+    Args:
+        line: What the worker wrote.
+        nonce: Number of the request.
+        kind: Class of its reply.
+
+    Raises:
+        ProtocolError: The line is no reply to that request.
+    """
+    message = _message(line)
+    if message.get("id") != nonce:
+        raise ProtocolError(f"a reply to another request: {line[:80]!r}")
+    if message.get("failed"):
+        return decode(Failure, message.get("reply"))
+    return decode(kind, message.get("reply"))
+
+
+def encode(value: Any) -> Any:
+    """Return a message as JSON can hold it."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(name): encode(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [encode(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def decode(kind: type[ReplyT], value: Any) -> ReplyT:
+    """Return a message from JSON, held to its declared types.
+
+    Raises:
+        ProtocolError: Something is missing, or of another type.
+    """
+    return _decode(kind, value)  # type: ignore[no-any-return]  # _decode returns the declared type
+
+
+def _decode(kind: Any, value: Any) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _decode(next(one for one in arguments if one is not type(None)), value)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_decode(arguments[0], item) for item in value)
+    if origin is dict and isinstance(value, dict):
+        return {name: _decode(arguments[1], item) for name, item in value.items()}
+    if origin is typing.Literal and value in arguments:
+        return value
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        hints = _hints(kind)
+        if set(value) != set(hints):
+            raise ProtocolError(f"a {kind.__name__} with {', '.join(value) or 'nothing'}")
+        return kind(**{name: _decode(hints[name], item) for name, item in value.items()})
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(kind, type) and type(value) is kind:
+        return value
+    raise ProtocolError(f"{value!r:.80} is not of type {getattr(kind, '__name__', kind)}")
+
+
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+def _line(message: dict[str, Any]) -> bytes:
+    return json.dumps(message).encode() + b"\n"
+
+
+def _message(line: bytes) -> dict[str, Any]:
+    try:
+        message = json.loads(line)
+    except ValueError:
+        message = None
+    if not isinstance(message, dict):
+        raise ProtocolError(f"no message: {line[:80]!r}")
+    return message

@@ -1,0 +1,1 @@
+"""A run: cases and backends in, records out."""

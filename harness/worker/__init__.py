@@ -1,0 +1,1 @@
+"""The child processes: a backend, the reference, or what measures the machine."""

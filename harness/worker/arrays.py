@@ -1,0 +1,203 @@
+"""Arrays of one case on a backend's device: made, refilled, waited for and copied back.
+
+An array of a known framework is handled by the framework's own means. The backend's ``to_device``, ``synchronize`` and
+``to_numpy`` are its own code: they could do there what belongs on the clock, or forget to wait. They are called for
+unknown frameworks only.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from harness.correctness.inputs import make_inputs
+from harness.timing.roofline import INPUT_SETS
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from harness.backend import Backend, NativeArray
+    from harness.case import Case
+    from harness.worker.calls import NativeArrays
+
+#: Arrays of a case that are not inputs: the same in every input set, unless a kind of inputs changes them.
+PARAMETERS: Final[tuple[str, ...]] = ("weight", "bias")
+
+
+class DeviceArrays:
+    """Arrays of one case.
+
+    Values of the input sets in rotation are drawn once and kept on the host, since drawing takes long.
+
+    Args:
+        backend: The backend; its device holds the arrays.
+        case: The case.
+    """
+
+    def __init__(self, backend: Backend, case: Case) -> None:
+        self.backend = backend
+        self.case = case
+        #: Names of the arrays that a call is given, without the parameters.
+        self.inputs = tuple(name for name in case.shapes() if name not in PARAMETERS)
+        #: Names of the parameters: weight, and bias if there is one.
+        self.parameters = tuple(name for name in case.shapes() if name in PARAMETERS)
+        self._drawn: dict[tuple[str, int], npt.NDArray[np.floating]] = {}
+
+    @functools.cached_property
+    def like(self) -> NativeArray:
+        """An array that the backend's ``to_device`` made of a single zero; all others are made like it."""
+        zero = np.zeros((1, 1), np.float64 if self.case.dtype == "float64" else np.float32)
+        return self.backend.to_device(zero, self.case.dtype)
+
+    @functools.cached_property
+    def wait(self) -> Callable[[Any], None]:
+        """What returns when a result exists."""
+        return waiter(self.backend, self.like)
+
+    def make(self, names: Sequence[str], variation: int = 0, kind: str = "normal") -> NativeArrays:
+        """Make arrays in new memory of the device.
+
+        Args:
+            names: Names of the arrays, of ``case.shapes()``.
+            variation: Number of the input set.
+            kind: Kind of the values; see ``correctness/inputs.py``.
+        """
+        values = self.values(names, variation, kind)
+        return {name: self.place(values[name]) for name in names}
+
+    def refill(self, targets: NativeArrays, variation: int = 0, kind: str = "normal") -> NativeArrays:
+        """Write values into the memory of arrays, and return those; where that is impossible (JAX), return new ones.
+
+        Args:
+            targets: Arrays on the device, by name.
+            variation: Number of the input set.
+            kind: Kind of the values; see ``correctness/inputs.py``.
+        """
+        values = self.values(tuple(targets), variation, kind)
+        return {name: refill(array, values[name], self.backend, self.case.dtype) for name, array in targets.items()}
+
+    def host(self, results: NativeArrays) -> dict[str, npt.NDArray[np.floating]]:
+        """Copy arrays to the host, as float32 or float64."""
+        return {name: to_host(result, self.backend) for name, result in results.items()}
+
+    def place(self, values: npt.NDArray[np.floating]) -> NativeArray:
+        """Copy host values to the device; the backend sees them only if its framework is unknown."""
+        made = place(values, self.like)
+        return self.backend.to_device(np.array(values), self.case.dtype) if made is None else made
+
+    def values(
+        self, names: Sequence[str], variation: int = 0, kind: str = "normal"
+    ) -> Mapping[str, npt.NDArray[np.floating]]:
+        """Return values on the host; those of input sets in rotation are kept, and cannot be written to."""
+        if kind != "normal" or variation >= INPUT_SETS:
+            return make_inputs(self.case, variation, kind, names)
+        keys = {name: (name, 0 if name in PARAMETERS else variation) for name in names}
+        missing = [name for name, key in keys.items() if key not in self._drawn]
+        if missing:
+            for name, array in make_inputs(self.case, variation, only=missing).items():
+                array.setflags(write=False)
+                self._drawn[keys[name]] = array
+        return {name: self._drawn[key] for name, key in keys.items()}
+
+    def forget(self) -> None:
+        """Let the values on the host go."""
+        self._drawn.clear()
+
+
+def framework(array: NativeArray) -> str | None:
+    """Return the known framework that an array belongs to: numpy, torch, jax or cupy; None for any other."""
+    torch, jax, cupy = (sys.modules.get(name) for name in ("torch", "jax", "cupy"))
+    if type(array) is np.ndarray:
+        return "numpy"
+    if torch is not None and type(array) is torch.Tensor:
+        return "torch"
+    if jax is not None and isinstance(array, jax.Array):
+        return "jax"
+    if cupy is not None and type(array) is cupy.ndarray:
+        return "cupy"
+    return None
+
+
+def place(values: npt.NDArray[np.floating], like: NativeArray) -> NativeArray | None:
+    """Make an array of host values with the type, dtype and device of another; None if its framework is unknown.
+
+    Args:
+        values: float32 or float64 values, exact in the other's dtype.
+        like: An array that the backend's ``to_device`` has made.
+    """
+    match framework(like):
+        case "numpy":
+            return np.array(values, dtype=like.dtype, order="C")
+        case "torch":
+            return sys.modules["torch"].tensor(values, dtype=like.dtype, device=like.device)
+        case "jax":
+            # On a CPU device_put may keep using the host array, so it gets a copy of its own.
+            return sys.modules["jax"].device_put(np.array(values, dtype=like.dtype), like.device)
+        case "cupy":
+            with like.device:
+                return sys.modules["cupy"].array(np.array(values, dtype=like.dtype, order="C"))
+    return None
+
+
+def waiter(backend: Backend, like: NativeArray) -> Callable[[Any], None]:
+    """Return what the clock calls after a call: it waits until a result, or each result of a tuple, exists."""
+    match framework(like):
+        case "numpy":
+            return _is_there
+        case "torch":
+            torch: Any = sys.modules["torch"]
+            return _is_there if like.device.type == "cpu" else lambda result: torch.cuda.synchronize(like.device)
+        case "jax":
+            ready: Callable[[Any], None] = sys.modules["jax"].block_until_ready
+            return ready
+        case "cupy":
+            return lambda result: like.device.synchronize()
+    return backend.synchronize
+
+
+def _is_there(result: Any) -> None:
+    """Return at once: what a CPU library has returned exists."""
+
+
+def to_host(result: NativeArray, backend: Backend) -> npt.NDArray[np.floating]:
+    """Copy a result back as float32 or float64."""
+    wide = str(result.dtype).endswith("float64")
+    match framework(result):
+        case "torch":
+            torch: Any = sys.modules["torch"]
+            moved = result.detach().to(device="cpu", dtype=torch.float64 if wide else torch.float32, copy=True)
+            return np.asarray(moved.numpy())
+        case "cupy":
+            return np.asarray(result.get(), dtype=np.float64 if wide else np.float32)
+        case None:
+            return backend.to_numpy(result)
+    return np.array(result, dtype=np.float64 if wide else np.float32)
+
+
+def refill(target: NativeArray, values: npt.NDArray[np.floating], backend: Backend, dtype: str) -> NativeArray:
+    """Write host values into an array's own memory; where arrays cannot be written (JAX), return a new array."""
+    known = framework(target)
+    if known == "numpy":
+        target[...] = values
+        return target
+    if known == "torch":
+        with warnings.catch_warnings():
+            # PyTorch warns of read-only values, which are only read here.
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+            return target.copy_(sys.modules["torch"].from_numpy(values))
+    if known == "cupy":
+        target.set(np.array(values, dtype=target.dtype, order="C"))
+        return target
+    made = place(values, target)
+    if made is not None:
+        return made
+    try:
+        target[...] = (new := backend.to_device(np.array(values), dtype))
+    except TypeError:
+        return new
+    return target

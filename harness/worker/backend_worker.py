@@ -1,0 +1,154 @@
+"""A backend's worker: load, ask, prepare, release; it composes the workers for edge cases, scenarios and timing.
+
+No expected value is ever in this process. Results leave as files, observations as frozen replies; the parent decides.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from harness.backend import backend_class
+from harness.machine import memory, threads
+from harness.process.protocol import (
+    AskSupport,
+    CheckIntegrity,
+    Handlers,
+    Integrity,
+    Load,
+    Loaded,
+    Prepare,
+    Prepared,
+    Release,
+    Released,
+    Supported,
+)
+from harness.timing.clock import Clock
+from harness.worker import integrity
+from harness.worker.arrays import DeviceArrays
+from harness.worker.calls import call
+from harness.worker.edge_case_worker import EdgeCaseWorker
+from harness.worker.gpu_timing_worker import GpuTimingWorker
+from harness.worker.prepared_case import Held, PreparedCase, make_kernel
+from harness.worker.results import hand_over, save
+from harness.worker.scenarios import ScenarioWorker
+from harness.worker.timing_worker import TimingWorker
+
+if TYPE_CHECKING:
+    from harness.backend import Backend
+
+
+class BackendWorker:
+    """One backend on one device, with at most one prepared case.
+
+    Attributes:
+        handlers: What carries out each class of requests.
+        held: The backend and the prepared case.
+
+    Args:
+        clock: The clock that times calls; tests bring their own.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.held = Held()
+        self._clock = clock or Clock()
+        # All modules of this worker are imported by now, and no backend is.
+        self._watch = integrity.Watch()
+        self._timing = TimingWorker(self.held, self._clock, self._watch)
+        self._gpu_timing = GpuTimingWorker(self.held, self._clock)
+        self.handlers: Handlers = {
+            Load: self.load,
+            AskSupport: self.support,
+            Prepare: self.prepare,
+            CheckIntegrity: self.check_integrity,
+            Release: self.release,
+            **EdgeCaseWorker(self.held).handlers,
+            **ScenarioWorker(self.held).handlers,
+            **self._timing.handlers,
+            **self._gpu_timing.handlers,
+        }
+
+    def hold(self, backend: Backend) -> None:
+        """Use a backend that the caller has loaded."""
+        self.held.hold(backend)
+
+    def load(self, request: Load) -> Loaded:
+        """Import the backend and ask whether it is available; a failed import is a reply with its reason."""
+        name, device = request.name, request.device
+        start = time.perf_counter()
+        try:
+            loaded = backend_class(name, request.target)
+            support = loaded.available(device) if device in loaded.devices else None
+        except Exception as error:
+            return Loaded(available=False, reason=f"{type(error).__name__} at import: {error}")
+        import_seconds = time.perf_counter() - start
+        if support is None:
+            return Loaded(available=False, reason=f"{name} runs on {', '.join(loaded.devices)}", offered=False)
+        if not support.ok:
+            return Loaded(available=False, reason=support.reason)
+        backend = loaded(device)
+        self.held.hold(backend)
+        if device != "cpu":
+            self._gpu_timing.watch_gpu()
+        # What a framework has built at import stays; frozen, it is not searched at every collection of garbage.
+        gc.freeze()
+        return Loaded(
+            available=True,
+            version=backend.version(),
+            untimeable=loaded.timeable(device).reason,
+            import_seconds=import_seconds,
+            tick_seconds=self._clock.tick_seconds(),
+            overhead_seconds=self._clock.overhead_seconds(),
+            threads=threads.read_back(),
+        )
+
+    def support(self, request: AskSupport) -> Supported:
+        """Ask the backend whether it can do a case, and how much memory that takes."""
+        support = self.held.backend.supports(request.case)
+        if not support.ok:
+            return Supported(supported=False, reason=support.reason)
+        return Supported(supported=True, workspace_bytes=int(self.held.backend.workspace_bytes(request.case)))
+
+    def prepare(self, request: Prepare) -> Prepared:
+        """Prepare the case, make its inputs, call once; leave the first results in the folder."""
+        self.held.release()
+        backend, case = self.held.backend, request.case
+        arrays = DeviceArrays(backend, case)
+        parameters, kernel, prepare_seconds = make_kernel(arrays)
+        sets = [arrays.make(arrays.inputs, variation) for variation in range(request.input_sets)]
+
+        wait = arrays.wait
+        start = time.perf_counter()
+        results = call(case, kernel, parameters, sets[0])
+        wait(tuple(results.values()))
+        first_call_seconds = time.perf_counter() - start
+
+        self.held.put(PreparedCase(arrays, kernel, parameters, sets, first=results))
+        inputs = sets[0] | parameters
+        return Prepared(
+            prepare_seconds=prepare_seconds,
+            first_call_seconds=first_call_seconds,
+            tuning=str(backend.tuning(case)),
+            threads=threads.read_back(),
+            affinity=self._watch.affinity(),
+            home_made=integrity.home_made(inputs["input1"], backend),
+            native_bases=integrity.base_names(inputs["input1"]),
+            inputs=integrity.facts(inputs),
+            results=hand_over(arrays, results, inputs, request.directory),
+        )
+
+    def check_integrity(self, request: CheckIntegrity) -> Integrity:
+        """Look for changed inputs and replaced functions; leave the first results, as they are now, in the folder."""
+        prepared = self.held.prepared
+        changed = integrity.changed_inputs(prepared)
+        save(prepared.arrays, prepared.first, request.directory)
+        return Integrity(changed, self._watch.replaced())
+
+    def release(self, _: Release) -> Released:
+        """Let the case go, and its memory."""
+        self.held.release()
+        self._timing.release()
+        memory.trim()  # while this worker is stopped, other workers need what it has freed
+        return Released(trimmed=self.held.device in (None, "cpu") or "jax" not in sys.modules)

@@ -1,0 +1,86 @@
+"""The child process: one worker, one device, one thread budget.
+
+The supervisor starts it through ``harness/process/start.py``. It binds itself to its CPUs before
+it imports anything that has a thread pool, then answers requests, one JSON line each, over two private pipes. Its
+standard output belongs to the backend and means nothing to the protocol.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import IO, Any, Final
+
+from harness.machine import memory, threads
+from harness.process import protocol
+from harness.process.protocol import Configuration, Failure, Handlers, Request, Started
+
+#: Module and class of each role; the module is imported only after the CPUs are bound.
+ROLES: Final = {
+    "backend": ("harness.worker.backend_worker", "BackendWorker"),
+    "reference": ("harness.worker.reference_worker", "ReferenceWorker"),
+    "peaks": ("harness.worker.peak_worker", "PeakWorker"),
+    "gpu peaks": ("harness.worker.gpu_peak_worker", "GpuPeakWorker"),
+}
+#: prctl(2): the signal that this process gets when its parent dies.
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def main() -> None:
+    """Serve until the pipe closes."""
+    configuration = protocol.decode(Configuration, json.loads(sys.argv[1]))
+    die_with_parent(configuration.parent)
+    threads.bind(configuration.cpus)
+    _volunteer_for_the_oom_killer()
+    # Children of a backend (compilers, say) must not hold the pipes open.
+    for descriptor in (configuration.requests, configuration.replies):
+        os.set_inheritable(descriptor, False)
+    with os.fdopen(configuration.requests, "rb") as requests, os.fdopen(configuration.replies, "wb") as replies:
+        module, name = ROLES[configuration.role]
+        handlers = getattr(importlib.import_module(module), name)().handlers
+        _send(replies, protocol.encode_reply(configuration.nonce, Started(configuration.cpus)))
+        for line in requests:
+            nonce, request = protocol.decode_request(line)
+            _send(replies, protocol.encode_reply(nonce, reply_to(handlers, request)))
+
+
+def reply_to(handlers: Handlers, request: Request[Any]) -> object:
+    """Carry out one request; whatever it raises becomes the reply."""
+    try:
+        return handlers[type(request)](request)
+    except BaseException as error:  # SystemExit and KeyboardInterrupt in a backend's code are its failure, not our end
+        return Failure(f"{type(error).__name__}: {error}", _innermost_frame(error), memory.ran_out(error))
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel to kill this process when its parent dies, stopped or not; Linux only."""
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before we could ask
+        os._exit(1)
+
+
+def _volunteer_for_the_oom_killer() -> None:
+    """Have the kernel end a worker, not the process that keeps the results, when memory runs out."""
+    try:
+        Path("/proc/self/oom_score_adj").write_text("500")
+    except OSError:
+        return  # not Linux, or not permitted; the kernel then chooses by size, which mostly is a worker, too
+
+
+def _innermost_frame(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+
+
+def _send(replies: IO[bytes], line: bytes) -> None:
+    replies.write(line)
+    replies.flush()

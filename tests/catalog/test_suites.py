@@ -1,0 +1,56 @@
+"""The suites: sourced, without repetition, and what they promise to hold."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.case import Case
+from harness.catalog.suites import SUITES, SuiteError, suite
+from harness.timing import roofline
+
+ENTRIES = [entry for listed in SUITES.values() for entry in listed.entries]
+
+
+def test_every_case_has_a_label_and_a_source():
+    assert all(entry.label and entry.source for entry in ENTRIES)
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_no_suite_holds_a_case_twice(name):
+    names = [entry.case.name for entry in suite(name).entries]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("entry", [entry for entry in ENTRIES if not entry.case.empty], ids=lambda entry: entry.label)
+def test_every_case_that_can_be_timed_can_be_asked_for_by_its_name(entry):
+    assert Case.parse(entry.case.name) == entry.case
+
+
+def test_quick_holds_six_shapes_that_differ():
+    assert [entry.case.name for entry in suite("quick").entries] == [
+        "128x20x30x40",
+        "1x32x32x16",
+        "300x64x64x1",
+        "1024x128x128x45",
+        "2708x512x512x1",
+        "128x200x200x200",
+    ]
+
+
+def test_upstream_holds_work_of_size_zero_and_no_other_suite_does():
+    assert [name for name, listed in SUITES.items() if any(entry.case.empty for entry in listed.entries)] == [
+        "upstream"
+    ]
+
+
+def test_an_unknown_suite_is_refused_with_those_that_exist():
+    with pytest.raises(SuiteError, match=r"suite 'fast' is unknown, expected one of: seed, quick, models"):
+        suite("fast")
+
+
+def test_the_cases_for_a_gpu_are_float32_until_somebody_asks_otherwise_and_have_work_for_it():
+    cases = [entry.case for entry in suite("gpu").entries]
+    assert {case.dtype for case in cases} == {"float32"}
+    assert len(cases) == 18
+    assert min(roofline.flop(case) for case in cases) > 1e8
+    assert sum(roofline.flop(case) > 1e10 for case in cases) >= 6

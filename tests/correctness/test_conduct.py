@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from harness.correctness.conduct import (
+    CONVERT_CALLS,
+    CONVERT_SECONDS,
+    CONVERT_SECONDS_PER_BYTE,
+    FRESH_RATIO,
+    FRESH_SECONDS,
+    UNSEEN_SECONDS,
+    UNSEEN_SHARE,
+    UNSEEN_TIMES,
+    Storage,
+    judge_affinity,
+    judge_clock,
+    judge_conversion,
+    judge_intact,
+    judge_memory_of_answers,
+    judge_operators,
+    judge_repeated,
+    judge_storage,
+    judge_tampering,
+    judge_type,
+    judge_unchanged,
+    same_bits,
+)
+from harness.correctness.gate import passed, refused
+
+YES = passed("conduct")
+
+
+def no(reason):
+    return refused("conduct", reason)
+
+
+def results(**changed):
+    made = {"output": np.arange(6, dtype=np.float32).reshape(2, 3), "grad_bias": np.array([1.0, -0.0, np.nan])}
+    return made | changed
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "wanted"),
+    [
+        ((100, 10), (100, 10), True),
+        ((100, 10), (105, 10), True),
+        ((100, 10), (109, 1), True),
+        ((100, 10), (102, 3), True),
+        ((100, 10), (110, 10), False),
+        ((100, 10), (90, 10), False),
+        ((100, 10), (300, 10), False),
+        ((100, 10), (105, 0), False),
+        ((100, 0), (100, 0), False),
+        ((0, 0), (0, 10), False),
+    ],
+)
+def test_two_storages_overlap_where_their_ranges_meet(one, other, wanted):
+    assert Storage(*one).overlaps(Storage(*other)) == wanted
+    assert Storage(*other).overlaps(Storage(*one)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("native_type", "bases"),
+    [
+        ("numpy.ndarray", ["builtins.object"]),
+        ("torch.Tensor", ["torch._C.TensorBase", "builtins.object"]),
+        ("jaxlib._jax.ArrayImpl", ["jax._src.basearray.Array", "builtins.object"]),
+        ("outsider.Array", ["builtins.object"]),
+    ],
+)
+def test_a_frameworks_own_arrays_are_welcome(native_type, bases):
+    assert judge_type(native_type, bases, home_made=False) == YES
+
+
+@pytest.mark.parametrize(
+    ("native_type", "bases", "home_made", "reason"),
+    [
+        ("mine.Late", [], True, "its arrays are mine.Late, a type of its own, expected a framework's"),
+        ("mine.Late", ["numpy.ndarray"], True, "its arrays are mine.Late, a type of its own, expected a framework's"),
+        # What a type calls itself does not count.
+        ("numpy.ndarray", [], True, "its arrays are numpy.ndarray, a type of its own, expected a framework's"),
+        (
+            "elsewhere.Late",
+            ["elsewhere.Middle", "numpy.ndarray", "builtins.object"],
+            False,
+            "its arrays are elsewhere.Late, derived from numpy.ndarray, expected numpy.ndarray itself",
+        ),
+        (
+            "torch.nn.parameter.Parameter",
+            ["torch.Tensor"],
+            False,
+            "its arrays are torch.nn.parameter.Parameter, derived from torch.Tensor, expected torch.Tensor itself",
+        ),
+        (
+            "numpy.ndarray (another type of that name)",
+            [],
+            False,
+            "its arrays are numpy.ndarray (another type of that name), expected the framework's own",
+        ),
+    ],
+)
+def test_arrays_of_a_type_that_could_put_work_off_are_refused(native_type, bases, home_made, reason):
+    assert judge_type(native_type, bases, home_made) == no(reason)
+
+
+def test_inputs_stay_unchanged_or_are_named():
+    assert judge_unchanged([]) == YES
+    assert judge_unchanged(["input2"]) == no("changed its input: input2")
+    assert judge_unchanged(["input1", "weight"]) == no("changed its input: input1, weight")
+
+
+INPUTS = {"input1": Storage(1000, 100), "weight": Storage(1100, 100)}
+EARLIER = {"output": Storage(2000, 40), "grad_bias": Storage(2040, 8)}
+
+
+def test_results_in_memory_of_their_own_may_lie_side_by_side():
+    found = {"output": Storage(3000, 40), "grad_input1": Storage(3040, 40)}
+    assert judge_storage(found, INPUTS, EARLIER) == YES
+    assert judge_storage(found, INPUTS, {}) == YES
+    assert judge_storage({}, INPUTS, EARLIER) == YES
+
+
+def test_memory_that_is_not_known_and_empty_results_are_nobodys():
+    assert judge_storage({"output": Storage(0, 0), "grad_bias": Storage(0, 0)}, {"input1": Storage(0, 0)}, {}) == YES
+    assert judge_storage({"output": Storage(1000, 0)}, INPUTS, EARLIER) == YES
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        (Storage(1090, 20), "grad_input1 lies in the memory of the input input1"),
+        (Storage(1199, 1), "grad_input1 lies in the memory of the input weight"),
+        (Storage(2000, 40), "grad_input1 lies in the memory of an earlier output"),
+        (Storage(2047, 40), "grad_input1 lies in the memory of an earlier grad_bias"),
+        (Storage(3039, 2), "output and grad_input1 lie in the same memory"),
+        # Every other number of one buffer, from its second on: no byte is shared, and yet it is one memory.
+        (Storage(3004, 40), "output and grad_input1 lie in the same memory"),
+    ],
+)
+def test_a_result_in_the_memory_of_an_input_an_earlier_result_or_its_sibling_is_refused(place, reason):
+    assert judge_storage({"output": Storage(3000, 40), "grad_input1": place}, INPUTS, EARLIER) == no(reason)
+
+
+def test_results_that_stay_as_they_were_returned_are_intact_nan_and_minus_zero_too():
+    assert judge_intact(results(), results()) == YES
+
+
+@pytest.mark.parametrize(
+    "later", [[1.0, 0.0, np.nan], [1.0, -0.0, 0.0], [np.nextafter(1.0, 2), -0.0, np.nan], [1.0, -0.0, -np.nan]]
+)
+def test_a_result_that_changed_by_a_bit_after_it_was_returned_is_refused(later):
+    assert judge_intact(results(), results(grad_bias=np.array(later))) == no(
+        "grad_bias changed after it had been returned"
+    )
+
+
+def test_the_same_bits_twice_are_deterministic_and_others_are_remarked_but_not_refused():
+    assert judge_repeated(results(), results()) == YES
+    other = results(grad_bias=np.array([1.0, 0.0, np.nan]))
+    assert judge_repeated(results(), other) == passed("conduct", "nondeterministic")
+    assert judge_repeated(results(), results(output=results()["output"] * 2)).remark == "nondeterministic"
+
+
+@pytest.mark.parametrize("called", [[], ["aten::matmul", "aten::bmm", "aten::einsum"]])
+def test_other_operators_of_pytorch_are_anybodys(called):
+    for baseline in (True, False):
+        assert judge_operators(called, baseline, "torch.Tensor") == YES
+        assert judge_operators(called, baseline, "numpy.ndarray") == YES
+
+
+@pytest.mark.parametrize("operator", ["aten::bilinear", "aten::_trilinear"])
+def test_nn_bilinear_may_be_called_by_itself_is_remarked_in_pytorch_and_refused_outside(operator):
+    called = ["aten::add", operator]
+    assert judge_operators(called, True, "torch.Tensor") == YES
+    assert judge_operators(called, False, "torch.Tensor") == passed("conduct", "calls_nn_bilinear")
+    assert judge_operators(called, False, "numpy.ndarray") == no(
+        f"computes by calling nn.Bilinear ({operator}), though its arrays are numpy.ndarray"
+    )
+
+
+def test_replaced_clocks_and_functions_are_named():
+    assert judge_tampering([]) == YES
+    assert judge_tampering(["numpy.save", "time.perf_counter"]) == no("replaced numpy.save, time.perf_counter")
+
+
+def test_new_inputs_that_take_as_long_as_seen_ones_are_no_sign_of_remembered_answers():
+    assert judge_memory_of_answers([0.011, 0.010, 0.012], [0.010, 0.011, 0.009]) == YES
+    assert judge_memory_of_answers([0.002, 0.002, 0.002], [0.010, 0.010, 0.010]) == YES
+    assert judge_memory_of_answers([], []) == YES
+
+
+def test_new_inputs_that_take_far_longer_than_seen_ones_are_refused():
+    assert judge_memory_of_answers([0.5, 0.25, 0.75], [0.001, 0.003, 0.001]) == no(
+        "remembers answers: new inputs take 0.5 s a call, inputs seen before 0.001 s"
+    )
+
+
+def test_a_few_calls_that_take_long_or_hardly_any_time_do_not_decide_whether_answers_are_remembered():
+    assert judge_memory_of_answers([0.010, 0.010, 9.0, 0.010, 9.0], [0.010] * 5) == YES
+    assert judge_memory_of_answers([0.5] * 5, [0.5, 0.5, 1e-6, 0.5, 1e-6]) == YES
+    assert not judge_memory_of_answers([0.5, 1e-6, 0.5, 1e-6, 0.5], [0.010] * 5).ok
+    assert not judge_memory_of_answers([0.5] * 5, [9.0, 0.010, 9.0, 0.010, 0.010]).ok
+
+
+@pytest.mark.parametrize(
+    ("fresh", "seen", "ok"),
+    [
+        (0.99 * FRESH_RATIO, 1.0, True),
+        (1.01 * FRESH_RATIO, 1.0, False),
+        # A few microseconds are a cold cache, however often they hold those of a warm one.
+        (0.99 * FRESH_SECONDS, 1e-9, True),
+        (1.01 * FRESH_SECONDS, 1e-9, False),
+        (1e-3 * FRESH_SECONDS, 0.0, True),
+        # The same in numbers: twice as long may be a cold cache, three times is not one.
+        (2.0, 1.0, True),
+        (3.0, 1.0, False),
+        (6e-6, 1e-6, True),
+        (60e-6, 20e-6, False),
+    ],
+)
+def test_remembering_takes_several_times_as_long_and_longer_than_a_cold_cache(fresh, seen, ok):
+    assert judge_memory_of_answers([fresh] * 3, [seen] * 3).ok == ok
+
+
+def test_copying_results_that_are_there_takes_no_longer_than_copying_does():
+    assert judge_conversion(0.0, 0.0, 0) == YES
+    assert judge_conversion(0.0, 0.01, 4000) == YES
+    assert judge_conversion(100e-6, 10e-6, 4000) == YES
+
+
+def test_results_whose_copying_takes_as_long_as_their_making_should_have_are_refused():
+    assert judge_conversion(0.5, 0.001, 4000) == no(
+        "puts off its work: a call takes 0.001 s, copying its results 0.5 s"
+    )
+    # A call that does nothing but note what is to be done, and a millisecond of work when asked for it.
+    assert not judge_conversion(1e-3, 5e-6, 4000).ok
+
+
+@pytest.mark.parametrize(
+    ("call", "size", "allowed"),
+    [
+        (0.0, 0, CONVERT_SECONDS),
+        (1.0, 0, CONVERT_CALLS + CONVERT_SECONDS),
+        (CONVERT_SECONDS / CONVERT_CALLS, 0, 2 * CONVERT_SECONDS),
+        (0.0, 10**9, CONVERT_SECONDS_PER_BYTE * 10**9 + CONVERT_SECONDS),
+        (1.0, 10**9, CONVERT_CALLS + CONVERT_SECONDS_PER_BYTE * 10**9 + CONVERT_SECONDS),
+    ],
+)
+def test_copying_may_take_some_calls_some_time_and_some_for_each_byte_all_added_up(call, size, allowed):
+    assert judge_conversion(0.99 * allowed, call, size) == YES
+    assert not judge_conversion(1.01 * allowed, call, size).ok
+
+
+def test_a_backend_that_leaves_the_cpus_it_was_given_is_refused():
+    assert judge_affinity([0, 3], [0, 3]) == YES
+    assert judge_affinity(None, None) == YES, "where a system has no affinity there is nothing to leave"
+    assert judge_affinity([0], [0, 1]) == no("runs on the CPUs [0, 1], was held to [0]")
+    assert judge_affinity([0, 1], [0]) == no("runs on the CPUs [0], was held to [0, 1]")
+    assert judge_affinity([0], [1]) == no("runs on the CPUs [1], was held to [0]")
+
+
+def test_a_clock_that_accounts_for_the_time_that_passed_is_right():
+    assert judge_clock([0.001, 0.002, 0.001], [0.1, 0.1, 0.1]) == YES
+    assert judge_clock([], []) == YES
+
+
+def test_a_clock_that_says_far_less_than_passed_is_refused():
+    assert judge_clock([0.5, 0.4, 0.5], [0.1, 0.1, 0.2]) == no("its samples say 0.1 s where 0.6 s passed")
+
+
+@pytest.mark.parametrize(
+    ("unseen", "measured", "ok"),
+    [
+        (0.99 * UNSEEN_SECONDS, 0.0, True),
+        (1.01 * UNSEEN_SECONDS, 0.0, False),
+        (0.99 * UNSEEN_SHARE, 1.0, True),
+        (1.01 * UNSEEN_SHARE, 1.0, False),
+    ],
+)
+def test_time_unseen_may_be_what_pipes_take_or_a_share_of_what_was_measured(unseen, measured, ok):
+    assert judge_clock([unseen] * 3, [measured] * 3).ok == ok
+
+
+def test_where_time_was_lost_to_all_alike_a_clock_is_not_wrong_for_it():
+    lost = [10 * UNSEEN_SECONDS] * 3
+
+    def others(share):
+        return [[9.0] * 3, [], [share * lost[0] / UNSEEN_TIMES] * 3]
+
+    assert judge_clock(lost, [0.01] * 3, others(1.01)) == YES
+    assert not judge_clock(lost, [0.01] * 3, others(0.99)).ok, "the one that lost least counts"
+
+
+def test_a_few_blocks_in_which_much_time_was_lost_do_not_make_a_clock_wrong():
+    assert judge_clock([0.001, 9.0, 0.001, 9.0, 0.001], [0.1] * 5) == YES
+    assert not judge_clock([9.0, 0.001, 9.0, 0.001, 9.0], [0.1] * 5).ok
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_bits_are_the_same_for_nan_and_differ_between_zero_and_minus_zero(kind):
+    one = np.array([[1.5, np.nan, 0.0], [np.inf, -0.0, -1.0]], kind)
+    assert same_bits(one, one.copy())
+    assert not same_bits(np.zeros(3, kind), -np.zeros(3, kind))
+    assert not same_bits(np.array([np.nan], kind), np.array([-np.nan], kind))
+    other = one.copy()
+    other[1, 2] = np.nextafter(other[1, 2], kind(0))
+    assert not same_bits(one, other)
+
+
+def test_bits_are_not_the_same_in_another_dtype_or_shape():
+    one = np.arange(6, dtype=np.float32).reshape(2, 3)
+    assert not same_bits(one, one.astype(np.float64))
+    assert not same_bits(one, one.view(np.int32))
+    assert not same_bits(one, one.reshape(3, 2))
+    assert not same_bits(one[:1], one)
+    assert not same_bits(np.zeros((0, 3), np.float32), np.zeros((3, 0), np.float32))
+
+
+def test_bits_are_compared_in_order_whatever_the_strides():
+    one = np.arange(6, dtype=np.float32).reshape(2, 3)
+    assert same_bits(np.asfortranarray(one), one)
+    assert same_bits(one[:, ::-1], np.ascontiguousarray(one[:, ::-1]))
+    assert not same_bits(one[:, ::-1], one)
+    assert same_bits(one[:0], one[:0])

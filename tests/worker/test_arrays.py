@@ -1,0 +1,130 @@
+"""The dialects of the frameworks, with a CuPy that is made up: arrays of NumPy that call themselves a GPU's."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+from command_line import ROOT
+
+from harness import Backend
+from harness.worker import arrays, gpu_clock, integrity
+
+
+class Foreign(Backend):
+    """Must not be asked: CuPy is known."""
+
+    name = "numpy-foreign"
+
+    def prepare_forward(self, case, weight, bias):
+        raise AssertionError
+
+    to_device = synchronize = to_numpy = prepare_forward
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    made = types.ModuleType("cupy")
+    waited = []
+
+    class Device(contextlib.nullcontext):
+        def synchronize(self):
+            waited.append(self)
+
+        def __str__(self):
+            return "<CUDA Device 0>"
+
+    Device.__module__ = "cupy.cuda.device"
+
+    class ndarray:  # noqa: N801  # CuPy's name
+        device = Device()
+
+        def __init__(self, values):
+            self.host = values
+            self.dtype, self.shape, self.nbytes = values.dtype, values.shape, values.nbytes
+            self.__cuda_array_interface__ = {"data": (values.ctypes.data, False)}
+
+        def get(self):
+            return self.host.copy()
+
+        def set(self, values):
+            self.host[...] = values
+
+    ndarray.__module__ = "cupy"
+    made.RawKernel = lambda text, name: None
+    made.ndarray, made.array, made.waited = ndarray, lambda values: ndarray(values.copy()), waited
+    monkeypatch.setitem(sys.modules, "cupy", made)
+    return made
+
+
+def test_cupy_s_own_means_handle_its_arrays(cupy):
+    backend = Foreign("cuda")
+    like = cupy.array(np.zeros((1, 1), np.float16))
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    placed = arrays.place(values, like)
+    assert arrays.framework(placed) == "cupy"
+    assert integrity.describe(placed).dtype == "float16"
+    assert integrity.describe(placed).device == "cuda"
+    assert integrity.storage(placed).size == 12
+    assert np.array_equal(arrays.to_host(placed, backend), values)
+    assert arrays.to_host(placed, backend).dtype == np.float32
+    assert arrays.refill(placed, values + 1, backend, "float16") is placed
+    assert np.array_equal(arrays.to_host(placed, backend), values + 1)
+    arrays.waiter(backend, like)(placed)
+    assert cupy.waited == [like.device]
+
+
+def test_arrays_of_cupy_are_timed_by_events_of_cupy(cupy):
+    assert isinstance(gpu_clock.clock_of(cupy.array(np.zeros(1))), gpu_clock.CupyClock)
+    with pytest.raises(NotImplementedError, match="no events"):
+        gpu_clock.clock_of(np.zeros(1))
+
+
+def test_an_unknown_framework_gets_a_copy_of_the_values():
+    class Unknown:
+        """Cannot be written to, so a new one is made."""
+
+    class Clinging(Backend):
+        """Wraps the array that it is given, and writes into it."""
+
+        name = "unknown-clinging"
+
+        def prepare_forward(self, case, weight, bias):
+            raise AssertionError
+
+        def to_device(self, array, dtype):
+            array[...] = 7
+            made = Unknown()
+            made.host = array
+            return made
+
+    values = np.ones((2, 3), np.float32)
+    new = arrays.refill(Unknown(), values, Clinging("cpu"), "float32")
+    assert np.array_equal(new.host, np.full((2, 3), 7))
+    assert np.array_equal(values, np.ones((2, 3)))
+
+
+#: In a process of its own, since PyTorch warns but once.
+READ_ONLY = """
+import warnings
+import numpy as np
+import torch
+from harness.worker import arrays
+
+warnings.simplefilter("error")
+values = np.ones((2, 3), np.float32)
+values.setflags(write=False)
+target = torch.zeros(2, 3)
+assert arrays.refill(target, values, None, "float32") is target
+assert target.tolist() == values.tolist()
+"""
+
+
+def test_pytorch_does_not_warn_of_values_that_are_only_read():
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    ended = subprocess.run([sys.executable, "-c", READ_ONLY], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
