@@ -1,6 +1,6 @@
 # bilinear-bench: `make bench` and `make test` do all their own set-up, once, into .venv.
 #
-#   PYTHON    the interpreter to start from (3.11 or newer)            INSTALL=0  use PYTHON as it is, install nothing
+#   PYTHON    the interpreter to start from (3.11 or newer)            INSTALL=0  use PYTHON, with this project installed, as it is
 #   SUITE     the suite that `make bench` runs                         DEVICE     cpu or cuda; empty: all that are found
 #   BACKENDS  names, separated by spaces; empty: all                   MODE       forward or forward_backward; empty: both
 #   OUT       folder of the run; empty: results/<run-id>               RUN_ID     the run that `make report` prints
@@ -33,7 +33,7 @@ OPTIONS = --suite $(SUITE) $(if $(DEVICE),--device $(DEVICE)) $(foreach name,$(B
           $(if $(MODE),--mode $(MODE)) $(if $(OUT),--out '$(OUT)')
 
 .DEFAULT_GOAL := help
-.PHONY: help install bench test slow gate check report clean dictionary
+.PHONY: help install bench test slow gate check report clean dictionary docs
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -64,6 +64,9 @@ report: $(READY) ## Print the tables of a run again (RUN_ID=latest)
 
 dictionary: $(READY) ## Write results/README.md, the data dictionary, from harness/record.py
 	@$(PY) -c "from harness.output.dictionary import render; print(render(), end='')" > results/README.md
+
+docs: $(READY) ## Rewrite the generated blocks of README.md and docs/ from the committed files
+	@$(PY) -m harness.output.docs
 
 clean: ## Remove .venv, caches and build products; results stay
 	rm -rf $(VENV) .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .benchmarks .hypothesis
