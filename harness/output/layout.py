@@ -6,6 +6,7 @@ Lines are Rich texts, so that a terminal can colour them; ``plain`` makes them t
 from __future__ import annotations
 
 import dataclasses
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -15,6 +16,7 @@ from rich.text import Text
 Lines = list[Text]
 #: Spaces between two columns.
 GAP: Final = "  "
+_AFTER_NUMBER: Final = re.compile(r"(?<=\d) (?=[\w%])")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,13 +64,12 @@ def table(columns: Iterable[Column], width: int) -> Lines:
 def wrapped(text: str | Text, width: int, indent: str = "") -> Lines:
     """Return a text in lines of at most ``width`` terminal cells, broken at spaces only; later ones are indented."""
     whole = _styled(text)
-    pieces = textwrap.wrap(
-        whole.plain, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False,
-        drop_whitespace=True,
-    )  # fmt: skip
+    # A number stays with its unit: textwrap breaks at plain spaces only.
+    glued = _AFTER_NUMBER.sub("\u00a0", whole.plain)
+    pieces = textwrap.wrap(glued, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
     lines, end = [], 0
     for number, piece in enumerate(pieces):
-        words = piece[len(indent) :] if number else piece
+        words = (piece[len(indent) :] if number else piece).replace("\u00a0", " ")
         start = whole.plain.index(words, end)
         end = start + len(words)
         lines.append(Text(indent if number else "") + whole[start:end])
