@@ -89,6 +89,9 @@ def _line(cells: Sequence[Text], columns: Sequence[Column]) -> Text:
     line = Text()
     for place, (cell, column) in enumerate(zip(cells, columns, strict=True)):
         space = " " * (column.width - cell.cell_len)
-        line = line + (GAP if place else "") + (Text(space) + cell if column.right else cell + Text(space))
+        line.append(GAP if place else "")
+        # Appended whole, a cell keeps its style to itself.
+        for piece in (space, cell) if column.right else (cell, space):
+            line.append(piece)
     line.rstrip()
     return line

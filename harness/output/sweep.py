@@ -112,7 +112,7 @@ def summary(growths: Sequence[Growth], width: int) -> Lines:
     """Return a line for each growth of a run; none without one."""
     lines = Lines() if not growths else [Text("How times grow (report --plot draws it)", style="bold")]
     for growth in growths:
-        line = f"  over {growth.axis}: {growth.fixed}; {len(growth.curves)} backends"
+        line = f"  over {growth.axis}: {growth.fixed}; backends: {len(growth.curves)}"
         lines += wrapped(line, width, indent="    ")
     return lines
 
