@@ -279,8 +279,8 @@ class Record:
             value = getattr(self, name)
             if not NAME_PATTERN.fullmatch(value):
                 raise ValueError(f"{name} is {value!r}, expected letters, digits and any of _ . : # -")
-        for text in filter(None, (self.flags or "").split(";")):
-            if text.partition("(")[0] not in FLAGS:
+        for text in self.flags.split(";") if self.flags is not None else ():
+            if not FLAG_PATTERN.fullmatch(text):
                 raise ValueError(f"flag {text!r} is unknown, expected one of: {', '.join(Flag)}")
         for field in TIMES:
             value = getattr(self, field)
@@ -304,8 +304,8 @@ class Record:
         return (self.case, self.mode, self.backend, self.device)
 
 
-#: The flags' names.
-FLAGS: Final = frozenset(flag.value for flag in Flag)
+#: A flag, with or without a detail in brackets.
+FLAG_PATTERN: Final = re.compile(rf"({'|'.join(Flag)})(\(.+\))?")
 
 #: Columns that only a timed row has.
 TIMES: Final = (

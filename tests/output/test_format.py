@@ -82,7 +82,7 @@ def test_a_share_has_two_digits_and_a_missing_one_is_empty():
     assert [form.percent(share) for share in (0.625, 0.00049, 1.02, pd.NA)] == ["62 %", "0.049 %", "100 %", ""]
 
 
-def test_a_number_has_the_format_that_it_is_given_and_a_missing_one_is_empty():
+def test_a_number_has_its_format_and_a_missing_one_is_empty():
     assert [form.number(value, ".1e") for value in (3.84e-8, None)] == ["3.8e-08", ""]
 
 

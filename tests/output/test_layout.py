@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.text import Text
 
@@ -40,6 +40,7 @@ def test_styles_survive_and_do_not_count_as_width():
     assert [(span.start, span.end, span.style) for span in line.spans if span.style] == [(0, 5, "green")]
 
 
+@settings(deadline=None)
 @given(st.text(st.sampled_from("ab 1%"), max_size=80), st.integers(1, 40), st.sampled_from(["", "  "]))
 def test_wrapping_keeps_every_word_and_breaks_at_spaces_only(text, width, indent):
     lines = wrapped(text, width, indent)

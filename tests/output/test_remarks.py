@@ -59,7 +59,7 @@ def test_only_warnings_about_the_machine_are_in_a_report():
     assert remarks.warnings([], WIDE) == []
 
 
-def test_the_doctors_report_has_every_rate_every_finding_and_what_is_missing():
+def test_the_doctors_report_has_every_rate_finding_and_missing_rate():
     peaks = {
         "arithmetic": {"float32": {"flop_per_second": 2.345e11, "source": "FMA [chains]"}},
         "products": [{"library": "numpy", "dtype": "float32", "flop_per_second": 2e11, "detail": "OpenBLAS"}],
