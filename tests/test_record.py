@@ -118,9 +118,8 @@ def test_the_statuses_of_exit_code_1_are_the_bad_ones():
 
 
 #: A text that reaches the file as it is: printable, and no formula for a spreadsheet.
-PLAIN = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30).filter(
-    lambda text: text.isprintable() and text[0] not in "=+-@＝＋－＠"
-)
+SIGNS = st.one_of(st.characters(exclude_categories=("C", "Z")), st.just(" "))
+PLAIN = st.builds("{}{}".format, st.sampled_from("aÄ1\"',;"), st.text(SIGNS, max_size=30))
 POSITIVE = st.floats(min_value=1e-300, max_value=1e300)
 VALUES = {bool: st.booleans(), int: st.integers(0, 2**40), float: POSITIVE, str: PLAIN}
 NAMES = st.from_regex(NAME_PATTERN, fullmatch=True)
