@@ -40,26 +40,26 @@ def test_every_planned_cell_has_one_row_with_the_right_status_whatever_its_backe
     expected = {
         ("torch-bilinear", "forward"): ("timed", ""),
         ("torch-bilinear", "forward_backward"): ("timed", ""),
-        ("planted-honest", "forward"): ("timed", ""),
-        ("planted-honest", "forward_backward"): ("timed", ""),
-        ("planted-chatty", "forward"): ("timed", ""),
+        ("faulty-honest", "forward"): ("timed", ""),
+        ("faulty-honest", "forward_backward"): ("timed", ""),
+        ("faulty-chatty", "forward"): ("timed", ""),
         ("jax-jit", "forward"): ("unavailable", "No module named 'jax'"),
-        ("planted-broken-import", "forward"): ("unavailable", "a_package_that_nobody_has"),
-        ("planted-raises", "forward"): ("failed", "ValueError: planted"),
-        ("planted-hangs", "forward"): ("timeout", "no answer within"),
-        ("planted-killed", "forward"): ("failed", "killed by signal 9 (SIGKILL)"),
-        ("planted-exits", "forward"): ("failed", "exited with code 0"),
-        ("planted-garbles", "forward"): ("failed", "broke the protocol"),
-        ("planted-hungry", "forward"): ("out_of_memory", "1 EiB"),
-        ("planted-slow", "forward"): ("too_slow", "the budget is 1 s"),
-        ("planted-one-wrong", "forward"): ("rejected", "output[6, 10]"),
-        ("planted-one-wrong", "forward_backward"): ("rejected", "output[6, 10]"),
-        ("planted-stale", "forward"): ("rejected", "the result is linear in input1"),
-        ("planted-double", "forward"): ("rejected", "dtype float64, expected float32"),
-        ("planted-broadcasts", "forward"): ("rejected", "shape 1x3, expected 6x3"),
-        ("planted-nan", "forward"): ("rejected", "output[0, 10] is nan"),
-        ("planted-gradient", "forward"): ("timed", ""),
-        ("planted-gradient", "forward_backward"): ("rejected", "grad_input2[0, 0]"),
+        ("faulty-broken-import", "forward"): ("unavailable", "a_package_that_nobody_has"),
+        ("faulty-raises", "forward"): ("failed", "ValueError: faulty"),
+        ("faulty-hangs", "forward"): ("timeout", "no answer within"),
+        ("faulty-killed", "forward"): ("failed", "killed by signal 9 (SIGKILL)"),
+        ("faulty-exits", "forward"): ("failed", "exited with code 0"),
+        ("faulty-garbles", "forward"): ("failed", "broke the protocol"),
+        ("faulty-hungry", "forward"): ("out_of_memory", "1 EiB"),
+        ("faulty-slow", "forward"): ("too_slow", "the budget is 1 s"),
+        ("faulty-one-wrong", "forward"): ("rejected", "output[6, 10]"),
+        ("faulty-one-wrong", "forward_backward"): ("rejected", "output[6, 10]"),
+        ("faulty-stale", "forward"): ("rejected", "the result is linear in input1"),
+        ("faulty-double", "forward"): ("rejected", "dtype float64, expected float32"),
+        ("faulty-broadcasts", "forward"): ("rejected", "shape 1x3, expected 6x3"),
+        ("faulty-nan", "forward"): ("rejected", "output[0, 10] is nan"),
+        ("faulty-gradient", "forward"): ("timed", ""),
+        ("faulty-gradient", "forward_backward"): ("rejected", "grad_input2[0, 0]"),
     }
     for mode in ("forward", "forward_backward"):
         cells = {cell: ending for cell, ending in expected.items() if cell[1] == mode}
@@ -78,7 +78,7 @@ def test_every_planned_cell_has_one_row_with_the_right_status_whatever_its_backe
             assert cell[0] in ended.stdout
         assert "\x1b" not in ended.stdout
         if mode == "forward":
-            assert found["planted-killed", mode]["phase"] == "timing"
+            assert found["faulty-killed", mode]["phase"] == "timing"
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_without_torch_check_and_run_say_what_is_missing(bilinear_bench, tmp_pat
 def test_list_names_backends_suites_and_cases(bilinear_bench):
     ended = bilinear_bench("list")
     assert ended.returncode == 0
-    for word in ("numpy-loop", "planted-broken-import", "quick", "2708x512x512x1", "Deep Graph Infomax"):
+    for word in ("numpy-loop", "faulty-broken-import", "quick", "2708x512x512x1", "Deep Graph Infomax"):
         assert word in ended.stdout
 
 
@@ -162,17 +162,17 @@ def test_list_and_help_import_no_framework_nor_anything_heavy(arguments):
 
 
 def test_check_tells_right_from_wrong_and_writes_nothing(bilinear_bench, tmp_path):
-    ended = bilinear_bench("check", *TINY, "--backend", "planted-honest", "--mode", "forward")
+    ended = bilinear_bench("check", *TINY, "--backend", "faulty-honest", "--mode", "forward")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "2 of 2 passed the gate" in ended.stdout
-    ended = bilinear_bench("check", *TINY, "--backend", "planted-one-wrong", "--mode", "forward")
+    ended = bilinear_bench("check", *TINY, "--backend", "faulty-one-wrong", "--mode", "forward")
     assert ended.returncode == 1
     assert "1 of 2 passed the gate, 1 did not" in ended.stdout
     assert not (tmp_path / "results").exists()
 
 
 def test_report_prints_the_tables_again_and_latest_is_the_newest_run(bilinear_bench, tmp_path):
-    measured = bilinear_bench("run", *TINY, *BRIEF, "--backend", "planted-honest", "--budget", "0.3")
+    measured = bilinear_bench("run", *TINY, *BRIEF, "--backend", "faulty-honest", "--budget", "0.3")
     assert measured.returncode == 0, measured.stdout + measured.stderr
     again = bilinear_bench("report", "latest")
     assert again.returncode == 0
@@ -255,7 +255,7 @@ def test_explain_walks_through_the_article_and_finds_its_error(bilinear_bench):
 def start_long_run(tmp_path: Path) -> subprocess.Popen[bytes]:
     """Start a run, and return it when the blocks of its second group have begun."""
     arguments = ("run", *BRIEF, "--case", "6x5x4x3", "--case", "7x5x4x3", "--mode", "forward", "--threads", "1")
-    options = ("--backend", "planted-honest", "--backend", "numpy-loop", "--budget", "1", "--out", "run")
+    options = ("--backend", "faulty-honest", "--backend", "numpy-loop", "--budget", "1", "--out", "run")
     options += ("--target", "0.01%")  # never reached: the budget is used up, so there is time to interrupt it
     with cpus_for(arguments):
         process = subprocess.Popen(
@@ -308,7 +308,7 @@ def test_kill_9_leaves_files_that_report_reads_and_resume_completes_and_no_worke
 
 @pytest.mark.skipif(sys.platform != "linux", reason="that the kernel ends orphans is promised for Linux only")
 def test_kill_9_ends_even_a_worker_that_hangs_and_so_never_sees_its_pipe_close(tmp_path):
-    arguments = ("run", *TINY, *BRIEF, "--mode", "forward", "--backend", "planted-sleeps", "--out", "run")
+    arguments = ("run", *TINY, *BRIEF, "--mode", "forward", "--backend", "faulty-sleeps", "--out", "run")
     with cpus_for(arguments):
         process = subprocess.Popen(
             command(*arguments), cwd=tmp_path, env=environment(TMPDIR=str(tmp_path)), stdout=subprocess.DEVNULL

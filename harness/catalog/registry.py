@@ -20,6 +20,8 @@ GROUP: Final = "bilinear_bench.backends"
 DISTRIBUTION: Final = "bilinear-bench"
 #: End of the name of a distribution that is built for one version of CUDA; the builds hold the same package.
 _BUILD: Final = re.compile(r"-cuda\d+x$")
+#: Errors of malformed metadata of other packages: not UTF-8, or no value.
+_UNREADABLE: Final = (OSError, TypeError, ValueError)
 
 
 class RegistryError(Exception):
@@ -61,7 +63,7 @@ def _version(name: str) -> str | None:
         if not _BUILD.search(name):
             return None
     package = _BUILD.sub("", name)
-    named = ((found.metadata["Name"] or "", found) for found in importlib.metadata.distributions())
+    named = ((_name(found), found) for found in importlib.metadata.distributions())
     return next((found.version for other, found in named if _BUILD.sub("", other) == package), None)
 
 
@@ -109,11 +111,11 @@ def _registered() -> Iterable[Entry]:
     # A distribution is listed once per path entry that holds it; as with Python's own import, the first wins.
     seen: set[str] = set()
     for distribution in importlib.metadata.distributions():
-        name = _canonical(distribution.metadata["Name"] or "")
-        if name in seen:
+        name = _canonical(_name(distribution))
+        if not name or name in seen:
             continue
         seen.add(name)
-        points = [point for point in distribution.entry_points if point.group == GROUP]
+        points = _points(distribution)
         ours = ours or (name == DISTRIBUTION and bool(points))
         for point in points:
             yield Entry(
@@ -126,6 +128,32 @@ def _registered() -> Iterable[Entry]:
         raise RegistryError(
             f"{DISTRIBUTION} is not installed, so its backends are unknown: run `pip install -e .` in its checkout"
         )
+
+
+def _name(distribution: importlib.metadata.Distribution) -> str:
+    """Return a distribution's name; empty if its metadata cannot be read."""
+    try:
+        return distribution.metadata["Name"] or ""
+    except _UNREADABLE:
+        return ""
+
+
+def _points(distribution: importlib.metadata.Distribution) -> list[importlib.metadata.EntryPoint]:
+    """Return a distribution's entry points of ``GROUP``; none if its metadata cannot be read.
+
+    Raises:
+        RegistryError: An entry point of ``GROUP`` is not ``module:attribute``.
+    """
+    try:
+        points = [point for point in distribution.entry_points if point.group == GROUP]
+    except _UNREADABLE:
+        return []
+    for point in points:
+        if not point.pattern.match(point.value):
+            raise RegistryError(
+                f"{_name(distribution)} registers the backend {point.name} as {point.value!r}, expected module:Class"
+            )
+    return points
 
 
 def _requirements(required: Iterable[str], extras: Iterable[str]) -> Iterable[str]:

@@ -141,3 +141,26 @@ def test_an_unknown_name_is_refused_with_the_known_ones(name):
 def test_a_repeated_name_is_refused_with_the_way_to_repeat_it():
     with pytest.raises(RegistryError, match="numpy-einsum#2"):
         select(["numpy-einsum", "numpy-einsum"])
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("METADATA", b"Metadata-Version: 2.1\nName: neighbour\nVersion: 1.0\nAuthor: J\xf6rg\n"),
+        ("entry_points.txt", b"[console_scripts]\nhalf\n"),
+        ("entry_points.txt", b"[console_scripts]\n\xe9t\xe9 = a:b\n"),
+    ],
+    ids=["not UTF-8", "an entry point without a value", "entry points not UTF-8"],
+)
+def test_malformed_metadata_of_another_package_is_passed_over(plant, file, content):
+    site = plant("", name="neighbour")
+    (site / "neighbour-1.5.dist-info" / "entry_points.txt").write_text("")
+    (site / "neighbour-1.5.dist-info" / file).write_bytes(content)
+    plant("peer-gemm = peer_module:Gemm", requires="Requires-Dist: arrays-cuda13x>=1\n")
+    assert "peer-gemm" in entries()
+
+
+def test_an_entry_point_of_our_group_that_names_no_class_is_refused(plant):
+    plant("peer-half = two words")
+    with pytest.raises(RegistryError, match=r"peer registers the backend peer-half as 'two words', expected module:"):
+        entries()

@@ -12,7 +12,7 @@ import pytest
 from command_line import ROOT
 
 from harness import Backend
-from harness.worker import arrays, gpu_clock
+from harness.worker import arrays, gpu_clock, integrity
 
 
 class Foreign(Backend):
@@ -61,15 +61,15 @@ def cupy(monkeypatch):
     return made
 
 
-def test_an_array_of_cupy_is_made_described_filled_waited_for_and_copied_back_by_its_own_means(cupy):
+def test_cupy_s_own_means_handle_its_arrays(cupy):
     backend = Foreign("cuda")
     like = cupy.array(np.zeros((1, 1), np.float16))
     values = np.arange(6, dtype=np.float32).reshape(2, 3)
     placed = arrays.place(values, like)
     assert arrays.framework(placed) == "cupy"
-    assert arrays.describe(placed).dtype == "float16"
-    assert arrays.describe(placed).device == "cuda"
-    assert arrays.storage(placed).size == 12
+    assert integrity.describe(placed).dtype == "float16"
+    assert integrity.describe(placed).device == "cuda"
+    assert integrity.storage(placed).size == 12
     assert np.array_equal(arrays.to_host(placed, backend), values)
     assert arrays.to_host(placed, backend).dtype == np.float32
     assert arrays.refill(placed, values + 1, backend, "float16") is placed
@@ -84,7 +84,7 @@ def test_arrays_of_cupy_are_timed_by_events_of_cupy(cupy):
         gpu_clock.clock_of(np.zeros(1))
 
 
-def test_a_framework_that_nobody_knows_is_given_a_copy_and_cannot_spoil_what_others_are_compared_with():
+def test_an_unknown_framework_gets_a_copy_of_the_values():
     class Unknown:
         """Cannot be written to, so a new one is made."""
 

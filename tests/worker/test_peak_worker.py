@@ -160,9 +160,9 @@ def test_each_surveyor_is_new_and_none_survives_the_supervisor(tmp_path):
     assert not psutil.pid_exists(third.pid)
 
 
-def test_what_a_surveyor_compiles_leaves_a_contestants_cache_empty(planted_path, tmp_path):
+def test_what_a_surveyor_compiles_leaves_a_contestants_cache_empty(faulty_path, tmp_path):
     with Supervisor(1, tmp_path / "cache") as workers:
         if workers.peak_worker("numba").request("arithmetic", 60.0, dtype="float32")["flop_per_second"] is None:
             pytest.skip("Numba is not installed")
         assert list((tmp_path / "cache").rglob("*.nbi"))  # compiled once, loaded by the next run
-        assert workers.worker("planted-honest", "cpu")[1]
+        assert workers.worker("faulty-honest", "cpu")[1]
