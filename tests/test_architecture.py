@@ -21,9 +21,11 @@ FLOORS = (
     {"run", "conformance", "explain"},
     {"cli", "__main__"},
 )
-#: From, to: the vocabulary is one; workers speak the protocol; conformance and explain use what a run uses.
+#: From, to: the vocabulary is one; reports name the suites' cases; workers speak the protocol; conformance and explain
+#: use what a run uses.
 SIDEWAYS = {
     ("backend", "case"),
+    ("output", "catalog"),
     ("worker", "process"),
     ("conformance", "run"),
     ("__main__", "cli"),
