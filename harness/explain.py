@@ -16,7 +16,7 @@ from harness.catalog.registry import select
 from harness.correctness.gate import mean_absolute_difference
 from harness.correctness.inputs import make_inputs
 from harness.process.protocol import Load, Prepare
-from harness.process.supervisor import Supervisor
+from harness.process.supervisor import WorkerPool
 
 EXAMPLE: Final = Case(128, 20, 30, 40)
 ROWS_BY_HAND: Final = "numpy-loop"
@@ -25,7 +25,7 @@ MODULE: Final = "torch-bilinear"
 LIMIT_SECONDS: Final = 120.0
 
 
-def explain(workers: Supervisor) -> Iterator[str]:
+def explain(workers: WorkerPool) -> Iterator[str]:
     """Yield the explanation line by line.
 
     Raises:
@@ -75,7 +75,7 @@ def explain(workers: Supervisor) -> Iterator[str]:
     yield "That is float32 rounding (the spacing of floats at 1.0 is 1.19e-07): the two add up in different orders."
 
 
-def _output(workers: Supervisor, name: str) -> np.ndarray:
+def _output(workers: WorkerPool, name: str) -> np.ndarray:
     """Run the example through one backend, in its own worker."""
     entry = select([name])[name]
     worker, _ = workers.worker(name, "cpu")
