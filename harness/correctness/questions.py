@@ -53,7 +53,7 @@ ANOTHER_KERNEL: Final = Question(
 )
 AGAIN: Final = Question(
     "again",
-    "the same inputs again give right results that lie elsewhere",
+    "the same inputs again give right results in memory of their own",
     "RunScenario",
     "normal",
     0,

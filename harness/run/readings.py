@@ -138,8 +138,8 @@ class Activity:
         stolen = activity.stolen_seconds(before, after)
         cpus = os.cpu_count() or 1
         if not self._flush_l2:
-            # The hypervisor's share of these CPUs is no lie of the worker. It cannot be known whether the hypervisor
-            # took it within the request, so a lie of the same size, and no larger one, is missed in such a block.
+            # The worker does not hold back what the hypervisor took from these CPUs. Whether that was within the
+            # request is unknown, so a false time of the same size, and no larger one, is missed in such a block.
             of_worker = (stolen or 0.0) * self._context.plan.threads / cpus
             unseen = sample.passed_seconds - sample.measured_seconds - sample.settled_seconds - of_worker
             self._cell.timings.unseen_seconds.append(unseen)

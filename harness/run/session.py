@@ -17,11 +17,15 @@ from harness.run.cohort import Services
 from harness.run.context import Loader, Progress, RunContext, RunProgress
 from harness.run.edge_case_pool import EdgeCasePool
 from harness.run.group import Group
-from harness.run.plan import Plan, RunOptions, interrupted
+from harness.run.plan import Plan, RunOptions
 from harness.run.reference_cache import ReferenceCache
-from harness.run.summary import Rooflines, records
+from harness.run.rooflines import Rooflines
+from harness.run.summary import interrupted, records
 from harness.survey import doctor, facts, peaks
 from harness.timing import roofline
+
+#: What a worker says of itself, as JSON can hold it.
+Report = dict[str, Any]
 
 
 class Runner:
@@ -46,7 +50,7 @@ class Runner:
         survey: Callable[[str], roofline.Peaks] | None = None,
         device_bytes: Callable[[str], int | None] = environment.device_bytes,
     ) -> None:
-        self.worker_reports: dict[str, dict[str, Any]] = {}
+        self.worker_reports: dict[str, Report] = {}
         self._context = context
         self._free_bytes, self._device_bytes = free_bytes, device_bytes
         reference_cache = ReferenceCache(context.workers.reference, context.plan.time_limit_seconds)
@@ -82,10 +86,10 @@ class Runner:
         yield from records(self._context.plan, group, self._rooflines)
 
 
-def _report(cell: Cell) -> dict[str, Any]:
-    """Return what a cell's worker says of itself, as JSON can hold it."""
+def _report(cell: Cell) -> Report:
+    """Return what a cell's workers replied of themselves."""
     replies = cell.replies
-    report: dict[str, Any] = encode(replies.latest)
+    report: Report = encode(replies.latest)
     if replies.prepared is not None:
         report["threads"] = encode(replies.prepared.threads)
     return report | {"busy": encode(replies.busy), "absent_times": replies.absent_times}

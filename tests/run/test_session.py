@@ -7,8 +7,9 @@ from fakes import CASE, LARGER, OVERHEAD_SECONDS, TICK_SECONDS, FakePool, Faults
 from harness.catalog.registry import Entry
 from harness.process.protocol import Load, Loaded
 from harness.run.context import RunContext
-from harness.run.plan import BASELINE, Plan, interrupted
+from harness.run.plan import BASELINE, Plan
 from harness.run.session import Runner
+from harness.run.summary import interrupted
 
 
 def plan(*cases):
