@@ -1,6 +1,7 @@
 """Mutants in NumPy that falsify the measured seconds: the conduct probe rejects them."""
 
 import gc
+import json
 import sys
 import time
 
@@ -8,7 +9,7 @@ from mutant_bases import Mutant
 from mutants_stated import Caught
 
 from harness.timing.clock import Clock
-from harness.worker import arrays
+from harness.worker import integrity
 
 #: Factor by which a lying clock shortens seconds: more than any jitter.
 LIE = 6.0
@@ -57,7 +58,7 @@ class SilencedWatch(Mutant):
     def __init__(self, device="cpu"):
         super().__init__(device)
         lie_in_samples()
-        arrays.Watch.replaced = lambda watch: []
+        integrity.Watch.replaced = lambda watch: ()
 
 
 class ClockInstance(Mutant):
@@ -86,19 +87,21 @@ class ForgesSeconds(Mutant):
     """C10: replaces what sends the worker's replies, numbers and all, and shortens the seconds in them."""
 
     name = "mutant-forges-replies"
-    caught = Caught("conduct", reason="replaced __main__._send")
+    caught = Caught("conduct", reason="replaced harness.worker.main._send")
 
     def __init__(self, device="cpu"):
         super().__init__(device)
-        worker = sys.modules["__main__"]
+        worker = sys.modules["harness.worker.main"]
         original = worker._send
 
-        def send(replies, reply):
+        def send(replies, line):
+            message = json.loads(line)
+            fields = message["reply"]
             for key in ("seconds", "forward_seconds"):
-                if isinstance(reply.get(key), float):
-                    reply[key] /= LIE
-            if "stretches" in reply:
-                reply["stretches"] = [(calls, seconds / LIE) for calls, seconds in reply["stretches"]]
-            original(replies, reply)
+                if isinstance(fields.get(key), float):
+                    fields[key] /= LIE
+            for stretch in fields.get("stretches", []):
+                stretch["seconds"] /= LIE
+            original(replies, json.dumps(message).encode() + b"\n")
 
         worker._send = send

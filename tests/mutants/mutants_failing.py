@@ -44,6 +44,7 @@ class ForgesAndExits(Mutant):
         frame = sys._getframe()
         while frame is not None and "nonce" not in frame.f_locals:
             frame = frame.f_back
-        forged = json.dumps({"id": frame.f_locals["nonce"], "ok": False, "error": "exited with code 0", "where": ""})
+        reply = {"error": "exited with code 0", "where": "", "out_of_memory": False}
+        forged = json.dumps({"id": frame.f_locals["nonce"], "failed": True, "reply": reply})
         os.write(frame.f_locals["replies"].fileno(), forged.encode() + b"\n")
         os._exit(0)
