@@ -20,13 +20,13 @@ from harness.process.protocol import (
     MeasureSpotPeak,
 )
 from harness.process.supervisor import Supervisor
-from harness.worker import peak_worker
+from harness.worker import peak_kernels, peak_products, peak_timing, peak_worker
 
 
 @pytest.fixture
 def loops():
     pytest.importorskip("numba", reason="the loops are compiled by Numba")
-    return peak_worker.kernels()
+    return peak_kernels.kernels()
 
 
 @pytest.fixture
@@ -62,19 +62,19 @@ def test_chain_converges_to_a_normal_number(loops, dtype):
 @pytest.mark.parametrize("blocks", [1, 5])
 @pytest.mark.parametrize("passes", [1, 3])
 def test_reading_loop_sums_every_element_in_every_pass(loops, blocks, passes):
-    buffer = peak_worker.aligned(blocks * peak_worker.SUMS * loops.vector.size_bytes)
-    assert buffer.ctypes.data % peak_worker.LINE_BYTES == 0
+    buffer = peak_kernels.aligned(blocks * peak_kernels.SUMS * loops.vector.size_bytes)
+    assert buffer.ctypes.data % peak_kernels.LINE_BYTES == 0
     buffer[:] = np.random.default_rng(blocks).integers(-(2**40), 2**40, len(buffer))
     expected = passes * sum(int(element) for element in buffer)
     assert loops.total(buffer, passes) == expected
-    assert peak_worker._numpy_total(buffer, passes) == expected % 2**64
+    assert peak_kernels.numpy_total(buffer, passes) == expected % 2**64
 
 
 def test_team_binds_one_thread_to_each_cpu():
     if threads.affinity() is None:
         pytest.skip("this system has no affinity")
     before = os.sched_getaffinity(0)
-    with peak_worker.Team() as team:
+    with peak_timing.Team() as team:
         bound = team.together(lambda _: os.sched_getaffinity(0), [None] * team.size)
     assert sorted(min(cpus) for cpus in bound) == sorted(before)
     assert all(len(cpus) == 1 for cpus in bound)
@@ -84,8 +84,8 @@ def test_team_binds_one_thread_to_each_cpu():
 def test_best_rate_is_that_of_the_fastest_repetition(monkeypatch):
     seconds_per_round = iter([1.0] * 3 + [1.0, 0.25, 0.5])
     monkeypatch.setattr(threads, "affinity", lambda: [min(os.sched_getaffinity(0))])
-    monkeypatch.setattr(peak_worker, "_seconds", lambda run, count: count * next(seconds_per_round))
-    with peak_worker.Team() as team:
+    monkeypatch.setattr(peak_timing, "_seconds", lambda run, count: count * next(seconds_per_round))
+    with peak_timing.Team() as team:
         assert team.best_rate([lambda count: None], 12.0, 5.0, 3, first=1) == 12.0 / 0.25
 
 
@@ -95,7 +95,7 @@ def test_spot_peak_is_that_of_the_moment_and_not_the_best(loops, monkeypatch):
     counts = []
     monkeypatch.setattr(threads, "affinity", lambda: [min(os.sched_getaffinity(0))])
     monkeypatch.setattr(
-        peak_worker, "_seconds", lambda run, count: counts.append(count) or count * next(seconds_per_round)
+        peak_timing, "_seconds", lambda run, count: counts.append(count) or count * next(seconds_per_round)
     )
     worker = peak_worker.PeakWorker()
     slow, fast = (worker.spot_peak(MeasureSpotPeak("float32", seconds)) for seconds in (0.004, 0.008))
@@ -129,7 +129,7 @@ def test_absent_framework_is_a_reply_without_a_rate(quick, monkeypatch, library,
 
 def test_without_numba_no_peak_and_no_bandwidth_is_measured(quick, monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)
-    peak_worker.kernels.cache_clear()
+    peak_kernels.kernels.cache_clear()
     absent = MeasuredRate(None, "Numba is not installed")
     assert quick.arithmetic(MeasureArithmetic("float32")) == absent
     assert quick.spot_peak(MeasureSpotPeak("float32", 0.004)) == absent
@@ -145,9 +145,9 @@ def test_onednn_has_no_float64_product(quick):
 
 def test_wrong_product_raises(quick, monkeypatch):
     def elementwise(left, right):
-        return peak_worker.Multiplication(lambda: left * right, np.asarray, "element by element")
+        return peak_products.Multiplication(lambda: left * right, np.asarray, "element by element")
 
-    monkeypatch.setitem(peak_worker.PRODUCTS, "numpy", elementwise)
+    monkeypatch.setitem(peak_products.PRODUCTS, "numpy", elementwise)
     with pytest.raises(RuntimeError, match="numpy multiplied wrongly"):
         quick.product(MeasureProduct("numpy", "float32"))
 
