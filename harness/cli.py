@@ -313,19 +313,13 @@ def doctor_(threads: ThreadsOption = None) -> None:
     from harness.machine.threads import budget
     from harness.output import tables
     from harness.process.supervisor import Supervisor, default_cache
-    from harness.survey import doctor, facts, peaks
+    from harness.survey import doctor
 
-    count, limit = budget(threads), 120.0
+    count = budget(threads)
     with Supervisor(count, default_cache()) as workers:
-        measured = peaks.measure(workers, count, limit)
-        findings = doctor.diagnose(facts.gather(count, measured))
-        if told := doctor.trial(findings):
-            # Advice that was not tried is hearsay.
-            tried = peaks.products_with(workers, "numpy", told, limit)
-            measured = dataclasses.replace(measured, products=(*measured.products, *tried))
-            findings = doctor.diagnose(facts.gather(count, measured))
+        diagnosis = doctor.measure_and_diagnose(workers, count, limit_seconds=120.0)
     console = _console()
-    for table in tables.machine(measured.as_json(), doctor.as_json(findings)):
+    for table in tables.machine(diagnosis.peaks.as_json(), doctor.as_json(diagnosis.findings)):
         console.print(table)
         console.print()
 
