@@ -1,6 +1,6 @@
 # bilinear-bench: `make bench` and `make test` do all their own set-up, once, into .venv.
 #
-#   PYTHON    the interpreter to start from (3.11 or newer)            INSTALL=0  use PYTHON as it is, install nothing
+#   PYTHON    the interpreter to start from (3.11 or newer)            INSTALL=0  use PYTHON, with this project installed, as it is
 #   SUITE     the suite that `make bench` runs                         DEVICE     cpu or cuda; empty: all that are found
 #   BACKENDS  names, separated by spaces; empty: all                   MODE       forward or forward_backward; empty: both
 #   OUT       folder of the run; empty: results/<run-id>               RUN_ID     the run that `make report` prints

@@ -33,7 +33,7 @@ def workers_of(pid: int) -> list[psutil.Process]:
     return [child for child in psutil.Process(pid).children() if "harness.worker.main" in child.cmdline()]
 
 
-def test_every_planned_cell_has_one_row_with_the_right_status_whatever_its_backend_does(bilinear_bench, tmp_path):
+def test_every_planned_cell_has_one_row_with_the_right_status(bilinear_bench, tmp_path):
     (tmp_path / "missing" / "jax").mkdir(parents=True)
     (tmp_path / "missing" / "jax" / "__init__.py").write_text(NO_JAX)
     paths = os.pathsep.join((str(tmp_path / "missing"), environment()["PYTHONPATH"]))
@@ -90,7 +90,7 @@ def test_every_planned_cell_has_one_row_with_the_right_status_whatever_its_backe
         (("run", "--case", "0x3x4x5"), "size below 1"),
         (("run", "--case", "3x-1x4x5"), "size below 1"),
         (("run", "--case", "100000x100000x1000x1000"), "GiB"),
-        (("run", "--cache", "cold", "--device", "cpu"), "--cache cold was given with rows on the CPU"),
+        (("run", "--flush-l2", "--device", "cpu"), "--flush-l2 was given with rows on the CPU"),
         (("run", "--case", "3x4x5x6:float64", "--precision", "tf32"), "tf32 is a way to multiply float32 numbers"),
         (("run", "--dtype", "int8"), "dtype is 'int8', expected one of: float32, float64, float16, bfloat16"),
         (("run", "--precision", "tf16"), "precision is 'tf16', expected one of: ieee, tf32"),
@@ -106,7 +106,7 @@ def test_every_planned_cell_has_one_row_with_the_right_status_whatever_its_backe
         (("report", "there"), "there is no run"),
     ],
 )
-def test_bad_input_is_one_line_that_says_what_was_expected(bilinear_bench, tmp_path, arguments, expected):
+def test_bad_input_is_one_line_with_what_was_expected(bilinear_bench, tmp_path, arguments, expected):
     (tmp_path / "there").mkdir()
     (tmp_path / "file").touch()
     ended = bilinear_bench(*arguments)
@@ -118,13 +118,13 @@ def test_bad_input_is_one_line_that_says_what_was_expected(bilinear_bench, tmp_p
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="uses /proc as a folder where nothing can be made")
-def test_a_read_only_place_is_found_before_anything_is_measured(bilinear_bench):
+def test_a_read_only_folder_is_refused_at_once(bilinear_bench):
     ended = bilinear_bench("run", "--out", "/proc/run")
     assert ended.returncode == 2
     assert "/proc is not writable" in ended.stderr
 
 
-def test_without_torch_check_and_run_say_what_is_missing(bilinear_bench, tmp_path):
+def test_without_torch_check_and_run_name_the_missing_package(bilinear_bench, tmp_path):
     # Another distribution of our name, first on the path, that asks for a torch which cannot be.
     info = tmp_path / "ours" / "bilinear_bench-0.0.dist-info"
     info.mkdir(parents=True)
@@ -161,7 +161,7 @@ def test_list_and_help_import_no_framework_nor_anything_heavy(arguments):
     assert ended.stdout.splitlines()[-1].strip() == "LOADED"
 
 
-def test_check_tells_right_from_wrong_and_writes_nothing(bilinear_bench, tmp_path):
+def test_check_accepts_and_rejects_and_writes_nothing(bilinear_bench, tmp_path):
     ended = bilinear_bench("check", *TINY, "--backend", "faulty-honest", "--mode", "forward")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "2 of 2 passed the gate" in ended.stdout
@@ -171,7 +171,7 @@ def test_check_tells_right_from_wrong_and_writes_nothing(bilinear_bench, tmp_pat
     assert not (tmp_path / "results").exists()
 
 
-def test_report_prints_the_tables_again_and_latest_is_the_newest_run(bilinear_bench, tmp_path):
+def test_report_prints_the_same_again_and_latest_is_the_newest(bilinear_bench, tmp_path):
     measured = bilinear_bench("run", *TINY, *BRIEF, "--backend", "faulty-honest", "--budget", "0.3")
     assert measured.returncode == 0, measured.stdout + measured.stderr
     again = bilinear_bench("report", "latest")
@@ -180,18 +180,18 @@ def test_report_prints_the_tables_again_and_latest_is_the_newest_run(bilinear_be
     assert len(list((tmp_path / "results").glob("2*/records.csv"))) == 1
 
 
-def test_report_says_how_times_grow_in_a_run_and_draws_it(bilinear_bench, tmp_path):
+def test_report_shows_how_times_grow_and_draws_it(bilinear_bench, tmp_path):
     fixed = {"run_id": "20260102T030405Z-00ff", "suite": "command-line", "device": "cpu", "mode": "forward", "seed": 0}
     layer = {"in1_features": 3, "in2_features": 3, "out_features": 2, "dtype": "float32", "precision": "ieee"}
     times = {"median_seconds": 1e-5, "baseline_median_seconds": 1e-5, "speedup": 1.0, "rank": 1}
     with store.Store.create(tmp_path / "run", {}) as opened:
         for batch in (1, 2, 4, 8, 16):
-            case = {"case": f"{batch}x3x3x2", "batch": batch, "bias": True, "cache": "hot", "gflop": batch * 3.6e-8}
+            case = {"case": f"{batch}x3x3x2", "batch": batch, "bias": True, "flush_l2": False, "gflop": batch * 3.6e-8}
             opened.add_record(Record(backend="numpy-loop", status=Status.TIMED, **fixed, **layer, **case, **times))
-    told = bilinear_bench("report", "run")
-    assert told.returncode == 0, told.stderr
-    growth = "  over batch; in1 3, in2 3, out 2, forward, float32, cpu; backends 1: no cliff"
-    assert told.stdout.splitlines()[-1].rstrip() == growth
+    reported = bilinear_bench("report", "run")
+    assert reported.returncode == 0, reported.stderr
+    growth = "  over batch: in1 3, in2 3, out 2, forward, float32, cpu; backends: 1"
+    assert reported.stdout.splitlines()[-1].rstrip() == growth
     drawn = bilinear_bench("report", "run", "--plot", "growth.svg")
     assert drawn.returncode == 0, drawn.stderr
     assert [line.rstrip() for line in drawn.stdout.splitlines()[-2:]] == [growth, "Figure: growth.svg"]
@@ -201,9 +201,7 @@ def test_report_says_how_times_grow_in_a_run_and_draws_it(bilinear_bench, tmp_pa
     assert refused.stderr.startswith("error: growth.gif cannot be drawn")
 
 
-def test_a_run_as_users_make_it_measures_the_machine_and_looks_at_it_and_starts_fresh_processes(
-    bilinear_bench, tmp_path
-):
+def test_a_usual_run_measures_the_machine_and_starts_fresh_processes(bilinear_bench, tmp_path):
     options = ("--mode", "forward", "--backend", "numpy-loop", "--budget", "30", "--target", "30%", "--out", "run")
     ended = bilinear_bench("run", "--case", "128x20x30x40", *options)
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -217,16 +215,16 @@ def test_a_run_as_users_make_it_measures_the_machine_and_looks_at_it_and_starts_
         shares = (float(row[f"spot_roofline_fraction{end}"]) for end in ("_low", "", "_high"))
         assert 0 < next(shares) <= next(shares) <= next(shares)
         assert row["stopped_by"] in ("target", "budget")
-        assert row["cold"] in ("yes", "warm_caches")
+        assert row["compile_cache"] in ("empty", "filled")
         assert row["peak_memory_bytes"] != "" or sys.platform != "linux"
     (ours,) = (row for row in rows(tmp_path / "run") if row["backend"] == "numpy-loop")
     assert ours["comparison"] in ("faster", "slower", "equivalent", "ambiguous")
     assert float(ours["speedup_low"]) <= float(ours["speedup"]) <= float(ours["speedup_high"])
     assert (ours["seconds_to_target"] != "") == (ours["stopped_by"] == "target")
-    assert " of limit" in ended.stdout
+    assert "% of roofline" in ended.stdout
 
 
-def test_the_doctor_says_what_the_machine_can_do_and_what_to_know(bilinear_bench, tmp_path):
+def test_the_doctor_prints_peaks_and_findings(bilinear_bench, tmp_path):
     ended = bilinear_bench("doctor", "--threads", "1")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "arithmetic, float32" in ended.stdout
@@ -237,7 +235,7 @@ def test_the_doctor_says_what_the_machine_can_do_and_what_to_know(bilinear_bench
 
 @pytest.mark.parametrize("option", ["--target", "--band"])
 @pytest.mark.parametrize("share", ["0", "100%", "-1%", "much"])
-def test_a_share_that_is_none_is_refused_with_what_was_expected(bilinear_bench, option, share):
+def test_a_malformed_share_is_refused(bilinear_bench, option, share):
     ended = bilinear_bench("run", *TINY, option, share)
     assert ended.returncode == 2
     assert f"{share!r} is no share, expected one such as 2% or 0.02" in " ".join(ended.stderr.split())
@@ -292,7 +290,7 @@ def finish(bilinear_bench, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="that the kernel ends orphans is promised for Linux only")
-def test_kill_9_leaves_files_that_report_reads_and_resume_completes_and_no_worker(bilinear_bench, tmp_path):
+def test_kill_9_leaves_readable_files_to_resume_and_no_worker(bilinear_bench, tmp_path):
     process = start_long_run(tmp_path)
     workers = workers_of(process.pid)
     assert len(workers) == 4  # three backends and the reference
@@ -307,7 +305,7 @@ def test_kill_9_leaves_files_that_report_reads_and_resume_completes_and_no_worke
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="that the kernel ends orphans is promised for Linux only")
-def test_kill_9_ends_even_a_worker_that_hangs_and_so_never_sees_its_pipe_close(tmp_path):
+def test_kill_9_ends_even_a_worker_that_hangs(tmp_path):
     arguments = ("run", *TINY, *BRIEF, "--mode", "forward", "--backend", "faulty-sleeps", "--out", "run")
     with cpus_for(arguments):
         process = subprocess.Popen(
@@ -328,7 +326,7 @@ def test_kill_9_ends_even_a_worker_that_hangs_and_so_never_sees_its_pipe_close(t
 @pytest.mark.parametrize(
     ("number", "resumed"), [(signal.SIGINT, True), (signal.SIGTERM, False)], ids=["SIGINT", "SIGTERM"]
 )
-def test_an_interrupted_run_has_a_row_for_every_cell_and_can_be_resumed(bilinear_bench, tmp_path, number, resumed):
+def test_an_interrupted_run_has_every_row_and_can_be_resumed(bilinear_bench, tmp_path, number, resumed):
     process = start_long_run(tmp_path)
     workers = workers_of(process.pid)
     process.send_signal(number)
@@ -344,7 +342,7 @@ def test_an_interrupted_run_has_a_row_for_every_cell_and_can_be_resumed(bilinear
         finish(bilinear_bench, tmp_path)
 
 
-def test_a_wheel_installed_outside_the_checkout_does_the_same(tmp_path):
+def test_a_wheel_installed_outside_the_checkout_runs(tmp_path):
     source = tmp_path / "source"
     ignore = shutil.ignore_patterns(".venv", ".git", ".cache", "results", "build", "*.egg-info", "__pycache__")
     shutil.copytree(ROOT, source, ignore=ignore)
@@ -378,3 +376,36 @@ def test_a_wheel_installed_outside_the_checkout_does_the_same(tmp_path):
         check=True,
     )
     assert str(ROOT) not in where.stdout
+
+
+REFERENCE = ROOT / "results" / "reference" / "intel-emerald-rapids-2cpu" / "quick"
+
+
+def test_report_fits_the_columns_that_it_is_given(bilinear_bench):
+    narrow, piped = bilinear_bench("report", str(REFERENCE), COLUMNS="80"), bilinear_bench("report", str(REFERENCE))
+    for ended in (narrow, piped):
+        assert ended.returncode == 0, ended.stderr
+        rows = [line for line in ended.stdout.splitlines() if " torch-bilinear " in line]
+        assert len(rows) == 12
+    headings = [
+        next(line for line in ended.stdout.splitlines() if line.startswith("rank")) for ended in (narrow, piped)
+    ]
+    assert "mean abs diff" not in headings[0]
+    assert "mean abs diff" in headings[1]
+
+
+@pytest.mark.parametrize("option", [("--seed", "1"), ("--no-freeze",), ("--target", "1%"), ("--case", "1x1x1x1")])
+def test_resume_is_given_alone(bilinear_bench, option):
+    ended = bilinear_bench("run", "--resume", str(REFERENCE), *option)
+    assert ended.returncode == 2
+    assert ended.stderr == "error: --resume goes on with the plan of that run: give it alone\n"
+
+
+def test_list_probe_starts_each_backend_and_prints_its_reply(bilinear_bench):
+    ended = bilinear_bench("list", "--probe")
+    assert ended.returncode == 0, ended.stderr
+    lines = [line.split() for line in ended.stdout.partition("Started in a worker each:\n")[2].splitlines()]
+    replies = {words[0]: words[2:] for words in lines if words[1:2] == ["cpu"]}
+    assert replies["numpy-loop"][0] == "numpy"
+    assert "imported" in replies["torch-bilinear"]
+    assert replies["faulty-broken-import"][0] == "no:"

@@ -80,8 +80,8 @@ def check_command(line: str) -> None:
         params = parsed(arguments)
         if params.get("suite"):
             suite(params["suite"])
-        select([name for name in params.get("backend") or () if name != "outside-matmul"])
-        for text in params.get("case") or ():
+        select([name for name in params.get("backends") or () if name != "outside-matmul"])
+        for text in params.get("cases") or ():
             Case.parse(text)
     elif program in ("python", "pytest"):
         file = next(word for word in arguments if not word.startswith("-"))

@@ -1,7 +1,6 @@
 """Find backends: entry points of the group ``bilinear_bench.backends``, read without importing any of them.
 
-Ours go the same way as a third party's. In a checkout that is not installed the same group is read from the
-``pyproject.toml`` beside this package.
+The backends of this project are found in the same way as a third party's, so the project has to be installed.
 """
 
 from __future__ import annotations
@@ -9,9 +8,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import re
-import tomllib
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Final
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -21,17 +18,14 @@ from harness.record import NAME_PATTERN
 
 GROUP: Final = "bilinear_bench.backends"
 DISTRIBUTION: Final = "bilinear-bench"
-#: The end of the name of a distribution that is a build for one version of CUDA: the package is the same.
+#: End of the name of a distribution that is built for one version of CUDA; the builds hold the same package.
 _BUILD: Final = re.compile(r"-cuda\d+x$")
-_PYPROJECT: Final = Path(__file__).parent.parent.parent / "pyproject.toml"
-
-
-#: Errors of malformed metadata, which a package that has nothing to do with us may have: not UTF-8, or no value.
+#: Errors of malformed metadata of other packages: not UTF-8, or no value.
 _UNREADABLE: Final = (OSError, TypeError, ValueError)
 
 
 class RegistryError(Exception):
-    """A name that means nothing, or two things."""
+    """A name that no backend or several backends have, or no installed backends at all. The message says what to do."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,8 +33,8 @@ class Entry:
     """One registered backend, not imported.
 
     Attributes:
-        name: The backend's name.
-        target: ``module:Class``.
+        name: Name of the backend.
+        target: Import path, as in ``module:Class``.
         requirements: Requirements of the entry point's extras, as in ``numba>=0.60``.
         distribution: Name and version of the distribution that registers it.
     """
@@ -51,7 +45,7 @@ class Entry:
     distribution: str
 
     def installed(self) -> Support:
-        """Whether the packages behind the extras are installed, by metadata alone."""
+        """Return yes if the packages of the extras are installed, by metadata alone; else the missing one."""
         for text in self.requirements:
             requirement = Requirement(text)
             if (found := _version(requirement.name)) is None:
@@ -62,7 +56,7 @@ class Entry:
 
 
 def _version(name: str) -> str | None:
-    """The version of an installed distribution, or of its build for another version of CUDA; None without one."""
+    """Return the version of a distribution, or of its build for another CUDA; None if neither is installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -77,7 +71,7 @@ def entries() -> dict[str, Entry]:
     """Return every registered backend by name, sorted, without importing one.
 
     Raises:
-        RegistryError: Two distributions, or one of them twice, register the same name; or a name is malformed.
+        RegistryError: A name is registered twice or malformed, or this project is not installed.
     """
     found: dict[str, Entry] = {}
     for entry in _registered():
@@ -96,7 +90,7 @@ def select(names: Iterable[str]) -> dict[str, Entry]:
     """Return the entries for ``names``, each optionally with ``#2`` and so on for a further entry of the same backend.
 
     Raises:
-        RegistryError: A name is unknown or given twice.
+        RegistryError: A name is unknown or occurs twice, or this project is not installed.
     """
     known = entries()
     chosen: dict[str, Entry] = {}
@@ -130,16 +124,10 @@ def _registered() -> Iterable[Entry]:
                 tuple(_requirements(distribution.requires or (), point.extras)),
                 f"{distribution.metadata['Name']} {distribution.version}",
             )
-    if not ours and _PYPROJECT.is_file():
-        yield from _checkout()
-
-
-def _checkout() -> Iterable[Entry]:
-    project = tomllib.loads(_PYPROJECT.read_text())["project"]
-    for name, value in project["entry-points"][GROUP].items():
-        point = importlib.metadata.EntryPoint(name, value, GROUP)
-        optional = [text for extra in point.extras for text in project["optional-dependencies"][extra]]
-        yield Entry(name, f"{point.module}:{point.attr}", tuple(optional), f"{DISTRIBUTION} {project['version']}")
+    if not ours:
+        raise RegistryError(
+            f"{DISTRIBUTION} is not installed, so its backends are unknown: run `pip install -e .` in its checkout"
+        )
 
 
 def _name(distribution: importlib.metadata.Distribution) -> str:
@@ -151,10 +139,10 @@ def _name(distribution: importlib.metadata.Distribution) -> str:
 
 
 def _points(distribution: importlib.metadata.Distribution) -> list[importlib.metadata.EntryPoint]:
-    """Return a distribution's entry points of our group; none if its metadata cannot be read.
+    """Return a distribution's entry points of ``GROUP``; none if its metadata cannot be read.
 
     Raises:
-        RegistryError: An entry point of our group is not ``module:attribute``.
+        RegistryError: An entry point of ``GROUP`` is not ``module:attribute``.
     """
     try:
         points = [point for point in distribution.entry_points if point.group == GROUP]
@@ -175,7 +163,7 @@ def _requirements(required: Iterable[str], extras: Iterable[str]) -> Iterable[st
         try:
             requirement = Requirement(text)
         except InvalidRequirement:
-            continue  # another project's malformed metadata is not ours to judge; the import will tell
+            continue  # malformed metadata of another project; importing the backend shows what is missing
         marker = requirement.marker
         if marker is None or marker.evaluate({"extra": ""}):
             continue
