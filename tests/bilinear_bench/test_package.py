@@ -1,4 +1,4 @@
-"""What people install: warmed kernels compile nothing more, and a wheel works beside packages of the same names."""
+"""What people install: warmed kernels compile nothing more, and a wheel works next to packages of the same names."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_a_wheel_has_every_module_of_the_checkout(plain):
 
 
 @pytest.mark.slow
-def test_a_wheel_checks_beside_packages_of_its_names_and_an_old_backport(wheel, tmp_path):
+def test_a_wheel_checks_next_to_its_own_names_and_an_old_backport(wheel, tmp_path):
     pytest.importorskip("torch", reason="torch is not installed")
     installed = Installed(tmp_path, wheel)
     places = {str(Path(str(importlib.metadata.distribution(name).locate_file("")))) for name in ("torch", "numpy")}
