@@ -1,6 +1,6 @@
 # bilinear-bench: `make bench` and `make test` do all their own set-up, once, into .venv.
 #
-#   PYTHON    the interpreter to start from (3.11 or newer)            INSTALL=0  use PYTHON as it is, install nothing
+#   PYTHON    the interpreter to start from (3.11 or newer)            INSTALL=0  use PYTHON, with this project installed, as it is
 #   SUITE     the suite that `make bench` runs                         DEVICE     cpu or cuda; empty: all that are found
 #   BACKENDS  names, separated by spaces; empty: all                   MODE       forward or forward_backward; empty: both
 #   OUT       folder of the run; empty: results/<run-id>               RUN_ID     the run that `make report` prints
@@ -33,37 +33,43 @@ OPTIONS = --suite $(SUITE) $(if $(DEVICE),--device $(DEVICE)) $(foreach name,$(B
           $(if $(MODE),--mode $(MODE)) $(if $(OUT),--out '$(OUT)')
 
 .DEFAULT_GOAL := help
-.PHONY: help install bench test slow gate check report clean dictionary
+.PHONY: help install bench test slow gate lint check report clean dictionary docs
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 install: $(READY) ## Create .venv and install everything into it
 
-bench: $(READY) ## Check and time every backend; print the answer; leave CSV files in results/
+bench: $(READY) ## Check and time every backend, print the answer, leave CSV files in results/
 	@$(PY) -m harness run $(OPTIONS)
 
-test: $(READY) ## Run the tests
+test: $(READY) ## Run the tests, in less than ten minutes on two cores
 	@$(PY) -m pytest -q -n 2
 
-slow: $(READY) ## Run the tests that take minutes
+slow: $(READY) ## Run the tests that take minutes each
 	@BILINEAR_BENCH_SLOW=1 $(PY) -m pytest -q -n 2 -m slow
 
-gate: $(READY) ## Check every backend: all of PyTorch's own tests, then the suite `models`; takes long
+gate: $(READY) ## Check every backend on PyTorch's own tests and on the suite `models`; takes long
 	@BILINEAR_BENCH_ALL=1 $(PY) -m pytest -q tests/test_upstream.py
 	@$(PY) -m harness check --suite models $(if $(DEVICE),--device $(DEVICE)) \
 	  $(foreach name,$(BACKENDS),--backend $(name)) $(if $(MODE),--mode $(MODE))
 
-check: $(READY) ## Lint, format and types
+lint: $(READY) ## Check style, format and types: ruff and mypy
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 
+check: lint ## The same as lint
+
 report: $(READY) ## Print the tables of a run again (RUN_ID=latest)
 	@$(PY) -m harness report '$(RUN_ID)'
 
-dictionary: $(READY) ## Write results/README.md, the data dictionary, from harness/record.py
+dictionary: $(READY) ## Write the data dictionary, results/README.md, from harness/record.py
 	@$(PY) -c "from harness.output.dictionary import render; print(render(), end='')" > results/README.md
+
+docs: $(READY) ## Rewrite the generated blocks of README.md and docs/ from the committed files
+	@$(PY) -m harness.output.docs
+	@$(PY) studies/summaries.py
 
 clean: ## Remove .venv, caches and build products; results stay
 	rm -rf $(VENV) .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .benchmarks .hypothesis

@@ -1,4 +1,4 @@
-"""FlagGems: the one Triton kernel for this operator that somebody else has published.
+"""FlagGems: the one published Triton kernel for this operator that is not ours.
 
 Formula, one program for each element of the output::
 
@@ -9,7 +9,7 @@ Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
 * Work: 3 b i j o flop, as products and sums of tiles of 32 x 32; no matrix unit. The weight is read b times.
 * Written between: nothing.
 * Prepared outside the clock: nothing.
-* Source: ``flag_gems.ops.bilinear`` (flagos-ai/FlagGems, pull request 5480), called as it is; forward only. The
+* Source: ``flag_gems.ops.bilinear`` (flagos-ai/FlagGems, pull request 5480), called unchanged; forward only. The
   package's release 5.0.2 does not have it yet.
 """
 
@@ -20,13 +20,13 @@ from typing import Any, ClassVar, Final
 import flag_gems
 from flag_gems.ops.bilinear import bilinear
 
-from backends import toolchain
-from backends.torch_tensor import Formula, TorchBackend
+from backends import _toolchain
+from backends._torch import Formula, TorchBackend
 from harness.backend import Support
 from harness.case import Case
 
 Tensor = Any
-#: The second axis of a grid is no longer: CUDA's programming guide, compute capabilities.
+#: Length of a grid's second axis, at most: CUDA's programming guide, compute capabilities.
 MOST_OUTPUTS: Final = 65535
 
 
@@ -37,11 +37,11 @@ class FlagGems(TorchBackend):
     devices: ClassVar[tuple[str, ...]] = ("cuda",)
 
     def formula(self) -> Formula:
-        """FlagGems' function."""
+        """Return FlagGems' function."""
         return bilinear
 
     def supports(self, case: Case) -> Support:
-        """Forward; no float64, which it would compute in float32, and no tf32, which it never uses."""
+        """Return no for a backward, for float64 (computed in float32) and for tf32 (never used)."""
         if case.mode != "forward":
             return Support(False, "FlagGems has no backward for it")
         if case.dtype == "float64" or case.precision == "tf32":
@@ -52,14 +52,14 @@ class FlagGems(TorchBackend):
 
     @classmethod
     def available(cls, device: str) -> Support:
-        """Whether PyTorch sees the device, and Triton can compile for it."""
-        found = super().available(device)
-        return toolchain.for_triton() if found.ok else found
+        """Return whether PyTorch sees the device, and Triton can compile for it."""
+        visible = super().available(device)
+        return _toolchain.for_triton() if visible.ok else visible
 
     def workspace_bytes(self, case: Case) -> int:
-        """None."""
+        """Return 0: nothing is written between."""
         return 0
 
     def version(self) -> str:
-        """Versions of PyTorch and FlagGems."""
+        """Return the versions of PyTorch and FlagGems."""
         return f"{super().version()}, flag_gems {getattr(flag_gems, '__version__', 'unknown')}"

@@ -1,13 +1,15 @@
-"""Plain JAX as fast as it goes: products in the cheapest order, in pieces of the batch, and gradients by hand.
+"""Plain JAX products in the cheapest order, in pieces of the batch, with gradients by hand.
 
-Formula: one of the three orders in ``contraction.py``, chosen by the cost model there when JAX traces.
+Over 120 lines: the output and the gradients of the three orders are written out, each with the rest of the batch.
+
+Formula: one of the three orders in ``bilinear_bench/order.py``, chosen by the cost model there when JAX traces.
 
 Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
 
 * Work: 2 b i j o flop forward; backward 4 b i j o if both inputs are multiplied first, else 6.
 * Written between: ``PIECE_BYTES`` or ``LEAST_ROWS`` rows of (b, o, i), (b, o, j) or (b, i, j) at a time, unless XLA
-  fuses them away: ``jax.lax.map`` and ``scan`` run the pieces one after the other. Backward nothing is kept: what a
-  jax.vjp would keep, ``jax.custom_vjp`` makes anew.
+  fuses them away: ``jax.lax.map`` and ``scan`` run the pieces one after the other. The backward recomputes the
+  intermediate (``jax.custom_vjp``), which jax.vjp would keep.
 * Prepared outside the clock: nothing. XLA compiles at the first call.
 * Precision: written out at every product.
 """
@@ -21,17 +23,18 @@ from typing import Final
 import jax
 import jax.numpy as jnp
 
-from backends.contraction import First, Rates, first
-from backends.jax_array import Formula, JaxBackend, with_bias
+from backends._jax import Formula, JaxBackend, with_bias
+from bilinear_bench.order import Order, Rates, cheapest
 from harness.backend import NativeArray
 from harness.case import Case
 
 Gradients = tuple[NativeArray, NativeArray, NativeArray]
 
-#: Of what comes between, at a time, by platform: on a CPU it stays in cache, on a GPU it fills the chip.
+#: Bytes of an intermediate at a time, by platform: on a CPU it stays in cache, on a GPU it fills the chip.
 PIECE_BYTES: Final = {"cpu": 4 * 2**20, "gpu": 256 * 2**20}
-#: Every piece reads the whole weight; fewer rows would make that the greater part of the work.
+#: Rows of a piece, at least: every piece reads the whole weight, which would dominate with fewer rows.
 LEAST_ROWS: Final = 128
+#: As for PyTorch on a CPU; they rank the orders.
 RATES: Final = Rates(contracted=60, multiplied=30, narrow=16, swapped=60)
 
 
@@ -41,11 +44,11 @@ class JaxContract(JaxBackend):
     name = "jax-contract"
 
     def formula(self) -> Formula:
-        """The contraction, differentiable."""
+        """Return the contraction, differentiable."""
         return bilinear
 
     def workspace_bytes(self, case: Case) -> int:
-        """A piece and its gradient, each twice, and the weight and its gradient laid out anew; an upper figure."""
+        """Return a piece and its gradient, each twice, the weight and its gradient, and a copy; an upper figure."""
         pairs = case.out_features * case.in2_features, case.out_features * case.in1_features
         row = max(*pairs, case.in1_features * case.in2_features) * case.itemsize
         weight = case.out_features * case.in1_features * case.in2_features * max(4, case.itemsize)
@@ -61,7 +64,7 @@ def bilinear(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _contraction(precision: str, input1: NativeArray, input2: NativeArray, weight: NativeArray) -> NativeArray:
-    order = _first(input1, weight, backward=False)
+    order = _order(input1, weight, backward=False)
 
     def piece(rows: tuple[NativeArray, NativeArray]) -> NativeArray:
         return _contract(order, precision, *rows, weight)
@@ -82,7 +85,7 @@ def _contraction_and_saved(
 
 def _gradients(precision: str, saved: tuple[NativeArray, ...], grad_output: NativeArray) -> Gradients:
     input1, input2, weight = saved
-    order = _first(input1, weight, backward=True)
+    order = _order(input1, weight, backward=True)
 
     def piece(total: NativeArray, rows: tuple[NativeArray, ...]) -> tuple[NativeArray, tuple[NativeArray, ...]]:
         grad1, grad2, grad3 = _piece_gradients(order, precision, rows[0], rows[1], weight, rows[2])
@@ -90,21 +93,21 @@ def _gradients(precision: str, saved: tuple[NativeArray, ...], grad_output: Nati
 
     rows = _rows(order, input1, weight)
     whole = len(input1) // rows * rows
-    given = (input1, input2, grad_output)
+    operands = (input1, input2, grad_output)
     # Half types would be rounded after each piece.
     total = jnp.zeros(weight.shape, jnp.promote_types(weight.dtype, jnp.float32))
-    found: list[list[NativeArray]] = [[], []]
+    gradients: list[list[NativeArray]] = [[], []]
     if whole:
-        total, parts = jax.lax.scan(piece, total, tuple(_split(one, rows) for one in given))
-        for one, part in zip(found, parts, strict=True):
+        total, parts = jax.lax.scan(piece, total, tuple(_split(one, rows) for one in operands))
+        for one, part in zip(gradients, parts, strict=True):
             one.append(part.reshape(whole, part.shape[-1]))
     if whole < len(input1):
-        total, parts = piece(total, tuple(one[whole:] for one in given))
-        for one, part in zip(found, parts, strict=True):
+        total, parts = piece(total, tuple(one[whole:] for one in operands))
+        for one, part in zip(gradients, parts, strict=True):
             one.append(part)
     grad1, grad2 = (
         jnp.concatenate(parts) if parts else jnp.zeros_like(one)
-        for one, parts in zip((input1, input2), found, strict=True)
+        for one, parts in zip((input1, input2), gradients, strict=True)
     )
     return grad1, grad2, total.astype(weight.dtype)
 
@@ -113,7 +116,7 @@ _contraction.defvjp(_contraction_and_saved, _gradients)
 
 
 def _contract(
-    order: First, precision: str, input1: NativeArray, input2: NativeArray, weight: NativeArray
+    order: Order, precision: str, input1: NativeArray, input2: NativeArray, weight: NativeArray
 ) -> NativeArray:
     product = _product(precision)
     if order == "input1":
@@ -124,7 +127,7 @@ def _contract(
 
 
 def _piece_gradients(
-    order: First,
+    order: Order,
     precision: str,
     input1: NativeArray,
     input2: NativeArray,
@@ -159,13 +162,13 @@ def _product(precision: str) -> Callable[..., NativeArray]:
     return functools.partial(jnp.einsum, precision=precision)
 
 
-def _first(input1: NativeArray, weight: NativeArray, *, backward: bool) -> First:
+def _order(input1: NativeArray, weight: NativeArray, *, backward: bool) -> Order:
     out, in1, in2 = weight.shape
-    return first((len(input1), in1, in2, out), backward=backward, packed=False, rates=RATES)
+    return cheapest((len(input1), in1, in2, out), backward=backward, packed=False, rates=RATES)
 
 
-def _rows(order: First, input1: NativeArray, weight: NativeArray) -> int:
-    """Rows of a piece."""
+def _rows(order: Order, input1: NativeArray, weight: NativeArray) -> int:
+    """Return the rows of a piece."""
     out, in1, in2 = weight.shape
     elements = {"input1": out * in2, "input2": out * in1, "both": in1 * in2}[order]
     most = max(LEAST_ROWS, _piece_bytes() // max(1, elements * weight.dtype.itemsize))
@@ -178,6 +181,6 @@ def _piece_bytes() -> int:
 
 
 def _split(array: NativeArray, rows: int) -> NativeArray:
-    """Whole pieces of an array (b, f), as (pieces, rows, f)."""
+    """Return the whole pieces of an array (b, f), as (pieces, rows, f)."""
     pieces = len(array) // rows
     return array[: pieces * rows].reshape(pieces, rows, array.shape[1])

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from backends.jax_array import Formula, JaxBackend, with_bias
+from backends._jax import Formula, JaxBackend, with_bias
 from harness.backend import NativeArray
 from harness.case import Case
 
@@ -28,15 +28,15 @@ class JaxJit(JaxBackend):
     name = "jax-jit"
 
     def formula(self) -> Formula:
-        """The einsum."""
+        """Return the einsum."""
         return bilinear
 
     def workspace_bytes(self, case: Case) -> int:
-        """Twice the smallest intermediate, and a reordered weight; in the step three of each. An upper figure.
+        """Return twice the smallest intermediate and a reordered weight, in the step three times that; an upper figure.
 
         The order with the fewest flop need not have the smallest intermediate, but has one of at most twice its size:
-        an outer product costs one flop an element, a contraction two. The step keeps the forward's, makes its gradient,
-        and reorders one of the two.
+        an outer product costs one flop an element, a contraction two. The step keeps the forward's intermediate, makes
+        its gradient, and reorders one of the two.
         """
         pairs = (
             case.out_features * case.in2_features,

@@ -1,4 +1,6 @@
-"""The plain loops, compiled by Numba, parallel over the batch. What the formula says, with no BLAS and no library.
+"""The plain loops of the formula, compiled by Numba, parallel over the batch; no BLAS and no library.
+
+Over 120 lines: the three loop nests, forward and backward, are written out.
 
 Formula, for one row ``b`` and one page ``o``::
 
@@ -9,9 +11,9 @@ Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
 
 * Work: 2 b i j o flop and 2 b j o for the sums along a row. The step: 6 b i j o, since one pass over
   ``dZ[b,i,j] = sum_o grad_output[b,o] weight[o,i,j]`` gives both input gradients.
-* Written between: one row of j elements a batch row, which stays in the first-level cache. The weight is read anew for
-  every row of the batch.
-* Prepared outside the clock: nothing. Numba compiles at the first call, or loads what an earlier process compiled.
+* Written between: one row of j elements a batch row, which stays in L1. The weight is read again for every row of
+  the batch.
+* Prepared outside the clock: nothing. Numba compiles at the first call, or loads from its cache.
 * Order of the loops: i outside, j inside, so that ``row[j] += x * weight[o, i, j]`` has no sum to reassociate and the
   compiler may use vectors without fastmath. With i inside, each element would be one serial sum.
 """
@@ -22,6 +24,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from backends._step import Backward, ClosureStep
 from harness.backend import Backend, Kernel
 from harness.case import Case
 
@@ -34,11 +37,11 @@ class NumbaLoop(Backend):
     name = "numba-loop"
 
     def workspace_bytes(self, case: Case) -> int:
-        """One row of j elements for each thread."""
+        """Return one row of j elements for each thread."""
         return int(numba.get_num_threads()) * case.in2_features * case.itemsize
 
     def version(self) -> str:
-        """Version of Numba."""
+        """Return the version of Numba."""
         return f"numba {numba.__version__}"
 
     def prepare_forward(self, case: Case, weight: Array, bias: Array | None) -> Kernel:
@@ -46,44 +49,36 @@ class NumbaLoop(Backend):
         addend = _bias_or_zeros(weight, bias)
 
         def kernel(input1: Array, input2: Array) -> Array:
-            output = np.empty((input1.shape[0], weight.shape[0]), dtype=input1.dtype)
-            _forward(input1, input2, weight, addend, output)
-            return output
+            return _output(input1, input2, weight, addend)
 
         return kernel
 
-    def prepare_forward_backward(self, case: Case) -> LoopStep:
+    def prepare_forward_backward(self, case: Case) -> ClosureStep:
         """Return the loops of the output and of the gradients."""
-        return LoopStep()
+        return ClosureStep(step)
 
 
-class LoopStep:
-    """The forward loops, one pass for both input gradients, and one for the gradients of weight and bias."""
+def step(input1: Array, input2: Array, weight: Array, bias: Array | None) -> tuple[Array, Backward]:
+    """Return output (b, o) and the backward: a pass for both input gradients, and one for those of weight and bias."""
 
-    def __init__(self) -> None:
-        self._saved: tuple[Array, Array, Array, bool] | None = None
-
-    def forward(self, input1: Array, input2: Array, weight: Array, bias: Array | None) -> Array:
-        """Return output (b, o)."""
-        self._saved = input1, input2, weight, bias is not None
-        output = np.empty((input1.shape[0], weight.shape[0]), dtype=input1.dtype)
-        _forward(input1, input2, weight, _bias_or_zeros(weight, bias), output)
-        return output
-
-    def backward(self, grad_output: Array) -> tuple[Array, Array, Array, Array | None]:
-        """Return the gradients."""
-        if self._saved is None:
-            raise RuntimeError("backward without a forward: call forward first")
-        (input1, input2, weight, has_bias), self._saved = self._saved, None
+    def backward(grad_output: Array) -> tuple[Array, Array, Array, Array | None]:
         grad_input1, grad_input2 = np.empty_like(input1), np.zeros_like(input2)
         _grad_inputs(input1, input2, weight, grad_output, grad_input1, grad_input2)
         grad_weight, grad_bias = np.zeros_like(weight), np.empty(weight.shape[0], dtype=weight.dtype)
         _grad_parameters(input1, input2, grad_output, grad_weight, grad_bias)
-        return grad_input1, grad_input2, grad_weight, grad_bias if has_bias else None
+        return grad_input1, grad_input2, grad_weight, None if bias is None else grad_bias
+
+    return _output(input1, input2, weight, _bias_or_zeros(weight, bias)), backward
+
+
+def _output(input1: Array, input2: Array, weight: Array, addend: Array) -> Array:
+    output = np.empty((input1.shape[0], weight.shape[0]), dtype=input1.dtype)
+    _forward(input1, input2, weight, addend, output)
+    return output
 
 
 def _bias_or_zeros(weight: Array, bias: Array | None) -> Array:
-    """A bias (o,) in any case: the loops then need one compiled version, not two."""
+    """Return the bias (o,), or zeros: the loops then need one compiled version, not two."""
     return np.zeros(weight.shape[0], dtype=weight.dtype) if bias is None else bias
 
 

@@ -6,15 +6,15 @@ Formula, page ``o`` of the weight at a time::
 
 Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
 
-* Work: 2 b i j o flop in the matrix products and 2 b j o in the row sums. The step does that 4 times over: the forward,
-  and a product of the same size for each of grad_input1, grad_input2 and grad_weight.
+* Work: 2 b i j o flop in the matrix products and 2 b j o in the row sums. The step does that 4 times: the forward, and
+  a product of the same size for each of grad_input1, grad_input2 and grad_weight.
 * Written between: one page ``input1 @ weight[o]`` of (b, j), o times, and its product with input2. The products over
   the pages are never all alive.
 * Prepared outside the clock: nothing.
 * Source: this is the loop of the article that started the project, and the one in Lua Torch (torch/nn, PR 582).
 
-float16 is NumPy's own: it has no BLAS there, and rounds every page to float16 before the row sum. Sums over the pages
-and over the batch are float32 then, since NumPy would round every partial sum to float16.
+NumPy has no BLAS for float16, and rounds every page to float16 before the row sum. Sums over the pages and over the
+batch are float32 then, since NumPy would round every partial sum to float16.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from backends._step import Backward, ClosureStep
 from harness.backend import Backend, Kernel, Support
 from harness.case import Case
 
 Array = npt.NDArray[np.floating]
 
-#: What NumPy has of the case's dtypes.
+#: Dtypes of a case that NumPy has.
 DTYPES: Final = ("float16", "float32", "float64")
 
 
@@ -39,13 +40,13 @@ class NumpyLoop(Backend):
     name = "numpy-loop"
 
     def supports(self, case: Case) -> Support:
-        """NumPy has float16, float32 and float64, and no tf32."""
+        """Return yes for float16, float32 and float64; NumPy has no tf32."""
         if case.dtype not in DTYPES:
             return Support(False, f"NumPy has no {case.dtype}")
         return self.supports_mode_and_precision(case)
 
     def workspace_bytes(self, case: Case) -> int:
-        """Forward: a page (b, j), its product with input2, as much for BLAS. Backward: pages (b, i) and (i, j) too."""
+        """Return a page (b, j), its product with input2 and as much for BLAS; backward pages (b, i) and (i, j) too."""
         elements = 3 * case.batch * case.in2_features
         if case.mode == "forward_backward":
             elements += 2 * case.batch * case.in1_features + case.in1_features * case.in2_features
@@ -59,47 +60,9 @@ class NumpyLoop(Backend):
 
         return kernel
 
-    def prepare_forward_backward(self, case: Case) -> PageLoopStep:
+    def prepare_forward_backward(self, case: Case) -> ClosureStep:
         """Return the page loop with gradients written by hand."""
-        return PageLoopStep()
-
-
-class PageLoopStep:
-    """The forward loop, and the loop of its gradients."""
-
-    def __init__(self) -> None:
-        self._saved: tuple[Array, Array, Array, bool] | None = None
-
-    def forward(self, input1: Array, input2: Array, weight: Array, bias: Array | None) -> Array:
-        """Return output (b, o)."""
-        self._saved = input1, input2, weight, bias is not None
-        return bilinear(input1, input2, weight, bias)
-
-    def backward(self, grad_output: Array) -> tuple[Array, Array, Array, Array | None]:
-        """Return the gradients, each a matrix product a page.
-
-        Page ``o`` of the output is ``sum_ij input1[b,i] weight[o,i,j] input2[b,j]``, so each gradient is that sum
-        without one of its factors, times ``grad_output[b,o]``; the inputs' are summed over the pages.
-        """
-        if self._saved is None:
-            raise RuntimeError("backward without a forward: call forward first")
-        (input1, input2, weight, has_bias), self._saved = self._saved, None
-
-        accumulator = np.result_type(input1.dtype, np.float32)  # float64 for float64
-        grad_input1 = np.zeros_like(input1, dtype=accumulator)
-        grad_input2 = np.zeros_like(input2, dtype=accumulator)
-        grad_weight = np.empty_like(weight)
-        for page, grad in zip(range(weight.shape[0]), grad_output.T[:, :, None], strict=True):  # grad: (b, 1)
-            grad_input1 += grad * (input2 @ weight[page].T)  # (b, j) @ (j, i) -> (b, i)
-            grad_input2 += grad * (input1 @ weight[page])  # (b, i) @ (i, j) -> (b, j)
-            grad_weight[page] = (grad * input1).T @ input2  # (i, b) @ (b, j) -> (i, j)
-        grad_bias = grad_output.sum(axis=0, dtype=accumulator)  # (b, o) -> (o,)
-        return (
-            grad_input1.astype(input1.dtype, copy=False),
-            grad_input2.astype(input2.dtype, copy=False),
-            grad_weight,
-            grad_bias.astype(input1.dtype, copy=False) if has_bias else None,
-        )
+        return ClosureStep(step)
 
 
 def bilinear(input1: Array, input2: Array, weight: Array, bias: Array | None) -> Array:
@@ -112,3 +75,29 @@ def bilinear(input1: Array, input2: Array, weight: Array, bias: Array | None) ->
     if bias is not None:
         output += bias  # (b, o) + (o,)
     return output
+
+
+def step(input1: Array, input2: Array, weight: Array, bias: Array | None) -> tuple[Array, Backward]:
+    """Return output (b, o) and the backward, in which each gradient is a matrix product a page.
+
+    Page ``o`` of the output is ``sum_ij input1[b,i] weight[o,i,j] input2[b,j]``. Each gradient is that sum without one
+    of its factors, times ``grad_output[b,o]``; the inputs' gradients are summed over the pages.
+    """
+
+    def backward(grad_output: Array) -> tuple[Array, Array, Array, Array | None]:
+        dtype = input1.dtype
+        accumulator = np.result_type(dtype, np.float32)  # float64 for float64
+        grad_input1 = np.zeros_like(input1, dtype=accumulator)
+        grad_input2 = np.zeros_like(input2, dtype=accumulator)
+        grad_weight = np.empty_like(weight)
+        for page, grad in zip(range(weight.shape[0]), grad_output.T[:, :, None], strict=True):  # grad: (b, 1)
+            grad_input1 += grad * (input2 @ weight[page].T)  # (b, j) @ (j, i) -> (b, i)
+            grad_input2 += grad * (input1 @ weight[page])  # (b, i) @ (i, j) -> (b, j)
+            grad_weight[page] = (grad * input1).T @ input2  # (i, b) @ (b, j) -> (i, j)
+        grad_bias = None
+        if bias is not None:
+            grad_bias = grad_output.sum(axis=0, dtype=accumulator).astype(dtype, copy=False)  # (b, o) -> (o,)
+        grad_input1, grad_input2 = (grad.astype(dtype, copy=False) for grad in (grad_input1, grad_input2))
+        return grad_input1, grad_input2, grad_weight, grad_bias
+
+    return bilinear(input1, input2, weight, bias), backward

@@ -6,14 +6,14 @@ Formula::
 
 Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
 
-* Work: 2 b i j o flop and, by the path, 2 b j o, 2 b i o or b i j more. The step does that 4 times over: the forward,
-  and one expression for each of grad_input1, grad_input2 and grad_weight.
+* Work: 2 b i j o flop and, by the path, 2 b j o, 2 b i o or b i j more. The step does that 4 times: the forward, and
+  one expression for each of grad_input1, grad_input2 and grad_weight.
 * Written between: the intermediate of the path: (b, o, j), (b, o, i) or the outer product (b, i, j); and copies
   wherever axes have to be reordered for BLAS.
 * Prepared outside the clock: the paths.
 * Source: opt_einsum.contract_expression (Smith and Gray, Journal of Open Source Software 3(26), 753, 2018).
 
-Pairs of operands go to NumPy's tensordot where that can do them, else to its einsum.
+Pairs of operands go to NumPy's tensordot where that can contract them, else to its einsum.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 import opt_einsum
 
-from backends.numpy_einsum import OUTPUT, Contraction, EinsumStep, einsum_kernel
+from backends._einsum import OUTPUT, Contraction, einsum_kernel, einsum_step, smallest_intermediate, weight_size
+from backends._step import ClosureStep
 from harness.backend import Backend, Kernel
 from harness.case import Case
 
@@ -37,22 +38,20 @@ class OptEinsum(Backend):
     name = "opt-einsum"
 
     def workspace_bytes(self, case: Case) -> int:
-        """Twice the smallest intermediate, and two reordered weights; an upper figure, as for ``numpy-einsum``."""
-        sizes = case.in1_features, case.in2_features, case.out_features
-        pairs = min(sizes[0] * sizes[1], sizes[0] * sizes[2], sizes[1] * sizes[2])
-        return (4 * case.batch * pairs + 2 * sizes[0] * sizes[1] * sizes[2]) * case.itemsize
+        """Return twice the smallest intermediate with its copies, and two reordered weights; an upper figure."""
+        return (4 * smallest_intermediate(case) + 2 * weight_size(case)) * case.itemsize
 
     def version(self) -> str:
-        """Versions of opt_einsum and NumPy."""
+        """Return the versions of opt_einsum and NumPy."""
         return f"opt_einsum {opt_einsum.__version__}, numpy {np.__version__}"
 
     def prepare_forward(self, case: Case, weight: Array, bias: Array | None) -> Kernel:
         """Build the expression."""
         return einsum_kernel(expression(case, OUTPUT), weight, bias)
 
-    def prepare_forward_backward(self, case: Case) -> EinsumStep:
+    def prepare_forward_backward(self, case: Case) -> ClosureStep:
         """Build an expression for the output and one for each gradient."""
-        return EinsumStep(functools.partial(expression, case))
+        return einsum_step(functools.partial(expression, case))
 
 
 def expression(case: Case, subscripts: str) -> Contraction:

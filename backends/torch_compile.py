@@ -1,4 +1,4 @@
-"""torch.compile of the einsum: TorchInductor fuses what stands around the matrix products.
+"""torch.compile of the einsum: TorchInductor fuses the operations around the matrix products.
 
 Formula::
 
@@ -25,8 +25,9 @@ import torch._dynamo
 import torch._inductor.config
 import torch._inductor.cpp_builder
 
-from backends import toolchain
-from backends.torch_tensor import Formula, TorchBackend, einsum_bilinear, einsum_version, einsum_workspace_bytes
+from backends import _toolchain
+from backends._torch import Formula, TorchBackend, einsum_version, einsum_workspace_bytes
+from bilinear_bench.contraction import einsum_bilinear
 from harness.backend import Support
 from harness.case import Case
 
@@ -41,35 +42,35 @@ class TorchCompile(TorchBackend):
 
     @classmethod
     def available(cls, device: str) -> Support:
-        """Whether PyTorch sees the device, may compile, and finds the compilers for it."""
-        if not (found := super().available(device)):
-            return found
+        """Return whether PyTorch sees the device, may compile, and finds the compilers for it."""
+        if not (visible := super().available(device)):
+            return visible
         if torch._dynamo.config.disable:
             return Support(False, "torch.compile is switched off: unset TORCH_COMPILE_DISABLE and TORCHDYNAMO_DISABLE")
-        return toolchain.for_triton() if device == "cuda" else _cpu_compilers()
+        return _toolchain.for_triton() if device == "cuda" else _cpu_compilers()
 
     def formula(self) -> Formula:
-        """The einsum, compiled anew for one set of shapes."""
+        """Return the einsum, compiled again for one set of shapes."""
         _configure()
         return torch.compile(einsum_bilinear, dynamic=False, fullgraph=True)
 
     def workspace_bytes(self, case: Case) -> int:
-        """The intermediate of the einsum and its copies; an upper figure."""
+        """Return the intermediate of the einsum and its copies; an upper figure."""
         return einsum_workspace_bytes(case)
 
     def version(self) -> str:
-        """Versions of PyTorch and of opt_einsum."""
+        """Return the versions of PyTorch and of opt_einsum."""
         return einsum_version()
 
 
 def _configure() -> None:
-    """Forget what was compiled, and make sure that what is timed later is compiled.
+    """Drop all compiled code, and make a fallback to uncompiled code an error.
 
     Raises:
         RuntimeError: This PyTorch has no option to fail instead of running uncompiled code.
     """
     torch._dynamo.reset()
-    # Dynamo's answer to too many recompilations, or to an error of its own, is to run the plain function from then on.
+    # After too many recompilations, or an error of its own, Dynamo runs the plain function.
     options = [option for option in RECOMPILE_OPTIONS if hasattr(torch._dynamo.config, option)]
     if not options:
         raise RuntimeError(
@@ -78,14 +79,14 @@ def _configure() -> None:
         )
     torch._dynamo.config.suppress_errors = False
     setattr(torch._dynamo.config, options[0], True)
-    # Compile here: a pool of compile workers would stay, and processes beside a timed one disturb it.
+    # Compile in this process: a pool of compile workers would stay, and disturb what is timed.
     torch._inductor.config.compile_threads = 1
 
 
 def _cpu_compilers() -> Support:
-    """TorchInductor writes C++ for the CPU, and a binding that includes Python.h."""
+    """Return whether the compilers for a CPU are here: TorchInductor writes C++, and a binding that needs Python.h."""
     try:
-        torch._inductor.cpp_builder.get_cpp_compiler()  # tries what CXX names, else g++
+        torch._inductor.cpp_builder.get_cpp_compiler()  # tries the compiler that CXX names, else g++
     except (RuntimeError, OSError):
         return Support(False, "torch.compile needs a C++ compiler: apt-get install g++, or name one in CXX")
-    return toolchain.python_header()
+    return _toolchain.python_header()

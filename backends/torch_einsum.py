@@ -1,4 +1,4 @@
-"""One torch.einsum: what people write instead of nn.Bilinear.
+"""One torch.einsum, the common replacement of nn.Bilinear.
 
 Formula::
 
@@ -17,7 +17,8 @@ Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
 
 from __future__ import annotations
 
-from backends.torch_tensor import Formula, TorchBackend, einsum_bilinear, einsum_version, einsum_workspace_bytes
+from backends._torch import Formula, TorchBackend, einsum_version, einsum_workspace_bytes
+from bilinear_bench.contraction import einsum_bilinear
 from harness.case import Case
 
 
@@ -27,13 +28,13 @@ class TorchEinsum(TorchBackend):
     name = "torch-einsum"
 
     def formula(self) -> Formula:
-        """The einsum."""
+        """Return the einsum."""
         return einsum_bilinear
 
     def workspace_bytes(self, case: Case) -> int:
-        """The intermediate of the einsum and its copies; an upper figure."""
+        """Return the intermediate of the einsum and its copies; an upper figure."""
         return einsum_workspace_bytes(case)
 
     def version(self) -> str:
-        """Versions of PyTorch and of opt_einsum."""
+        """Return the versions of PyTorch and of opt_einsum."""
         return einsum_version()

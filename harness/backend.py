@@ -2,12 +2,11 @@
 
 Requirements that shaped it:
 
-* What is timed is a callable that contains nothing else, so that set-up cannot leak into the clock: preparing returns
-  the kernel, and the harness calls it.
-* Inference and training are two jobs. In inference the weights stay, so a backend may pack them once
-  (``prepare_forward`` is timed on its own). In training they change at every step, so nothing may be packed ahead.
-* A minimal backend is one class, one attribute and one method; every default fits NumPy.
-* "Cannot" is an answer with a reason, never an exception or a silent skip: the reason reaches the table.
+* The clock times one callable that contains nothing but the kernel: preparing returns it, and the harness calls it.
+* Inference and training differ. In inference the weights stay, so a backend may pack them once (``prepare_forward`` is
+  timed apart). In training they change at every step, so nothing may be packed ahead.
+* A minimal backend is one class with one attribute and one method; every default fits NumPy.
+* A backend that cannot do a case says so with a reason, never by an exception; the reason is printed.
 """
 
 from __future__ import annotations
@@ -32,7 +31,12 @@ Kernel = Callable[[NativeArray, NativeArray], NativeArray]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Support:
-    """A yes, or a no with its reason."""
+    """A yes, or a no with its reason.
+
+    Attributes:
+        ok: True for yes.
+        reason: Reason for a no, in a few words.
+    """
 
     ok: bool
     reason: str = ""
@@ -42,7 +46,7 @@ class Support:
 
 
 class Step(Protocol):
-    """One training step. ``backward`` answers for the last ``forward``; nothing is kept beyond such a pair."""
+    """One training step. ``backward`` belongs to the last ``forward``; nothing is kept beyond such a pair."""
 
     def forward(
         self, input1: NativeArray, input2: NativeArray, weight: NativeArray, bias: NativeArray | None
@@ -58,17 +62,26 @@ class Step(Protocol):
 class Backend(ABC):
     """An implementation of ``bi,oij,bj->bo`` (plus bias) on one device.
 
-    Write ``name`` and ``prepare_forward``; add ``prepare_forward_backward`` for training, and the rest where NumPy's
-    way is not yours. The harness promises: arrays are two-dimensional (weight three, bias one) and contiguous; each is
-    of the case's dtype, and of the type and on the device that ``to_device`` gives; one thread calls. A kernel (or a
-    step) in turn changes none of its inputs, keeps nothing beyond a call (a step: beyond one forward/backward pair),
-    and returns storage that the next call does not overwrite. Changing a weight after ``prepare_forward`` is undefined;
-    two kernels prepared with two weights each answer for their own.
+    Write ``name`` and ``prepare_forward``. Add ``prepare_forward_backward`` for training. Override the other methods if
+    the defaults, which fit NumPy, do not fit.
+
+    The harness promises:
+
+    * Arrays are contiguous: inputs (b, i) and (b, j), weight (o, i, j), bias (o,).
+    * Each array has the case's dtype, and the type and device of the arrays that ``to_device`` returns.
+    * One thread calls. A weight does not change after ``prepare_forward``.
+
+    A kernel, or a step, promises:
+
+    * It changes none of its inputs.
+    * It keeps nothing beyond a call; a step keeps nothing beyond one pair of ``forward`` and ``backward``.
+    * The next call does not overwrite the storage that it returned.
+    * Two kernels that were prepared with different weights are independent.
 
     Attributes:
-        name: ``<framework>-<technique>``; equals the name of the entry point.
-        devices: The devices that the backend can be asked for.
-        device: The one that this instance is for.
+        name: Name as in ``<framework>-<technique>``; equals the name of the entry point.
+        devices: Devices that the backend supports: ``cpu``, ``cuda``.
+        device: Device of this instance.
     """
 
     name: ClassVar[str]
@@ -77,43 +90,43 @@ class Backend(ABC):
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
 
-    # Questions: cheap, without side effects.
+    # Questions; cheap, without side effects.
 
     @classmethod
     def available(cls, device: str) -> Support:
-        """Whether the libraries and the hardware for ``device`` are here."""
+        """Return yes if this machine has the libraries and the hardware for ``device``."""
         return Support(True)
 
     def supports(self, case: Case) -> Support:
-        """Whether this backend can do the case's dtype, precision, mode and sizes.
+        """Return yes if this backend can do the case's dtype, precision, mode and sizes.
 
-        The default knows what NumPy has: float32 and float64 in true precision, and ``forward_backward`` where
-        ``prepare_forward_backward`` is written.
+        The default fits NumPy: float32 and float64 in full precision, and ``forward_backward`` if
+        ``prepare_forward_backward`` is overridden.
         """
         if case.dtype not in ("float32", "float64"):
             return Support(False, f"{self.name} has no {case.dtype}")
         return self.supports_mode_and_precision(case)
 
     def supports_mode_and_precision(self, case: Case) -> Support:
-        """The part of ``supports`` that does not depend on the dtype, for those who answer that part themselves."""
+        """Return the part of ``supports`` that does not depend on the dtype, for backends with other dtypes."""
         if case.precision == "tf32" and self.device == "cpu":
             return Support(False, "a CPU has no tf32")
-        written = type(self).prepare_forward_backward is not Backend.prepare_forward_backward
-        if case.mode == "forward_backward" and not written:
+        overridden = type(self).prepare_forward_backward is not Backend.prepare_forward_backward
+        if case.mode == "forward_backward" and not overridden:
             return Support(False, f"{self.name} has no backward")
         return Support(True)
 
     @classmethod
     def timeable(cls, device: str) -> Support:
-        """Whether its times on ``device`` say anything; what runs in an interpreter or a simulator is only checked."""
+        """Return no if times on ``device`` mean nothing, as in a simulator: then it is only checked."""
         return Support(True)
 
     def tuning(self, case: Case) -> str:
-        """What was chosen for a case that has been prepared (tiles, an order), for the record; empty if nothing was."""
+        """Return the parameters chosen for a prepared case (tiles, an order), for the record; empty without any."""
         return ""
 
     def workspace_bytes(self, case: Case) -> int:
-        """Memory that one call takes beyond inputs, parameters and results, in bytes; a prediction.
+        """Predict the memory of one call, in bytes, without inputs, parameters and results.
 
         The harness adds up the workers of a case before it starts them. The default is one page of the page loop,
         ``x1 @ W[k]`` of shape (b, j).
@@ -121,7 +134,7 @@ class Backend(ABC):
         return case.batch * case.in2_features * case.itemsize
 
     def version(self) -> str:
-        """Version of the framework, for the record."""
+        """Return the version of the framework, for the record."""
         import numpy as np
 
         return f"numpy {np.__version__}"
@@ -132,11 +145,11 @@ class Backend(ABC):
     def prepare_forward(self, case: Case, weight: NativeArray, bias: NativeArray | None) -> Kernel:
         """Return the kernel for inference with this weight (o, i, j) and bias (o,) or None.
 
-        Called once per case; may pack and compile; timed apart, in the column ``prepare_seconds``.
+        It is called once per case, and may pack and compile. Its time is in the column ``prepare_seconds``.
         """
 
     def prepare_forward_backward(self, case: Case) -> Step:
-        """Return the training step. Called once per case; timed apart, in the column ``prepare_seconds``."""
+        """Return the training step. It is called once per case; its time is in the column ``prepare_seconds``."""
         raise NotImplementedError(f"{self.name} has no backward")
 
     # Around the clock.
@@ -144,25 +157,26 @@ class Backend(ABC):
     def to_device(self, array: npt.NDArray[np.floating], dtype: str) -> NativeArray:
         """Copy a host array to the device as ``dtype``; its values are exactly representable there.
 
-        Of NumPy, PyTorch and JAX the harness makes arrays itself, of the type and on the device of a single zero that
-        goes through here; of other frameworks everything goes through here.
+        For NumPy, PyTorch and JAX the harness copies only a single zero with this method. It then makes arrays of that
+        type on that device itself. For other frameworks every array is copied with this method.
         """
         import numpy as np
 
         return np.array(array, dtype=dtype, order="C")
 
-    def synchronize(self, result: NativeArray) -> None:  # noqa: B027  # a default, not an omission: NumPy never lags
-        """Return when ``result`` exists. Called by the clock after each call, never by a kernel.
+    def synchronize(self, result: NativeArray) -> None:  # noqa: B027  # a default, not an omission: NumPy computes at once
+        """Return when ``result`` exists. The clock calls it after each call, never a kernel.
 
-        Asked for frameworks that the harness does not know; for results of NumPy, PyTorch and JAX it waits itself.
+        It is called for other frameworks only; for results of NumPy, PyTorch and JAX the harness waits itself.
 
-        ``result`` is what the kernel returned; for a step it is the tuple of output and gradients (some may be None).
+        Args:
+            result: Return value of the kernel; of a step the tuple of output and gradients (some may be None).
         """
 
     def to_numpy(self, result: NativeArray) -> npt.NDArray[np.floating]:
         """Copy a result back to a host array of float32 or float64.
 
-        Asked for frameworks that the harness does not know; NumPy's, PyTorch's and JAX's arrays it copies itself.
+        It is called for other frameworks only; arrays of NumPy, PyTorch and JAX are copied by the harness.
         """
         import numpy as np
 
@@ -170,19 +184,19 @@ class Backend(ABC):
 
 
 class EntryPointError(Exception):
-    """An entry point that leads to nothing, or to something else."""
+    """An entry point whose target is missing, or has another name."""
 
 
 def backend_class(name: str, target: str) -> type[Backend]:
     """Import a backend's class.
 
     Args:
-        name: Of the entry point.
-        target: ``module:Class``.
+        name: Name of the entry point.
+        target: Import path, as in ``module:Class``.
 
     Raises:
-        EntryPointError: The class is not there, or calls itself something else.
-        Exception: Whatever importing its module raises.
+        EntryPointError: The class is missing, or has another name.
+        Exception: Importing its module raised.
     """
     module, _, attribute = target.partition(":")
     loaded = getattr(importlib.import_module(module), attribute, None)
@@ -193,4 +207,4 @@ def backend_class(name: str, target: str) -> type[Backend]:
             f"entry point {name} leads to a class named {getattr(loaded, 'name', None)!r}: "
             "make the entry point's name and the class attribute `name` equal"
         )
-    return loaded  # type: ignore[no-any-return]  # what an import gives is untyped
+    return loaded  # type: ignore[no-any-return]  # an imported attribute is untyped

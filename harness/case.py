@@ -23,7 +23,7 @@ _SPECIFICATION = "BATCHxIN1xIN2xOUT[:float64|:float16|:bfloat16][:tf32][:nobias]
 
 
 class CaseError(ValueError):
-    """A case that cannot exist. The message says what was given, what was expected and what to do."""
+    """A case that cannot exist. The message has the value, the expected values and what to do."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,15 +31,15 @@ class Case:
     """One frozen point to measure.
 
     Attributes:
-        batch: Rows b of both inputs: the product of all leading dimensions. Zero is allowed; such work is only checked.
+        batch: Rows b of both inputs: the product of all leading dimensions. Zero is allowed, but only checked.
         in1_features: Columns i of ``input1``, at least 1.
         in2_features: Columns j of ``input2``, at least 1.
-        out_features: Pages o of ``weight``, (out, in1, in2). Zero is allowed; such work is only checked.
+        out_features: Pages o of ``weight``, (out, in1, in2). Zero is allowed, but only checked.
         dtype: Element type of inputs, parameters and output; a key of ``DTYPES``.
-        precision: What the products may be rounded to; one of ``PRECISIONS``.
-        bias: Whether there is a bias vector (out,).
+        precision: Precision of the products; one of ``PRECISIONS``.
+        bias: True if there is a bias vector (out,).
         mode: ``forward`` (inference, the weights do not change) or ``forward_backward`` (one training step).
-        seed: Seeds the inputs.
+        seed: Seed of the inputs.
 
     Raises:
         CaseError: A size, dtype, precision or mode that nn.Bilinear or this harness does not have.
@@ -68,7 +68,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """The text that ``--case`` takes; says everything but mode and seed."""
+        """Return the text that ``--case`` takes: everything but mode and seed."""
         sizes = f"{self.batch}x{self.in1_features}x{self.in2_features}x{self.out_features}"
         dtype = "" if self.dtype == "float32" else f":{self.dtype}"
         precision = "" if self.precision == "ieee" else f":{self.precision}"
@@ -76,21 +76,21 @@ class Case:
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
-        """batch, in1_features, in2_features, out_features."""
+        """Return batch, in1_features, in2_features, out_features."""
         return self.batch, self.in1_features, self.in2_features, self.out_features
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to compute, and so nothing to time."""
+        """True if there is nothing to compute, and so nothing to time."""
         return self.batch == 0 or self.out_features == 0
 
     @property
     def itemsize(self) -> int:
-        """Bytes of one element."""
+        """Return the bytes of one element."""
         return DTYPES[self.dtype]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of what goes in, by the operator's own names; ``grad_output`` only in ``forward_backward``."""
+        """Return the shapes of the inputs, by the operator's names; ``grad_output`` only in ``forward_backward``."""
         shapes: dict[str, tuple[int, ...]] = {
             "input1": (self.batch, self.in1_features),
             "input2": (self.batch, self.in2_features),
@@ -103,20 +103,22 @@ class Case:
         return shapes
 
     def result_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of what comes out: ``output``, and in ``forward_backward`` one gradient for each input."""
+        """Return the shapes of the results: ``output``, and in ``forward_backward`` a gradient of each input."""
         shapes: dict[str, tuple[int, ...]] = {"output": (self.batch, self.out_features)}
         if self.mode == "forward_backward":
-            given = self.shapes()
-            shapes |= {f"grad_{name}": given[name] for name in ("input1", "input2", "weight", "bias") if name in given}
+            inputs = self.shapes()
+            shapes |= {
+                f"grad_{name}": inputs[name] for name in ("input1", "input2", "weight", "bias") if name in inputs
+            }
         return shapes
 
     @property
     def result_bytes(self) -> int:
-        """Bytes of everything that comes out."""
+        """Return the bytes of all results."""
         return self.itemsize * sum(math.prod(shape) for shape in self.result_shapes().values())
 
     def with_mode(self, mode: Mode) -> Case:
-        """The same case in another mode."""
+        """Return the same case in another mode."""
         return dataclasses.replace(self, mode=mode)
 
     @classmethod
@@ -132,7 +134,7 @@ class Case:
         batch, in1, in2, out = (int(size) for size in sizes.split("x"))
         if min(batch, in1, in2, out) < 1:
             raise CaseError(f"case {text!r} has a size below 1, expected four positive sizes: {_SPECIFICATION}")
-        given: dict[str, str | bool] = {}
+        values: dict[str, str] = {}
         for option in options:
             if option in DTYPES:
                 key, value = "dtype", option
@@ -142,15 +144,15 @@ class Case:
                 key, value = "bias", ""
             else:
                 raise CaseError(f"case {text!r} has the unknown option {option!r}, expected {_SPECIFICATION}")
-            if key in given:
+            if key in values:
                 raise CaseError(f"case {text!r} gives its {key} twice")
-            given[key] = value
+            values[key] = value
         return cls(
             batch,
             in1,
             in2,
             out,
-            dtype=str(given.get("dtype", "float32")),
-            precision=str(given.get("precision", "ieee")),
-            bias="bias" not in given,
+            dtype=values.get("dtype", "float32"),
+            precision=values.get("precision", "ieee"),
+            bias="bias" not in values,
         )

@@ -1,40 +1,38 @@
-"""The command line: the only place that prints or exits.
+"""The command line: parse options, have them carried out, print, exit.
 
-Heavy imports stay inside the commands that need them, so that ``list`` and ``--help`` answer at once.
+Heavy imports stay inside the commands that need them, so that ``list`` and ``--help`` reply at once.
+
+Over 250 lines: an option takes a line or two of its own.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import enum
 import signal
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from harness.case import DTYPES, PRECISIONS, Case, CaseError
-from harness.catalog.registry import RegistryError, entries, select
+from harness.case import DTYPES, PRECISIONS, CaseError
+from harness.catalog.registry import RegistryError, entries
 from harness.catalog.suites import SUITES, SuiteError
+from harness.record import BAD
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from rich.console import Console
-    from rich.progress import Progress
+    from collections.abc import Iterable
 
-    from harness.record import Record
-    from harness.run.plan import Plan
+    from harness.output.layout import Lines
+    from harness.output.store import Store
+    from harness.run.plan import Plan, PlanOptions, RunOptions
 
 RESULTS: Final = Path("results")
-COMMAND_LINE_SUITE: Final = "command-line"
 #: Exit codes.
 BAD_ROWS, USAGE, INTERRUPTED = 1, 2, 130
-#: Width of what is printed into a file or a pipe, in characters.
-PIPE_WIDTH: Final = 160
+#: Most cases of a suite that ``list`` shows one by one.
+MOST_LISTED: Final = 20
 
 app = typer.Typer(
     add_completion=False,
@@ -70,36 +68,82 @@ def _share(text: str) -> float:
     return value
 
 
-SuiteOption = Annotated[str | None, typer.Option("--suite", help="A named list of cases (see `list`); default: quick.")]
-CaseOption = Annotated[
+# Parameters of commands have the names of the fields of PlanOptions and RunOptions: see _given.
+Suite = Annotated[str | None, typer.Option("--suite", help="A named list of cases (see `list`); default: quick.")]
+Cases = Annotated[
     list[str] | None,
     typer.Option("--case", help="BATCHxIN1xIN2xOUT[:float64][:tf32][:nobias], as in 2708x512x512x1; repeatable."),
 ]
-BackendOption = Annotated[
+Backends = Annotated[
     list[str] | None, typer.Option("--backend", help="A backend; NAME#2 enters it again; repeatable. Default: all.")
 ]
-DeviceOption = Annotated[list[Device] | None, typer.Option("--device", help="Repeatable. Default: all that are found.")]
-ModesOption = Annotated[list[ModeOption] | None, typer.Option("--mode", help="Repeatable. Default: both.")]
-ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPUs of every worker. Default: all.")]
-DtypeOption = Annotated[
-    str | None, typer.Option("--dtype", help=f"Of every case, in place of its own: {', '.join(DTYPES)}.")
+Devices = Annotated[list[Device] | None, typer.Option("--device", help="Repeatable. Default: all that are found.")]
+Modes = Annotated[list[ModeOption] | None, typer.Option("--mode", help="Repeatable. Default: both.")]
+Threads = Annotated[int | None, typer.Option("--threads", help="CPUs of every worker. Default: all.")]
+Dtype = Annotated[
+    str | None, typer.Option("--dtype", help=f"Dtype of every case, in place of its own: {', '.join(DTYPES)}.")
 ]
-PrecisionOption = Annotated[
+Precision = Annotated[
     str | None,
     typer.Option(
-        "--precision", help=f"Of every case's float32 products, for all backends alike: {', '.join(PRECISIONS)}."
+        "--precision", help=f"Precision of every case's float32 products, for all backends: {', '.join(PRECISIONS)}."
     ),
 ]
-SeedOption = Annotated[
+Seed = Annotated[
     int | None,
-    typer.Option("--seed", min=0, help="Of the inputs and the order of measuring. Default: drawn, and in every row."),
+    typer.Option("--seed", min=0, help="Seed of the inputs and the order of measuring. Default: drawn, in every row."),
 ]
-LimitOption = Annotated[
+TimeLimit = Annotated[
     float,
     typer.Option(
         "--time-limit", min=0.1, help="Seconds that compiling and one call may take before a worker is killed."
     ),
 ]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Folder of the run; must not exist. Default: results/<run-id>.")
+]
+Resume = Annotated[
+    str | None, typer.Option("--resume", help="Complete a run that was stopped: its folder, id, or `latest`.")
+]
+Target = Annotated[
+    float | None,
+    typer.Option(
+        "--target",
+        parser=_share,
+        metavar="SHARE",
+        help="Half-width of the interval at which measuring stops, as in 0.8%. Default: 2%, or the suite's.",
+    ),
+]
+Band = Annotated[
+    float | None,
+    typer.Option(
+        "--band",
+        parser=_share,
+        metavar="SHARE",
+        help="Equivalence band: ratios within it are no difference. Default: 2%, or the suite's.",
+    ),
+]
+Processes = Annotated[
+    int | None,
+    typer.Option("--processes", min=1, help="Most fresh processes of each backend. Default: 40, or the suite's."),
+]
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        "--budget",
+        min=0.1,
+        help="Seconds of measuring for a case in one mode on one device. Default: 30, or the suite's.",
+    ),
+]
+EmptyCompileCache = Annotated[
+    bool, typer.Option("--empty-compile-cache", help="Empty compile caches and a fresh worker for every cell.")
+]
+FlushL2 = Annotated[bool, typer.Option("--flush-l2", help="Write twice the GPU's L2 before each call; on a GPU only.")]
+Roofline = Annotated[
+    bool,
+    typer.Option("--roofline/--no-roofline", help="Measure this machine's peaks, for the column `% of roofline`."),
+]
+Freeze = Annotated[bool, typer.Option("--freeze/--no-freeze", help="Stop idle workers while another one runs.")]
 
 
 def main() -> None:
@@ -121,7 +165,7 @@ def main() -> None:
 
 @app.command("list")
 def list_(
-    probe: Annotated[bool, typer.Option("--probe", help="Start each backend and ask it; takes a while.")] = False,
+    probe: Annotated[bool, typer.Option("--probe", help="Start each backend in a worker; takes a while.")] = False,
 ) -> None:
     """Show backends, suites and cases; imports no framework."""
     typer.echo("Backends (is the package installed?):")
@@ -130,14 +174,20 @@ def list_(
         installed = entry.installed()
         typer.echo(f"  {name:<16} {'installed' if installed.ok else installed.reason}   [{entry.distribution}]")
     if probe:
-        typer.echo("\nAsked in a worker each:")
-        for line in _probe(list(known)):
-            typer.echo(f"  {line}")
+        from harness.run.probe import probe as probe_all
+
+        typer.echo("\nStarted in a worker each:")
+        for one in probe_all(list(known)):
+            loaded = one.loaded
+            detail = (
+                f"{loaded.version}, imported in {loaded.import_seconds:.2f} s" if loaded.available else loaded.reason
+            )
+            typer.echo(f"  {one.name:<16} {one.device:<5} {'' if loaded.available else 'no: '}{detail}")
     typer.echo("\nSuites (--suite NAME):")
     for name, listed in SUITES.items():
         typer.echo(f"  {name:<16} {len(listed.entries):>3} cases: {listed.purpose}")
     for name, listed in SUITES.items():
-        if len(listed.entries) <= 20:
+        if len(listed.entries) <= MOST_LISTED:
             typer.echo(f"\nCases of {name} (--case NAME):")
             for case in listed.entries:
                 typer.echo(f"  {case.case.name:<24} {case.label}")
@@ -145,189 +195,93 @@ def list_(
 
 @app.command()
 def check(
-    suite: SuiteOption = None,
-    case: CaseOption = None,
-    backend: BackendOption = None,
-    device: DeviceOption = None,
-    mode: ModesOption = None,
-    dtype: DtypeOption = None,
-    precision: PrecisionOption = None,
-    threads: ThreadsOption = None,
-    seed: SeedOption = None,
-    time_limit: LimitOption = 120.0,
+    context: typer.Context,
+    suite: Suite = None,
+    cases: Cases = None,
+    backends: Backends = None,
+    devices: Devices = None,
+    modes: Modes = None,
+    dtype: Dtype = None,
+    precision: Precision = None,
+    threads: Threads = None,
+    seed: Seed = None,
+    time_limit_seconds: TimeLimit = 120.0,
 ) -> None:
     """Only check every backend against nn.Bilinear; time nothing, write nothing.
 
-    The table says what each probe of the gate answered; below it stands, for each refusal, the first wrong element with
-    both values and the seed that brings it back (--seed).
+    The table shows each probe of the gate. Below it, each rejection has its first wrong element, with both values. The
+    last line has the seed that repeats the check (--seed).
     """
-    from harness.output import tables
-    from harness.run import session
-    from harness.run.plan import PlanOptions, make_plan
+    import pandas as pd
 
-    options = PlanOptions(
-        suite=suite,
-        cases=case or (),
-        backends=backend or (),
-        devices=device or (),
-        modes=mode or (),
-        dtype=dtype,
-        precision=precision,
-        threads=threads,
-        seed=seed,
-        time_limit_seconds=time_limit,
-        timing=False,
-    )
-    plan = make_plan("check", options)
-    with _progress(plan) as progress:
-        records = session.check(plan, progress)
-    console = _console()
-    frame = _frame(records)
-    for table in tables.checks(frame, _labels()):
-        console.print(table)
-    for lines in (tables.trouble(frame), tables.unasked(frame)):
-        if lines is not None:
-            console.print(lines)
-            console.print()
-    passed, bad = int((frame["status"] == "checked").sum()), _bad(frame)
-    others = len(frame) - passed - bad
-    console.print(
-        f"{passed} of {len(frame)} passed the gate, {bad} did not"
-        f"{f', {others} could not be asked' if others else ''}. Seed: {plan.seed}."
-    )
-    sys.exit(BAD_ROWS if _bad(frame) else 0)
+    from harness.catalog.suites import labels
+    from harness.output.checks import report
+    from harness.output.progress import progress
+    from harness.run import session
+    from harness.run.plan import make_plan
+
+    plan = make_plan("check", _plan_options(context, timing=False))
+    with progress(len(plan.groups()), plan.budget_seconds) as line:
+        records = session.check(plan, line)
+    frame = pd.DataFrame([dataclasses.asdict(record) for record in records])
+    _print(report(frame, labels(), plan.seed, _width()))
+    sys.exit(BAD_ROWS if _bad(frame["status"]) else 0)
 
 
 @app.command()
 def run(
-    suite: SuiteOption = None,
-    case: CaseOption = None,
-    backend: BackendOption = None,
-    device: DeviceOption = None,
-    mode: ModesOption = None,
-    dtype: DtypeOption = None,
-    precision: PrecisionOption = None,
-    threads: ThreadsOption = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the run; must not exist. Default: results/<run-id>.")
-    ] = None,
-    resume: Annotated[
-        str | None, typer.Option("--resume", help="Complete a run that was stopped: its folder, id, or `latest`.")
-    ] = None,
-    target: Annotated[
-        float | None,
-        typer.Option(
-            "--target",
-            parser=_share,
-            metavar="SHARE",
-            help="Half-width of the interval at which measuring stops, as in 0.8%. Default: 2%, or the suite's.",
-        ),
-    ] = None,
-    band: Annotated[
-        float | None,
-        typer.Option(
-            "--band",
-            parser=_share,
-            metavar="SHARE",
-            help="Equivalence band: ratios within it are no difference. Default: 2%, or the suite's.",
-        ),
-    ] = None,
-    processes: Annotated[
-        int | None,
-        typer.Option("--processes", min=1, help="Most fresh processes of each backend. Default: 40, or the suite's."),
-    ] = None,
-    budget: Annotated[
-        float | None,
-        typer.Option(
-            "--budget",
-            min=0.1,
-            help="Seconds of measuring for a case in one mode on one device. Default: 30, or the suite's.",
-        ),
-    ] = None,
-    empty_compile_cache: Annotated[
-        bool, typer.Option("--empty-compile-cache", help="Empty compile caches and a fresh worker for every cell.")
-    ] = False,
-    flush_l2: Annotated[
-        bool, typer.Option("--flush-l2", help="Write twice the GPU's L2 before each call; on a GPU only.")
-    ] = False,
-    roofline: Annotated[
-        bool,
-        typer.Option("--roofline/--no-roofline", help="Measure this machine's peaks, for the column `% of roofline`."),
-    ] = True,
-    seed: SeedOption = None,
-    freeze: Annotated[
-        bool, typer.Option("--freeze/--no-freeze", help="Stop idle workers while another one runs.")
-    ] = True,
-    time_limit: LimitOption = 120.0,
+    context: typer.Context,
+    suite: Suite = None,
+    cases: Cases = None,
+    backends: Backends = None,
+    devices: Devices = None,
+    modes: Modes = None,
+    dtype: Dtype = None,
+    precision: Precision = None,
+    threads: Threads = None,
+    out: Out = None,
+    resume: Resume = None,
+    target: Target = None,
+    band: Band = None,
+    processes: Processes = None,
+    budget_seconds: Budget = None,
+    empty_compile_cache: EmptyCompileCache = False,
+    flush_l2: FlushL2 = False,
+    roofline: Roofline = True,
+    seed: Seed = None,
+    freeze: Freeze = True,
+    time_limit_seconds: TimeLimit = 120.0,
 ) -> None:
     """Check every backend, time those that are right, write CSV files, print the answer."""
-    from harness.machine.environment import describe
+    # Over 40 lines: one line for each option.
     from harness.output import store
+    from harness.output.progress import progress
+    from harness.output.report import report
     from harness.run import session
-    from harness.run.plan import PlanOptions, RunOptions, complete_groups, make_plan, restore, stored
+    from harness.run.plan import complete_groups
 
-    skip: frozenset[tuple[str, str, str]] = frozenset()
-    if resume is not None:
-        chosen = (suite, case, backend, device, mode, dtype, precision, threads, out)
-        if any(option is not None for option in chosen):
-            raise store.StoreError("--resume goes on with the plan of that run: give it alone")
-        folder = store.find(resume, RESULTS)
-        plan, how = restore(folder)
-        skip = complete_groups(plan, store.rows(folder / store.RECORDS))
-        opened = store.Store.resume(folder, lambda row: (row["case"], row["mode"], row["device"]) in skip)
-    else:
-        run_id = store.new_run_id()
-        folder = out if out is not None else RESULTS / run_id
-        store.check_free(folder)
-        options = PlanOptions(
-            suite=suite,
-            cases=case or (),
-            backends=backend or (),
-            devices=device or (),
-            modes=mode or (),
-            dtype=dtype,
-            precision=precision,
-            threads=threads,
-            seed=seed,
-            budget_seconds=budget,
-            target=target,
-            band=band,
-            processes=processes,
-            time_limit_seconds=time_limit,
-            flush_l2=flush_l2,
-        )
-        plan = make_plan(run_id, options)
-        how = RunOptions(freeze=freeze, empty_compile_cache=empty_compile_cache, roofline=roofline)
-        opened = store.Store.create(folder, {"run_id": run_id, **describe(), "plan": stored(plan, how)})
-    with opened, _progress(plan) as progress:
-        stopped = session.run(plan, how, opened, progress, skip)
-    _show(folder)
+    plan, how, opened = _open(context, out) if resume is None else _reopen(context, resume)
+    skip = complete_groups(plan, store.rows(opened.folder / store.RECORDS))
+    with opened, progress(len(plan.groups()), plan.budget_seconds) as line:
+        stopped = session.run(plan, how, opened, line, skip)
+    _print(report(opened.folder, _width()))
     if stopped:
         sys.exit(INTERRUPTED)
-    sys.exit(BAD_ROWS if _bad(store.read(folder / store.RECORDS)) else 0)
+    sys.exit(BAD_ROWS if _bad(row["status"] for row in store.rows(opened.folder / store.RECORDS)) else 0)
 
 
 @app.command("doctor")
-def doctor_(threads: ThreadsOption = None) -> None:
+def doctor_(threads: Threads = None) -> None:
     """Look at the machine before you trust it, and say what to do; takes about ten seconds."""
     from harness.machine.threads import budget
-    from harness.output import tables
+    from harness.output.remarks import machine
     from harness.process.supervisor import Supervisor, default_cache
-    from harness.survey import doctor, facts, peaks
+    from harness.survey import doctor
 
-    count, limit = budget(threads), 120.0
+    count = budget(threads)
     with Supervisor(count, default_cache()) as workers:
-        measured = peaks.measure(workers, count, limit)
-        findings = doctor.diagnose(facts.gather(count, measured))
-        if told := doctor.trial(findings):
-            # Advice that was not tried is hearsay.
-            tried = peaks.products_with(workers, "numpy", told, limit)
-            measured = dataclasses.replace(measured, products=(*measured.products, *tried))
-            findings = doctor.diagnose(facts.gather(count, measured))
-    console = _console()
-    for table in tables.machine(measured.as_json(), doctor.as_json(findings)):
-        console.print(table)
-        console.print()
+        diagnosis = doctor.measure_and_diagnose(workers, count, limit_seconds=120.0)
+    _print(machine(diagnosis.peaks.as_json(), doctor.as_json(diagnosis.findings), _width()))
 
 
 @app.command("report")
@@ -340,16 +294,16 @@ def report_(
 ) -> None:
     """Print the tables of a run again, from its files."""
     from harness.output import store, sweep
+    from harness.output.layout import wrapped
+    from harness.output.report import report, short
 
     folder = store.find(run, RESULTS)
     if plot is None:
-        _show(folder)
+        _print(report(folder, _width()))
         return
-    found = sweep.find(store.read(folder / store.RECORDS))
-    sweep.draw(found, plot)
-    console = _console()
-    console.print(sweep.told(found))
-    console.print(f"Figure: {_short(plot)}", style="bold", highlight=False)
+    growths = sweep.find(store.read(folder / store.RECORDS))
+    sweep.draw(growths, plot)
+    _print([*sweep.summary(growths, _width()), *wrapped(f"Figure: {short(plot)}", _width())])
 
 
 @app.command("explain")
@@ -369,155 +323,62 @@ def explain_() -> None:
             sys.exit(BAD_ROWS)
 
 
-def _show(folder: Path) -> None:
-    """Print a run: the answer, what went wrong, the files, what next; then the tables, and how times grow."""
-    from harness.output import store, sweep, tables
-
-    records = store.read(folder / store.RECORDS)
-    labels = _labels()
-    console = _console()
-    if records.empty:
-        console.print(f"No row in {folder} yet.")
-        return
-    begun = tables.reached(records)
-    if not begun.empty:
-        console.print(tables.answer(begun, labels))
-        console.print()
-    if (line := tables.unreached(records)) is not None:
-        console.print(line)
-        console.print()
-    if (trouble := tables.trouble(begun)) is not None:
-        console.print(trouble)
-        console.print()
-    if (warnings := tables.warnings(store.environment(folder).get("doctor", []))) is not None:
-        console.print(warnings)
-        console.print()
-    name = _short(folder)
-    console.print(f"Files: {name / store.RECORDS}, {store.SAMPLES}, {store.ENVIRONMENT}", style="bold", highlight=False)
-    stopped = bool((records["status"] == "interrupted").any())
-    again = f"bilinear-bench run --resume {name} completes it; " if stopped else ""
-    console.print(
-        f"Next: {again}pandas.read_csv('{name / store.RECORDS}') loads the rows; "
-        f"bilinear-bench report {name} prints this again; --case and --backend choose what to compare.\n",
-        highlight=False,
-    )
-    for table in tables.tables(begun, labels):
-        console.print(table)
-    if (lines := tables.elsewhere(begun)) is not None:
-        console.print(lines)
-    if growths := sweep.find(records):
-        console.print(sweep.told(growths))
+def _given(context: typer.Context, options: type) -> dict[str, Any]:
+    """Return the values of a command's parameters that are fields of a class of options; absent ones are left out."""
+    names = {field.name for field in dataclasses.fields(options)}
+    return {name: value for name, value in context.params.items() if name in names and value is not None}
 
 
-def _labels() -> dict[str, str]:
-    """What people call the cases of the suites, in whatever arithmetic they are asked for."""
-    arithmetic = [*((dtype, "ieee") for dtype in DTYPES), ("float32", "tf32")]
-    return {
-        dataclasses.replace(entry.case, dtype=dtype, precision=precision).name: entry.label
-        for listed in SUITES.values()
-        for entry in listed.entries
-        for dtype, precision in arithmetic
-    }
+def _plan_options(context: typer.Context, timing: bool = True) -> PlanOptions:
+    from harness.run.plan import PlanOptions
+
+    return PlanOptions(**_given(context, PlanOptions), timing=timing)
 
 
-def _short(folder: Path) -> Path:
-    with contextlib.suppress(ValueError):
-        return folder.resolve().relative_to(Path.cwd())
-    return folder
+def _open(context: typer.Context, out: Path | None) -> tuple[Plan, RunOptions, Store]:
+    """Plan a run and create its folder."""
+    from harness.machine.environment import describe
+    from harness.output import store
+    from harness.run.plan import RunOptions, make_plan, stored
+
+    run_id = store.new_run_id()
+    folder = out if out is not None else RESULTS / run_id
+    store.check_free(folder)
+    plan, how = make_plan(run_id, _plan_options(context)), RunOptions(**_given(context, RunOptions))
+    return plan, how, store.Store.create(folder, {"run_id": run_id, **describe(), "plan": stored(plan, how)})
 
 
-def _frame(records: list[Record]) -> pd.DataFrame:
-    import pandas as pd
+def _reopen(context: typer.Context, name: str) -> tuple[Plan, RunOptions, Store]:
+    """Read the plan of a run that was stopped, and open its files without the rows of incomplete groups."""
+    from harness.output import store
+    from harness.run.plan import complete_groups, restore
 
-    return pd.DataFrame([dataclasses.asdict(record) for record in records])
-
-
-def _bad(records: pd.DataFrame) -> int:
-    from harness.record import BAD
-
-    return int(records["status"].isin([status.value for status in BAD]).sum())
-
-
-def _probe(names: list[str]) -> Iterator[str]:
-    from harness.machine.environment import gpus
-    from harness.machine.threads import budget
-    from harness.process.handle import WorkerError
-    from harness.process.protocol import Load, Loaded
-    from harness.process.supervisor import Supervisor, default_cache
-
-    devices = ["cpu", *(["cuda"] if gpus() else [])]
-    with Supervisor(budget(None), default_cache()) as workers:
-        for name in names:
-            for device in devices:
-                target = select([name])[name].target
-                try:
-                    worker, _ = workers.worker(name, device)
-                    said = worker.request(Load(name, target, device), 120.0)
-                except WorkerError as error:
-                    said = Loaded(False, error.reason)
-                workers.discard(name, device)
-                detail = f"{said.version}, imported in {said.import_seconds:.2f} s" if said.available else ""
-                yield f"{name:<16} {device:<5} {detail or 'no: ' + said.reason}"
+    sources = {parameter: context.get_parameter_source(parameter) for parameter in context.params}
+    if [parameter for parameter, source in sources.items() if source and source.name == "COMMANDLINE"] != ["resume"]:
+        raise store.StoreError("--resume goes on with the plan of that run: give it alone")
+    folder = store.find(name, RESULTS)
+    plan, how = restore(folder)
+    skip = complete_groups(plan, store.rows(folder / store.RECORDS))
+    return plan, how, store.Store.resume(folder, lambda row: (row["case"], row["mode"], row["device"]) in skip)
 
 
-def _console(stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=PIPE_WIDTH)
+def _bad(statuses: Iterable[str]) -> int:
+    """Return the number of rows after which the exit code is ``BAD_ROWS``."""
+    return sum(status in BAD for status in statuses)
 
 
-class _ProgressLine:
-    """Says how far a run is, on standard error; never redraws by itself, so it never runs beside a sample."""
+def _width() -> int:
+    from harness.output.console import width_of
 
-    def __init__(self, plan: Plan, progress: Progress, terminal: bool) -> None:
-        self._progress = progress
-        self._terminal = terminal
-        self._task = progress.add_task("starting", total=len(plan.groups()))
-        self._start = time.monotonic()
-        self._begun = 0
-        # Before anything is known: the budget, and as much again for compiling and checking.
-        self._guess_seconds = 2 * plan.budget_seconds
-        self._where = ""
-
-    def begin(self, text: str) -> None:
-        """What comes before the first group."""
-        self._progress.update(self._task, description=text)
-        if self._terminal:
-            self._progress.refresh()
-        else:
-            self._progress.console.print(text, markup=False, highlight=False)
-
-    def group(self, number: int, total: int, case: Case, device: str) -> None:
-        """A group begins."""
-        elapsed = time.monotonic() - self._start
-        each = elapsed / self._begun if self._begun else self._guess_seconds
-        left = each * (total - number + 1)
-        self._begun += 1
-        self._where = f"{case.name} {case.mode} {device}, about {max(1, round(left / 60))} min left"
-        self._progress.update(self._task, completed=number - 1, description=self._where)
-        if not self._terminal:
-            self._progress.console.print(f"[{number}/{total}] {self._where}", markup=False, highlight=False)
-
-    def stage(self, text: str) -> None:
-        """What comes next within the group."""
-        if self._terminal:
-            self._progress.update(self._task, description=f"{self._where}: {text}")
-            self._progress.refresh()
+    return width_of(sys.stdout)
 
 
-@contextlib.contextmanager
-def _progress(plan: Plan) -> Iterator[_ProgressLine]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+def _print(lines: Lines) -> None:
+    from harness.output.console import console, show
 
-    console = _console(stderr=True)
-    columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(
-        *columns, console=console, auto_refresh=False, transient=True, disable=not console.is_terminal
-    ) as progress:
-        yield _ProgressLine(plan, progress, console.is_terminal)
+    show(lines, console())
 
 
 def _interrupt(number: int, frame: object) -> None:
-    """SIGTERM ends a run as Ctrl-C does: workers gone, rows written."""
+    """End a run at SIGTERM as at Ctrl-C: workers gone, rows written."""
     raise KeyboardInterrupt

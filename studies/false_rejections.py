@@ -1,11 +1,11 @@
-"""Does the gate ever refuse an honest backend? Many seeds, every backend, both modes, float32 and float64.
+"""Count answers of honest backends that the gate rejects: 1,000 seeds, both modes, float32 and float64.
 
     python studies/false_rejections.py results/reference/MACHINE/false_rejections.csv [SEEDS [FIRST_SEED [DTYPE ...]]]
 
-For each seed, shape, dtype and mode the reference is computed once, and every backend that is available answers two
-questions: small integers, judged with the tolerance zero, and zero-mean random numbers, judged by bound and precision.
-A row of the table is a backend, mode, dtype and shape: how many seeds, how many refused, the first refusal in words,
-and the largest figures seen, in units of the case's roundoff u: the error over S (peak), the typical error over Q.
+For each seed, shape, dtype and mode the reference is computed once, and every available backend answers two questions.
+Small integers are judged with tolerance zero, zero-mean random numbers by bound and precision. A row of the table is a
+backend, mode, dtype and shape: the number of seeds, the number rejected, the first reason, and the largest figures. The
+figures are in units of the case's roundoff u: the error over S (peak), the typical error over Q.
 
 Everything runs in this process, since nothing is timed.
 """
@@ -22,16 +22,16 @@ from harness.catalog.registry import entries
 from harness.correctness import bound, gate, precision, reference
 from harness.correctness.inputs import make_inputs
 from harness.worker.arrays import to_host
-from harness.worker.backend_worker import call
+from harness.worker.calls import call
 
 SHAPES = ((7, 5, 3, 11), (16, 20, 30, 8), (64, 32, 32, 2), (4, 128, 100, 3), (1, 32, 32, 16))
-#: What is asked where no dtype is named.
+#: Default dtypes.
 DTYPES = ("float32", "float64")
 COLUMNS = ("backend", "mode", "dtype", "shape", "seeds", "refused", "error_over_bound", "peak_u", "typical_u", "first")
 
 
 class Subject:
-    """A backend with the step that all seeds of a case share, and what it has shown so far."""
+    """Hold a backend, the step that all seeds of a case share, and its figures."""
 
     def __init__(self, backend: Backend, case: Case) -> None:
         self.backend = backend
@@ -42,30 +42,30 @@ class Subject:
         self.first = ""
 
     def answer(self, case: Case, kind: str) -> dict:
-        """Results by name, for inputs of a kind."""
-        made = {n: self.backend.to_device(a, case.dtype) for n, a in make_inputs(case, 0, kind).items()}
-        kernel = self.step or self.backend.prepare_forward(case, made["weight"], made.get("bias"))
-        results = call(case, kernel, made, made)
+        """Return the results by name, for inputs of a kind."""
+        native = {n: self.backend.to_device(a, case.dtype) for n, a in make_inputs(case, 0, kind).items()}
+        kernel = self.step or self.backend.prepare_forward(case, native["weight"], native.get("bias"))
+        results = call(case, kernel, native, native)
         self.backend.synchronize(tuple(results.values()))
         return {name: to_host(result, self.backend) for name, result in results.items()}
 
     def judge(self, case: Case, integers: gate.Expected, normal: gate.Expected) -> None:
-        """Have both questions of one seed answered and judged."""
-        exactly = gate.judge_exactly(case, integers, self.answer(case, "integers"))
+        """Judge the answers to both questions of one seed."""
+        exact = gate.judge_exactly(case, integers, self.answer(case, "integers"))
         verdict = gate.judge(case, normal, self.answer(case, "normal"))
-        _, placed = gate.judge_precision(case, [verdict])
+        _, classified = gate.judge_precision(case, [verdict])
         unit = bound.UNIT_ROUNDOFF[precision.asked_class(case)]
         self.seeds += 1
         self.worst = max(self.worst, verdict.error_over_bound or 0.0)
         self.peak = max(self.peak, *(figures.peak / unit for figures in verdict.errors.values()))
         self.typical = max(self.typical, *(figures.typical / unit for figures in verdict.errors.values()))
-        refusals = [answer.reason for answer in (exactly, verdict, placed) if not answer.ok]
+        refusals = [answer.reason for answer in (exact, verdict, classified) if not answer.ok]
         if refusals:
             self.refused += 1
             self.first = self.first or refusals[0]
 
     def row(self) -> dict:
-        """A row of the table."""
+        """Return the row of the table."""
         case = self.case
         return {
             "backend": self.backend.name,
@@ -82,7 +82,7 @@ class Subject:
 
 
 def ask_reference(case: Case) -> tuple[gate.Expected, gate.Expected]:
-    """The right answers to both questions."""
+    """Return the right answers to both questions."""
 
     def arrays(tensors: dict) -> dict:
         return {name: tensor.numpy() for name, tensor in tensors.items()}
@@ -97,15 +97,18 @@ def ask_reference(case: Case) -> tuple[gate.Expected, gate.Expected]:
 
 
 def main() -> None:
-    """Go through shapes, modes, dtypes and seeds; write the table as it grows."""
+    """Judge every backend on all shapes, modes, dtypes and seeds; write the table as it grows."""
     target, seeds = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1000
     first = int(sys.argv[3]) if len(sys.argv) > 3 else 0
     dtypes = tuple(sys.argv[4:]) or DTYPES
-    honest = {
-        name: backend_class(name, entry.target)("cpu")
-        for name, entry in entries().items()
+    installed = {name: entry for name, entry in entries().items() if entry.installed().ok}
+    honest = [
+        kind("cpu")
+        for name, entry in installed.items()
         if entry.distribution.startswith("bilinear")
-    }
+        and "cpu" in (kind := backend_class(name, entry.target)).devices
+        and kind.available("cpu").ok
+    ]
     rows: list[dict] = []
     target.parent.mkdir(parents=True, exist_ok=True)
     for shape in SHAPES:
@@ -113,7 +116,7 @@ def main() -> None:
             for dtype in dtypes:
                 batch, in1, in2, out = shape
                 case = Case(batch, in1, in2, out, dtype=dtype, mode=mode)
-                subjects = [Subject(backend, case) for backend in honest.values() if backend.supports(case).ok]
+                subjects = [Subject(backend, case) for backend in honest if backend.supports(case).ok]
                 for seed in range(first, first + seeds):
                     seeded = Case(batch, in1, in2, out, dtype=dtype, mode=mode, seed=seed)
                     answers = ask_reference(seeded)
@@ -128,7 +131,7 @@ def main() -> None:
                     *(f"{row['backend']} {row['refused']}/{row['seeds']}" for row in rows[-len(subjects) :]), flush=True
                 )
     refused = sum(row["refused"] for row in rows)
-    print(f"{refused} of {sum(row['seeds'] for row in rows)} answers were refused.")
+    print(f"{refused} of {sum(row['seeds'] for row in rows)} answers were rejected.")
     sys.exit(1 if refused else 0)
 
 

@@ -1,12 +1,14 @@
-"""Everything that this project claims of a GPU, measured on one, in sittings of a few minutes.
+"""Measure everything that this project claims of a GPU, in pieces of a few minutes.
 
     python studies/gpu.py results/reference/gpu [SECONDS]
 
-Three runs, each in a folder of its own below the given one: ``warm`` has the cases in float32, tf32 and bfloat16,
-forward and forward + backward, and the backends that compile little; ``compilers`` those that compile anew for each
-shape, which takes minutes; ``cold`` empties the caches before each call. A context takes SECONDS (480) in all and stops
-the run that it is at; what is not done is completed by calling this again, until it says that all is done. At the end
-it prints what the rows say: speed-ups in geometric mean, shares of the GEMM rate, launching, memory.
+There are three runs, each in its own folder below the given one. ``warm`` has the cases in float32, tf32 and bfloat16,
+forward and training step, and the backends that compile little. ``compilers`` has the backends that compile for each
+shape, which takes minutes. ``flushed`` empties the L2 before each call.
+
+One call of this program takes SECONDS (480) and stops the run that it has reached. The next call continues, until
+"all is done" is printed. At the end it prints speed-ups in geometric mean, shares of the GEMM rate, the share of
+launching, and memory.
 """
 
 from __future__ import annotations
@@ -28,30 +30,30 @@ OURS, BASELINE = "triton-fused", "torch-bilinear"
 LIBRARIES = (BASELINE, "torch-einsum", "torch-contract", "cupy-einsum", OURS)
 COMPILERS = (BASELINE, "torch-compile", "jax-jit", "jax-contract", "flaggems", OURS)
 BRIEF = ("--target", "5%", "--band", "5%", "--processes", "1", "--budget", "3", "--time-limit", "60")
-#: FlagGems' five, and of the suite ``gpu`` those that differ most; what says most comes first.
+#: The five cases of FlagGems, and those of the suite ``gpu`` that differ most. The most telling cases come first.
 PUBLISHED = ("512x128x128x256", "2048x32x32x64", "256x64x64x128", "128x256x256x128", "1024x64x48x96")
 MODELS = ("2708x512x512x1", "16000x148x148x97", "128x200x200x200:nobias", "1024x128x128x45", "120000x8x128x128:nobias")
 CASES = (*PUBLISHED[:2], *MODELS[:2], *PUBLISHED[2:], *MODELS[2:])
-#: How they are multiplied, and how many cases in float32 come before the first one so: a context that is too short for
-#: all of them has some of each.
+#: Suffix of a case, and the number of float32 cases that come before the first case of that arithmetic. A run that is
+#: too short for all cases so has some of each.
 ARITHMETIC = {"": 0, ":bfloat16": 2, ":tf32": 3}
 IN_TURN = sorted(itertools.product(CASES, ARITHMETIC), key=lambda pair: CASES.index(pair[0]) + ARITHMETIC[pair[1]])
-#: For each run its backends and options.
+#: Backends and options of each run.
 RUNS = {
-    "warm": (LIBRARIES, [f"--case={case}{how}" for case, how in IN_TURN]),
+    "warm": (LIBRARIES, [f"--case={case}{arithmetic}" for case, arithmetic in IN_TURN]),
     "compilers": (COMPILERS, ["--suite=published"]),
-    "cold": (LIBRARIES, ["--suite=published", "--flush-l2"]),
+    "flushed": (LIBRARIES, ["--suite=published", "--flush-l2"]),
 }
-#: A context does not begin anything for which less is left, in seconds.
+#: No run starts with less time left than this, in seconds.
 LEAST_SECONDS = 90.0
-#: Cases of so many and more are held against the GEMM's rate.
+#: Least work of a case that is compared with the GEMM's rate, in 1e9 floating-point operations.
 LARGE_GFLOP = 4
-#: A run that was told to stop has so long to write its rows.
+#: Time that an interrupted run has to write its rows, in seconds.
 STOP_SECONDS = 30.0
 
 
 def main() -> None:
-    """Measure what is missing, then say what is there."""
+    """Measure the missing rows, then print the summaries."""
     folder = Path(sys.argv[1]).resolve()
     end = time.monotonic() + (float(sys.argv[2]) if len(sys.argv) > 2 else 480.0) - STOP_SECONDS
     for name, (backends, options) in RUNS.items():
@@ -59,16 +61,16 @@ def main() -> None:
             measure(folder / name, backends, options, left)
     for name in RUNS:
         if len(rows := done(folder / name)):
-            tell(name, rows, environment(folder / name))
-    left_over = [name for name in RUNS if missing(folder / name)]
-    print(f"to do: {', '.join(left_over)}; call this again" if left_over else "all is done")
+            summarize(name, rows, environment(folder / name))
+    unfinished = [name for name in RUNS if missing(folder / name)]
+    print(f"to do: {', '.join(unfinished)}; call this again" if unfinished else "all is done")
 
 
-def measure(there: Path, backends: Sequence[str], options: Sequence[str], seconds: float) -> None:
-    """Begin a run or go on with it, for so long; then it stops as by Ctrl-C, with a row for all that is left."""
+def measure(folder: Path, backends: Sequence[str], options: Sequence[str], seconds: float) -> None:
+    """Start or resume a run; interrupt it after ``seconds``, so that it writes a row for each cell that is left."""
     chosen = [f"--backend={name}" for name in backends]
-    fresh = not (there / "records.csv").exists()
-    plan = (*options, *BRIEF, *chosen, "--device", "cuda", "--out", str(there)) if fresh else ("--resume", str(there))
+    fresh = not (folder / "records.csv").exists()
+    plan = (*options, *BRIEF, *chosen, "--device", "cuda", "--out", str(folder)) if fresh else ("--resume", str(folder))
     running = subprocess.Popen([sys.executable, "-m", "harness", "run", *plan], cwd=ROOT)
     try:
         code = running.wait(seconds)
@@ -79,36 +81,36 @@ def measure(there: Path, backends: Sequence[str], options: Sequence[str], second
         except subprocess.TimeoutExpired:
             running.kill()
             code = running.wait()
-    if code == 2 or not (there / "records.csv").exists():
+    if code == 2 or not (folder / "records.csv").exists():
         sys.exit(f"a run exited with {code}, and has no rows")
 
 
-def done(there: Path) -> pd.DataFrame:
-    """The rows of a run, without those that say that it was interrupted."""
-    if not (there / "records.csv").exists():
+def done(folder: Path) -> pd.DataFrame:
+    """Return the rows of a run without the interrupted ones."""
+    if not (folder / "records.csv").exists():
         return pd.DataFrame()
-    rows = pd.read_csv(there / "records.csv")
+    rows = pd.read_csv(folder / "records.csv")
     return rows[rows["status"] != "interrupted"]
 
 
-def missing(there: Path) -> bool:
-    """Whether planned rows of a run are not there; those of one that broke off without a word are not, either."""
-    if not (there / "records.csv").exists():
+def missing(folder: Path) -> bool:
+    """True if planned rows of a run are missing; a run that was killed lacks the rows it did not reach."""
+    if not (folder / "records.csv").exists():
         return True
-    plan = environment(there)["plan"]
-    return len(done(there)) < len(plan["cases"]) * len(plan["backends"]) * len(plan["devices"])
+    plan = environment(folder)["plan"]
+    return len(done(folder)) < len(plan["cases"]) * len(plan["backends"]) * len(plan["devices"])
 
 
-def environment(there: Path) -> dict[str, object]:
-    """What a run says of its machine and its plan."""
-    return json.loads((there / "environment.json").read_text())
+def environment(folder: Path) -> dict[str, object]:
+    """Return the machine and the plan of a run."""
+    return json.loads((folder / "environment.json").read_text())
 
 
-def tell(name: str, records: pd.DataFrame, said: dict[str, object]) -> None:
-    """Print what the rows of a run say."""
+def summarize(name: str, records: pd.DataFrame, run: dict[str, object]) -> None:
+    """Print the summary of a run."""
     timed = records[records["status"] == "timed"]
     print(f"\n{name}: {len(timed)} of {len(records)} rows timed")
-    gemm = said.get("peaks", {}).get("cuda", {}).get("arithmetic", {})
+    gemm = run.get("peaks", {}).get("cuda", {}).get("arithmetic", {})
     for (dtype, precision, mode), rows in timed.groupby(["dtype", "precision", "mode"]):
         arithmetic = dtype if precision == "ieee" else precision
         table = {
@@ -142,7 +144,7 @@ def tell(name: str, records: pd.DataFrame, said: dict[str, object]) -> None:
 
 
 def geometric(ratios: pd.Series) -> float:
-    """The geometric mean of what is there."""
+    """Return the geometric mean of the ratios that are not missing."""
     return float(np.exp(np.log(ratios.dropna()).mean()))
 
 

@@ -1,11 +1,10 @@
-"""Does the harness measure what is there? Kernels whose duration is known, and twice as many calls.
+"""Hold the clock against known answers: calls of known duration, and twice the number of calls.
 
     python studies/known_answer.py results/reference/MACHINE/known_answer.csv
 
-First `bilinear-bench run` on a backend whose call ends after a given time, and not before (on a case that is computed
-within it): the median ought to be that time, plus what calling costs (`overhead_seconds`, the harness's own loop around
-a call that does nothing). Then, for real backends, samples of n and of 2 n calls in turn, in the worker that a run
-would use: the ratio ought to be 2.
+First `bilinear-bench run` times a backend whose call ends after a given time and not before. The median is that time
+plus `overhead_seconds`, the cost of the timing loop around a call that does nothing. Then real backends take samples of
+n and of 2 n calls in turn, in the worker that a run uses. The ratio is 2.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from sittings import run
+from run_table import run
 
 from harness.case import Case
 from harness.catalog.registry import select
@@ -29,11 +28,13 @@ DURATIONS = (20e-6, 200e-6, 2e-3, 20e-3, 100e-3)
 BACKENDS = ("torch-bilinear", "torch-einsum", "numpy-loop", "numpy-einsum", "numba-loop", "jax-jit")
 CASE = Case(128, 20, 30, 40)
 PAIRS = 60
+#: Time limit of each request to the worker, in seconds.
+LIMIT_SECONDS = 120.0
 COLUMNS = ("what", "backend", "given", "measured", "low", "high", "overhead_seconds", "off")
 
 
 def duration(seconds: float) -> dict[str, object]:
-    """Measure a call of known duration; ``off`` is the share by which the median is over it, beyond the overhead."""
+    """Measure a call of known duration; ``off`` is the relative error of the median without the overhead."""
     cases = ("--case", "4x3x2x2") if seconds < 1e-3 else ("--suite", "seed")
     row = run("numpy-lasting", "--seed", "0", cases=cases, BILINEAR_BENCH_LASTING=repr(seconds))
     median, overhead = float(row["median_seconds"]), float(row["overhead_seconds"])
@@ -50,17 +51,18 @@ def duration(seconds: float) -> dict[str, object]:
 
 
 def doubling(name: str, workers: Supervisor) -> dict[str, object]:
-    """Time n and 2 n calls in turn; the ratio and its quartiles over the pairs."""
+    """Time n and 2 n calls in turn; return the ratio and its quartiles over the pairs."""
     worker, _ = workers.worker(name, "cpu")
-    worker.request(Load(name, select([name])[name].target, "cpu"), 120)
-    worker.request(Prepare(CASE, 2, worker.directory), 120)
-    stretch = worker.request(WarmUp(0.5, 1), 120).stretches[-1]
-    count = calls_per_sample(stretch.seconds / stretch.calls, 1e-7)
+    worker.request(Load(name, select([name])[name].target, "cpu"), LIMIT_SECONDS)
+    worker.request(Prepare(CASE, 2, worker.directory), LIMIT_SECONDS)
+    last = worker.request(WarmUp(0.5, 1), LIMIT_SECONDS).stretches[-1]
+    count = calls_per_sample(last.seconds / last.calls, 1e-7)
     ratios = []
     for number in range(PAIRS):
         taken = {}
         for times in random.sample((1, 2), 2):
-            taken[times] = worker.request(TakeSample(times * count, number, SETTLE_SECONDS, False), 120).seconds
+            sample = worker.request(TakeSample(times * count, number, SETTLE_SECONDS, False), LIMIT_SECONDS)
+            taken[times] = sample.seconds
         ratios.append(taken[2] / taken[1])
     workers.discard(name, "cpu")
     low, ratio, high = statistics.quantiles(ratios, n=4)

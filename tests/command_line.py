@@ -1,4 +1,4 @@
-"""How tests start the command line: from the checkout, with the planted backends on its path."""
+"""How tests start the command line: from the checkout, with the faulty backends on its path."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PLANTED = Path(__file__).parent / "planted"
+#: Folders that the faulty backends need on the path: their own, and that of ``oracle.py``.
+FAULTY = os.pathsep.join(map(str, (Path(__file__).parent / "faulty", Path(__file__).parent)))
 #: Leaves out what takes longest in a run and is tested on its own: the machine's limit, and fresh processes.
-BRIEF = ("--no-limit", "--processes", "1")
+BRIEF = ("--no-roofline", "--processes", "1")
 
 
 def command(*arguments: str) -> list[str]:
@@ -21,8 +22,8 @@ def command(*arguments: str) -> list[str]:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's environment with checkout and planted backends on the path."""
-    return os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{PLANTED}"} | variables
+    """This process's environment with checkout and faulty backends on the path."""
+    return os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{FAULTY}"} | variables
 
 
 @contextlib.contextmanager

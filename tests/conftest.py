@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from command_line import PLANTED, command, cpus_for, environment
+from command_line import FAULTY, command, cpus_for, environment
 
 from harness.output import store
 
@@ -66,16 +66,16 @@ def frame(tmp_path: Path) -> Callable[..., pd.DataFrame]:
 
 
 @pytest.fixture
-def planted_path(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Put the planted backends on the path of this process and of its workers."""
-    monkeypatch.setenv("PYTHONPATH", str(PLANTED))
-    monkeypatch.syspath_prepend(PLANTED)
-    return PLANTED
+def faulty_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the faulty backends on the path of this process and of its workers."""
+    monkeypatch.setenv("PYTHONPATH", FAULTY)
+    for folder in FAULTY.split(os.pathsep):
+        monkeypatch.syspath_prepend(folder)
 
 
 @pytest.fixture
 def bilinear_bench(tmp_path: Path):
-    """Run the command line in an empty folder, planted backends on its path; return the finished process."""
+    """Run the command line in an empty folder, faulty backends on its path; return the finished process."""
 
     def run(*arguments: str, timeout: float = 300, **variables: str) -> subprocess.CompletedProcess[str]:
         with cpus_for(arguments):

@@ -2,10 +2,29 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import tempfile
+from pathlib import Path
 
+import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from harness.record import BAD, NAME_PATTERN, STATUS_MEANING, TIMES, Record, Sample, Status
+from harness.output import store
+from harness.output.dictionary import render
+from harness.record import (
+    BAD,
+    FLAG_MEANING,
+    NAME_PATTERN,
+    RELATION_MEANING,
+    STATUS_MEANING,
+    TIMES,
+    Flag,
+    Record,
+    Relation,
+    Sample,
+    Status,
+)
 
 KEY = {
     **{"run_id": "20260102T030405Z-00ff", "suite": "quick", "case": "3x2x2x2:float64", "backend": "numpy-einsum#2"},
@@ -54,7 +73,7 @@ def test_a_time_is_positive_and_finite(value):
         Record(**KEY, status=Status.TIMED, median_seconds=value)
 
 
-def test_a_backward_time_may_be_negative_because_it_is_a_difference_but_is_finite():
+def test_a_backward_time_may_be_negative_but_is_finite():
     assert Record(**KEY, status=Status.TIMED, median_seconds=1.0, backward_seconds=-0.1).backward_seconds == -0.1
     with pytest.raises(ValueError, match="backward_seconds is nan"):
         Record(**KEY, status=Status.TIMED, median_seconds=1.0, backward_seconds=math.nan)
@@ -68,9 +87,79 @@ def test_a_malformed_name_cannot_be_built(field, name):
         Record(**KEY | {field: name}, status=Status.FAILED, reason="why")
 
 
-def test_every_column_and_every_status_has_its_line_of_the_dictionary():
+def test_every_column_has_its_line_of_the_dictionary():
     for field in (*dataclasses.fields(Record), *dataclasses.fields(Sample)):
         assert field.metadata["meaning"], field.name
-    assert set(STATUS_MEANING) == set(Status)
+
+
+@pytest.mark.parametrize(
+    ("words", "meanings"), [(Status, STATUS_MEANING), (Relation, RELATION_MEANING), (Flag, FLAG_MEANING)]
+)
+def test_every_status_relation_and_flag_has_its_line_of_the_dictionary(words, meanings):
+    assert list(meanings) == list(words)
+    for word in words:
+        assert f"| `{word}` | {meanings[word]} |" in render().splitlines()
+
+
+@pytest.mark.parametrize("flags", ["fast", "few_blocks;", "few_blocks;fast(1)", "few_blocks(", "Few_blocks"])
+def test_an_unknown_or_malformed_flag_cannot_be_built(flags):
+    with pytest.raises(ValueError, match="is unknown, expected one of: no_steady_state"):
+        Record(**KEY, status=Status.FAILED, reason="why", flags=flags)
+
+
+def test_a_flag_may_have_a_detail():
+    flags = f"{Flag.FEW_BLOCKS};{Flag.OVERSUBSCRIBED.detailed(3.4)}"
+    assert Record(**KEY, status=Status.FAILED, reason="why", flags=flags).flags == "few_blocks;oversubscribed(3.4)"
+
+
+def test_the_statuses_of_exit_code_1_are_the_bad_ones():
     fine = {Status.TIMED, Status.CHECKED, Status.UNSUPPORTED, Status.UNAVAILABLE, Status.TOO_SLOW}
     assert set(Status) - BAD == fine
+
+
+#: A text that reaches the file as it is: printable, and no formula for a spreadsheet.
+SIGNS = st.one_of(st.characters(exclude_categories=("C", "Z")), st.just(" "))
+PLAIN = st.builds("{}{}".format, st.sampled_from("aÄ1\"',;"), st.text(SIGNS, max_size=30))
+POSITIVE = st.floats(min_value=1e-300, max_value=1e300)
+VALUES = {bool: st.booleans(), int: st.integers(0, 2**40), float: POSITIVE, str: PLAIN}
+NAMES = st.from_regex(NAME_PATTERN, fullmatch=True)
+#: Columns with values of their own; the others take any value of their type.
+SPECIAL = dict.fromkeys(("run_id", "suite", "case", "backend"), NAMES) | {
+    "flags": st.lists(
+        st.one_of(
+            st.sampled_from(list(Flag)).map(str),
+            st.tuples(st.sampled_from(list(Flag)), st.floats(1, 9)).map(lambda pair: pair[0].detailed(pair[1])),
+        ),
+        min_size=1,
+        unique=True,
+    ).map(";".join),
+    "backward_seconds": st.floats(-1e300, 1e300),
+}
+
+
+@st.composite
+def records(draw):
+    """Draw any legal record."""
+    status = draw(st.sampled_from(list(Status)))
+    types = store.column_types(Record)
+    optional = {field.name for field in dataclasses.fields(Record) if field.default is None} - {"reason"}
+    optional -= set() if status is Status.TIMED else set(TIMES)
+    given_columns = draw(st.sets(st.sampled_from(sorted(optional))))
+    needed = {"median_seconds"} if status is Status.TIMED else {"reason"}
+    if "speedup" in given_columns:
+        needed.add("baseline_median_seconds")
+    required = set(types) - {field.name for field in dataclasses.fields(Record) if field.default is None} - {"status"}
+    names = sorted(required | given_columns | needed)
+    return Record(
+        status=status, **{name: draw(SPECIAL[name] if name in SPECIAL else VALUES[types[name]]) for name in names}
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(records())
+def test_any_legal_record_comes_back_from_the_file_as_it_was(record):
+    with tempfile.TemporaryDirectory() as folder:
+        with store.Store.create(Path(folder) / "run", {}) as opened:
+            opened.add_record(record)
+        row = store.read(Path(folder) / "run" / store.RECORDS).iloc[0].to_dict()
+    assert {name: None if value is pd.NA else value for name, value in row.items()} == dataclasses.asdict(record)

@@ -26,7 +26,9 @@ from harness.case import Case, CaseError
 from harness.catalog.registry import entries
 from harness.correctness import gate
 from harness.correctness.inputs import round_to
-from harness.worker.backend_worker import call
+from harness.worker import integrity
+from harness.worker.arrays import to_host
+from harness.worker.calls import call
 
 # Warnings are errors in our tests; those that a framework raises of itself while it compiles are not ours to mend.
 pytestmark = [pytest.mark.filterwarnings("default::DeprecationWarning"), pytest.mark.usefixtures("one_thread")]
@@ -139,9 +141,9 @@ def run(name: str, layer: Layer, arrays: dict[str, np.ndarray]) -> dict[str, np.
     given = {key: backend.to_device(array.reshape(shapes[key]), case.dtype) for key, array in arrays.items()}
     results = call(case, backend.prepare_forward_backward(case), given, given)
     backend.synchronize(tuple(results.values()))
-    assert {key: arrays.describe(result).shape for key, result in results.items()} == case.result_shapes()
+    assert {key: integrity.describe(result).shape for key, result in results.items()} == case.result_shapes()
     wanted = {f"grad_{key}": array.shape for key, array in arrays.items()} | {"output": arrays["grad_output"].shape}
-    return {key: arrays.to_host(result, backend).reshape(wanted[key]) for key, result in results.items()}
+    return {key: to_host(result, backend).reshape(wanted[key]) for key, result in results.items()}
 
 
 def upstream(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,7 +1,6 @@
 """Find backends: entry points of the group ``bilinear_bench.backends``, read without importing any of them.
 
-Ours go the same way as a third party's. In a checkout that is not installed the same group is read from the
-``pyproject.toml`` beside this package.
+The backends of this project are found in the same way as a third party's, so the project has to be installed.
 """
 
 from __future__ import annotations
@@ -9,9 +8,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import re
-import tomllib
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Final
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -21,13 +18,14 @@ from harness.record import NAME_PATTERN
 
 GROUP: Final = "bilinear_bench.backends"
 DISTRIBUTION: Final = "bilinear-bench"
-#: The end of the name of a distribution that is a build for one version of CUDA: the package is the same.
+#: End of the name of a distribution that is built for one version of CUDA; the builds hold the same package.
 _BUILD: Final = re.compile(r"-cuda\d+x$")
-_PYPROJECT: Final = Path(__file__).parent.parent.parent / "pyproject.toml"
+#: Errors of malformed metadata of other packages: not UTF-8, or no value.
+_UNREADABLE: Final = (OSError, TypeError, ValueError)
 
 
 class RegistryError(Exception):
-    """A name that means nothing, or two things."""
+    """A name that no backend or several backends have, or no installed backends at all. The message says what to do."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,8 +33,8 @@ class Entry:
     """One registered backend, not imported.
 
     Attributes:
-        name: The backend's name.
-        target: ``module:Class``.
+        name: Name of the backend.
+        target: Import path, as in ``module:Class``.
         requirements: Requirements of the entry point's extras, as in ``numba>=0.60``.
         distribution: Name and version of the distribution that registers it.
     """
@@ -47,7 +45,7 @@ class Entry:
     distribution: str
 
     def installed(self) -> Support:
-        """Whether the packages behind the extras are installed, by metadata alone."""
+        """Return yes if the packages of the extras are installed, by metadata alone; else the missing one."""
         for text in self.requirements:
             requirement = Requirement(text)
             if (found := _version(requirement.name)) is None:
@@ -58,14 +56,14 @@ class Entry:
 
 
 def _version(name: str) -> str | None:
-    """The version of an installed distribution, or of its build for another version of CUDA; None without one."""
+    """Return the version of a distribution, or of its build for another CUDA; None if neither is installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         if not _BUILD.search(name):
             return None
     package = _BUILD.sub("", name)
-    named = ((found.metadata["Name"] or "", found) for found in importlib.metadata.distributions())
+    named = ((_name(found), found) for found in importlib.metadata.distributions())
     return next((found.version for other, found in named if _BUILD.sub("", other) == package), None)
 
 
@@ -73,7 +71,7 @@ def entries() -> dict[str, Entry]:
     """Return every registered backend by name, sorted, without importing one.
 
     Raises:
-        RegistryError: Two distributions, or one of them twice, register the same name; or a name is malformed.
+        RegistryError: A name is registered twice or malformed, or this project is not installed.
     """
     found: dict[str, Entry] = {}
     for entry in _registered():
@@ -92,7 +90,7 @@ def select(names: Iterable[str]) -> dict[str, Entry]:
     """Return the entries for ``names``, each optionally with ``#2`` and so on for a further entry of the same backend.
 
     Raises:
-        RegistryError: A name is unknown or given twice.
+        RegistryError: A name is unknown or occurs twice, or this project is not installed.
     """
     known = entries()
     chosen: dict[str, Entry] = {}
@@ -113,11 +111,11 @@ def _registered() -> Iterable[Entry]:
     # A distribution is listed once per path entry that holds it; as with Python's own import, the first wins.
     seen: set[str] = set()
     for distribution in importlib.metadata.distributions():
-        name = _canonical(distribution.metadata["Name"] or "")
-        if name in seen:
+        name = _canonical(_name(distribution))
+        if not name or name in seen:
             continue
         seen.add(name)
-        points = [point for point in distribution.entry_points if point.group == GROUP]
+        points = _points(distribution)
         ours = ours or (name == DISTRIBUTION and bool(points))
         for point in points:
             yield Entry(
@@ -126,16 +124,36 @@ def _registered() -> Iterable[Entry]:
                 tuple(_requirements(distribution.requires or (), point.extras)),
                 f"{distribution.metadata['Name']} {distribution.version}",
             )
-    if not ours and _PYPROJECT.is_file():
-        yield from _checkout()
+    if not ours:
+        raise RegistryError(
+            f"{DISTRIBUTION} is not installed, so its backends are unknown: run `pip install -e .` in its checkout"
+        )
 
 
-def _checkout() -> Iterable[Entry]:
-    project = tomllib.loads(_PYPROJECT.read_text())["project"]
-    for name, value in project["entry-points"][GROUP].items():
-        point = importlib.metadata.EntryPoint(name, value, GROUP)
-        optional = [text for extra in point.extras for text in project["optional-dependencies"][extra]]
-        yield Entry(name, f"{point.module}:{point.attr}", tuple(optional), f"{DISTRIBUTION} {project['version']}")
+def _name(distribution: importlib.metadata.Distribution) -> str:
+    """Return a distribution's name; empty if its metadata cannot be read."""
+    try:
+        return distribution.metadata["Name"] or ""
+    except _UNREADABLE:
+        return ""
+
+
+def _points(distribution: importlib.metadata.Distribution) -> list[importlib.metadata.EntryPoint]:
+    """Return a distribution's entry points of ``GROUP``; none if its metadata cannot be read.
+
+    Raises:
+        RegistryError: An entry point of ``GROUP`` is not ``module:attribute``.
+    """
+    try:
+        points = [point for point in distribution.entry_points if point.group == GROUP]
+    except _UNREADABLE:
+        return []
+    for point in points:
+        if not point.pattern.match(point.value):
+            raise RegistryError(
+                f"{_name(distribution)} registers the backend {point.name} as {point.value!r}, expected module:Class"
+            )
+    return points
 
 
 def _requirements(required: Iterable[str], extras: Iterable[str]) -> Iterable[str]:
@@ -145,7 +163,7 @@ def _requirements(required: Iterable[str], extras: Iterable[str]) -> Iterable[st
         try:
             requirement = Requirement(text)
         except InvalidRequirement:
-            continue  # another project's malformed metadata is not ours to judge; the import will tell
+            continue  # malformed metadata of another project; importing the backend shows what is missing
         marker = requirement.marker
         if marker is None or marker.evaluate({"extra": ""}):
             continue

@@ -1,7 +1,7 @@
 """Named lists of cases, each with the source of its sizes.
 
-A batch that depends on the data is marked as typical: an estimate from the model's own configuration, not a constant of
-it. Cases are in mode ``forward`` here; the command line adds the modes.
+A batch that depends on the data is marked as typical: it is estimated from the model's configuration. Cases are in mode
+``forward`` here; the command line adds the modes.
 """
 
 from __future__ import annotations
@@ -9,16 +9,22 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
-from harness.case import Case
+from harness.case import DTYPES, Case
 
 
 class SuiteError(ValueError):
-    """A suite that does not exist, or a choice that makes no sense. The message says what there is."""
+    """A suite that does not exist, or options that contradict each other. The message lists what exists."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
-    """A case with its name among people, and where its sizes are from."""
+    """A case of a suite.
+
+    Attributes:
+        label: Name that people use.
+        source: Origin of the sizes.
+        case: The case, in mode ``forward``.
+    """
 
     label: str
     source: str
@@ -27,16 +33,16 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Suite:
-    """A named list of cases, what it is for, and how precisely it is measured unless somebody asks otherwise.
+    """A named list of cases, with defaults for the options of a run.
 
     Attributes:
-        name: As `--suite` takes it.
-        purpose: In a few words.
-        entries: The cases.
+        name: Text that ``--suite`` takes.
+        purpose: Purpose in a few words.
+        entries: Cases in the order of measuring.
         target: Half-width of the intervals at which measuring stops, as a share of the ratio.
-        band: Ratios within it are no difference.
-        budget_seconds: Measuring time of a case in one mode on one device.
-        processes: Most fresh processes of a backend in a case.
+        band: Half-width of the equivalence band, as a share of the ratio.
+        budget_seconds: Measuring time of a case in one mode on one device, in seconds.
+        processes: Largest number of fresh processes of a backend in a case.
     """
 
     name: str
@@ -49,14 +55,25 @@ class Suite:
 
 
 def suite(name: str) -> Suite:
-    """Return a suite.
+    """Return the suite of a name.
 
     Raises:
-        SuiteError: There is none of that name.
+        SuiteError: No suite has that name.
     """
     if name not in SUITES:
         raise SuiteError(f"suite {name!r} is unknown, expected one of: {', '.join(SUITES)}")
     return SUITES[name]
+
+
+def labels() -> dict[str, str]:
+    """Return what people call the suites' cases, by the text of each case in each arithmetic that it can have."""
+    arithmetic = [*((dtype, "ieee") for dtype in DTYPES), ("float32", "tf32")]
+    return {
+        dataclasses.replace(entry.case, dtype=dtype, precision=precision).name: entry.label
+        for listed in SUITES.values()
+        for entry in listed.entries
+        for dtype, precision in arithmetic
+    }
 
 
 _SEED = Entry(
@@ -145,7 +162,7 @@ _MODELS = (
         Case(10000, 128, 89, 128, dtype="float64", bias=False),
     ),
     _SIMGNN,
-    # Its bias belongs to the node, not to the layer: left out here.
+    # Its bias belongs to the node, not to the layer, so this case has none.
     Entry(
         "AGCRN",
         "LeiBAI/AGCRN, model/AGCN.py, PEMSD4 configuration: 64 x 307 nodes, embedding 10, 2 x (1 + 64) features",
@@ -168,8 +185,8 @@ _PUBLISHED = tuple(
     )
 )
 
-# What fills a GPU: the models at their real sizes and in float32, less those that are one launch for any kernel, and
-# one whose step has gradients of 2 GB, which take longer to check than all the rest together.
+# Cases that fill a GPU: the models at their real sizes, in float32. SimGNN and CoLA are one launch for any kernel. The
+# stanza transition parser has gradients of 2 GB, which take longer to check than all other cases together.
 _NOT_FOR_GPUS = (_SIMGNN.label, _COLA.label, "stanza transition parser")
 _GPU = (
     *(
@@ -221,7 +238,7 @@ SUITES: Final[dict[str, Suite]] = {
             "six shapes that differ, in a few minutes",
             (_SEED, _SIMGNN, _COLA, _SPACY, _DGI, _TUCKER),
             target=0.05,
-            band=0.05,  # one process cannot tell less: see harness/timing/README.md
+            band=0.05,  # one process cannot tell less: see docs/how-it-measures.md
             budget_seconds=5.0,
             processes=1,
         ),
@@ -232,12 +249,12 @@ SUITES: Final[dict[str, Suite]] = {
             "shapes that fill a GPU; see --dtype and --precision",
             _GPU,
             target=0.05,
-            band=0.05,  # as above: starting eight frameworks anew on a GPU takes longer than measuring
+            band=0.05,  # one process: starting eight frameworks on a GPU takes longer than measuring
             budget_seconds=10.0,
             processes=1,
         ),
         Suite("upstream", "the shapes of PyTorch's own tests; best with `check`", _UPSTREAM),
-        # Many cases, of which the way from one to the next is looked at: it need not be known well.
+        # The curve over many cases counts, not the precision of one case.
         Suite(
             "batch-sweep",
             "batch 1 to 65536 at three sizes of features; see `report --plot`",

@@ -1,9 +1,10 @@
-"""Records and samples on disk: ``records.csv``, ``samples.csv``, ``environment.json`` in a folder of the run's own.
+"""Write and read a run's files: ``records.csv``, ``samples.csv`` and ``environment.json``, in a folder for each run.
 
-Rows are appended whole and forced to disk one by one, so a run that is killed leaves complete rows and at most one
-torn one at the end, which reading ignores. Values are text: a missing one is empty, never 0. Text that came from
-elsewhere (an error message, say) is stripped of control characters, and quoted against spreadsheets that would run it
-as a formula.
+Rows are appended whole and forced to disk one by one. A run that is killed leaves complete rows and at most one torn
+row at the end, which reading ignores. Values are text: a missing one is empty, never 0. Text from elsewhere, such as an
+error message, loses its control characters, and is quoted against spreadsheets that would run it as a formula.
+
+Over 250 lines: writing and reading share the format.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ if TYPE_CHECKING:
 RECORDS: Final = "records.csv"
 SAMPLES: Final = "samples.csv"
 ENVIRONMENT: Final = "environment.json"
-#: Points to the newest run beside it.
+#: Link to the newest run, in the folder of all runs.
 LATEST: Final = "latest"
-#: Longest reason that is kept, in characters.
+#: Longest text of a cell, in characters.
 REASON_LENGTH: Final = 2000
 
 
 class StoreError(Exception):
-    """A folder that cannot be written, or that is no run. The message says what to do."""
+    """A folder that cannot be written, or is no run. The message says what to do."""
 
 
 def new_run_id(now: time.struct_time | None = None) -> str:
@@ -55,10 +56,14 @@ class Store:
 
     @classmethod
     def create(cls, folder: Path, environment: dict[str, Any]) -> Self:
-        """Make the folder and write the headers and ``environment.json``; nothing is ever overwritten.
+        """Make the folder, and write the headers and ``environment.json``; nothing is ever overwritten.
+
+        Args:
+            folder: Folder that does not exist yet.
+            environment: Machine, versions and plan, as JSON can hold them.
 
         Raises:
-            StoreError: It exists, or cannot be made.
+            StoreError: The folder exists, or cannot be made.
         """
         try:
             folder.mkdir(parents=True)
@@ -75,11 +80,11 @@ class Store:
 
     @classmethod
     def resume(cls, folder: Path, keep: Callable[[dict[str, str]], bool]) -> Self:
-        """Open the files of a run that was stopped, without the rows that will be measured again.
+        """Open the files of a run that was stopped, without the rows of incomplete groups.
 
         Args:
-            folder: The run's.
-            keep: Says of a row of either file whether its group is complete.
+            folder: Folder of the run.
+            keep: Function of a row of either file; True if its group is complete.
         """
         for name, row_type in ((RECORDS, Record), (SAMPLES, Sample)):
             kept = (_line(row[column] for column in columns(row_type)) for row in rows(folder / name) if keep(row))
@@ -95,10 +100,10 @@ class Store:
                 file.close()
 
     def add_record(self, record: Record) -> None:
-        """Append a record and force it to disk; samples first, for a record without them would lack its evidence.
+        """Append a record and force it to disk, after its samples.
 
         Raises:
-            StoreError: The disk is full, say; what was written before stays whole.
+            StoreError: The file cannot be written; earlier rows stay whole.
         """
         self._append(self._samples, b"", force=True)
         self._append(self._records, _row(record), force=True)
@@ -107,7 +112,7 @@ class Store:
         """Append a sample; it reaches the disk at the latest with its record.
 
         Raises:
-            StoreError: As for ``add_record``.
+            StoreError: The file cannot be written; earlier rows stay whole.
         """
         self._append(self._samples, _row(sample), force=False)
 
@@ -122,7 +127,7 @@ class Store:
 
 
 def columns(row_type: type) -> list[str]:
-    """Names of a row's columns, in order."""
+    """Return the names of a row's columns, in order."""
     return [field.name for field in dataclasses.fields(row_type)]
 
 
@@ -130,11 +135,11 @@ def rows(path: Path, earlier: bool = False) -> list[dict[str, str]]:
     """Read the complete rows of a file as text; a torn last line is left out.
 
     Args:
-        path: The file.
-        earlier: Whether it may be an earlier version's, without columns that not every row has: they are empty then.
+        path: ``records.csv`` or ``samples.csv`` of a run.
+        earlier: True if the file may lack optional columns, as an earlier version's does; they are empty then.
 
     Raises:
-        StoreError: The file is missing, or not what this version writes.
+        StoreError: The file is missing, or has other columns than this version writes.
     """
     row_type = Sample if path.name == SAMPLES else Record
     try:
@@ -149,19 +154,19 @@ def rows(path: Path, earlier: bool = False) -> list[dict[str, str]]:
     expected = [name for name in known if name in (header or []) or name in required] if earlier else known
     if header != expected:
         raise StoreError(f"{path} has other columns than this version writes: read it with the version that wrote it")
-    found = []
+    complete = []
     for row in reader:
         if len(row) != len(header):
             raise StoreError(f"{path}, line {reader.line_num}: {len(row)} values for {len(header)} columns")
-        found.append(dict.fromkeys(known, "") | dict(zip(header, row, strict=True)))
-    return found
+        complete.append(dict.fromkeys(known, "") | dict(zip(header, row, strict=True)))
+    return complete
 
 
 def read(path: Path) -> pd.DataFrame:
     """Read ``records.csv`` or ``samples.csv`` with the type of each column; missing values are ``NA``.
 
     Raises:
-        StoreError: The file is missing, torn in the middle, or not what this version writes.
+        StoreError: The file is missing, torn in the middle, or has other columns than this version writes.
     """
     import pandas as pd
 
@@ -186,12 +191,12 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def column_types(row_type: type) -> dict[str, type]:
-    """The Python type behind each column, optional or not."""
-    found: dict[str, type] = {}
+    """Return the Python type of each column, optional or not."""
+    kinds: dict[str, type] = {}
     for name, hint in typing.get_type_hints(row_type).items():
         options = [option for option in typing.get_args(hint) if option is not types.NoneType]
-        found[name] = options[0] if options else hint
-    return found
+        kinds[name] = options[0] if options else hint
+    return kinds
 
 
 def environment(folder: Path) -> dict[str, Any]:
@@ -210,15 +215,19 @@ def environment(folder: Path) -> dict[str, Any]:
 
 
 def add_to_environment(folder: Path, additions: dict[str, Any]) -> None:
-    """Add keys to ``environment.json``: what only the workers could tell."""
+    """Add keys to ``environment.json``."""
     _replace(folder / ENVIRONMENT, json.dumps(environment(folder) | additions, indent=2) + "\n")
 
 
 def find(name: str, results: Path) -> Path:
-    """Return the folder of a run, given as a path, as a run id or as ``latest``.
+    """Return the folder of a run.
+
+    Args:
+        name: Path of the folder, run id, or ``latest``.
+        results: Folder of all runs.
 
     Raises:
-        StoreError: There is no such run.
+        StoreError: No such run exists.
     """
     for folder in (Path(name), results / name):
         if (folder / RECORDS).is_file():
@@ -227,10 +236,10 @@ def find(name: str, results: Path) -> Path:
 
 
 def check_free(folder: Path) -> None:
-    """Find out before anything is measured that a folder cannot be made.
+    """Check that a folder can be made, before a run measures anything.
 
     Raises:
-        StoreError: It exists, its parent is not a folder, or is read-only.
+        StoreError: The folder exists, or its parent is not a folder or is read-only.
     """
     if folder.exists() or folder.is_symlink():
         what = "exists" if folder.is_dir() else "is a file"
@@ -238,7 +247,7 @@ def check_free(folder: Path) -> None:
     parent = next(above for above in folder.absolute().parents if above.exists())
     if not parent.is_dir():
         raise StoreError(f"--out {folder} cannot be made: {parent} is not a folder")
-    # Trying is the only honest way to ask: root may write where the mode says no, and not on a read-only file system.
+    # Only trying shows it: root may write against the mode, but not on a read-only file system.
     probe = parent / f".bilinear-bench-{secrets.token_hex(4)}"
     try:
         probe.mkdir()
@@ -265,12 +274,12 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         return str(value)
     plain = "".join(sign if sign.isprintable() else " " for sign in value)[:REASON_LENGTH]
-    # A spreadsheet runs a cell that begins so as a formula, quoted or not (CWE-1236).
+    # A spreadsheet runs a cell with such a first sign as a formula, quoted or not (CWE-1236).
     return f"'{plain}" if plain.startswith(("=", "+", "-", "@", "＝", "＋", "－", "＠")) else plain
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a whole file so that a reader, or a crash, sees the old one or the new one."""
+    """Write a whole file so that a reader, or a crash, leaves the old file or the new one."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with draft.open("w", encoding="utf-8", newline="") as file:
@@ -284,7 +293,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _point(folder: Path) -> None:
-    """Let ``latest`` beside the run point to it, if nothing else is called so."""
+    """Let the link ``latest`` point to a run, unless a file of the user has that name."""
     link = folder.parent / LATEST
     if link.exists() and not link.is_symlink():
         return
@@ -294,6 +303,6 @@ def _point(folder: Path) -> None:
         draft.symlink_to(folder.name)
         draft.replace(link)
     except OSError:
-        # A file system without links: `latest` is a convenience, the run is not harmed.
+        # On a file system without links the run goes on without `latest`.
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)

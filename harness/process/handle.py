@@ -1,12 +1,14 @@
-"""A worker as the parent sees it: spawned, run only while it is asked, timed out, killed.
+"""A worker as the parent sees it: spawned, run only while it has a request, timed out, killed.
 
-A worker that is not asked anything is stopped (SIGSTOP) with its whole process group, since idle thread pools spin and
-take the CPUs of the worker that is timed. What that needs:
+A worker without a request is stopped (SIGSTOP) with its whole process group, since idle thread pools spin and take the
+CPUs of the worker that is timed.
 
-* The group is new but the session is not: were this process to end, the stopped group would be orphaned, and the kernel
+* The group is new but the session is not. Were this process to end, the stopped group would be orphaned, and the kernel
   ends orphaned stopped groups (SIGHUP, SIGCONT). The worker itself asks to be killed with its parent.
 * A worker is seen stopped, with its descendants, before its reply is returned.
-* A time limit is one of running time, whatever the worker prints: it starts when the request is sent.
+* A time limit is one of running time: it starts when the request is sent, whatever the worker prints.
+
+The module has over 250 lines because one class owns the process and its pipes.
 """
 
 from __future__ import annotations
@@ -19,7 +21,6 @@ import selectors
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -28,21 +29,21 @@ from typing import Final, Protocol
 import psutil
 
 from harness.machine import environment, threads
-from harness.process import protocol
+from harness.process import protocol, start
 from harness.process.protocol import Configuration, Failure, ProtocolError, ReplyT, Request, Started
 from harness.record import Status
 
 #: Longest reply that is read, in bytes; a worker that sends more broke the protocol.
 REPLY_BYTES: Final = 2**20
-#: What is kept of a worker's output: its end, in bytes.
+#: Bytes that are kept of the end of a worker's output.
 OUTPUT_BYTES: Final = 8 * 2**10
-#: How long a process group may take to stop before the worker is given up, in seconds.
+#: Time that a process group may take to stop before the worker is killed, in seconds.
 STOP_SECONDS: Final = 5.0
-#: How often a waiting parent looks whether the worker is still alive, in seconds. A pipe's end says it too, but not if
-#: a forked grandchild holds the pipe.
+#: Time between two looks of a waiting parent whether the worker is alive, in seconds. A pipe's end says it too, but
+#: not if a forked grandchild holds the pipe.
 LOOK_SECONDS: Final = 1.0
 
-#: No worker gets this: it decides over a case's precision, for some libraries and not for others.
+#: Variable that no worker gets: it changes the precision of some libraries and not of others.
 OVERRIDE: Final = "NVIDIA_TF32_OVERRIDE"
 
 
@@ -51,7 +52,7 @@ class WorkerError(Exception):
 
     Attributes:
         status: What the cell becomes.
-        reason: Why, in words, with the end of the worker's output where it died.
+        reason: The cause in words, with the end of the worker's output where it died.
     """
 
     def __init__(self, status: Status, reason: str) -> None:
@@ -64,12 +65,12 @@ class WorkerHandle(Protocol):
     """A worker, as a run sees it."""
 
     directory: Path
-    #: Time between the last request and its reply, by the clock of this process, in seconds.
+    #: Time between the last request and its reply, in seconds by the clock of this process.
     elapsed_seconds: float
 
     @property
     def alive(self) -> bool:
-        """True if it can still be asked."""
+        """True if the worker can still take requests."""
         ...
 
     def request(self, request: Request[ReplyT], time_limit_seconds: float) -> ReplyT:
@@ -82,14 +83,14 @@ class WorkerHandle(Protocol):
 
 
 class Worker:
-    """One child process, stopped whenever it is not answering.
+    """One child process, stopped whenever it has no request.
 
     Args:
-        role: A key of ``worker.ROLES``.
+        role: A key of ``harness.worker.main.ROLES``.
         directory: A private folder for its files; made here.
         variables: Environment variables on top of this process's own.
-        thread_budget: CPUs it is held to.
-        freeze: Whether to stop it between requests.
+        thread_budget: Number of CPUs that it is held to.
+        freeze: True if it is stopped between requests.
         start_seconds: Time limit for starting, in seconds.
     """
 
@@ -101,13 +102,13 @@ class Worker:
         thread_budget: int,
         freeze: bool = True,
         start_seconds: float = 60.0,
-    ) -> None:
+    ) -> None:  # over 40 lines: the order of pipes, process and closing is one sequence
         self.directory = directory
         directory.mkdir(mode=0o700)
         self._freeze = freeze
-        #: Time between the last request and its answer, by this process's clock.
+        #: Time between the last request and its reply, in seconds by this process's clock.
         self.elapsed_seconds = 0.0
-        #: It may be killed by one thread while another waits for its answer; its pipes are closed once.
+        #: One thread may kill it while another waits for its reply; its pipes are closed once.
         self._closing = threading.Lock()
         self._output = b""
         self._pending = b""
@@ -124,25 +125,21 @@ class Worker:
             requests=request_read,
             replies=reply_write,
         )
-        package = str(Path(__file__).parent.parent.parent)
-        search = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
-        # -P keeps the working directory off the import path: a file named torch.py there shall not become torch.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "harness.worker.main", json.dumps(protocol.encode(configuration))],
+            start.command("harness.worker.main", json.dumps(protocol.encode(configuration))),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             pass_fds=(request_read, reply_write),
             env={name: value for name, value in os.environ.items() if name != OVERRIDE}
             | variables
-            | threads.pool_environment(thread_budget)
-            | {"PYTHONPATH": search},
+            | threads.pool_environment(thread_budget),
             process_group=0,
         )
         os.close(request_read)
         os.close(reply_write)
         self._request_pipe, self._reply_pipe = request_write, reply_read
-        assert self._process.stdout is not None  # noqa: S101  # we asked for a pipe; tells mypy
+        assert self._process.stdout is not None  # noqa: S101  # a pipe was requested; this tells mypy
         self._output_pipe = self._process.stdout.fileno()
         os.set_blocking(self._output_pipe, False)
         os.set_blocking(self._reply_pipe, False)
@@ -155,19 +152,19 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether the process can still be asked."""
+        """True if the process can still take requests."""
         return self._process.returncode is None
 
     def request(self, request: Request[ReplyT], time_limit_seconds: float) -> ReplyT:
         """Let the worker run until it has replied, and return the reply.
 
         Raises:
-            WorkerError: It raised (and lives on), or it died, hung or broke the protocol (and is gone).
+            WorkerError: The worker raised and lives on; or it died, hung or broke the protocol, and is gone.
         """
         if not self.alive:
             # Its pipes are closed, and their numbers may be another file's by now.
             raise WorkerError(Status.FAILED, "its process had ended before this request")
-        # A reply carries its request's number, which nothing can foresee: what was written ahead is no reply.
+        # A reply carries its request's random number: what was written ahead of the request is no reply.
         nonce = secrets.token_hex(8)
         self._signal(signal.SIGCONT)
         try:
@@ -219,7 +216,7 @@ class Worker:
                     raise self._end(Status.TIMEOUT, f"no answer within {limit_seconds:.3g} s")
                 ready = {key.fd for key, _ in selector.select(min(remaining, LOOK_SECONDS))}
                 if self._output_pipe in ready and not self._drain():
-                    selector.unregister(self._output_pipe)  # it closed its output; that is its right
+                    selector.unregister(self._output_pipe)  # it may close its output
                 if self._reply_pipe in ready:
                     chunk = os.read(self._reply_pipe, 2**16)
                     if not chunk:
@@ -235,7 +232,7 @@ class Worker:
                     raise self._end(Status.FAILED, self._obituary())
 
     def _drain(self) -> bool:
-        """Keep the end of what the worker has printed; say whether more may come."""
+        """Keep the end of what the worker has printed; return True if more may come."""
         while True:
             try:
                 chunk = os.read(self._output_pipe, 2**16)
@@ -258,7 +255,7 @@ class Worker:
             while _runs(relative):
                 if time.monotonic() > deadline:
                     raise self._end(Status.FAILED, f"its child process {relative.pid} could not be stopped")
-                # Out of our group (setsid), say: then it has to be asked on its own.
+                # A child outside the group, after setsid, is stopped on its own.
                 with contextlib.suppress(psutil.NoSuchProcess):
                     relative.suspend()
                 time.sleep(0.0005)
@@ -275,30 +272,30 @@ class Worker:
 
     def _descendants(self) -> list[psutil.Process]:
         # /proc/PID/task/TID/children costs microseconds; looking through all processes of the machine does not.
-        found: list[psutil.Process] = []
+        descendants: list[psutil.Process] = []
         waiting = [self.pid]
         while waiting:
             parent = waiting.pop()
             for path in Path(f"/proc/{parent}/task").glob("*/children"):
                 with contextlib.suppress(OSError, psutil.NoSuchProcess):  # it may end while we look
                     children = [psutil.Process(int(child)) for child in path.read_text().split()]
-                    found += children
+                    descendants += children
                     waiting += [child.pid for child in children]
-        return found
+        return descendants
 
     def _end(self, status: Status, reason: str) -> WorkerError:
-        """Kill the worker and say what became of it, with the end of its output."""
+        """Kill the worker and return what became of it, with the end of its output."""
         self.kill()
         if self._process.returncode == -signal.SIGKILL and status is Status.FAILED:
             kills = environment.oom_kills()
             if kills is not None and self._oom_kills is not None and kills > self._oom_kills:
                 status, reason = Status.OUT_OF_MEMORY, f"killed by the kernel for memory ({reason})"
         output = self._output.decode(errors="replace").strip()
-        said = " | ".join(line.strip() for line in output.splitlines()[-6:] if line.strip())
-        return WorkerError(status, f"{reason}; its output ended: {said}" if said else reason)
+        last = " | ".join(line.strip() for line in output.splitlines()[-6:] if line.strip())
+        return WorkerError(status, f"{reason}; its output ended: {last}" if last else reason)
 
     def _obituary(self) -> str:
-        """How the process ended, in words; called when its pipe has closed."""
+        """Return how the process ended, in words; called when its pipe has closed."""
         try:
             code = self._process.wait(timeout=STOP_SECONDS)
         except subprocess.TimeoutExpired:

@@ -4,8 +4,10 @@ Both sides use these classes, and so do the tests' fakes. A message is one line 
 travel as ``.npy`` files in the worker's private folder. What is decoded is held to the declared types: a worker that
 leaves something out or sends something else has broken the protocol (``ProtocolError``).
 
-A class of requests names its reply in its base, as in ``class Load(Request[Loaded])``. On the wire a request goes by
-the name of its class.
+A class of requests names its reply in its base, as in ``class Load(Request[Loaded])``. On the wire a request has the
+name of its class.
+
+The module has over 250 lines because it is one table of all messages.
 """
 
 from __future__ import annotations
@@ -297,7 +299,7 @@ class ScenarioRun:
         operators: Operators of PyTorch that ran, if the arrays are another framework's.
         call_seconds: Time of the fastest of the repeated calls; 0 where calls are not repeated.
         convert_seconds: Time of the backend's own ``to_numpy``; 0 where it is not asked.
-        kernel_seconds: Time of making another kernel and calling it once; None before that scenario.
+        kernel_seconds: Time of preparing another kernel and calling it once; None in other scenarios.
     """
 
     results: Results
@@ -312,7 +314,7 @@ class RunScenario(Request[ScenarioRun]):
     """Call once more in a telling way; leave the results in a folder.
 
     Attributes:
-        scenario: One of ``harness.correctness.questions``.
+        scenario: A key of ``harness.worker.scenarios.SCENARIOS``.
         directory: Folder for the results.
     """
 
@@ -346,7 +348,7 @@ class FreshChecked:
 
     Attributes:
         fresh_seconds: Times of calls on unseen inputs.
-        seen_seconds: Times of calls on inputs in rotation, one beside each.
+        seen_seconds: Times of calls on inputs in rotation, one for each of the fresh ones.
         affinity: CPUs of the worker before the backend was loaded, and now.
         results: Results for the last of the unseen inputs.
     """
@@ -404,7 +406,7 @@ class WarmedUp:
 
     Attributes:
         stretches: The calls, in stretches of growing length.
-        busy: Threads that were busy meanwhile; None where the system does not tell.
+        busy: Threads that were busy in that time; None where the system does not tell.
     """
 
     stretches: tuple[Stretch, ...]
@@ -454,7 +456,7 @@ class SampleTaken:
 
     Attributes:
         seconds: Time of all its calls.
-        forward_seconds: The same of as many forwards alone; None where they were not asked for.
+        forward_seconds: The same of as many forwards alone; None if they were not requested.
         involuntary_switches: Times that a thread of the worker lost its CPU to another.
     """
 
@@ -609,7 +611,7 @@ class MeasureProduct(Request[MeasuredRate]):
     """Measure a library's square GEMM.
 
     Attributes:
-        library: A key of ``peak_worker.PRODUCTS``.
+        library: A key of ``peak_products.PRODUCTS``.
         dtype: Dtype of both matrices.
     """
 
@@ -736,7 +738,7 @@ def decode(kind: type[ReplyT], value: Any) -> ReplyT:
     Raises:
         ProtocolError: Something is missing, or of another type.
     """
-    return _decode(kind, value)  # type: ignore[no-any-return]  # what comes out is of the type that was asked for
+    return _decode(kind, value)  # type: ignore[no-any-return]  # _decode returns the declared type
 
 
 def _decode(kind: Any, value: Any) -> Any:

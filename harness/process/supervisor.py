@@ -1,4 +1,4 @@
-"""All workers of a run: who has which, in what environment, and that none survives the run."""
+"""All workers of a run: which backend has which, in what environment, and that none survives the run."""
 
 from __future__ import annotations
 
@@ -72,12 +72,12 @@ class WorkerPool(Protocol):
 
 
 class Supervisor:
-    """All workers of a run. Use as a context manager: whatever happens, none survives it.
+    """All workers of a run, as a context manager that none of them survives.
 
     Args:
-        thread_budget: CPUs of every worker alike.
+        thread_budget: Number of CPUs of each worker.
         cache: Root of the compile caches; made if missing.
-        freeze: Whether idle workers are stopped.
+        freeze: True if idle workers are stopped.
         empty_caches: True if every new worker gets empty compile caches instead.
     """
 
@@ -119,7 +119,7 @@ class Supervisor:
         return self._backend_worker((f"edge cases of {name}", device), device)[0]
 
     def discard_edge_case_worker(self, name: str, device: str) -> None:
-        """Kill a backend's edge_case_worker, if there is one."""
+        """Kill a backend's edge-case worker, if there is one."""
         self.discard(f"edge cases of {name}", device)
 
     def _backend_worker(self, key: tuple[str, str], device: str) -> tuple[Worker, bool]:
@@ -146,23 +146,23 @@ class Supervisor:
         """Return a new worker that measures a device; `discard_peak_worker` ends it.
 
         Args:
-            name: Whose rates it measures; an earlier one of that name is ended.
-            device: What is measured.
+            name: Library whose rates it measures; an earlier worker of that name is ended.
+            device: Device that is measured.
             variables: Environment variables on top of the others.
 
         Raises:
             WorkerError: It did not start.
         """
         self.discard_peak_worker(name)
-        # A folder of its own: what it compiles shall not make an empty cache look filled to a backend.
-        given = _cache_variables(self._cache / "peak_worker") | dict(variables or {})
+        # A folder of its own: what it compiles must not make an empty cache look filled to a backend.
+        given = _cache_variables(self._cache / "peaks") | dict(variables or {})
         role = "peaks" if device == "cpu" else "gpu peaks"
-        worker = self._workers[f"peak_worker of {name}", "cpu"] = self._spawn(role, device, given)
+        worker = self._workers[f"peaks with {name}", "cpu"] = self._spawn(role, device, given)
         return worker
 
     def discard_peak_worker(self, name: str) -> None:
-        """Kill a peak_worker, if there is one."""
-        self.discard(f"peak_worker of {name}", "cpu")
+        """Kill a peak worker, if there is one."""
+        self.discard(f"peaks with {name}", "cpu")
 
     def discard(self, name: str, device: str) -> None:
         """Kill a worker, if there is one; the next request for it starts another."""
@@ -178,12 +178,12 @@ class Supervisor:
         return Worker(role, directory, given, self.thread_budget, self.freeze)
 
 
-#: Private folders carry this and the process id of their run, so that a later run can tell what a killed one left.
+#: Prefix of private folders; the process id of their run follows, so that a later run knows what a killed one left.
 PREFIX: Final = "bilinear-bench-"
 
 
 def default_cache() -> Path:
-    """Where compile caches are kept: in the checkout, or for an installed package in the user's cache folder."""
+    """Return the folder of compile caches: in the checkout, or in the user's cache folder for an installed package."""
     checkout = Path(__file__).parent.parent.parent
     if (checkout / "pyproject.toml").is_file():
         return checkout / ".cache" / "compiled"
@@ -192,7 +192,7 @@ def default_cache() -> Path:
 
 
 def _cache_variables(cache: Path) -> dict[str, str]:
-    """Variables that put every compile cache into this folder; the folders are made."""
+    """Return variables that put each compile cache into this folder, and make the folders."""
     variables = {variable: str(cache / folder) for variable, folder in CACHE_VARIABLES.items()}
     for folder in variables.values():
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -200,7 +200,7 @@ def _cache_variables(cache: Path) -> dict[str, str]:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Delete private folders of runs that are no more (killed with signal 9, say)."""
+    """Delete private folders of runs that have ended without deleting them, killed with signal 9 for instance."""
     for leftover in folder.glob(f"{PREFIX}*"):
         owner = leftover.name.removeprefix(PREFIX).partition("-")[0]
         if owner.isdigit() and not psutil.pid_exists(int(owner)):

@@ -1,103 +1,116 @@
-"""What a worker sees of a backend's arrays and calls, without trusting or converting them.
+"""Arrays of one case on a backend's device: made, refilled, waited for and copied back.
 
-Frameworks have no common word for most of it, so each question is asked in the few dialects there are.
+An array of a known framework is handled by the framework's own means. The backend's ``to_device``, ``synchronize`` and
+``to_numpy`` are its own code: they could do there what belongs on the clock, or forget to wait. They are called for
+unknown frameworks only.
 """
 
 from __future__ import annotations
 
-import json
-import os
+import functools
 import sys
-import time
 import warnings
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from harness.correctness.conduct import Storage
-from harness.correctness.gate import Facts
+from harness.correctness.inputs import make_inputs
+from harness.timing.roofline import INPUT_SETS
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from harness.backend import Backend, NativeArray, Step
+    from harness.backend import Backend, NativeArray
+    from harness.case import Case
+    from harness.worker.calls import NativeArrays
 
-    Results = dict[str, NativeArray]
-
-#: What a backend has no business replacing: the clocks, and what carries its answers.
-_WATCHED: Final[tuple[tuple[Any, str], ...]] = (
-    *((time, name) for name in ("perf_counter", "perf_counter_ns", "monotonic", "time")),
-    *((np, name) for name in ("save", "array_equal", "array")),
-    (json, "dumps"),
-    (os, "write"),
-)
+#: Arrays of a case that are not inputs: the same in every input set, unless a kind of inputs changes them.
+PARAMETERS: Final[tuple[str, ...]] = ("weight", "bias")
 
 
-class Watch:
-    """Remembers what the clocks and the harness are made of; made before a backend is loaded."""
+class DeviceArrays:
+    """Arrays of one case.
 
-    def __init__(self) -> None:
-        self._originals = {(id(owner), name): (owner, getattr(owner, name)) for owner, name in _WATCHED}
-        for module in [module for name, module in sys.modules.items() if name.partition(".")[0] == "harness"]:
-            self._remember(module)
-        self._remember(sys.modules["__main__"])
+    Values of the input sets in rotation are drawn once and kept on the host, since drawing takes long.
 
-    def replaced(self) -> list[str]:
-        """Name what is no longer what it was."""
-        return sorted(
-            f"{owner.__name__}.{name}"
-            for (_, name), (owner, original) in self._originals.items()
-            if getattr(owner, name, None) is not original
-        )
+    Args:
+        backend: The backend; its device holds the arrays.
+        case: The case.
+    """
 
-    def _remember(self, module: Any) -> None:
-        """The functions and classes of a module of ours, and the functions of these classes."""
-        for owner in [module, *(kind for kind in vars(module).values() if isinstance(kind, type) and _ours(kind))]:
-            for name, found in list(vars(owner).items()):
-                if callable(found) and _ours(found):
-                    self._originals[id(owner), name] = (owner, getattr(owner, name))
+    def __init__(self, backend: Backend, case: Case) -> None:
+        self.backend = backend
+        self.case = case
+        #: Names of the arrays that a call is given, without the parameters.
+        self.inputs = tuple(name for name in case.shapes() if name not in PARAMETERS)
+        #: Names of the parameters: weight, and bias if there is one.
+        self.parameters = tuple(name for name in case.shapes() if name in PARAMETERS)
+        self._drawn: dict[tuple[str, int], npt.NDArray[np.floating]] = {}
 
+    @functools.cached_property
+    def like(self) -> NativeArray:
+        """An array that the backend's ``to_device`` made of a single zero; all others are made like it."""
+        zero = np.zeros((1, 1), np.float64 if self.case.dtype == "float64" else np.float32)
+        return self.backend.to_device(zero, self.case.dtype)
 
-def describe(result: NativeArray) -> Facts:
-    """Say what a native result is, without converting it."""
-    dtype, shape, device = (getattr(result, name, None) for name in ("dtype", "shape", "device"))
-    return Facts(
-        type=type_name(result),
-        dtype=None if dtype is None else str(dtype).rpartition(".")[2],  # torch says torch.float32
-        shape=None if shape is None else tuple(int(size) for size in shape),
-        device=None if device is None and not isinstance(result, np.ndarray) else _device_name(device),
-    )
+    @functools.cached_property
+    def wait(self) -> Callable[[Any], None]:
+        """What returns when a result exists."""
+        return waiter(self.backend, self.like)
 
+    def make(self, names: Sequence[str], variation: int = 0, kind: str = "normal") -> NativeArrays:
+        """Make arrays in new memory of the device.
 
-def type_name(result: object) -> str:
-    """The exact type, with its module: a subclass is another type, and so is one that took another's name."""
-    return _name(type(result))
+        Args:
+            names: Names of the arrays, of ``case.shapes()``.
+            variation: Number of the input set.
+            kind: Kind of the values; see ``correctness/inputs.py``.
+        """
+        values = self.values(names, variation, kind)
+        return {name: self.place(values[name]) for name in names}
 
+    def refill(self, targets: NativeArrays, variation: int = 0, kind: str = "normal") -> NativeArrays:
+        """Write values into the memory of arrays, and return those; where that is impossible (JAX), return new ones.
 
-def base_names(result: object) -> list[str]:
-    """The types that an array's type is derived from."""
-    return [_name(base) for base in type(result).__mro__[1:]]
+        Args:
+            targets: Arrays on the device, by name.
+            variation: Number of the input set.
+            kind: Kind of the values; see ``correctness/inputs.py``.
+        """
+        values = self.values(tuple(targets), variation, kind)
+        return {name: refill(array, values[name], self.backend, self.case.dtype) for name, array in targets.items()}
 
+    def host(self, results: NativeArrays) -> dict[str, npt.NDArray[np.floating]]:
+        """Copy arrays to the host, as float32 or float64."""
+        return {name: to_host(result, self.backend) for name, result in results.items()}
 
-def home_made(result: object, backend: Backend) -> bool:
-    """Whether an array's type was written where the backend was: in its package, or in a file beside it."""
-    kind, maker = type(result).__module__, type(backend).__module__
-    if kind.partition(".")[0] == maker.partition(".")[0]:
-        return True
-    places = [getattr(sys.modules.get(module), "__file__", None) for module in (kind, maker)]
-    folders = {Path(place).parent for place in places if place}
-    return None not in places and len(folders) == 1
+    def place(self, values: npt.NDArray[np.floating]) -> NativeArray:
+        """Copy host values to the device; the backend sees them only if its framework is unknown."""
+        made = place(values, self.like)
+        return self.backend.to_device(np.array(values), self.case.dtype) if made is None else made
+
+    def values(
+        self, names: Sequence[str], variation: int = 0, kind: str = "normal"
+    ) -> Mapping[str, npt.NDArray[np.floating]]:
+        """Return values on the host; those of input sets in rotation are kept, and cannot be written to."""
+        if kind != "normal" or variation >= INPUT_SETS:
+            return make_inputs(self.case, variation, kind, names)
+        keys = {name: (name, 0 if name in PARAMETERS else variation) for name in names}
+        missing = [name for name, key in keys.items() if key not in self._drawn]
+        if missing:
+            for name, array in make_inputs(self.case, variation, only=missing).items():
+                array.setflags(write=False)
+                self._drawn[keys[name]] = array
+        return {name: self._drawn[key] for name, key in keys.items()}
+
+    def forget(self) -> None:
+        """Let the values on the host go."""
+        self._drawn.clear()
 
 
 def framework(array: NativeArray) -> str | None:
-    """Which framework that is known here an array belongs to: numpy, torch, jax, cupy, or None.
-
-    A known array is made, waited for and copied back by the framework's own means. The backend's ``to_device``,
-    ``synchronize`` and ``to_numpy`` are its own code, which could do there what it should do on the clock, or forget to
-    wait; they are asked for other frameworks only.
-    """
+    """Return the known framework that an array belongs to: numpy, torch, jax or cupy; None for any other."""
     torch, jax, cupy = (sys.modules.get(name) for name in ("torch", "jax", "cupy"))
     if type(array) is np.ndarray:
         return "numpy"
@@ -111,10 +124,10 @@ def framework(array: NativeArray) -> str | None:
 
 
 def place(values: npt.NDArray[np.floating], like: NativeArray) -> NativeArray | None:
-    """Make an array of host values, of the type, dtype and device of another; None if its framework is not known.
+    """Make an array of host values with the type, dtype and device of another; None if its framework is unknown.
 
     Args:
-        values: float32 or float64; exact in the other's dtype.
+        values: float32 or float64 values, exact in the other's dtype.
         like: An array that the backend's ``to_device`` has made.
     """
     match framework(like):
@@ -123,7 +136,7 @@ def place(values: npt.NDArray[np.floating], like: NativeArray) -> NativeArray | 
         case "torch":
             return sys.modules["torch"].tensor(values, dtype=like.dtype, device=like.device)
         case "jax":
-            # On a CPU device_put may keep using the host array, so it gets one that nobody else has.
+            # On a CPU device_put may keep using the host array, so it gets a copy of its own.
             return sys.modules["jax"].device_put(np.array(values, dtype=like.dtype), like.device)
         case "cupy":
             with like.device:
@@ -132,7 +145,7 @@ def place(values: npt.NDArray[np.floating], like: NativeArray) -> NativeArray | 
 
 
 def waiter(backend: Backend, like: NativeArray) -> Callable[[Any], None]:
-    """Return what waits until a result exists, given a result or a tuple of some: what the clock calls after a call."""
+    """Return what the clock calls after a call: it waits until a result, or each result of a tuple, exists."""
     match framework(like):
         case "numpy":
             return _is_there
@@ -148,7 +161,7 @@ def waiter(backend: Backend, like: NativeArray) -> Callable[[Any], None]:
 
 
 def _is_there(result: Any) -> None:
-    """What a CPU library has returned exists."""
+    """Return at once: what a CPU library has returned exists."""
 
 
 def to_host(result: NativeArray, backend: Backend) -> npt.NDArray[np.floating]:
@@ -166,24 +179,6 @@ def to_host(result: NativeArray, backend: Backend) -> npt.NDArray[np.floating]:
     return np.array(result, dtype=np.float64 if wide else np.float32)
 
 
-def storage(array: NativeArray) -> Storage:
-    """Where an array lies in memory: from its first byte to its last."""
-    if isinstance(array, np.ndarray):
-        start = int(array.__array_interface__["data"][0])
-        reach = [(size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True)]
-        first, last = (sum(step for step in reach if (step < 0) == backward) for backward in (True, False))
-        return Storage(start + first, last - first + array.itemsize if array.size else 0)
-    if hasattr(array, "untyped_storage"):  # torch, which has no negative strides
-        reached = sum((size - 1) * stride for size, stride in zip(array.shape, array.stride(), strict=True))
-        return Storage(int(array.data_ptr()), (reached + 1) * int(array.element_size()) if array.numel() else 0)
-    if hasattr(array, "unsafe_buffer_pointer"):  # JAX
-        return Storage(int(array.unsafe_buffer_pointer()), int(array.nbytes))
-    interface = getattr(array, "__cuda_array_interface__", None)  # CuPy, Numba, ...
-    if interface is not None:
-        return Storage(int(interface["data"][0]), int(array.nbytes))
-    return Storage(0, 0)
-
-
 def refill(target: NativeArray, values: npt.NDArray[np.floating], backend: Backend, dtype: str) -> NativeArray:
     """Write host values into an array's own memory; where arrays cannot be written (JAX), return a new array."""
     known = framework(target)
@@ -192,7 +187,7 @@ def refill(target: NativeArray, values: npt.NDArray[np.floating], backend: Backe
         return target
     if known == "torch":
         with warnings.catch_warnings():
-            # What one must not write into is only read here.
+            # PyTorch warns of read-only values, which are only read here.
             warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
             return target.copy_(sys.modules["torch"].from_numpy(values))
     if known == "cupy":
@@ -206,88 +201,3 @@ def refill(target: NativeArray, values: npt.NDArray[np.floating], backend: Backe
     except TypeError:
         return new
     return target
-
-
-def operators(call: Callable[[], object]) -> tuple[str, ...]:
-    """Call, and name the operators of PyTorch that ran, if PyTorch is in this process at all."""
-    torch: Any = sys.modules.get("torch")
-    if torch is None:
-        call()
-        torch = sys.modules.get("torch")  # imported by that call, perhaps
-        if torch is None:
-            return ()
-    with torch.autograd.profiler.profile() as profile:
-        call()
-    names = {str(event.name) for event in profile.function_events}
-    return tuple(sorted(name for name in names if name.startswith("aten::")))
-
-
-def gradcheck(step: Step, given: list[NativeArray]) -> str | None:
-    """Hold a step's backward against finite differences of its forward; None where arrays are not PyTorch's.
-
-    Returns what PyTorch's gradcheck objects to; empty if nothing.
-
-    Args:
-        step: Prepared for float64.
-        given: input1, input2, weight, and bias if there is one.
-    """
-    torch: Any = sys.modules.get("torch")
-    if torch is None or not isinstance(given[0], torch.Tensor):
-        return None
-    absent = [None] * (4 - len(given))
-
-    def forward(context: Any, *arrays: Any) -> Any:
-        context.save_for_backward(*arrays)
-        with torch.enable_grad():  # a custom function's body is outside autograd, a step may use it
-            return step.forward(*arrays, *absent)
-
-    def backward(context: Any, grad_output: Any) -> Any:
-        # gradcheck asks for several gradients after one forward; a step answers once, so it goes forward again.
-        arrays = context.saved_tensors
-        with torch.enable_grad():
-            step.forward(*arrays, *absent)
-            return step.backward(grad_output.contiguous())[: len(arrays)]
-
-    bodies = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
-    function: Any = type("StepFunction", (torch.autograd.Function,), bodies)
-    leaves = tuple(array.clone().requires_grad_() for array in given)
-    try:
-        # Sums in another order at each call are no fault: behaviour.py remarks on them.
-        torch.autograd.gradcheck(function.apply, leaves, check_undefined_grad=False, nondet_tol=1e-7)
-    except sys.modules["torch.autograd.gradcheck"].GradcheckError as error:  # the package names its function the same
-        return " ".join(str(error).split())[:400]
-    return ""
-
-
-def facts(results: Results) -> dict[str, Facts]:
-    """Return what some results say of themselves, by name."""
-    return {name: describe(result) for name, result in results.items()}
-
-
-def storages(results: Results) -> dict[str, Storage]:
-    """Return where some results are stored, by name."""
-    return {name: storage(result) for name, result in results.items()}
-
-
-def _name(kind: type) -> str:
-    """A type's name; if that name leads to another type, it says so."""
-    found: Any = sys.modules.get(kind.__module__)
-    for part in kind.__qualname__.split("."):
-        found = getattr(found, part, None)
-    name = f"{kind.__module__}.{kind.__qualname__}"
-    return name if found is None or found is kind else f"{name} (another type of that name)"
-
-
-def _ours(found: Any) -> bool:
-    return str(getattr(found, "__module__", "")).partition(".")[0] in ("harness", "__main__")
-
-
-def _device_name(device: object) -> str:
-    """``cpu`` or ``cuda``: torch devices have a type, JAX devices a platform, NumPy arrays (before 2.0) nothing.
-
-    CuPy's device has neither, and is a GPU.
-    """
-    if type_name(device).startswith("cupy"):
-        return "cuda"
-    name = getattr(device, "type", None) or getattr(device, "platform", None) or device or "cpu"
-    return {"gpu": "cuda"}.get(str(name), str(name))

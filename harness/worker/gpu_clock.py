@@ -1,7 +1,6 @@
-"""A GPU's own clock, in the dialects of the frameworks: events in its queue, and replays that need no host.
+"""A GPU's own clock, in each framework's terms: events in its queue, and replays of a graph that need no host.
 
-What a call takes on the host is what its user waits for; how much of that is work of the device, and how much launching
-it, only the device can tell.
+A call's user waits for its time on the host. The device's clock splits that time into work and launching.
 """
 
 from __future__ import annotations
@@ -14,47 +13,54 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from harness.timing.clock import Now
-from harness.worker import arrays
+from harness.worker.arrays import framework
+from harness.worker.integrity import type_name
 
 #: Cycles a second of a GPU, roughly, for a delay.
 CYCLES_PER_SECOND: Final = 2e9
-#: Launches are in time if they take at most this share of the delay before them, whose length is only roughly known.
+#: Launches are in time if they take at most this share of the delay before them; its length is known only roughly.
 DELAY_SHARE: Final = 0.75
-#: CUDA C++ of a kernel that spins for so many cycles.
+#: CUDA C++ of a kernel that spins for ``cycles`` cycles.
 SPIN: Final = """
 extern "C" __global__ void spin(long long cycles) {
     long long start = clock64();
     while (clock64() - start < cycles) { }
 }
 """
-#: What is written to empty the caches of a GPU that does not say how large they are: twice the largest L2 there is.
+#: Bytes written to empty the caches of a GPU that does not report their size: twice the largest L2 there is.
 FLUSHED_BYTES: Final = 256 * 2**20
-#: Calls before a graph is captured: what is set up at a first call cannot be captured.
+#: Calls before a graph is captured, since what a first call sets up cannot be captured.
 CALLS_BEFORE_CAPTURE: Final = 3
 
 
 class LateError(Exception):
-    """Launching outlasted the delay that was to hide it: a queue holds about a thousand launches, and then blocks."""
+    """Launching outlasted the delay that was to hide it; a queue blocks after about a thousand launches."""
 
 
 class DeviceClock(Protocol):
-    """What the harness asks of a framework that has events."""
+    """What a framework with events can do."""
 
     def seconds(self, work: Callable[[], object], delay_seconds: float) -> float:
-        """Time of some work on the device, in seconds, between two events around it.
+        """Return the time of some work on the device, in seconds, between two events around it.
+
+        Without a delay, gaps between two launches are part of that time.
 
         Args:
-            work: Queues it.
-            delay_seconds: The device is kept busy for so long before the first event, while the host queues the work;
-                else the time between two launches would be part of it.
+            work: Function that queues the work.
+            delay_seconds: Time before the first event that the device is kept busy while the host queues the work.
 
         Raises:
-            LateError: They would be all the same.
+            LateError: Queueing outlasted the delay.
         """
         ...
 
     def capture(self, call: Callable[[], object]) -> Callable[[], object]:
-        """Return what replays a call as a graph; raises where the framework or the call cannot be captured."""
+        """Return a function that replays a call as a graph.
+
+        Raises:
+            NotImplementedError: The framework has no graphs.
+            Exception: The framework's own error for a call that cannot be captured.
+        """
         ...
 
 
@@ -77,7 +83,7 @@ class TorchClock:
         return float(start.elapsed_time(end)) / 1e3  # milliseconds
 
     def capture(self, call: Callable[[], object]) -> Callable[[], object]:
-        """See ``DeviceClock``; what the graph writes to lives as long as what is returned."""
+        """See ``DeviceClock``; the function that is returned keeps the memory of the graph alive."""
         cuda = self._torch.cuda
         aside = cuda.Stream()
         aside.wait_stream(cuda.current_stream())
@@ -116,7 +122,7 @@ class CupyClock:
         return float(cuda.get_elapsed_time(start, end)) / 1e3  # milliseconds
 
     def capture(self, call: Callable[[], object]) -> Callable[[], object]:
-        """Not with CuPy, whose calls allocate from a pool that a capture cannot use."""
+        """Raise NotImplementedError: CuPy's calls allocate from a pool that a capture cannot use."""
         raise NotImplementedError("calls of CuPy are not captured")
 
 
@@ -129,18 +135,17 @@ def _launch(work: Callable[[], object], delay_seconds: float, now: Now) -> None:
 
 
 def flusher_of(like: Any) -> Callable[[], None]:
-    """Return what fills the caches of a GPU with something else, and waits until that is done.
+    """Return a function that fills the caches of a GPU with something else, and waits until that is done.
 
-    Twice the size of the GPU's L2 is written, as the device says it, or ``FLUSHED_BYTES`` where the framework does not
-    show it.
+    It writes twice the size of the GPU's L2, or ``FLUSHED_BYTES`` where the framework does not report that size.
 
     Args:
         like: An array on the GPU.
 
     Raises:
-        ValueError: It is of a framework that is not known here, or not on a GPU.
+        ValueError: The array is of an unknown framework, or not on a GPU.
     """
-    match arrays.framework(like):
+    match framework(like):
         case "torch" if like.device.type == "cuda":
             torch: Any = sys.modules["torch"]
             cache = getattr(torch.cuda.get_device_properties(like.device), "L2_cache_size", 0)
@@ -166,7 +171,7 @@ def flusher_of(like: Any) -> Callable[[], None]:
             written = jax.device_put(np.zeros(FLUSHED_BYTES // 4, np.int32), like.device)
             add = jax.jit(lambda array: array + 1)
             return lambda: jax.block_until_ready(add(written))
-    raise ValueError(f"nobody knows how to empty the caches for {arrays.type_name(like)}: leave out --flush-l2")
+    raise ValueError(f"the caches of a device cannot be emptied for {type_name(like)}: leave out --flush-l2")
 
 
 def _flushed(cache_bytes: int) -> int:
@@ -177,9 +182,9 @@ def clock_of(like: Any) -> DeviceClock:
     """Return the clock of the framework that an array on a GPU belongs to.
 
     Raises:
-        NotImplementedError: The framework (JAX) shows no events.
+        NotImplementedError: The framework has no events, such as JAX.
     """
-    match arrays.framework(like):
+    match framework(like):
         case "torch":
             return TorchClock(sys.modules["torch"])
         case "cupy":

@@ -1,6 +1,6 @@
-"""The child process: one backend (or the reference, or a peak_worker), one device, one thread budget.
+"""The child process: one worker, one device, one thread budget.
 
-Started by the supervisor as ``python -P -m harness.worker.main CONFIGURATION``. It binds itself to its CPUs before
+The supervisor starts it through ``harness/process/start.py``. It binds itself to its CPUs before
 it imports anything that has a thread pool, then answers requests, one JSON line each, over two private pipes. Its
 standard output belongs to the backend and means nothing to the protocol.
 """
@@ -21,7 +21,7 @@ from harness.machine import memory, threads
 from harness.process import protocol
 from harness.process.protocol import Configuration, Failure, Handlers, Request, Started
 
-#: What a worker can be; the module is imported only after the CPUs are bound.
+#: Module and class of each role; the module is imported only after the CPUs are bound.
 ROLES: Final = {
     "backend": ("harness.worker.backend_worker", "BackendWorker"),
     "reference": ("harness.worker.reference_worker", "ReferenceWorker"),
@@ -69,11 +69,11 @@ def die_with_parent(parent: int) -> None:
 
 
 def _volunteer_for_the_oom_killer() -> None:
-    """When memory runs out, the kernel shall take a worker and not the process that keeps the results."""
+    """Have the kernel end a worker, not the process that keeps the results, when memory runs out."""
     try:
         Path("/proc/self/oom_score_adj").write_text("500")
     except OSError:
-        return  # not Linux, or not allowed: then the kernel chooses by size, which mostly is a worker too
+        return  # not Linux, or not permitted; the kernel then chooses by size, which mostly is a worker, too
 
 
 def _innermost_frame(error: BaseException) -> str:
@@ -84,7 +84,3 @@ def _innermost_frame(error: BaseException) -> str:
 def _send(replies: IO[bytes], line: bytes) -> None:
     replies.write(line)
     replies.flush()
-
-
-if __name__ == "__main__":
-    main()

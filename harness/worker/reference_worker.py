@@ -1,4 +1,4 @@
-"""What the reference's worker can be asked: the right answer."""
+"""The reference's worker: it computes the right results."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import numpy as np
 from harness.case import Case
 from harness.correctness.inputs import LARGE_KINDS, PRECISE_KINDS, make_inputs
 from harness.machine import memory
-from harness.process import protocol
-from harness.process.protocol import Expect, ReferenceReply
+from harness.process.protocol import Expect, Handlers, ReferenceReply
 
 #: Kinds of inputs whose results are judged on the scale of their elements; the others have the tolerance zero.
 ROUNDED_KINDS: Final = (*PRECISE_KINDS, *LARGE_KINDS, "small", "subnormal")
@@ -20,16 +19,15 @@ class ReferenceWorker:
     """The reference, in a process that no backend shares."""
 
     def __init__(self) -> None:
-        self.handlers: protocol.Handlers = {Expect: self.expect}
+        self.handlers: Handlers = {Expect: self.expect}
 
     def expect(self, request: Expect) -> ReferenceReply:
-        """Leave the right results in a folder as NAME.npy, and what judging their rounding takes.
+        """Write the right results into the folder as NAME.npy, and what judging their rounding takes.
 
-        That is NAME.scale.npy where the inputs are random, and for float64 cases NAME.positions.npy and NAME.wide.npy.
-        On a GPU, float64 cases are for the CPU all the same, and so is what does not fit; all are where PyTorch sees no
-        GPU, though another framework may.
+        Random inputs also give NAME.scale.npy; those of float64 cases NAME.positions.npy and NAME.wide.npy. The CPU
+        computes float64 cases, cases that do not fit on the GPU, and all cases where PyTorch sees no GPU.
         """
-        # Not at the top: importing torch may fail or take long, and only a request has a time limit and an answer.
+        # Not at the top: importing torch may fail or take long, and only a request has a time limit and a reply.
         from harness.correctness import reference
 
         asked, kind, folder = request.case, request.kind, request.directory
@@ -43,7 +41,7 @@ class ReferenceWorker:
                 raise
             values, scales = self._computed(asked, inputs, "cpu", rounded)
         if device != "cpu":
-            memory.trim()  # while this worker is stopped, others need what it has freed
+            memory.trim()  # while this worker is stopped, other workers need what it has freed
         for name, value in values.items():
             np.save(folder / f"{name}.npy", value.numpy(), allow_pickle=False)
         if not rounded:
@@ -58,7 +56,7 @@ class ReferenceWorker:
 
     @staticmethod
     def _computed(case: Case, inputs: Any, device: str, rounded: bool) -> list[dict[str, Any]]:
-        """Results, and their scales if they are rounded, in the host's memory; a GPU's are held against the CPU."""
+        """Return results on the host, and their scales if they are rounded; a GPU's are compared with the CPU's."""
         from harness.correctness import reference
 
         values = reference.expected(case, inputs, device)

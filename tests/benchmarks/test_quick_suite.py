@@ -15,8 +15,8 @@ from harness.catalog.registry import entries
 from harness.catalog.suites import suite
 from harness.correctness import gate, reference
 from harness.correctness.inputs import make_inputs
-from harness.worker import arrays
-from harness.worker.backend_worker import call
+from harness.worker import arrays, integrity
+from harness.worker.calls import call
 
 # Warnings are errors in our tests; those that a framework raises of itself while it compiles are not ours to mend.
 pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning")
@@ -62,8 +62,8 @@ def ready(request, case, expected):
     results = call(case, kernel, parameters, inputs)
     wait = arrays.waiter(backend, inputs["input1"])
     wait(tuple(results.values()))
-    facts = {name: arrays.describe(result) for name, result in results.items()}
-    form = gate.judge_facts(case, "cpu", arrays.type_name(inputs["input1"]), facts, "bound")
+    native_type = integrity.type_name(inputs["input1"])
+    form = gate.judge_facts(case, "cpu", native_type, integrity.facts(results), "bound")
     assert form.ok, form.reason
     verdict = gate.judge(case, expected, {n: arrays.to_host(result, backend) for n, result in results.items()})
     _, precision = gate.judge_precision(case, [verdict])

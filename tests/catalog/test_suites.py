@@ -1,11 +1,11 @@
-"""The suites: sourced, without repetition, and what they promise to hold."""
+"""The suites: sources, no repetition, and the cases that they promise."""
 
 from __future__ import annotations
 
 import pytest
 
 from harness.case import Case
-from harness.catalog.suites import SUITES, SuiteError, suite
+from harness.catalog.suites import SUITES, SuiteError, labels, suite
 from harness.timing import roofline
 
 ENTRIES = [entry for listed in SUITES.values() for entry in listed.entries]
@@ -22,7 +22,7 @@ def test_no_suite_holds_a_case_twice(name):
 
 
 @pytest.mark.parametrize("entry", [entry for entry in ENTRIES if not entry.case.empty], ids=lambda entry: entry.label)
-def test_every_case_that_can_be_timed_can_be_asked_for_by_its_name(entry):
+def test_every_case_with_work_is_parsed_from_its_name(entry):
     assert Case.parse(entry.case.name) == entry.case
 
 
@@ -37,20 +37,26 @@ def test_quick_holds_six_shapes_that_differ():
     ]
 
 
-def test_upstream_holds_work_of_size_zero_and_no_other_suite_does():
+def test_only_upstream_holds_cases_of_size_zero():
     assert [name for name, listed in SUITES.items() if any(entry.case.empty for entry in listed.entries)] == [
         "upstream"
     ]
 
 
-def test_an_unknown_suite_is_refused_with_those_that_exist():
+def test_an_unknown_suite_is_refused_with_the_known_ones():
     with pytest.raises(SuiteError, match=r"suite 'fast' is unknown, expected one of: seed, quick, models"):
         suite("fast")
 
 
-def test_the_cases_for_a_gpu_are_float32_until_somebody_asks_otherwise_and_have_work_for_it():
+def test_the_cases_for_a_gpu_are_float32_and_fill_it():
     cases = [entry.case for entry in suite("gpu").entries]
     assert {case.dtype for case in cases} == {"float32"}
     assert len(cases) == 18
     assert min(roofline.flop(case) for case in cases) > 1e8
     assert sum(roofline.flop(case) > 1e10 for case in cases) >= 6
+
+
+def test_labels_name_a_case_in_every_arithmetic():
+    assert {labels()[f"2708x512x512x1{arithmetic}"] for arithmetic in ("", ":float64", ":tf32", ":bfloat16")} == {
+        "Deep Graph Infomax"
+    }

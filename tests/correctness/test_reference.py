@@ -12,6 +12,7 @@ from harness.case import Case
 from harness.correctness import reference
 from harness.correctness.inputs import make_inputs
 from harness.machine import memory
+from harness.process.protocol import Expect
 from harness.worker.reference_worker import ReferenceWorker
 
 STEP = Case(5, 4, 3, 2, mode="forward_backward")
@@ -193,7 +194,7 @@ def test_the_referee_computes_where_it_is_told_and_on_the_cpu_where_that_is_full
     monkeypatch.setattr(reference, "expected", expected)
     monkeypatch.setattr(memory, "trim", lambda: trimmed.append(asked[-2:]))
     for case in (dataclasses.replace(STEP, dtype="float64"), STEP):
-        ReferenceWorker().expect(dataclasses.asdict(case), 0, "normal", str(tmp_path), device="meta")
+        ReferenceWorker().expect(Expect(case, 0, "normal", tmp_path, device="meta"))
     assert asked == ["cpu", "meta", "cpu"]
     assert trimmed == [["meta", "cpu"]]  # a GPU's memory is given back once the answer is there
     assert np.array_equal(np.load(tmp_path / "output.npy"), ours(STEP, make_inputs(STEP))["output"].numpy())

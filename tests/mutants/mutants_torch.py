@@ -3,7 +3,8 @@
 import torch
 from mutants_stated import Caught, Ineffective, in_a_gradient
 
-from backends.torch_tensor import TorchBackend, einsum_bilinear
+from backends._torch import TorchBackend
+from bilinear_bench.contraction import einsum_bilinear
 from harness import Backend
 
 

@@ -11,12 +11,12 @@ from harness.record import Record, Sample, Status
 PAGE = Path(__file__).parent.parent.parent / "results" / "README.md"
 
 
-def test_the_committed_page_is_what_the_rows_say():
+def test_the_committed_page_is_current():
     assert PAGE.read_text(encoding="utf-8") == render(), "run `make dictionary`"
 
 
 @pytest.mark.parametrize("row_type", [Record, Sample])
-def test_every_column_stands_on_the_page_in_order_with_its_type_and_meaning(row_type):
+def test_every_column_is_on_the_page_in_order_with_type_and_meaning(row_type):
     lines = [line for line in render().splitlines() if line.startswith("| `")]
     names = [line.split("`")[1] for line in lines]
     fields = dataclasses.fields(row_type)

@@ -45,7 +45,7 @@ def write(folder, records=(), samples=()):
 
 
 def cells(path):
-    """The file as the csv module of anybody else reads it."""
+    """Return the rows as the csv module reads them."""
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
@@ -95,7 +95,7 @@ def test_a_reason_that_a_spreadsheet_would_run_is_neutralised(folder, start):
     assert cells(folder / RECORDS)[0]["reason"].startswith(f"'{start}cmd")
 
 
-def test_control_characters_of_a_reason_do_not_reach_the_file_and_its_length_is_bounded(folder):
+def test_a_reason_is_bounded_and_loses_its_control_characters(folder):
     write(folder, [failed(reason="a\nb\r\n\x1b[31mc\x00\u202ed\udc80\u2028e" + "é" * 10_000)])
     reason = cells(folder / RECORDS)[0]["reason"]
     assert reason.startswith("a b   [31mc  d  eé")
@@ -141,7 +141,7 @@ def test_a_file_of_another_version_and_a_missing_one_are_refused(folder):
 
 
 def columns_of(folder, keep):
-    """Write the file again with those columns only."""
+    """Write the file again with the columns that ``keep`` returns."""
     rows = cells(folder / RECORDS)
     with (folder / RECORDS).open("w", newline="") as file:
         writer = csv.DictWriter(file, keep(list(rows[0])), extrasaction="ignore", lineterminator="\n")
@@ -149,7 +149,7 @@ def columns_of(folder, keep):
         writer.writerows(rows)
 
 
-def test_a_file_from_before_a_column_was_there_is_read_and_the_column_is_empty(folder):
+def test_a_column_that_an_earlier_file_lacks_is_empty(folder):
     write(folder, [failed()])
     columns_of(folder, lambda names: [name for name in names if not name.startswith("spot_")])
     frame = store.read(folder / RECORDS)
@@ -168,7 +168,7 @@ def test_a_file_without_what_every_row_has_or_in_another_order_is_refused(folder
         store.read(folder / RECORDS)
 
 
-def test_resuming_drops_the_rows_of_incomplete_groups_and_adds_no_duplicates(folder):
+def test_resuming_drops_incomplete_groups_and_adds_no_duplicates(folder):
     done, half = {"case": "3x2x2x2"}, {"case": "9x2x2x2"}
     reason = '\'=kept, "as" it was'
     write(
@@ -202,7 +202,7 @@ def test_nothing_that_exists_is_overwritten(folder):
         Store.create(folder / RECORDS / "below", {})
 
 
-def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_made_is_refused_at_once(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     (tmp_path / "dangling").symlink_to("nowhere")
     for folder, why in (("", "exists"), ("file", "is a file"), ("dangling", "is a file"), ("file/x", "not a folder")):
@@ -257,7 +257,7 @@ def test_the_latest_link_points_to_the_newest_run_and_survives_a_move(tmp_path):
     assert sorted(path.name for path in (tmp_path / "moved").iterdir()) == ["latest", "one", "two"]
 
 
-def test_something_of_the_users_that_is_called_latest_is_left_alone(tmp_path):
+def test_a_file_of_the_user_named_latest_is_left_alone(tmp_path):
     (tmp_path / LATEST).mkdir()
     (tmp_path / LATEST / "mine").write_text("")
     write(tmp_path / "run")

@@ -1,4 +1,4 @@
-"""The supervisor with real workers: frozen, timed out, killed, drained, and none left behind."""
+"""The supervisor with real workers: stopped, timed out, killed, drained, and none left behind."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CASE = Case(5, 3, 4, 2)
 
 
 @pytest.fixture
-def workers(planted_path, tmp_path):
+def workers(faulty_path, tmp_path):
     with Supervisor(1, tmp_path / "cache") as supervisor:
         yield supervisor
 
@@ -34,7 +34,7 @@ def load(supervisor, name):
 
 
 def target(name):
-    return "planted_backends:" + "".join(part.title() for part in name.removeprefix("planted-").split("-"))
+    return "faulty_backends:" + "".join(part.title() for part in name.removeprefix("faulty-").split("-"))
 
 
 def prepare(worker, limit=60.0):
@@ -45,14 +45,14 @@ def state(pid):
     return psutil.Process(pid).status()
 
 
-def test_a_worker_is_stopped_whenever_it_does_not_answer(workers):
-    one, other = load(workers, "planted-honest"), load(workers, "planted-raises")
+def test_a_worker_is_stopped_whenever_it_has_no_request(workers):
+    one, other = load(workers, "faulty-honest"), load(workers, "faulty-raises")
     assert state(one.pid) == state(other.pid) == psutil.STATUS_STOPPED
     prepare(one)
     assert state(one.pid) == psutil.STATUS_STOPPED
 
 
-def test_workers_for_a_gpu_share_it_and_nobody_outside_decides_over_their_precision(tmp_path, monkeypatch):
+def test_workers_share_a_gpu_and_inherit_no_override_of_precision(tmp_path, monkeypatch):
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
     with Supervisor(1, tmp_path / "cache") as supervisor:
         given = {}
@@ -64,32 +64,32 @@ def test_workers_for_a_gpu_share_it_and_nobody_outside_decides_over_their_precis
     assert not any("NVIDIA_TF32_OVERRIDE" in variables for variables in given.values())
 
 
-def test_without_freezing_workers_keep_running(planted_path, tmp_path):
+def test_without_freezing_workers_keep_running(faulty_path, tmp_path):
     with Supervisor(1, tmp_path / "cache", freeze=False) as supervisor:
-        assert state(load(supervisor, "planted-honest").pid) != psutil.STATUS_STOPPED
+        assert state(load(supervisor, "faulty-honest").pid) != psutil.STATUS_STOPPED
 
 
-def test_children_of_a_worker_are_stopped_and_killed_with_it_even_outside_its_group(workers, tmp_path, monkeypatch):
-    monkeypatch.setenv("PLANTED_CHILDREN", str(tmp_path / "children"))
-    worker = load(workers, "planted-parent")
+def test_children_outside_the_group_are_stopped_and_killed_too(workers, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAULTY_CHILDREN", str(tmp_path / "children"))
+    worker = load(workers, "faulty-parent")
     prepare(worker)
     children = [psutil.Process(int(pid)) for pid in (tmp_path / "children").read_text().split()]
     assert len(children) == 2
     assert {child.status() for child in children} == {psutil.STATUS_STOPPED}
-    workers.discard("planted-parent", "cpu")
+    workers.discard("faulty-parent", "cpu")
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
 
 
 def test_only_the_budgeted_cpus_are_used_and_read_back(workers):
-    worker = load(workers, "planted-honest")
+    worker = load(workers, "faulty-honest")
     assert len(psutil.Process(worker.pid).cpu_affinity()) == 1
     assert len(prepare(worker).threads.affinity) == 1
 
 
-def test_a_worker_that_raises_answers_and_lives_on(workers):
-    worker = load(workers, "planted-raises")
-    with pytest.raises(WorkerError, match="ValueError: planted") as caught:
+def test_a_worker_that_raises_replies_and_lives_on(workers):
+    worker = load(workers, "faulty-raises")
+    with pytest.raises(WorkerError, match="ValueError: faulty") as caught:
         prepare(worker)
     assert caught.value.status is Status.FAILED
     assert worker.alive
@@ -98,21 +98,21 @@ def test_a_worker_that_raises_answers_and_lives_on(workers):
 @pytest.mark.parametrize(
     ("name", "status", "reason"),
     [
-        ("planted-quits", Status.FAILED, "SystemExit: planted: had enough"),
-        ("planted-hungry", Status.OUT_OF_MEMORY, "1 EiB"),
-        ("planted-exits", Status.FAILED, "exited with code 0 without an answer"),
-        ("planted-garbles", Status.FAILED, "broke the protocol"),
-        ("planted-lies", Status.FAILED, "broke the protocol"),
+        ("faulty-quits", Status.FAILED, "SystemExit: faulty: had enough"),
+        ("faulty-hungry", Status.OUT_OF_MEMORY, "1 EiB"),
+        ("faulty-exits", Status.FAILED, "exited with code 0 without an answer"),
+        ("faulty-garbles", Status.FAILED, "broke the protocol"),
+        ("faulty-lies", Status.FAILED, "broke the protocol"),
     ],
 )
-def test_each_way_to_fail_is_told_apart(workers, name, status, reason):
+def test_each_way_to_fail_has_its_status_and_reason(workers, name, status, reason):
     with pytest.raises(WorkerError, match=reason) as caught:
         prepare(load(workers, name))
     assert caught.value.status is status
 
 
-def test_a_hanging_worker_that_prints_is_killed_at_its_time_limit_and_its_last_words_are_kept(workers):
-    worker = load(workers, "planted-hangs")
+def test_a_hanging_worker_is_killed_and_its_last_output_is_kept(workers):
+    worker = load(workers, "faulty-hangs")
     with pytest.raises(WorkerError, match=r"no answer within 1 s; its output ended: .*still here") as caught:
         prepare(worker, limit=1.0)
     assert caught.value.status is Status.TIMEOUT
@@ -120,85 +120,85 @@ def test_a_hanging_worker_that_prints_is_killed_at_its_time_limit_and_its_last_w
     assert not psutil.pid_exists(worker.pid)
 
 
-def test_a_worker_that_another_thread_waits_for_can_be_killed_and_is_not_waited_for(workers):
-    worker = load(workers, "planted-hangs")
+def test_killing_a_worker_ends_the_wait_of_another_thread(workers):
+    worker = load(workers, "faulty-hangs")
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(prepare, worker)
         while state(worker.pid) == psutil.STATUS_STOPPED:
-            time.sleep(0.01)  # until it is asked
+            time.sleep(0.01)  # until it has its request
         worker.kill()
-        # What it sees is a pipe that ends, or one that is closed already.
+        # The waiting thread sees a pipe that ends, or one that is closed already.
         assert isinstance(answer.exception(timeout=20), WorkerError | OSError | ValueError)
     worker.kill()
     assert not worker.alive
     assert not psutil.pid_exists(worker.pid)
 
 
-def test_a_chatty_worker_neither_blocks_nor_forges_an_answer(workers):
-    worker = load(workers, "planted-chatty")
+def test_a_chatty_worker_neither_blocks_nor_forges_a_reply(workers):
+    worker = load(workers, "faulty-chatty")
     assert prepare(worker).first_call_seconds > 1e-9
 
 
 def test_a_worker_killed_from_outside_is_reported_with_its_signal(workers):
-    worker = load(workers, "planted-honest")
+    worker = load(workers, "faulty-honest")
     os.kill(worker.pid, signal.SIGKILL)
     with pytest.raises(WorkerError, match=r"killed by signal 9 \(SIGKILL\)"):
         prepare(worker)
 
 
 def test_a_dead_worker_is_replaced_by_a_new_one(workers):
-    worker = load(workers, "planted-exits")
+    worker = load(workers, "faulty-exits")
     with pytest.raises(WorkerError):
         prepare(worker)
-    assert workers.worker("planted-exits", "cpu")[0].pid != worker.pid
+    assert workers.worker("faulty-exits", "cpu")[0].pid != worker.pid
 
 
-def test_a_worker_that_is_gone_answers_any_further_request_with_its_end(workers):
-    worker = load(workers, "planted-exits")
+def test_a_request_to_a_dead_worker_raises(workers):
+    worker = load(workers, "faulty-exits")
     with pytest.raises(WorkerError):
         prepare(worker)
-    # Whoever still holds it (the baseline's second panel, say) must not write into a descriptor that is another's now.
+    # The number of its closed pipe may be another file's by now, which must not be written into.
     with pytest.raises(WorkerError, match="its process had ended before") as caught:
         prepare(worker)
     assert caught.value.status is Status.FAILED
 
 
 def test_time_while_stopped_does_not_count_against_the_limit(workers):
-    worker = load(workers, "planted-honest")
+    worker = load(workers, "faulty-honest")
     time.sleep(0.3)  # stopped for longer than the limit below
     assert worker.request(Release(), 0.25) == Released(trimmed=True)
 
 
-def test_no_worker_and_no_private_folder_survives_the_supervisor(planted_path, tmp_path, monkeypatch):
+def test_no_worker_and_no_private_folder_survives_the_supervisor(faulty_path, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with Supervisor(1, tmp_path / "cache") as supervisor:
-        worker = load(supervisor, "planted-honest")
+        worker = load(supervisor, "faulty-honest")
         assert list(tmp_path.glob(f"{PREFIX}*"))
     assert not psutil.pid_exists(worker.pid)
     assert not list(tmp_path.glob(f"{PREFIX}*"))
 
 
-def test_folders_that_a_killed_run_left_are_removed_by_the_next(planted_path, tmp_path, monkeypatch):
+def test_folders_that_a_killed_run_left_are_removed_by_the_next(faulty_path, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    nobody = next(pid for pid in range(2**21, 2**22) if not psutil.pid_exists(pid))
-    left = tmp_path / f"{PREFIX}{nobody}-abc"
+    unused = next(pid for pid in range(2**21, 2**22) if not psutil.pid_exists(pid))
+    left = tmp_path / f"{PREFIX}{unused}-abc"
     left.mkdir()
     with Supervisor(1, tmp_path / "cache"):
         assert not left.exists()
 
 
-def test_a_cold_worker_gets_compile_caches_of_its_own_that_are_empty(planted_path, tmp_path):
+def test_empty_compile_caches_are_private_to_each_worker(faulty_path, tmp_path):
     cache = tmp_path / "cache"
     (cache / "numba").mkdir(parents=True)
     (cache / "numba" / "compiled").touch()
     with Supervisor(1, cache, empty_caches=True) as supervisor:
-        assert supervisor.worker("planted-honest", "cpu")[1]
+        assert supervisor.worker("faulty-honest", "cpu")[1]
     with Supervisor(1, cache) as supervisor:
-        assert not supervisor.worker("planted-honest", "cpu")[1]
+        assert not supervisor.worker("faulty-honest", "cpu")[1]
 
 
-def test_a_file_called_torch_in_the_working_directory_does_not_become_torch(planted_path, tmp_path, monkeypatch):
+def test_a_file_in_the_working_directory_shadows_no_module(faulty_path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("numpy.py").write_text("raise RuntimeError('shadowed')")
     with Supervisor(1, tmp_path / "cache") as supervisor:
-        load(supervisor, "planted-honest")
+        load(supervisor, "faulty-honest")

@@ -1,0 +1,1 @@
+"""Vector code, one file a tile: formula, arguments and emitter together."""

@@ -1,0 +1,74 @@
+"""What the gradient of the weight reads, packed once for all pages: tiles of input1, columns of input2, grad_output."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+
+from bilinear_bench.cpu.compiled import compiled
+from bilinear_bench.cpu.cpu import ROWS, Cpu
+from bilinear_bench.cpu.packing import Array, aligned, strip_width, transpose_columns
+from bilinear_bench.cpu.sizes import Sizes
+from bilinear_bench.cpu.tiles.intrinsics import at, call, lanes
+from bilinear_bench.cpu.tiles.multiply import Multiply
+
+#: Rows of the batch that are packed at a time: in no more pages of memory than the TLB holds.
+PACKED_ROWS: Final = 64
+
+
+def packed_row_bytes(sizes: Sizes, cpu: Cpu) -> int:
+    """Return the bytes of a packed row of the batch: its part of each tile, of each column, and of grad_output."""
+    side, width = cpu.lanes(sizes.itemsize), cpu.strip_width(sizes.itemsize)
+    tiles, columns = math.ceil(sizes.in1 / cpu.rows), math.ceil(sizes.in2 / width)
+    return (tiles * side * math.ceil(cpu.rows / side) + columns * width + sizes.out) * sizes.itemsize
+
+
+@compiled
+def tile_stride(like: Array) -> int:
+    """Return the stride of rows of the batch in a packed tile: whole vectors, so that no vector is in two lines."""
+    return (ROWS + lanes(like) - 1) // lanes(like) * lanes(like)
+
+
+@compiled
+def buffers(rows: int, input1: Array, input2: Array, pages: int) -> tuple[Array, Array, Array]:
+    """Return memory for packed rows: tiles of input1, columns of input2, and factors of all pages."""
+    width = strip_width(input1)
+    tiles, columns = (input1.shape[1] + ROWS - 1) // ROWS, (input2.shape[1] + width - 1) // width
+    factors = np.empty(rows * pages, input1.dtype)
+    return aligned(rows * tiles * tile_stride(input1), input1), aligned(rows * columns * width, input2), factors
+
+
+@compiled
+def pack_rows(
+    transpose: int, multiply: int, input1: Array, input2: Array, grad_output: Array, chunk: int, rows: int, begin: int,
+    end: int, tiles1: Array, columns2: Array, factors: Array,
+) -> None:  # fmt: skip
+    """Pack groups ``begin`` to ``end`` of the ``rows`` from ``chunk`` on."""
+    in1, in2, pages = input1.shape[1], input2.shape[1], grad_output.shape[1]
+    width, stride = strip_width(input1), tile_stride(input1)
+    one = np.full(1, 1, input1.dtype)
+    tiles = (in1 + ROWS - 1) // ROWS
+    short, taller = in1 // tiles, in1 % tiles
+    for first in range(begin * PACKED_ROWS, min(end * PACKED_ROWS, rows), PACKED_ROWS):
+        count, row = min(PACKED_ROWS, rows - first), chunk + first
+        for tile in range(tiles):
+            top, height = tile * short + min(tile, taller), short + int(tile < taller)
+            for left in range(0, height, width):
+                call(multiply, Multiply(
+                    rows=count, source=at(input1, row * in1 + top + left), source_stride_r=in1, factor=at(one, 0),
+                    factor_stride_r=0, valid=height - left,
+                    target=at(tiles1, (tile * rows + first) * stride + left), target_stride_r=stride,
+                ))  # fmt: skip
+        given = grad_output[row : row + count].reshape(1, count, pages)
+        for left in range(0, pages if pages > 1 else 0, lanes(input1)):
+            transpose_columns(transpose, given, 0, left, factors, first, rows)
+        # A single page's columns are multiplied here.
+        factor, factor_stride = (at(grad_output, row), 1) if pages == 1 else (at(one, 0), 0)
+        for j in range(0, in2, width):
+            call(multiply, Multiply(
+                rows=count, source=at(input2, row * in2 + j), source_stride_r=in2, factor=factor,
+                factor_stride_r=factor_stride, valid=in2 - j,
+                target=at(columns2, j * rows + first * width), target_stride_r=width,
+            ))  # fmt: skip

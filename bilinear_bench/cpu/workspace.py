@@ -1,0 +1,20 @@
+"""The memory that a call takes, for those who plan it."""
+
+from __future__ import annotations
+
+from bilinear_bench.cpu.cache_sets import tile_rows
+from bilinear_bench.cpu.cpu import HOST, VECTORS, Cpu
+from bilinear_bench.cpu.forward import RESULT_BYTES
+from bilinear_bench.cpu.packing import PANEL_ROWS
+from bilinear_bench.cpu.sizes import Sizes
+
+
+def workspace_bytes(sizes: Sizes, threads: int, cpu: Cpu = HOST) -> int:
+    """Return an upper figure for the bytes that a call takes besides inputs, parameters and results.
+
+    These are strips, a weight of few outputs once more, the tiles of a forward; and on each thread the results of a
+    block, packed rows of the weight and a panel. What grad_weight packs takes the place of the strips.
+    """
+    rows_bytes = tile_rows(sizes, cpu) * sizes.in2 * sizes.itemsize + cpu.vector_bytes
+    panel_bytes = PANEL_ROWS * VECTORS * cpu.vector_bytes + sizes.out * rows_bytes
+    return 2 * cpu.packed_bytes + cpu.forward_tiles_bytes + threads * (2 * RESULT_BYTES + panel_bytes)

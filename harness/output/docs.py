@@ -1,0 +1,119 @@
+"""Rewrite the generated blocks of README.md and docs/, from committed runs and from the code.
+
+    python -m harness.output.docs
+
+A block stands between ``<!-- generated: NAME ARGUMENTS -->`` and ``<!-- end -->``. Paths are relative to the root of
+the repository.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from harness.catalog.registry import DISTRIBUTION, entries
+from harness.catalog.suites import labels
+from harness.output import store
+from harness.output.answer import answer
+from harness.output.dictionary import columns_table, meanings
+from harness.output.layout import Lines, plain
+from harness.output.remarks import reached
+from harness.output.tables import HEADINGS, case_table, groups, title
+from harness.record import FLAG_MEANING, RELATION_MEANING, STATUS_MEANING, Record, Sample
+
+ROOT: Final = Path(__file__).parent.parent.parent
+#: Width of the tables in the pages, in characters.
+WIDTH: Final = 100
+_BLOCK: Final = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+class DocsError(ValueError):
+    """A marker that names no block. The message says what was expected."""
+
+
+def pages(root: Path = ROOT) -> list[Path]:
+    """Return the pages that may have generated blocks."""
+    return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+
+
+def rewritten(text: str, root: Path = ROOT) -> str:
+    """Return a page with every generated block rendered again.
+
+    Raises:
+        DocsError: A marker is unknown, or has the wrong number of arguments.
+        StoreError: A folder is no run.
+    """
+    return _BLOCK.sub(lambda match: f"{match[1]}{render_block(match[2], root)}{match[3]}", text)
+
+
+def render_block(marker: str, root: Path = ROOT) -> str:
+    """Return the text of one block, as in ``answer results/reference/nvidia-h200/warm``.
+
+    Raises:
+        DocsError: The marker is unknown, or has the wrong number of arguments.
+        StoreError: A folder is no run.
+    """
+    name, *arguments = marker.split()
+    if name not in _BLOCKS:
+        raise DocsError(f"block {name!r} is unknown, expected one of: {', '.join(_BLOCKS)}")
+    try:
+        return _BLOCKS[name](root, *arguments)
+    except TypeError as error:
+        raise DocsError(f"block {marker!r} has the wrong arguments ({error})") from None
+
+
+def _answer(root: Path, folder: str) -> str:
+    records = store.read(root / folder / store.RECORDS)
+    return _fenced(answer(reached(records), labels(), WIDTH))
+
+
+def _case(root: Path, folder: str, case: str, mode: str) -> str:
+    records = store.read(root / folder / store.RECORDS)
+    chosen = records[(records["case"] == case) & (records["mode"] == mode)]
+    if chosen.empty:
+        raise DocsError(f"{folder} has no row of {case} in mode {mode}")
+    lines = Lines()
+    for (device, *_), rows in groups(chosen):
+        lines += [title(labels(), case, mode, device), *case_table(rows, WIDTH)]
+    return _fenced(lines)
+
+
+def _columns(root: Path, file: str) -> str:
+    return columns_table({"records": Record, "samples": Sample}[file])
+
+
+def _backends(root: Path) -> str:
+    """List the backends of this project with the first sentence of their class, read without importing it."""
+    sentences = {}
+    for name, entry in entries().items():
+        module, _, attribute = entry.target.partition(":")
+        if entry.distribution.startswith(f"{DISTRIBUTION} "):
+            tree = ast.parse((root / Path(*module.split("."))).with_suffix(".py").read_text(encoding="utf-8"))
+            found = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == attribute)
+            words = " ".join((ast.get_docstring(found) or "").split())
+            sentences[name] = words.partition(". ")[0].rstrip(".") + "."
+    return meanings("backend", sentences)
+
+
+def _fenced(lines: Lines) -> str:
+    return f"```text\n{plain(lines).strip()}\n```\n"
+
+
+_BLOCKS: Final[dict[str, Callable[..., str]]] = {
+    "answer": _answer,
+    "case": _case,
+    "columns": _columns,
+    "flags": lambda root: meanings("flag", FLAG_MEANING),
+    "statuses": lambda root: meanings("status", STATUS_MEANING),
+    "comparisons": lambda root: meanings("comparison", RELATION_MEANING),
+    "headings": lambda root: meanings("heading", HEADINGS),
+    "backends": _backends,
+}
+
+
+if __name__ == "__main__":
+    for page in pages():
+        page.write_text(rewritten(page.read_text(encoding="utf-8")), encoding="utf-8")

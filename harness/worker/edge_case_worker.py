@@ -1,0 +1,159 @@
+"""Edge cases: odd sizes and special values, run in poisoned memory by a worker that is never timed."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import numpy as np
+
+from harness.process.protocol import (
+    CheckGradients,
+    EdgeCaseRun,
+    GradientsChecked,
+    Handlers,
+    Results,
+    RunEdgeCase,
+)
+from harness.worker import integrity
+from harness.worker.arrays import DeviceArrays
+from harness.worker.calls import call
+from harness.worker.poison import Poisoned, poison_device
+from harness.worker.prepared_case import prepare_kernel
+from harness.worker.results import hand_over
+
+if TYPE_CHECKING:
+    from harness.backend import NativeArray, Step
+    from harness.correctness.edge_cases import EdgeCase
+    from harness.worker.calls import NativeArrays
+    from harness.worker.prepared_case import Held
+
+    #: A kernel or step, and the parameters that it was prepared with.
+    Kernel = tuple[Any, NativeArrays]
+
+T = TypeVar("T")
+
+#: Characters that are kept of what gradcheck objects to.
+OBJECTION_CHARACTERS: Final = 400
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kernels:
+    """Kernels of one case, by their key; the text of the exception where preparing one raised."""
+
+    arrays: DeviceArrays
+    by_key: dict[str, Kernel | str]
+
+
+class EdgeCaseWorker:
+    """Runs edge cases; keeps the kernels of one case at a time."""
+
+    def __init__(self, held: Held) -> None:
+        self._held = held
+        self._kernels: _Kernels | None = None
+        self.handlers: Handlers = {RunEdgeCase: self.run, CheckGradients: self.check_gradients}
+
+    def run(self, request: RunEdgeCase) -> EdgeCaseRun:
+        """Run one edge case into a folder of its name; what the backend raises is a reply, too."""
+        edge_case = next(alike for alike in request.alike if alike.name == request.name)
+        kernels, first = self._kernels, False
+        if kernels is None or kernels.arrays.case != edge_case.case:
+            kernels, first = _Kernels(DeviceArrays(self._held.backend, edge_case.case), {}), True
+        arrays = kernels.arrays
+        poison_device(arrays)
+        with Poisoned(edge_case.case):
+            if first:
+                kinds = {alike.kernel: alike.kind for alike in reversed(request.alike)}
+                kernels.by_key.update({key: _attempt(_prepare, arrays, kind) for key, kind in kinds.items()})
+                self._kernels = kernels
+            kernel = kernels.by_key[edge_case.kernel]
+            if isinstance(kernel, str):
+                return EdgeCaseRun(None, error=kernel)
+            results = _attempt(_run, arrays, edge_case, kernel, request.directory)
+            if isinstance(results, str):
+                return EdgeCaseRun(None, error=results)
+            operators = _attempt(_operators, arrays, edge_case, kernel) if first else ()
+        return EdgeCaseRun(results, operators=() if isinstance(operators, str) else operators)
+
+    def check_gradients(self, request: CheckGradients) -> GradientsChecked:
+        """Hold the step's backward against finite differences of its forward, if its arrays are PyTorch's."""
+        arrays = DeviceArrays(self._held.backend, request.case)
+        made = arrays.make(tuple(request.case.shapes()))
+        step = arrays.backend.prepare_forward_backward(request.case)
+        names = ("input1", "input2", *arrays.parameters)
+        return GradientsChecked(gradcheck(step, [made[name] for name in names]))
+
+
+def gradcheck(step: Step, given: list[NativeArray]) -> str:
+    """Return what PyTorch's gradcheck objects to; empty if to nothing, or if the arrays are not PyTorch's.
+
+    Args:
+        step: A step that is prepared for float64.
+        given: input1, input2, weight, and bias if there is one.
+    """
+    torch: Any = sys.modules.get("torch")
+    if torch is None or not isinstance(given[0], torch.Tensor):
+        return ""
+    absent = [None] * (4 - len(given))
+
+    def forward(context: Any, *arrays: Any) -> Any:
+        context.save_for_backward(*arrays)
+        with torch.enable_grad():  # a custom function's body is outside autograd, a step may use it
+            return step.forward(*arrays, *absent)
+
+    def backward(context: Any, grad_output: Any) -> Any:
+        # gradcheck asks for several gradients after one forward; a step answers once, so it goes forward again.
+        arrays = context.saved_tensors
+        with torch.enable_grad():
+            step.forward(*arrays, *absent)
+            return step.backward(grad_output.contiguous())[: len(arrays)]
+
+    bodies = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    function: Any = type("StepFunction", (torch.autograd.Function,), bodies)
+    leaves = tuple(array.clone().requires_grad_() for array in given)
+    try:
+        # Sums in another order at each call are no fault: conduct.py remarks on them.
+        torch.autograd.gradcheck(function.apply, leaves, check_undefined_grad=False, nondet_tol=1e-7)
+    except sys.modules["torch.autograd.gradcheck"].GradcheckError as error:  # the package names its function the same
+        return " ".join(str(error).split())[:OBJECTION_CHARACTERS]
+    return ""
+
+
+def _prepare(arrays: DeviceArrays, kind: str) -> Kernel:
+    """Return a kernel for edge cases, with the parameters of their kind of inputs."""
+    parameters = arrays.make(arrays.parameters, kind=kind)
+    return prepare_kernel(arrays.backend, arrays.case, parameters), parameters
+
+
+def _run(arrays: DeviceArrays, edge_case: EdgeCase, kernel: Kernel, directory: Path) -> Results:
+    """Call once and hand the results over.
+
+    A step takes its weights at every call. Where an edge case has other weights than the first call had, they come in
+    the same memory, as an optimizer leaves them.
+    """
+    case, (prepared, parameters) = edge_case.case, kernel
+    inputs = arrays.make(arrays.inputs, kind=edge_case.kind)
+    if case.mode == "forward_backward":
+        parameters = arrays.refill(parameters, kind=edge_case.kind)
+    with np.errstate(all="ignore"):  # edge cases hold NaN and overflow on purpose
+        results = call(case, prepared, parameters, inputs)
+        arrays.wait(tuple(results.values()))
+    folder = directory / edge_case.name
+    folder.mkdir()
+    return hand_over(arrays, results, inputs | parameters, folder)
+
+
+def _operators(arrays: DeviceArrays, edge_case: EdgeCase, kernel: Kernel) -> tuple[str, ...]:
+    inputs = arrays.make(arrays.inputs, kind=edge_case.kind)
+    return integrity.operators(lambda: call(edge_case.case, kernel[0], kernel[1], inputs))
+
+
+def _attempt(function: Callable[..., T], *arguments: Any) -> T | str:
+    """Call; an exception becomes its text."""
+    try:
+        return function(*arguments)
+    except Exception as error:
+        return f"raised {type(error).__name__}: {error}"

@@ -1,0 +1,187 @@
+"""What a worker observes around calls: where results are stored, what they are, and what was replaced or changed.
+
+Results are described without being trusted or converted. Frameworks have no common interface for most of it, so each
+question is put in each framework's own terms.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from harness.correctness.conduct import Storage, same_bits
+from harness.correctness.gate import Facts
+from harness.machine import threads
+from harness.process.protocol import Affinity
+from harness.worker.arrays import to_host
+
+if TYPE_CHECKING:
+    from harness.backend import Backend, NativeArray
+    from harness.worker.calls import NativeArrays
+    from harness.worker.prepared_case import PreparedCase
+
+#: Functions that a backend must not replace: the clocks, and what carries results and replies.
+_WATCHED: Final[tuple[tuple[Any, str], ...]] = (
+    *((time, name) for name in ("perf_counter", "perf_counter_ns", "monotonic", "time")),
+    *((np, name) for name in ("save", "array_equal", "array")),
+    (json, "dumps"),
+    (os, "write"),
+)
+
+
+class Watch:
+    """Remembers the functions of the clocks and the harness, and the CPUs of this process.
+
+    It is made before a backend is loaded, and after all modules of the worker are imported.
+    """
+
+    def __init__(self) -> None:
+        self._originals = {(id(owner), name): (owner, getattr(owner, name)) for owner, name in _WATCHED}
+        for module in [module for name, module in sys.modules.items() if name.partition(".")[0] == "harness"]:
+            self._remember(module)
+        self._remember(sys.modules["__main__"])
+        self._affinity = _affinity()
+
+    def replaced(self) -> tuple[str, ...]:
+        """Return the names of functions that are no longer what they were."""
+        names = (
+            f"{owner.__name__}.{name}"
+            for (_, name), (owner, original) in self._originals.items()
+            if getattr(owner, name, None) is not original
+        )
+        return tuple(sorted(names))
+
+    def affinity(self) -> Affinity:
+        """Return the CPUs of this process when the watch was made, and now."""
+        return Affinity(self._affinity, _affinity())
+
+    def _remember(self, module: Any) -> None:
+        """Remember the functions and classes of a harness module, and the functions of these classes."""
+        for owner in [module, *(kind for kind in vars(module).values() if isinstance(kind, type) and _ours(kind))]:
+            for name, found in list(vars(owner).items()):
+                if callable(found) and _ours(found):
+                    self._originals[id(owner), name] = (owner, getattr(owner, name))
+
+
+def changed_inputs(prepared: PreparedCase) -> tuple[str, ...]:
+    """Return the names of inputs and parameters that no longer hold their values, bit for bit."""
+    changed: list[str] = []
+    for variation, inputs in enumerate(prepared.sets):
+        given = inputs | (prepared.parameters if variation == 0 else {})
+        values = prepared.arrays.values(tuple(given), variation)
+        changed += [
+            name if variation == 0 else f"{name} of input set {variation}"
+            for name, array in given.items()
+            if not same_bits(to_host(array, prepared.arrays.backend), values[name])
+        ]
+    return tuple(changed)
+
+
+def describe(result: NativeArray) -> Facts:
+    """Return what a native result says of itself, without converting it."""
+    dtype, shape, device = (getattr(result, name, None) for name in ("dtype", "shape", "device"))
+    return Facts(
+        type=type_name(result),
+        dtype=None if dtype is None else str(dtype).rpartition(".")[2],  # torch says torch.float32
+        shape=None if shape is None else tuple(int(size) for size in shape),
+        device=None if device is None and not isinstance(result, np.ndarray) else _device_name(device),
+    )
+
+
+def facts(results: NativeArrays) -> dict[str, Facts]:
+    """Return what some results say of themselves, by name."""
+    return {name: describe(result) for name, result in results.items()}
+
+
+def type_name(result: object) -> str:
+    """Return the exact type with its module; a subclass is another type, and so is one that took another's name."""
+    return _name(type(result))
+
+
+def base_names(result: object) -> tuple[str, ...]:
+    """Return the types that an array's type is derived from."""
+    return tuple(_name(base) for base in type(result).__mro__[1:])
+
+
+def home_made(result: object, backend: Backend) -> bool:
+    """True if an array's type was written where the backend was: in its package, or in its folder."""
+    kind, maker = type(result).__module__, type(backend).__module__
+    if kind.partition(".")[0] == maker.partition(".")[0]:
+        return True
+    places = [getattr(sys.modules.get(module), "__file__", None) for module in (kind, maker)]
+    folders = {Path(place).parent for place in places if place}
+    return None not in places and len(folders) == 1
+
+
+def storage(array: NativeArray) -> Storage:
+    """Return the memory that an array is stored in, from its first byte to its last; of size 0 if unknown."""
+    if isinstance(array, np.ndarray):
+        start = int(array.__array_interface__["data"][0])
+        reach = [(size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True)]
+        first, last = (sum(step for step in reach if (step < 0) == backward) for backward in (True, False))
+        return Storage(start + first, last - first + array.itemsize if array.size else 0)
+    if hasattr(array, "untyped_storage"):  # torch, which has no negative strides
+        reached = sum((size - 1) * stride for size, stride in zip(array.shape, array.stride(), strict=True))
+        return Storage(int(array.data_ptr()), (reached + 1) * int(array.element_size()) if array.numel() else 0)
+    if hasattr(array, "unsafe_buffer_pointer"):  # JAX
+        return Storage(int(array.unsafe_buffer_pointer()), int(array.nbytes))
+    interface = getattr(array, "__cuda_array_interface__", None)  # CuPy, Numba
+    if interface is not None:
+        return Storage(int(interface["data"][0]), int(array.nbytes))
+    return Storage(0, 0)
+
+
+def storages(results: NativeArrays) -> dict[str, Storage]:
+    """Return where some results are stored, by name."""
+    return {name: storage(result) for name, result in results.items()}
+
+
+def operators(call: Callable[[], object]) -> tuple[str, ...]:
+    """Call, and return the operators of PyTorch that ran; none if PyTorch is not in this process."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None:
+        call()
+        torch = sys.modules.get("torch")  # imported by that call, perhaps
+        if torch is None:
+            return ()
+    with torch.autograd.profiler.profile() as profile:
+        call()
+    names = {str(event.name) for event in profile.function_events}
+    return tuple(sorted(name for name in names if name.startswith("aten::")))
+
+
+def _affinity() -> tuple[int, ...] | None:
+    allowed = threads.affinity()
+    return None if allowed is None else tuple(allowed)
+
+
+def _name(kind: type) -> str:
+    """Return a type's name, with a remark if that name leads to another type."""
+    found: Any = sys.modules.get(kind.__module__)
+    for part in kind.__qualname__.split("."):
+        found = getattr(found, part, None)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    return name if found is None or found is kind else f"{name} (another type of that name)"
+
+
+def _ours(found: Any) -> bool:
+    return str(getattr(found, "__module__", "")).partition(".")[0] in ("harness", "__main__")
+
+
+def _device_name(device: object) -> str:
+    """Return ``cpu`` or ``cuda``.
+
+    PyTorch's devices have a type, JAX's a platform, arrays of NumPy before 2.0 no device. CuPy's has neither and is a
+    GPU.
+    """
+    if type_name(device).startswith("cupy"):
+        return "cuda"
+    name = getattr(device, "type", None) or getattr(device, "platform", None) or device or "cpu"
+    return {"gpu": "cuda"}.get(str(name), str(name))

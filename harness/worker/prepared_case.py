@@ -1,0 +1,129 @@
+"""A case that is ready to be called, and the place where a backend's worker holds it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from harness.worker.calls import timed_call, timed_forward
+
+if TYPE_CHECKING:
+    from harness.backend import Backend
+    from harness.case import Case
+    from harness.timing.clock import Call
+    from harness.worker.arrays import DeviceArrays
+    from harness.worker.calls import NativeArrays
+
+
+@dataclasses.dataclass
+class PreparedCase:
+    """A kernel with its arrays in rotation.
+
+    Attributes:
+        arrays: Makes and refills the case's arrays.
+        kernel: What the backend prepared: a kernel, or a step.
+        parameters: Weight and bias on the device.
+        sets: Input sets in rotation, by variation from 0.
+        first: The first call's results, kept as the backend returned them.
+        wait: Returns when a result exists.
+        calls: One timed call for each input set: the kernel, or the whole step.
+        forwards: One timed forward for each input set; empty in mode ``forward``.
+        kept: Results that the last sample kept.
+        kept_forward: Results that the last sample of the forward alone kept.
+    """
+
+    arrays: DeviceArrays
+    kernel: Any
+    parameters: NativeArrays
+    sets: list[NativeArrays]
+    first: NativeArrays
+    wait: Callable[[Any], None] = dataclasses.field(init=False)
+    calls: list[Call] = dataclasses.field(init=False)
+    forwards: list[Call] = dataclasses.field(default_factory=list)
+    kept: list[Any] = dataclasses.field(default_factory=list)
+    kept_forward: list[Any] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.wait = self.arrays.wait
+        self.calls = [timed_call(self.case, self.kernel, self.parameters, inputs) for inputs in self.sets]
+        if self.case.mode != "forward":
+            self.forwards = [timed_forward(self.kernel, self.parameters, inputs) for inputs in self.sets]
+
+    @property
+    def case(self) -> Case:
+        """The case."""
+        return self.arrays.case
+
+    def drop_kept(self) -> None:
+        """Let the results that the last sample kept go."""
+        self.kept, self.kept_forward = [], []
+
+
+class Held:
+    """What a worker holds: one backend, and at most one prepared case at a time."""
+
+    def __init__(self) -> None:
+        self._backend: Backend | None = None
+        self._prepared: PreparedCase | None = None
+
+    @property
+    def backend(self) -> Backend:
+        """The backend.
+
+        Raises:
+            RuntimeError: None is loaded.
+        """
+        if self._backend is None:
+            raise RuntimeError("no backend is loaded")
+        return self._backend
+
+    @property
+    def prepared(self) -> PreparedCase:
+        """The prepared case.
+
+        Raises:
+            RuntimeError: There is none: before ``Prepare``, and after ``Release``.
+        """
+        if self._prepared is None:
+            raise RuntimeError("no case is prepared")
+        return self._prepared
+
+    @property
+    def device(self) -> str | None:
+        """The backend's device; None before a backend is loaded."""
+        return None if self._backend is None else self._backend.device
+
+    def hold(self, backend: Backend) -> None:
+        """Hold a backend."""
+        self._backend = backend
+
+    def put(self, prepared: PreparedCase) -> None:
+        """Hold a prepared case instead of the one before."""
+        self._prepared = prepared
+
+    def release(self) -> None:
+        """Let the prepared case go, with the values of its inputs on the host."""
+        if self._prepared is not None:
+            self._prepared.arrays.forget()
+        self._prepared = None
+
+
+def prepare_kernel(backend: Backend, case: Case, parameters: NativeArrays) -> Any:
+    """Have the backend prepare a kernel with these parameters, or a step."""
+    if case.mode == "forward":
+        return backend.prepare_forward(case, parameters["weight"], parameters.get("bias"))
+    return backend.prepare_forward_backward(case)
+
+
+def make_kernel(arrays: DeviceArrays) -> tuple[NativeArrays, Any, float]:
+    """Return weight and bias, a kernel prepared with them, and the seconds of preparing it.
+
+    No inputs exist while a kernel is made, on the host or on the device, so that it cannot find them and work ahead.
+    """
+    arrays.forget()
+    parameters = arrays.make(arrays.parameters)
+    start = time.perf_counter()
+    kernel = prepare_kernel(arrays.backend, arrays.case, parameters)
+    return parameters, kernel, time.perf_counter() - start

@@ -1,0 +1,209 @@
+"""Timing the prepared case: warm up, move arrays, take samples, check the results from inside them, measure memory.
+
+What is timed are the closures of ``calls.py``; ``timing/clock.py`` times them.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import random
+import resource
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from harness.machine import memory, threads
+from harness.process.protocol import (
+    CheckFresh,
+    Done,
+    FreshChecked,
+    Handlers,
+    KeptResults,
+    MeasureMemory,
+    MemoryPeak,
+    MoveArrays,
+    Results,
+    SampleTaken,
+    Stretch,
+    TakeSample,
+    WarmedUp,
+    WarmUp,
+)
+from harness.worker import gpu_clock
+from harness.worker.calls import call, named, timed_call
+from harness.worker.poison import Poisoned, poison_device
+from harness.worker.prepared_case import PreparedCase, make_kernel
+from harness.worker.results import hand_over, median, most_different, numbered, well_formed
+from harness.worker.scenarios import refill, restore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness.timing.clock import Clock
+    from harness.worker.integrity import Watch
+    from harness.worker.prepared_case import Held
+
+#: Blocks of memory that are taken before arrays are moved, at most; a part of them is freed.
+SCATTERED_BLOCKS: Final = 100
+#: Largest size of such a block, in bytes.
+SCATTERED_BYTES: Final = 40_000
+
+
+class TimingWorker:
+    """Times the prepared case.
+
+    Args:
+        held: The backend and the prepared case.
+        clock: The clock.
+        watch: Knows the CPUs that the process had at first.
+    """
+
+    def __init__(self, held: Held, clock: Clock, watch: Watch) -> None:
+        self._held, self._clock, self._watch = held, clock, watch
+        #: Empties the caches of the backend's device; made when it is first needed.
+        self._flush: Callable[[], None] | None = None
+        #: Memory that is held only so that other memory is at other addresses.
+        self._scattered: list[Any] = []
+        self.handlers: Handlers = {
+            WarmUp: self.warm_up,
+            MoveArrays: self.move_arrays,
+            TakeSample: self.take_sample,
+            KeptResults: self.kept_results,
+            CheckFresh: self.check_fresh,
+            MeasureMemory: self.measure_memory,
+        }
+
+    def warm_up(self, request: WarmUp) -> WarmedUp:
+        """Run the kernel in; return the times, and how many threads were busy."""
+        prepared = self._held.prepared
+        prepared.first = {}
+        before, start = threads.usage(), time.perf_counter()
+        stretches = self._clock.warm_up(prepared.calls, prepared.wait, request.seconds, request.at_least)
+        busy = threads.busy(before, threads.usage(), time.perf_counter() - start)
+        return WarmedUp(tuple(Stretch(*stretch) for stretch in stretches), busy)
+
+    def move_arrays(self, request: MoveArrays) -> Done:
+        """Make all arrays again at other addresses, with the values that they have; and the kernel, if requested.
+
+        Addresses change times by several per cent, for as long as the arrays stay. Drawing them for every sample makes
+        that noise, which averages out (Curtsinger and Berger, Stabilizer, ASPLOS'13, do it to code, too).
+        """
+        prepared = self._held.prepared
+        arrays, kernel, parameters, count = prepared.arrays, prepared.kernel, prepared.parameters, len(prepared.sets)
+        if request.new_kernel:
+            # The inputs go before the kernel is made: see make_kernel.
+            self._held.release()
+            del prepared
+            self._scatter()
+            parameters, kernel, _ = make_kernel(arrays)
+        else:
+            self._scatter()
+            if arrays.case.mode == "forward_backward":
+                parameters = arrays.make(arrays.parameters)
+        sets = [arrays.make(arrays.inputs, variation) for variation in range(count)]
+        moved = PreparedCase(arrays, kernel, parameters, sets, first={})
+        moved.wait(tuple(array for made in (parameters, *sets) for array in made.values()))
+        self._held.put(moved)
+        return Done()
+
+    def take_sample(self, request: TakeSample) -> SampleTaken:
+        """Take one sample, and one of the forward alone if requested; keep the results of some calls."""
+        prepared, wait = self._held.prepared, self._held.prepared.wait
+        calls, first, keep = request.calls, request.first, request.keep
+        take = self._clock.sample
+        if request.flush_l2:
+            if self._flush is None:
+                self._flush = gpu_clock.flusher_of(prepared.arrays.like)
+            take = functools.partial(self._clock.sample_apart, between=self._flush)
+        prepared.drop_kept()
+        self._clock.settle(prepared.calls, wait, request.settle_seconds)
+        switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+        seconds, prepared.kept = take(prepared.calls, wait, calls, first, keep)
+        forward_seconds = None
+        if request.forward:
+            forward_seconds, prepared.kept_forward = take(prepared.forwards, wait, calls, first, keep)
+        switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - switches
+        return SampleTaken(seconds, forward_seconds, switches)
+
+    def kept_results(self, request: KeptResults) -> Results:
+        """Hand over the result that differs most among those that the last sample kept.
+
+        All of them are of one input set, so any of an honest backend's is as good as another.
+        """
+        prepared, arrays = self._held.prepared, self._held.prepared.arrays
+        case = prepared.case.with_mode("forward") if request.forward else prepared.case
+        if case.mode == "forward":
+            outputs = prepared.kept_forward if request.forward else prepared.kept
+            kept = [{"output": output} for output in outputs]
+        else:
+            kept = [named(results) for results in prepared.kept]
+        values = [arrays.host(results) for results in kept if well_formed(case, arrays, results)]
+        results = kept.pop(most_different(case, arrays, kept, median(values)))
+        inputs = numbered(prepared.sets) | prepared.parameters | {"input1": prepared.sets[0]["input1"]}
+        return hand_over(arrays, results, inputs, request.directory, numbered(kept), case)
+
+    def check_fresh(self, request: CheckFresh) -> FreshChecked:
+        """Call on inputs that no call has seen; time all calls but the last, and hand over the results of the last.
+
+        The last inputs come in the memory of the rotation's first set; in a training step weight and bias do so, too,
+        as an optimizer leaves them. Fresh memory is poisoned in that call.
+        """
+        prepared = self._held.prepared
+        fresh_seconds, seen_seconds = self._fresh_and_seen(request)
+        inputs, parameters = refill(prepared, request.variations[-1], request.kind)
+        poison_device(prepared.arrays, trim=True)
+        with Poisoned(prepared.case):
+            results = call(prepared.case, prepared.kernel, parameters, inputs)
+            prepared.wait(tuple(results.values()))
+        handed = hand_over(prepared.arrays, results, inputs | parameters, request.directory)
+        restore(prepared)
+        return FreshChecked(tuple(fresh_seconds), tuple(seen_seconds), self._watch.affinity(), handed)
+
+    def measure_memory(self, request: MeasureMemory) -> MemoryPeak:
+        """Measure the memory of a call; the least of several counts, since a first touch may add some."""
+        prepared, wait = self._held.prepared, self._held.prepared.wait
+        prepared.drop_kept()
+
+        def once(number: int) -> None:
+            wait(prepared.calls[number % len(prepared.calls)]())
+
+        peaks = [
+            memory.peak_bytes(functools.partial(once, number), prepared.arrays.backend.device)
+            for number in range(max(1, request.calls))
+        ]
+        return MemoryPeak(min((peak for peak in peaks if peak is not None), default=None))
+
+    def release(self) -> None:
+        """Free the memory that only moves other memory."""
+        self._scattered = []
+
+    def _fresh_and_seen(self, request: CheckFresh) -> tuple[list[float], list[float]]:
+        """Time single calls on fresh inputs and, in turn with them, on inputs in rotation.
+
+        Which of the two comes first alternates: on a busy machine the second of two calls in a row loses its CPU.
+        """
+        prepared, arrays, wait = self._held.prepared, self._held.prepared.arrays, self._held.prepared.wait
+        fresh_seconds: list[float] = []
+        seen_seconds: list[float] = []
+        for number, variation in enumerate(request.variations[:-1]):
+            inputs = arrays.make(arrays.inputs, variation)
+            wait(tuple(inputs.values()))
+            seen = prepared.calls[number % len(prepared.calls)]
+            fresh = timed_call(prepared.case, prepared.kernel, prepared.parameters, inputs)
+            if request.settle:  # brings back into the caches what making inputs has displaced
+                wait(seen())
+            pair = [(fresh_seconds, fresh), (seen_seconds, seen)]
+            for seconds, timed in pair if number % 2 else reversed(pair):
+                seconds.append(self._clock.sample([timed], wait, 1)[0])
+        return fresh_seconds, seen_seconds
+
+    def _scatter(self) -> None:
+        """Take and free blocks of memory, so that the next arrays get other addresses than the last ones."""
+        lot = random.SystemRandom()
+        # As many small blocks as large ones: an allocator keeps a list for each size.
+        sizes = [round(2 ** lot.uniform(4, math.log2(SCATTERED_BYTES))) for _ in range(lot.randrange(SCATTERED_BLOCKS))]
+        blocks = [np.empty(size, np.uint8) for size in sizes]
+        # Freed blocks leave holes between those that stay.
+        self._scattered = lot.sample(blocks, 2 * len(blocks) // 3)

@@ -1,0 +1,254 @@
+"""Summaries of the committed runs and studies, for the pages in ``docs/``.
+
+    python studies/summaries.py
+
+A block between ``<!-- summary: NAME PATH -->`` and ``<!-- end -->`` is replaced by the summary of that name. A test
+holds every block to its files. Paths are relative to the root of the repository.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import false_alarms
+import numpy as np
+import pandas as pd
+import power
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"(<!-- summary: (\S+) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BASELINE = "torch-bilinear"
+#: Backends of other projects' techniques, with which the fused kernel is compared.
+PEERS = (BASELINE, "torch-einsum", "torch-compile", "jax-jit", "opt-einsum")
+MODES = {"forward": "forward", "forward_backward": "step"}
+#: Largest quotient of an interval's ends at which the share of the spot roofline is shown.
+WIDEST = 4
+#: The mutants of ``gap.py``, in words.
+ARITHMETIC = {
+    "mutant-tf32": "operands in tf32",
+    "mutant-float16-scaled": "operands in float16",
+    "mutant-bfloat16": "operands in bfloat16",
+    "mutant-float16-sums": "sums in float16",
+    "mutant-drops-term": "one of the terms left out",
+    "mutant-last-element": "one term of the last element left out",
+    "mutant-grad-input1-tf32": "grad_input1 from tf32 operands",
+    "mutant-grad-weight-bfloat16": "grad_weight from bfloat16 operands",
+}
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a Markdown table."""
+    names = list(header)
+    lines = [names, ["---"] * len(names), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def coverage(path: Path) -> str:
+    """Return the coverage of the 99 % interval by kind of noise, and the worst rate of wrong signs."""
+    rows = pd.read_csv(path)
+    plans = rows.groupby(["processes", "blocks"], sort=False).size().index
+    shares = rows.set_index(["kind", "processes", "blocks"])["covered"]
+    body = [
+        [kind, *(percent(shares[kind, *plan], 2) if (kind, *plan) in shares.index else "-" for plan in plans)]
+        for kind in rows["kind"].unique()
+    ]
+    counted = [f"{processes} x {blocks} blocks" for processes, blocks in plans]
+    least, wrong = rows["covered"].min(), rows["wrong_sign"].max()
+    words = f"Least coverage: {percent(least, 2)}. Most verdicts of the wrong sign: {percent(wrong, 2)}."
+    return f"{table(['noise', *counted], body)}\n\n{words}"
+
+
+def known_answer(path: Path) -> str:
+    """Return the errors of the clock: known durations, and twice the calls."""
+    rows = pd.read_csv(path)
+    body = [
+        [row.what, row.backend, f"{row.given:g}", f"{row.measured:.5g}", f"{row.off * 100:+.2f} %"]
+        for row in rows.itertuples()
+    ]
+    return table(["what", "backend", "given", "measured", "off"], body)
+
+
+def alarms(path: Path) -> str:
+    """Return the rate of false alarms."""
+    return false_alarms.summary(pd.read_csv(path)["comparison"].tolist())
+
+
+def seen(path: Path) -> str:
+    """Return the rate of differences seen, and the time that a run took."""
+    rows = pd.read_csv(path)
+    seconds = rows["seconds_to_target"]
+    took = (
+        f"The target was reached after {seconds.min():.0f} to {seconds.max():.0f} s (median {seconds.median():.0f} s)."
+    )
+    estimates = f"The estimates are {rows['speedup'].min():.3f} to {rows['speedup'].max():.3f}."
+    return f"{power.summary(rows['comparison'].tolist())} {took} {estimates}"
+
+
+def peers(path: Path) -> str:
+    """Return how far each tool's ratio of nn.Bilinear to itself is from 1."""
+    rows = pd.read_csv(path)
+    off = (rows["ratio"] - 1).abs()
+    body = [
+        [tool, f"{len(one)}", percent(one.median(), 1), percent(one.quantile(0.9), 1), percent(one.max(), 1)]
+        for tool, one in off.groupby(rows["tool"], sort=False)
+    ]
+    return table(["tool", "runs", "off by, median", "90 % of the runs within", "at most"], body)
+
+
+def fairness(path: Path) -> str:
+    """Return how far the ratio of nn.Bilinear to itself is from 1, with and without stopping idle workers."""
+    rows = pd.read_csv(path, keep_default_na=False)
+    off = (rows["ratio"] - 1).abs()
+    body = [
+        [neighbours, "stopped" if frozen else "running", f"{len(one)}", percent(one.median(), 1), percent(one.max(), 1)]
+        for (neighbours, frozen), one in off.groupby([rows["neighbours"], rows["frozen"]], sort=False)
+    ]
+    return table(["neighbours", "idle workers", "runs", "off by, median", "at most"], body)
+
+
+def false_rejections(path: Path) -> str:
+    """Return how many honest answers were judged, and how many rejected."""
+    rows = pd.read_csv(path)
+    return (
+        f"{rows['seeds'].sum():,} answers of {rows['backend'].nunique()} backends were judged, "
+        f"{rows['refused'].sum()} were rejected. "
+        f"The largest `max_error_over_bound` was {rows['error_over_bound'].max():.2f}."
+    )
+
+
+def gap(path: Path) -> str:
+    """Return `max_error_over_bound`: the largest of honest backends, the least of wrong ones (bold)."""
+    rows = pd.read_csv(path)
+    shapes = sorted(rows["shape"].unique(), key=lambda shape: [int(size) for size in shape.split("x")])
+    by_row = rows.set_index(["backend", "mode", "shape"])
+    body = []
+    for backend, mode in sorted(
+        set(by_row.index.droplevel("shape")), key=lambda key: (key[0] in ARITHMETIC, key[::-1])
+    ):
+        wrong = backend in ARITHMETIC
+        figures = [f"{by_row.loc[(backend, mode, shape), 'least' if wrong else 'largest']:.3g}" for shape in shapes]
+        bold = [f"**{cell}**" if wrong else cell for cell in (ARITHMETIC.get(backend, backend), *figures)]
+        body.append([bold[0], MODES[mode], *bold[1:]])
+    return table(["backend", "mode", *shapes], body)
+
+
+def speed(path: Path) -> str:
+    """Return what a run says of `numba-fused`: speed-ups in geometric mean, and shares of the roofline."""
+    rows = pd.read_csv(path / "records.csv")
+    fused = rows[rows["backend"] == "numba-fused"].set_index("case")
+    times = rows.pivot_table(index="case", columns="backend", values="median_seconds")
+    best = times[times.columns.intersection(PEERS)].min(axis=1)
+    body = [
+        ["cases", f"{len(fused)}"],
+        ["among the fastest", f"{(fused['rank'] == 1).sum()}"],
+        ["times as fast as nn.Bilinear", f"{geometric(fused['speedup']):.2g}"],
+        ["times as fast as the best of the peers", f"{geometric(best / times['numba-fused']):.2g}"],
+    ]
+    for name, low, high in (("1 GFLOP and more", 1, np.inf), ("10 MFLOP to 1 GFLOP", 0.01, 1)):
+        of_size = fused["roofline_fraction"][(fused["gflop"] >= low) & (fused["gflop"] < high)]
+        share = f"{percent(of_size.min(), 0)} to {percent(of_size.max(), 0)}, median {percent(of_size.median(), 0)}"
+        body.append([f"% of roofline, {name} ({len(of_size)} cases)", share])
+    return table(["`numba-fused`", "geometric mean or count"], body)
+
+
+def geometric(ratios: pd.Series) -> float:
+    """Return the geometric mean of the ratios that are not missing."""
+    return float(np.exp(np.log(ratios.dropna()).mean()))
+
+
+def roofline(path: Path) -> str:
+    """Return the share of the roofline of every backend in the four largest cases of a run: forward, step."""
+    rows = pd.read_csv(path / "records.csv")
+    rows = rows[rows["status"] == "timed"]
+    sizes = rows.drop_duplicates("case").nlargest(4, "gflop").sort_values("gflop")
+    narrow = rows["spot_roofline_fraction_high"] <= WIDEST * rows["spot_roofline_fraction_low"]
+    shares = rows.assign(share=rows["spot_roofline_fraction"].where(narrow, rows["roofline_fraction"]))
+    pivot = shares.pivot_table(index="backend", columns=["case", "mode"], values="share")
+    ranking = pivot.xs("forward", axis=1, level="mode").mean(axis=1).sort_values().index
+    body = [
+        [
+            f"`{backend}`",
+            *(", ".join(percent(pivot.loc[backend, (case, mode)]) for mode in MODES) for case in sizes["case"]),
+        ]
+        for backend in ranking
+    ]
+    return table(["% of roofline: forward, step", *sizes["case"]], body)
+
+
+def percent(share: float, decimals: int | None = None) -> str:
+    """Return a share in percent, with the given decimals or with two significant digits."""
+    return f"{share * 100:.2g} %" if decimals is None else f"{share * 100:.{decimals}f} %"
+
+
+def gpu(path: Path) -> str:
+    """Return a GPU run in one table: nn.Bilinear, the best other, `triton-fused` and its share of the device."""
+    rows = pd.read_csv(path / "records.csv")
+    rows = rows[rows["status"] == "timed"]
+    body = []
+    for (case, mode), group in rows.groupby(["case", "mode"], sort=False):
+        one = group.set_index("backend")
+        if not {BASELINE, "triton-fused"} <= set(one.index):
+            continue
+        best = one["median_seconds"].drop([BASELINE, "triton-fused"]).min()
+        ours = one.loc["triton-fused"]
+        seconds = (one.loc[BASELINE, "median_seconds"], best, ours["median_seconds"], ours["graph_seconds"])
+        body.append([case, MODES[mode], *(duration(value) for value in seconds), percent(ours["roofline_fraction"])])
+    header = ["case", "mode", "nn.Bilinear", "best other", "`triton-fused`", "of which device", "% of roofline"]
+    return table(header, body)
+
+
+def duration(seconds: float) -> str:
+    """Return a time with two significant digits and its unit."""
+    if pd.isna(seconds):
+        return "-"
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= scale or unit == "µs":
+            digits = 0 if seconds >= 9.95 * scale else 1
+            return f"{round(seconds / scale, digits if seconds < 99.5 * scale else -1):g} {unit}"
+    raise AssertionError
+
+
+def file(path: Path) -> str:
+    """Return a file of a package, verbatim, in a code block that begins with its name."""
+    language = {".py": "python", ".toml": "toml"}[path.suffix]
+    return f"```{language}\n# {path.name}\n{path.read_text().strip()}\n```"
+
+
+SUMMARIES: dict[str, Callable[[Path], str]] = {
+    "coverage": coverage,
+    "known-answer": known_answer,
+    "false-alarms": alarms,
+    "power": seen,
+    "peers": peers,
+    "fairness": fairness,
+    "false-rejections": false_rejections,
+    "gap": gap,
+    "speed": speed,
+    "roofline": roofline,
+    "gpu": gpu,
+    "file": file,
+}
+
+
+def current(text: str) -> str:
+    """Return a page with every block as its files say."""
+
+    def block(match: re.Match[str]) -> str:
+        return f"{match[1]}{SUMMARIES[match[2]](ROOT / match[3])}\n{match[4]}"
+
+    return BLOCK.sub(block, text)
+
+
+def main() -> None:
+    """Rewrite the pages whose blocks have changed."""
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        text = page.read_text()
+        if (new := current(text)) != text:
+            page.write_text(new)
+            print(f"{page.relative_to(ROOT)} rewritten")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,270 @@
+"""The kernels compute the right numbers on any sizes, however divided, and touch no memory that is not theirs."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.case import Case
+from harness.correctness import reference
+from harness.correctness.inputs import make_inputs
+
+numba = pytest.importorskip("numba", reason="numba is not installed")
+from bilinear_bench.cpu import compiled, few_outputs, forward, grad_inputs, grad_weight, packing  # noqa: E402
+from bilinear_bench.cpu.cpu import HOST, KIB  # noqa: E402
+from bilinear_bench.cpu.sizes import Sizes  # noqa: E402
+
+#: From far below a vector to several tiles and strips, odd sizes among them.
+SIZES = st.integers(1, 75)
+ULPS = 60
+#: Outputs with which no CPU has a tile of both input gradients with several rows of a page.
+MANY_PAGES = 210
+#: A CPU with little room: several packed parts and blocks. Plans read these numbers; the loops have those of HOST.
+SMALL = dataclasses.replace(
+    HOST,
+    parallel_flop=0,
+    share_flop=1,
+    l2_bytes=4 * 2**14 // 3 + 2,  # blocks of 16 KiB
+    packed_bytes=32 * KIB,
+    shared_bytes=64 * KIB,
+)
+
+
+def sizes_of(case):
+    return Sizes(*case.sizes, case.dtype)
+
+
+def step(case, made, threads, cpu=HOST):
+    """Output and gradients, divided among threads."""
+    sizes = sizes_of(case)
+    inputs = grad_inputs.plan(sizes, threads, cpu)
+    given = made["input1"], made["input2"], made["weight"]
+    tiles = packing.aligned(inputs.forward_tiles, made["weight"])
+    output = forward.plan(sizes, threads, cpu).run(*given, made["bias"], tiles)
+    both = inputs.run(*given, made["grad_output"], tiles)
+    of_weight = grad_weight.plan(sizes, threads, cpu).run(*given[:2], made["grad_output"])
+    return output, *both, of_weight, packing.column_sums(made["grad_output"])
+
+
+def assert_right(case, threads, cpu=HOST):
+    made = make_inputs(case)
+    expected, scales = reference.expected(case, made), reference.scales(case, made)
+    for name, result in zip(case.result_shapes(), step(case, made, threads, cpu), strict=True):
+        right, scale = expected[name].numpy(), scales[name].numpy()
+        assert result.shape == right.shape
+        assert result.dtype == case.dtype
+        assert (np.abs(result - right) <= ULPS * np.finfo(case.dtype).eps * scale + np.finfo(case.dtype).tiny).all()
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(SIZES, SIZES, SIZES, st.integers(1, 20) | st.just(MANY_PAGES), st.sampled_from(["float32", "float64"]))
+def test_any_sizes_are_right(batch, in1, in2, out, dtype):
+    assert_right(Case(batch, in1, in2, out, dtype=dtype, mode="forward_backward"), threads=1)
+
+
+@pytest.mark.parametrize("out", [3, 9])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("vectors", [1, 2, 3, 4])
+@pytest.mark.parametrize("more", [0, 1])
+def test_the_last_strip_is_right_with_one_vector_or_two(out, dtype, vectors, more):
+    lanes = HOST.lanes(np.dtype(dtype).itemsize)
+    assert_right(Case(vectors * lanes + more, 13, 11, out, dtype=dtype, mode="forward_backward"), threads=1)
+
+
+DIVIDED = [
+    *((3, 90, 80, 70), (40, 60, 50, 30), (700, 33, 21, 3), (650, 20, 45, 11), (64, 7, 130, 64)),
+    # Rows and pages of the weight at distances of a power of two: it is copied before it is contracted.
+    *((170, 64, 128, 1), (70, 64, 64, 20)),
+    # A small batch in the rows of a forward's tiles, which stores none of them for the backward.
+    (6, 40, 60, 2),
+    # A weight too large for a cache: threads share its rows, and its lines are prefetched.
+    *((40, 200, 90, 1), (60, 90, 200, 2), (40, 100, 90, 40)),
+    # The same with few lines: several tiles pass between two prefetches.
+    (40, 800, 90, 4),
+    # Outputs with which a tile of both input gradients has one row of a page.
+    (70, 33, 40, MANY_PAGES),
+    # Groups of pages of a small batch.
+    *((20, 30, 33, 9), (5, 30, 70, 13)),
+    # Wide inputs: grad_weight packs fewer rows at a time than a panel has.
+    (600, 3, 2100, 1),
+    # A single page, whose columns are scaled as they are packed; several, whose columns are scaled before their tiles.
+    *((300, 70, 40, 1), (300, 70, 40, 5)),
+    # Outputs whose results of a block are stored in several passes.
+    (300, 3, 2, 700),
+]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "dtype", "stores"),
+    [
+        *((sizes, "float32", True) for sizes in DIVIDED),
+        *((sizes, "float32", False) for sizes in DIVIDED if sizes[3] < few_outputs.FEW),
+        # A copy of the weight counts bytes.
+        *(((170, 64, 128, 1), "float64", True), ((70, 64, 64, 20), "float64", True)),
+    ],
+)
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_every_division_is_right(sizes, dtype, stores, threads):
+    cpu = SMALL if stores else dataclasses.replace(SMALL, forward_tiles_bytes=0)
+    assert_right(Case(*sizes, dtype=dtype, mode="forward_backward"), threads, cpu)
+
+
+@pytest.mark.parametrize("products", [0, 10**6])
+@pytest.mark.parametrize(
+    ("sizes", "dtype"),
+    [((600, 30, 40, 5), "float32"), ((600, 70, 40, 1), "float32"), ((70, 30, 40, 2), "float64")],
+)
+@pytest.mark.parametrize("threads", [2, 3])
+def test_rows_packed_per_thread_or_by_all_sum_the_same(products, sizes, dtype, threads, monkeypatch):
+    monkeypatch.setattr(grad_weight, "PACKED_PRODUCTS", products)
+    cpu = dataclasses.replace(SMALL, packed_bytes=HOST.packed_bytes)  # several chunks of rows
+    case = Case(*sizes, dtype=dtype, mode="forward_backward")
+    assert grad_weight.plan(sizes_of(case), threads, cpu).pack_per_thread == (products == 0)
+    assert_right(case, threads, cpu)
+
+
+@pytest.mark.parametrize("in1", [20, 60])
+def test_a_weight_gradient_over_several_panels_is_right(in1):
+    assert_right(Case(2 * packing.PANEL_ROWS + 90, in1, 30, 3, mode="forward_backward"), threads=1)
+
+
+@pytest.mark.parametrize("sizes", [(170, 42, 128, 1), (170, 520, 24, 1), (170, 1030, 12, 2)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_transposed_weight_is_right_where_squares_are_not_full(sizes, threads):
+    case, cpu = Case(*sizes, mode="forward_backward"), dataclasses.replace(HOST, forward_tiles_bytes=0)
+    assert grad_inputs.plan(sizes_of(case), threads, cpu).weight_transposed
+    assert_right(case, threads, cpu)
+
+
+@pytest.mark.parametrize("sizes", [(0, 3, 4, 5), (3, 4, 5, 0), (0, 4, 5, 0)])
+def test_empty_sums_are_zero_and_empty_results_are_empty(sizes):
+    assert_right(Case(*sizes, mode="forward_backward"), threads=2)
+
+
+def test_a_large_gradient_begins_with_a_cache_line_of_numpys_memory():
+    case = Case(600, 700, 800, 1, mode="forward_backward")
+    assert_right(case, threads=1)
+    for gradient in step(case, make_inputs(case), threads=1)[1:4]:
+        assert gradient.nbytes > HOST.private_bytes
+        assert gradient.ctypes.data % HOST.line_bytes == 0
+        assert gradient.base.flags.owndata  # NumPy's own memory, for which it requests huge pages
+
+
+#: Every array ends where a protected page begins, or begins where one ends.
+GUARDED = """
+import ctypes, mmap, sys
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+from bilinear_bench.cpu import few_outputs, forward, grad_inputs, grad_weight, page_groups, small_batch
+from bilinear_bench.cpu.sizes import Sizes
+
+libc = ctypes.CDLL(None, use_errno=True)
+kept = []
+#: The modules whose results are in memory of ``gradient_buffer``.
+MODULES = few_outputs, grad_inputs, grad_weight, page_groups, small_batch
+
+def guarded(array, at_end):
+    size = -(-max(array.nbytes, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, size + 2 * mmap.PAGESIZE)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    for page in (start, start + mmap.PAGESIZE + size):
+        assert libc.mprotect(ctypes.c_void_p(page), mmap.PAGESIZE, 0) == 0
+    kept.append(memory)
+    offset = mmap.PAGESIZE + (size - array.nbytes if at_end else 0)
+    view = np.frombuffer(memory, array.dtype, array.size, offset).reshape(array.shape)
+    view[:] = array
+    return view
+
+sizes = [(1, 1, 1, 1), (1, 7, 5, 3), (3, 5, 17, 9), (8, 3, 33, 2), (17, 9, 7, 11), (33, 19, 21, 5), (70, 31, 9, 13),
+         (35, 41, 9, 2), (18, 101, 91, 31), (64, 19, 21, 9), (40, 61, 21, 1), (35, 5, 19, 210)]
+generator = np.random.default_rng(0)
+for dtype in sys.argv[2:]:
+    for size in sizes:
+        case, (b, i, j, o) = Sizes(*size, dtype), size
+        shapes = {"input1": (b, i), "input2": (b, j), "weight": (o, i, j), "bias": (o,), "grad_output": (b, o)}
+        for at_end in (True, False):
+            a = {n: guarded(generator.standard_normal(s).astype(dtype), at_end) for n, s in shapes.items()}
+            given = a["input1"], a["input2"], a["weight"]
+            for module in MODULES:
+                module.gradient_buffer = lambda shape, like: guarded(np.zeros(shape, like.dtype), at_end)
+            inputs = grad_inputs.plan(case, 1)
+            tiles = guarded(np.zeros(inputs.forward_tiles, dtype), at_end)
+            forward.plan(case, 1).run(*given, a["bias"], tiles)
+            forward.plan(case, 1).run(*given, a["bias"])
+            inputs.run(*given, a["grad_output"], tiles)
+            grad_weight.plan(case, 1).run(*given[:2], a["grad_output"])
+print("touched nothing else")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="protects pages by Linux's mprotect")
+@pytest.mark.parametrize(
+    ("cpu", "dtypes"),
+    [("host", ("float32", "float64")), pytest.param("generic", ("float32",), marks=pytest.mark.slow)],
+)
+def test_no_memory_is_touched_but_the_arrays(cpu, dtypes):
+    ended = subprocess.run(
+        [sys.executable, "-c", GUARDED, str(ROOT), *dtypes],
+        env=os.environ | ({} if cpu == "host" else {"NUMBA_CPU_NAME": cpu}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.stdout == "touched nothing else\n", (ended.returncode, ended.stderr[-2000:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("features", ["", "+neon"])
+def test_the_vectors_and_registers_of_other_cpus_are_right(features, tmp_path):
+    """The least CPU, and NEON's shape of a tile (LLVM ignores a feature that the host does not have)."""
+    ended = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            __file__,
+            "-k",
+            "any_sizes or last_strip or panels or packed_per_thread or every_division",
+        ],
+        cwd=ROOT,
+        env=os.environ
+        | {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout[-3000:]
+
+
+def test_compiled_code_is_kept_under_a_name_that_changes_with_all_files(monkeypatch, tmp_path):
+    code = Path(compiled.__file__).parent
+    for path in code.rglob("*.py"):
+        copy = tmp_path / path.relative_to(code)
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))
+    assert compiled._stamp() == compiled.STAMP
+    (tmp_path / "tiles" / "emitter.py").write_text("# another tile")
+    assert compiled._stamp() != compiled.STAMP
+
+
+def test_every_compiled_function_has_the_stamp_in_its_name():
+    modules = [module for name, module in sys.modules.items() if name.startswith("bilinear_bench.cpu.")]
+    values = [value for module in modules for value in vars(module).values()]
+    each = [one for value in values for one in (value if isinstance(value, tuple) else (value,))]
+    functions = {one for one in each if isinstance(one, numba.core.dispatcher.Dispatcher)}
+    assert len(functions) > 30
+    for one in functions:
+        assert one.py_func.__qualname__.endswith(compiled.STAMP)

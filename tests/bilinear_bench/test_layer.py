@@ -1,0 +1,258 @@
+"""The layer in nn.Bilinear's place does whatever nn.Bilinear does."""
+
+from __future__ import annotations
+
+import copy
+import io
+import threading
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+pytest.importorskip("numba", reason="numba is not installed")
+from bilinear_bench import contraction, operator  # noqa: E402  # after the skips
+from bilinear_bench.cpu.few_outputs import FewOutputsPlan  # noqa: E402
+from bilinear_bench.cpu.grad_weight import GradWeightPlan  # noqa: E402
+from bilinear_bench.cpu.page_groups import PageGroupsPlan  # noqa: E402
+from bilinear_bench.cpu.small_batch import SmallGradInputsPlan  # noqa: E402
+from bilinear_bench.layer import Bilinear  # noqa: E402
+
+SIZES = (7, 5, 3)
+
+
+def twins(*sizes, **options):
+    """The layer and nn.Bilinear from the same seed."""
+    made = []
+    for kind in (Bilinear, torch.nn.Bilinear):
+        torch.manual_seed(0)
+        made.append(kind(*sizes, **options))
+    return made
+
+
+def inputs(*leading, dtype=torch.float64):
+    return torch.randn(*leading, SIZES[0], dtype=dtype), torch.randn(*leading, SIZES[1], dtype=dtype)
+
+
+def leaves(*tensors):
+    return [tensor.detach().clone().requires_grad_() for tensor in tensors]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_it_prints_saves_and_loads_as_nn_bilinear(bias):
+    ours, theirs = twins(*SIZES, bias=bias, dtype=torch.float64)
+    assert isinstance(ours, torch.nn.Bilinear)
+    assert repr(ours) == repr(theirs)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert all(torch.equal(one, other) for one, other in zip(ours.parameters(), theirs.parameters(), strict=True))
+    saved = io.BytesIO()
+    torch.save(theirs.state_dict(), saved)
+    saved.seek(0)
+    loaded = Bilinear(*SIZES, bias=bias, dtype=torch.float64)
+    loaded.load_state_dict(torch.load(saved))
+    given = inputs(4)
+    torch.testing.assert_close(copy.deepcopy(loaded)(*given), theirs(*given))
+
+
+def test_sizes_that_nn_bilinear_refuses_are_refused():
+    with pytest.raises(ValueError, match="in1_features must be > 0"):
+        Bilinear(0, 3, 4)
+
+
+@pytest.mark.parametrize("leading", [(), (1,), (33,), (2, 3), (2, 0, 3), (0,), (2, 1, 5, 3)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_leading_dimensions_and_gradients_are_nn_bilinears(leading, bias):
+    ours, theirs = twins(*SIZES, bias=bias, dtype=torch.float64)
+    given = inputs(*leading)
+    found = []
+    for module in (ours, theirs):
+        mine = leaves(*given)
+        output = module(*mine)
+        gradients = torch.autograd.grad(output.square().sum(), [*mine, *module.parameters()])
+        found.append((output, *gradients))
+    for got, right in zip(*found, strict=True):
+        assert got.shape == right.shape
+        torch.testing.assert_close(got, right)
+
+
+def test_inputs_that_are_not_contiguous_are_right():
+    ours, theirs = twins(*SIZES)
+    given = torch.randn(7, 9).t(), torch.randn(18, 5)[::2]
+    torch.testing.assert_close(ours(*given), theirs(*given))
+    weight = torch.randn(3, 5, 7).transpose(1, 2)
+    torch.testing.assert_close(operator.bilinear(*given, weight), torch.nn.functional.bilinear(*given, weight))
+
+
+def test_a_gradient_that_is_expanded_is_right():
+    ours, theirs = twins(*SIZES, dtype=torch.float64)
+    given = inputs(6)
+    for module in (ours, theirs):
+        module(*given).sum().backward()
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        [(2, 3), (3, 4), (5, 3, 4), (5,)],
+        [(2, 3), (2, 1, 4), (5, 3, 4), (5,)],
+        [(2, 6), (2, 4), (5, 3, 4), (5,)],
+        [(2, 3), (2, 6), (5, 3, 4), (5,)],
+        [(1, 3), (2, 4), (5, 3, 4), (5,)],
+        [(2, 3), (2, 4), (5, 3, 4), (4,)],
+        [(2, 3), (2, 4), (3, 4), (5,)],
+        [(), (), (5, 3, 4), (5,)],
+        [(2, 0), (2, 4), (5, 0, 4), (5,)],
+    ],
+)
+def test_errors_are_nn_bilinears_in_the_same_words(shapes):
+    given = [torch.ones(shape) for shape in shapes]
+    with pytest.raises((RuntimeError, IndexError)) as theirs:
+        torch.nn.functional.bilinear(*given)
+    with pytest.raises(type(theirs.value)) as ours:
+        operator.bilinear(*given)
+    assert str(ours.value) == str(theirs.value)
+
+
+def test_dtypes_that_differ_are_refused_in_the_same_words():
+    with pytest.raises(RuntimeError, match="All tensors must have the same dtype, got input1: double"):
+        operator.bilinear(torch.ones(2, 3).double(), torch.ones(2, 4), torch.ones(5, 3, 4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int32, torch.complex64])
+def test_other_dtypes_are_nn_bilinears(dtype):
+    given = [torch.arange(1, 1 + size).reshape(shape).to(dtype) for size, shape in ((6, (2, 3)), (8, (2, 4)))]
+    weight = torch.ones(5, 3, 4, dtype=dtype)
+    got, right = operator.bilinear(*given, weight), torch.nn.functional.bilinear(*given, weight)
+    assert got.dtype == dtype
+    torch.testing.assert_close(got, right)
+
+
+def test_only_required_gradients_are_computed(monkeypatch):
+    made = []
+    for kind in (FewOutputsPlan, SmallGradInputsPlan, GradWeightPlan, PageGroupsPlan):
+        name, run = "weight" if kind in (GradWeightPlan, PageGroupsPlan) else "inputs", kind.run
+        monkeypatch.setattr(kind, "run", lambda *a, _run=run, _name=name: made.append(_name) or _run(*a))
+    module = Bilinear(*SIZES, dtype=torch.float64)
+    given = inputs(4)
+    module(*given).sum().backward()
+    assert made == ["weight"]
+    module.requires_grad_(False)
+    one, other = leaves(*given)
+    module(one, other.detach()).sum().backward()
+    assert made == ["weight", "inputs"]
+    assert one.grad is not None
+
+
+def test_first_and_second_derivatives_are_right():
+    given = leaves(*inputs(4), torch.randn(3, 7, 5, dtype=torch.float64), torch.randn(3, dtype=torch.float64))
+    assert torch.autograd.gradcheck(operator.bilinear, given)
+    assert torch.autograd.gradgradcheck(operator.bilinear, given)
+
+
+def test_stored_forward_tiles_last_as_long_as_their_graph():
+    ours, right = twins(*SIZES, dtype=torch.float64)  # three outputs: few enough
+    given = [leaves(*inputs(33)) for _ in range(2)]
+    outputs = [ours(*pair).square().sum() for pair in given]
+    for output in (*outputs, outputs[0]):
+        output.backward(retain_graph=True)
+    ours_again = [one.grad for pair in given for one in pair]
+    for pair in given:
+        for one in pair:
+            one.grad = None
+    for pair, times in zip(given, (2, 1), strict=True):
+        (times * right(*pair).square().sum()).backward()
+    for got, one in zip(ours_again, [one for pair in given for one in pair], strict=True):
+        torch.testing.assert_close(got, one.grad)
+
+
+def test_a_default_device_does_not_move_the_forward_tiles():
+    module, given = Bilinear(*SIZES, dtype=torch.float64), leaves(*inputs(33))
+    with torch.device("meta"):
+        module(*given).sum().backward()
+    assert given[0].grad.device.type == "cpu"
+
+
+def test_an_input_that_is_changed_before_the_backward_is_an_error():
+    module = Bilinear(*SIZES)
+    one, other = torch.randn(4, 7), torch.randn(4, 5)
+    output = module(one, other)
+    one.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # PyTorch's own, at the first dual number
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # nn.functional.bilinear's under vmap
+def test_forward_mode_and_torch_func_see_nn_bilinear():
+    one, other = inputs(4)
+    weight = torch.randn(3, 7, 5, dtype=torch.float64)
+    right = torch.nn.functional.bilinear
+
+    def of(function):
+        pushed = torch.func.jvp(lambda x: function(x, other, weight), (one,), (one,))[1]
+        pulled = torch.func.grad(lambda w: function(one, other, w).sum())(weight)
+        mapped = torch.func.vmap(lambda x, y: function(x, y, weight))(one, other)
+        with torch.autograd.forward_ad.dual_level():
+            dual = torch.autograd.forward_ad.make_dual(one, one)
+            tangent = torch.autograd.forward_ad.unpack_dual(function(dual, other, weight)).tangent
+        return pushed, pulled, mapped, tangent
+
+    for got, expected in zip(of(operator.bilinear), of(right), strict=True):
+        torch.testing.assert_close(got, expected)
+
+
+def test_under_autocast_float32_stays_float32():
+    ours, theirs = twins(64, 48, 16)
+    given = torch.randn(40, 64), torch.randn(40, 48)
+    right = torch.autograd.grad(theirs(*given).sum(), theirs.weight)[0]
+    for function in (ours, lambda *rows: contraction.bilinear(*rows, ours.weight, ours.bias)):
+        with torch.autocast("cpu", torch.bfloat16):
+            output = function(*given)
+            gradient = torch.autograd.grad(output.sum(), ours.weight)[0]
+        assert output.dtype == torch.float32
+        torch.testing.assert_close(output, theirs(*given), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(gradient, right, rtol=1e-5, atol=1e-5)
+
+
+def test_torch_compile_takes_it_whole():
+    ours, theirs = twins(*SIZES)
+    compiled = torch.compile(ours, backend="aot_eager", fullgraph=True)
+    given = torch.randn(2, 4, 7), torch.randn(2, 4, 5)
+    torch.testing.assert_close(compiled(*given), theirs(*given))
+
+
+def test_tensors_are_not_copied():
+    tensor = torch.randn(4, 7)
+    assert operator._array(tensor).ctypes.data == tensor.data_ptr()
+
+
+def test_it_takes_pytorchs_number_of_threads(monkeypatch):
+    asked = []
+    monkeypatch.setattr(operator.numba, "set_num_threads", asked.append)
+    monkeypatch.setattr(operator.numba.config, "NUMBA_NUM_THREADS", 8)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    module, given = Bilinear(40, 40, 40), (torch.randn(128, 40), torch.randn(128, 40))
+    module(*given)
+    assert asked == [3]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    module(*given)
+    assert asked == [3]  # with one thread there is no parallel loop
+
+
+def test_python_threads_do_not_disturb_each_other():
+    module = Bilinear(40, 40, 40).requires_grad_(False)
+    given = [(torch.randn(128, 40), torch.randn(128, 40)) for _ in range(4)]
+    right = [module(*one) for one in given]
+    wrong = []
+
+    def work(number):
+        for _ in range(20):
+            if not torch.equal(module(*given[number]), right[number]):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert wrong == []

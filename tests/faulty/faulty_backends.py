@@ -1,0 +1,234 @@
+"""Backends in NumPy with one fault each, which the docstring names.
+
+This folder is a distribution on the path of the tests' runs, so the registry finds them by their entry points.
+"""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import oracle
+from oracle import HonestBackend
+
+
+class Honest(HonestBackend):
+    """No fault: the control; a faulty backend replaces ``result`` or ``gradients``."""
+
+    name = "faulty-honest"
+
+    def output(self, *arguments):
+        return self.result(super().output(*arguments))
+
+    def result(self, right):
+        """Return what the kernel returns, given the right output (b, o)."""
+        return right
+
+
+class Chatty(Honest):
+    """Right, but prints a megabyte of rubbish at every call, with lines that look like answers."""
+
+    name = "faulty-chatty"
+
+    def result(self, right):
+        sys.stdout.buffer.write(b'{"id": 3, "ok": true, "seconds": 1e-9}\n\x00\xff\x1b[2J' * 30_000)
+        sys.stdout.flush()
+        return right
+
+
+class Raises(Honest):
+    """Raises in the call."""
+
+    name = "faulty-raises"
+
+    def result(self, right):
+        raise ValueError("faulty: no\x1b[31m such luck")
+
+
+class Quits(Honest):
+    """Calls sys.exit in the call."""
+
+    name = "faulty-quits"
+
+    def result(self, right):
+        sys.exit("faulty: had enough")
+
+
+class Exits(Honest):
+    """Ends its process, with the code of success."""
+
+    name = "faulty-exits"
+
+    def result(self, right):
+        os._exit(0)
+
+
+class Hangs(Honest):
+    """Never returns, and prints all the while."""
+
+    name = "faulty-hangs"
+
+    def result(self, right):
+        while True:
+            print("faulty: still here", flush=True)  # noqa: T201  # what it is for
+            time.sleep(0.01)
+
+
+class Sleeps(Honest):
+    """Never returns, and says nothing: no pipe that closes can wake it."""
+
+    name = "faulty-sleeps"
+
+    def result(self, right):
+        time.sleep(10**6)
+
+
+class Killed(Honest):
+    """Is killed with signal 9 in the middle of a block.
+
+    Timed calls run with the garbage collector off, those that settle a worker before a sample with it on: a timed call
+    that comes after settling, after a timed call, is one of a block.
+    """
+
+    name = "faulty-killed"
+    seen = ()
+
+    def result(self, right):
+        collecting = gc.isenabled()
+        if self.seen[-1:] != (collecting,):
+            self.seen = (*self.seen, collecting)[-3:]
+        if self.seen == (False, True, False):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return right
+
+
+class Garbles(Honest):
+    """Writes into every pipe it can find."""
+
+    name = "faulty-garbles"
+    line = b"faulty: not an answer\n"
+
+    def result(self, right):
+        for descriptor in range(3, 64):
+            try:
+                os.write(descriptor, self.line)
+            except OSError:
+                continue
+        return right
+
+
+class Lies(Garbles):
+    """Writes what looks like an answer, with nothing in it, into every pipe it can find."""
+
+    name = "faulty-lies"
+    line = b'{"id": 2, "ok": true}\n'
+
+
+class Hungry(Honest):
+    """Runs out of memory."""
+
+    name = "faulty-hungry"
+
+    def result(self, right):
+        raise MemoryError("faulty: 1 EiB")
+
+
+class Slow(Honest):
+    """Takes over a second a call, with the six rows of the tests' case."""
+
+    name = "faulty-slow"
+
+    def result(self, right):
+        if len(right) == 6:
+            time.sleep(1.1)
+        return right
+
+
+class OneWrong(Honest):
+    """Wrong in a single element, the last one, by one part in a thousand of its scale."""
+
+    name = "faulty-one-wrong"
+
+    def result(self, right):
+        right[-1, -1] += 1e-3
+        return right
+
+
+class Stale(Honest):
+    """Remembers its answers to the first inputs it sees and gives one of them to all later ones."""
+
+    name = "faulty-stale"
+    remembered = None
+
+    def prepare_forward(self, case, weight, bias):
+        seen = {}
+
+        def kernel(input1, input2):
+            key = input1.tobytes()
+            if key not in seen and len(seen) == 2:
+                return next(iter(seen.values())).copy()
+            if key not in seen:
+                seen[key] = oracle.output(input1, input2, weight, bias)
+            return seen[key].copy()
+
+        return kernel
+
+
+class Double(Honest):
+    """Returns float64 for float32."""
+
+    name = "faulty-double"
+
+    def result(self, right):
+        return right.astype(np.float64)
+
+
+class Broadcasts(Honest):
+    """Returns one row, which would broadcast."""
+
+    name = "faulty-broadcasts"
+
+    def result(self, right):
+        return right[:1]
+
+
+class Nan(Honest):
+    """Returns one NaN."""
+
+    name = "faulty-nan"
+
+    def result(self, right):
+        right[0, -1] = np.nan
+        return right
+
+
+class Gradient(Honest):
+    """Right forward; one gradient has the wrong sign."""
+
+    name = "faulty-gradient"
+
+    def gradients(self, *arguments):
+        grad_input1, grad_input2, grad_weight, grad_bias = super().gradients(*arguments)
+        return grad_input1, -grad_input2, grad_weight, grad_bias
+
+
+class Parent(Honest):
+    """Right, but starts two children that keep a core busy: one in its group, one in a session of its own.
+
+    Their process ids go to the file that FAULTY_CHILDREN names.
+    """
+
+    name = "faulty-parent"
+    children = ()
+
+    def prepare_forward(self, case, weight, bias):
+        if not Parent.children:
+            busy = [sys.executable, "-c", "while True: pass"]
+            Parent.children = (subprocess.Popen(busy), subprocess.Popen(busy, start_new_session=True))
+            if path := os.environ.get("FAULTY_CHILDREN"):
+                Path(path).write_text(" ".join(str(child.pid) for child in Parent.children))
+        return super().prepare_forward(case, weight, bias)

@@ -1,0 +1,86 @@
+"""How the terminal, a pipe and the environment change what is printed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import struct
+import subprocess
+import sys
+import termios
+
+import pytest
+
+from harness.output.console import PIPE_WIDTH, USUAL_WIDTH
+
+CODE = """
+from rich.text import Text
+from harness.output.console import console, show, width_of
+import sys
+print(width_of(sys.stdout), flush=True)
+show([Text.assemble(("red", "red"), " " + "word " * 60 + "end")], console())
+"""
+LINE = "red " + "word " * 60 + "end"
+
+
+def environment(**variables):
+    kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "FORCE_COLOR", "NO_COLOR")}
+    return kept | {"TERM": "xterm-256color"} | variables
+
+
+def piped(**variables):
+    command = [sys.executable, "-c", CODE]
+    ended = subprocess.run(command, env=environment(**variables), capture_output=True, text=True, check=True)
+    width, *lines = ended.stdout.splitlines()
+    return int(width), lines
+
+
+def on_terminal(columns, **variables):
+    """Run the code on a terminal of a width; return what reaches it."""
+    master, slave = os.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 25, columns, 0, 0))
+    process = subprocess.Popen([sys.executable, "-c", CODE], env=environment(**variables), stdout=slave, stdin=slave)
+    os.close(slave)
+    text = b""
+    try:
+        while piece := os.read(master, 4096):
+            text += piece
+    except OSError:  # the other end is closed
+        pass
+    finally:
+        os.close(master)
+    assert process.wait() == 0
+    width, *lines = text.decode().splitlines()
+    return int(width), lines
+
+
+def test_a_pipe_has_a_width_of_its_own_and_no_colour_and_whole_lines():
+    assert piped() == (PIPE_WIDTH, [LINE])
+
+
+def test_columns_sets_the_width_of_a_pipe():
+    assert piped(COLUMNS="90") == (90, [LINE])
+    assert piped(COLUMNS="many")[0] == PIPE_WIDTH
+
+
+def test_force_color_colours_a_pipe_without_another_width():
+    width, (line,) = piped(FORCE_COLOR="1")
+    assert width == PIPE_WIDTH
+    assert "\x1b[31mred\x1b[0m" in line
+    assert re.sub(r"\x1b\[\d*m", "", line) == LINE
+
+
+def test_a_terminal_has_its_own_width_and_colours():
+    width, (line,) = on_terminal(73)
+    assert width == 73
+    assert line.startswith("\x1b[31mred\x1b[0m")
+
+
+@pytest.mark.parametrize("variables", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_a_terminal_can_be_without_colours(variables):
+    assert on_terminal(73, **variables) == (73, [LINE])
+
+
+def test_a_terminal_without_a_width_has_the_usual_one():
+    assert on_terminal(0)[0] == USUAL_WIDTH
