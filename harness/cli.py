@@ -273,10 +273,15 @@ def run(
 @app.command("doctor")
 def doctor_(threads: Threads = None) -> None:
     """Look at the machine before you trust it, and say what to do; takes about ten seconds."""
+    from harness.machine.threads import budget
     from harness.output.remarks import machine
+    from harness.process.supervisor import Supervisor, default_cache
+    from harness.survey import doctor
 
-    peaks, findings = _diagnosed(threads)
-    _print(machine(peaks, findings, _width()))
+    count = budget(threads)
+    with Supervisor(count, default_cache()) as workers:
+        diagnosis = doctor.measure_and_diagnose(workers, count, limit_seconds=120.0)
+    _print(machine(diagnosis.peaks.as_json(), doctor.as_json(diagnosis.findings), _width()))
 
 
 @app.command("report")
@@ -355,24 +360,6 @@ def _reopen(context: typer.Context, name: str) -> tuple[Plan, RunOptions, Store]
     plan, how = restore(folder)
     skip = complete_groups(plan, store.rows(folder / store.RECORDS))
     return plan, how, store.Store.resume(folder, lambda row: (row["case"], row["mode"], row["device"]) in skip)
-
-
-def _diagnosed(threads: int | None) -> tuple[dict[str, Any], list[dict[str, str]]]:
-    """Return the machine's peaks and the doctor's findings, after the doctor's advice was tried."""
-    # MERGE: one function of harness/survey measures, diagnoses, tries the advice and diagnoses again.
-    from harness.machine.threads import budget
-    from harness.process.supervisor import Supervisor, default_cache
-    from harness.survey import doctor, facts, peaks
-
-    count, limit = budget(threads), 120.0
-    with Supervisor(count, default_cache()) as workers:
-        measured = peaks.measure(workers, count, limit)
-        findings = doctor.diagnose(facts.gather(count, measured))
-        if advised := doctor.trial(findings):
-            tried = peaks.products_with(workers, "numpy", advised, limit)
-            measured = dataclasses.replace(measured, products=(*measured.products, *tried))
-            findings = doctor.diagnose(facts.gather(count, measured))
-    return measured.as_json(), doctor.as_json(findings)
 
 
 def _bad(statuses: Iterable[str]) -> int:

@@ -1,4 +1,4 @@
-"""The gate's checks as pytest tests, for whoever writes a backend.
+"""The gate's checks as pytest tests, for authors of a backend.
 
 In a test module of the backend's own project::
 
@@ -9,8 +9,8 @@ In a test module of the backend's own project::
     def test_my_backend_conforms(backend, check):
         check(backend)
 
-Each check becomes a test whose name is a sentence. It asks what ``bilinear-bench check`` asks, by the same code, but in
-this process, so that a debugger can follow and an exception keeps its traceback. The idea is scikit-learn's
+Each check becomes a test whose name is a sentence. It asks what ``bilinear-bench check`` asks, by the same code. It
+runs in this process, so that a debugger can follow and an exception keeps its traceback. The idea is scikit-learn's
 ``parametrize_with_checks``.
 """
 
@@ -20,17 +20,20 @@ import dataclasses
 import functools
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from harness.case import MODES, Case, Mode
 from harness.correctness import edge_cases
 from harness.correctness.gate import Verdict
-from harness.process.protocol import ReplyT, Request
+from harness.correctness.questions import SCENARIOS, Question, unseen
+from harness.process.protocol import Handlers, ReplyT, Request
 from harness.run.cell import Cell
-from harness.run.checker import SCENARIOS, Checker, EdgeCaseFindings, ReferenceCache, ask_edge_cases
+from harness.run.checker import Checker
+from harness.run.edge_case_pool import EdgeCaseFindings, EdgeCaseQuestions
+from harness.run.reference_cache import ReferenceCache
 from harness.worker.backend_worker import BackendWorker
 from harness.worker.reference_worker import ReferenceWorker
 
@@ -39,11 +42,13 @@ if TYPE_CHECKING:
 
     from harness.backend import Backend
 
-#: Sizes that the checks of values and behaviour use: nn.Bilinear's own example, one row, and odd ones.
+#: Sizes of the checks of values and conduct: nn.Bilinear's own example, one row, and odd ones.
 SIZES: Final = ((128, 20, 30, 40), (1, 32, 32, 16), (33, 65, 17, 5))
 DTYPES: Final = ("float32", "float64")
 #: Input sets of each check: some scenarios put the values of the second into the memory of the first.
 _INPUT_SETS: Final = 2
+#: No time limit is enforced in this process.
+_NO_LIMIT: Final = 0.0
 
 _Ask = Callable[[Cell, Checker], None]
 
@@ -54,9 +59,9 @@ class Check:
 
     Attributes:
         sentence: What a right backend does.
-        case: What it is asked with.
-        verdicts: Asks; everything that was found out.
-        device: Where.
+        case: The case that the backend is asked with.
+        verdicts: Asks; returns every verdict.
+        device: Device of the backend.
     """
 
     sentence: str
@@ -73,8 +78,8 @@ class Check:
         """Check a backend.
 
         Raises:
-            AssertionError: It does not keep the promise; says how.
-            pytest.skip.Exception: It is not available here, or does not support the case.
+            AssertionError: The backend does not keep the promise; says how.
+            pytest.skip.Exception: The backend is not available here, or does not support the case.
         """
         import pytest
 
@@ -94,7 +99,7 @@ def checks(
         dataclasses.replace(check, device=device)
         for mode in modes
         for dtype in dtypes
-        for check in (*_structure_checks(mode, dtype, seed), *_case_checks(mode, dtype, seed))
+        for check in (*_edge_case_checks(mode, dtype, seed), *_case_checks(mode, dtype, seed))
     ]
 
 
@@ -105,12 +110,12 @@ def parametrize_with_checks(
     import pytest
 
     asked = checks(device, modes, dtypes)
-    cells = [(backend, check) for backend in backends for check in asked]
-    names = [f"{backend.name}: {check.name}" for backend, check in cells]
-    return pytest.mark.parametrize(("backend", "check"), cells, ids=names)
+    pairs = [(backend, check) for backend in backends for check in asked]
+    names = [f"{backend.name}: {check.name}" for backend, check in pairs]
+    return pytest.mark.parametrize(("backend", "check"), pairs, ids=names)
 
 
-def _structure_checks(mode: Mode, dtype: str, seed: int) -> Iterator[Check]:
+def _edge_case_checks(mode: Mode, dtype: str, seed: int) -> Iterator[Check]:
     asked = Case(1, 1, 1, 1, dtype=dtype, mode=mode, seed=seed)
     sentences = {edge_case.name: (edge_case.sentence, edge_case.case) for edge_case in edge_cases.all_edge_cases(asked)}
     sentences["operators"] = ("it computes by itself, and does not call nn.Bilinear", asked)
@@ -119,8 +124,8 @@ def _structure_checks(mode: Mode, dtype: str, seed: int) -> Iterator[Check]:
     for name, (sentence, case) in sentences.items():
 
         def verdicts(backend: type[Backend], device: str, case: Case, name: str = name) -> list[Verdict]:
-            found = _kernels_of(backend, device, asked).verdicts
-            return [found[name]] if name in found else []
+            findings = _edge_case_findings(backend, device, asked).verdicts
+            return [findings[name]] if name in findings else []
 
         yield Check(sentence, case, verdicts)
 
@@ -129,41 +134,32 @@ def _case_checks(mode: Mode, dtype: str, seed: int) -> Iterator[Check]:
     asks: dict[str, _Ask] = {
         "results are arrays of the right type, dtype, device and shape, in memory of their own": _only_prepare,
         f"rounding errors are those of {dtype}, and within the textbook bound": _judge_first,
-        **{
-            sentence: functools.partial(_exercise, what)
-            for sentence, what in (
-                ("small integers come out exactly, from a second kernel in turn with the first", "another kernel"),
-                ("the same inputs again give right results that lie elsewhere", "again"),
-                ("new values in the same buffers are seen", "new values in the same buffers"),
-                ("the same values in new buffers give right results", "the same values in new buffers"),
-            )
-        },
+        **{scenario.sentence: functools.partial(_run_scenario, scenario) for scenario in SCENARIOS},
         "inputs stay as they are, and so does what was returned, bit for bit": _finish,
-        "inputs that no call has seen give right results, in memory that holds garbage": _check_again,
+        unseen(mode).sentence: _check_again,
     }
-    for sizes in SIZES:
-        batch, in1, in2, out = sizes
+    for batch, in1, in2, out in SIZES:
         case = Case(batch, in1, in2, out, dtype=dtype, mode=mode, seed=seed)
         for sentence, ask in asks.items():
             yield Check(sentence, case, functools.partial(_asked, ask))
 
 
 def _only_prepare(cell: Cell, checker: Checker) -> None:
-    """Preparing has been judged already."""
+    """Ask no more: preparing has been judged already."""
 
 
 def _judge_first(cell: Cell, checker: Checker) -> None:
     checker.judge_first(cell)
 
 
-def _exercise(what: str, cell: Cell, checker: Checker) -> None:
-    if checker.scenario(cell, what):
-        checker.judge_scenario(cell, what)
+def _run_scenario(scenario: Question, cell: Cell, checker: Checker) -> None:
+    if checker.ask(cell, scenario):
+        checker.judge(cell, scenario)
 
 
 def _finish(cell: Cell, checker: Checker) -> None:
-    for what in SCENARIOS:
-        _exercise(what, cell, checker)
+    for scenario in SCENARIOS:
+        _run_scenario(scenario, cell, checker)
     checker.finish_scenarios(cell)
 
 
@@ -174,38 +170,39 @@ def _check_again(cell: Cell, checker: Checker) -> None:
 
 def _asked(ask: _Ask, backend: type[Backend], device: str, case: Case) -> list[Verdict]:
     """Prepare the case, ask, and return all verdicts."""
-    with _here(backend, device) as (remote, reference_cache):
-        cell = Cell(backend.name, remote)
-        checker = Checker(case, device, reference_cache, 0.0)
+    with _in_this_process(backend, device) as (worker, reference_cache):
+        cell = Cell(backend.name, worker)
+        checker = Checker(case, device, reference_cache, _NO_LIMIT)
         checker.prepare(cell, _INPUT_SETS)
-        if all(verdict.ok for verdict in cell.verdicts):
+        if not cell.gate.refused:
             ask(cell, checker)
         if not cell.going:
             raise AssertionError(cell.reason)
-        return cell.verdicts
+        return cell.gate.verdicts
 
 
 @functools.lru_cache(maxsize=16)
-def _kernels_of(backend: type[Backend], device: str, asked: Case) -> EdgeCaseFindings:
-    """The structure probe's verdicts, asked for once, however many checks want one of them."""
-    with _here(backend, device) as (remote, reference_cache):
-        return ask_edge_cases(asked, backend.name, device, remote, reference_cache, 0.0)
+def _edge_case_findings(backend: type[Backend], device: str, asked: Case) -> EdgeCaseFindings:
+    """Return the findings of all edge cases, which run once for all checks."""
+    with _in_this_process(backend, device) as (worker, reference_cache):
+        return EdgeCaseQuestions(asked, backend.name, device, worker, reference_cache, _NO_LIMIT).findings()
 
 
 @contextmanager
-def _here(backend: type[Backend], device: str) -> Iterator[tuple[_Local, ReferenceCache]]:
-    """A backend and a reference in this process, and a folder that is gone afterwards."""
+def _in_this_process(backend: type[Backend], device: str) -> Iterator[tuple[_Local, ReferenceCache]]:
+    """Provide a backend and a reference in this process, and a folder that is deleted afterwards."""
     with tempfile.TemporaryDirectory(prefix="bilinear-bench-conformance-") as folder:
         worker = BackendWorker()
         worker.hold(backend(device))
         reference = _Local(ReferenceWorker().handlers, Path(folder) / "reference")
-        yield _Local(worker.handlers, Path(folder) / "backend"), ReferenceCache(lambda device: reference, 0.0)
+        local = _Local(worker.handlers, Path(folder) / "backend")
+        yield local, ReferenceCache(lambda device: reference, _NO_LIMIT)
 
 
 class _Local:
-    """Answers requests in this process, where others ask a worker."""
+    """A worker's handlers in this process, as a ``WorkerHandle``."""
 
-    def __init__(self, handlers: Mapping[Any, Callable[[Any], Any]], directory: Path) -> None:
+    def __init__(self, handlers: Handlers, directory: Path) -> None:
         self.directory = directory
         self.elapsed_seconds = 0.0
         self.alive = True
@@ -213,14 +210,14 @@ class _Local:
         directory.mkdir()
 
     def request(self, request: Request[ReplyT], time_limit_seconds: float) -> ReplyT:
-        """Ask; whatever the backend raises comes out as it is."""
+        """Return the handler's reply; an exception of the backend keeps its traceback."""
         start = time.monotonic()
-        reply: ReplyT = self._handlers[type(request)](request)
+        reply: ReplyT = self._handlers[type(request)](request)  # type: ignore[assignment]  # its handler replies to it
         self.elapsed_seconds = time.monotonic() - start
         return reply
 
     def kill(self) -> None:
-        """There is no process to end."""
+        """Do no more than note it: there is no process to end."""
         self.alive = False
 
 

@@ -6,7 +6,7 @@ difference from PyTorch's own output. This module does the same with the two bac
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import numpy as np
@@ -16,25 +16,36 @@ from harness.catalog.registry import select
 from harness.correctness.gate import mean_absolute_difference
 from harness.correctness.inputs import make_inputs
 from harness.process.protocol import Load, Prepare
-from harness.process.supervisor import Supervisor
+from harness.process.supervisor import WorkerPool
 
 EXAMPLE: Final = Case(128, 20, 30, 40)
 ROWS_BY_HAND: Final = "numpy-loop"
 MODULE: Final = "torch-bilinear"
-#: Longest time that one of the two programs may take, in seconds.
+#: Time limit of one request to either program, in seconds.
 LIMIT_SECONDS: Final = 120.0
 
 
-def explain(workers: Supervisor) -> Iterator[str]:
+def explain(workers: WorkerPool) -> Iterator[str]:
     """Yield the explanation line by line.
 
     Raises:
         WorkerError: One of the two programs could not be run.
         RuntimeError: One of them is not available; says why.
     """
-    case = EXAMPLE
-    inputs = make_inputs(case)
-    input1, input2, weight, bias = (inputs[name] for name in ("input1", "input2", "weight", "bias"))
+    inputs = make_inputs(EXAMPLE)
+    yield from _arrays(inputs)
+    yield from _one_page(inputs)
+    by_hand, module = (_output(workers, name) for name in (ROWS_BY_HAND, MODULE))
+    yield f"    {ROWS_BY_HAND:<15} y[0:3, 0] = {', '.join(f'{value:+.6f}' for value in by_hand[:3, 0])}"
+    yield f"    {MODULE:<15} y[0:3, 0] = {', '.join(f'{value:+.6f}' for value in module[:3, 0])}"
+    yield ""
+    difference = mean_absolute_difference(by_hand, module)
+    yield f"Mean absolute difference between the page loop and nn.Bilinear: {difference:.2e}"
+    yield "That is float32 rounding (the spacing of floats at 1.0 is 1.19e-07): the two add up in different orders."
+
+
+def _arrays(inputs: Mapping[str, np.ndarray]) -> Iterator[str]:
+    """Yield the formula and the arrays that go in."""
     yield "torch.nn.Bilinear(20, 30, 40) on a batch of 128 rows"
     yield ""
     yield "    y[b,o] = sum over i, j of  input1[b,i] * weight[o,i,j] * input2[b,j]  +  bias[o]"
@@ -52,6 +63,11 @@ def explain(workers: Supervisor) -> Iterator[str]:
     yield "three: one page per output, and each page is a matrix that pairs every feature of input1 with every one of"
     yield "input2."
     yield ""
+
+
+def _one_page(inputs: Mapping[str, np.ndarray]) -> Iterator[str]:
+    """Yield the steps of one output's page."""
+    input1, input2, weight, bias = (inputs[name] for name in ("input1", "input2", "weight", "bias"))
     yield "One page, say output 0, for all 128 rows at once:"
     page = weight[0]
     yield f"    page   = weight[0]        {_shape(page)}"
@@ -64,18 +80,11 @@ def explain(workers: Supervisor) -> Iterator[str]:
     yield ""
     first = ", ".join(f"{value:+.6f}" for value in column[:3] + bias[0])
     yield f"    y[0:3, 0] = {first}"
-    yield f"The same for each of the {case.out_features} pages gives y, {case.batch} x {case.out_features}."
+    yield f"The same for each of the {EXAMPLE.out_features} pages gives y, {EXAMPLE.batch} x {EXAMPLE.out_features}."
     yield ""
-    by_hand, module = (_output(workers, name) for name in (ROWS_BY_HAND, MODULE))
-    yield f"    {ROWS_BY_HAND:<15} y[0:3, 0] = {', '.join(f'{value:+.6f}' for value in by_hand[:3, 0])}"
-    yield f"    {MODULE:<15} y[0:3, 0] = {', '.join(f'{value:+.6f}' for value in module[:3, 0])}"
-    yield ""
-    difference = mean_absolute_difference(by_hand, module)
-    yield f"Mean absolute difference between the page loop and nn.Bilinear: {difference:.2e}"
-    yield "That is float32 rounding (the spacing of floats at 1.0 is 1.19e-07): the two add up in different orders."
 
 
-def _output(workers: Supervisor, name: str) -> np.ndarray:
+def _output(workers: WorkerPool, name: str) -> np.ndarray:
     """Run the example through one backend, in its own worker."""
     entry = select([name])[name]
     worker, _ = workers.worker(name, "cpu")

@@ -1,4 +1,4 @@
-"""Start the command line in tests: from the checkout, with the faulty backends on its path."""
+"""How tests start the command line: from the checkout, with the faulty backends on its path."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-FAULTY = Path(__file__).parent / "faulty"
-#: Options that leave out the slowest parts of a run, which have tests of their own: the peaks and fresh processes.
+#: Folders that the faulty backends need on the path: their own, and that of ``oracle.py``.
+FAULTY = os.pathsep.join(map(str, (Path(__file__).parent / "faulty", Path(__file__).parent)))
+#: Leaves out what takes longest in a run and is tested on its own: the machine's limit, and fresh processes.
 BRIEF = ("--no-roofline", "--processes", "1")
 
 
 def command(*arguments: str) -> list[str]:
-    """Return the command line, as a list for subprocess."""
+    """The command line, as a list for subprocess."""
     return [sys.executable, "-P", "-m", "harness", *arguments]
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Return this process's environment with checkout and faulty backends on the path."""
+    """This process's environment with checkout and faulty backends on the path."""
     return os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{FAULTY}"} | variables
 
 
 @contextlib.contextmanager
 def cpus_for(arguments: Iterable[str]) -> Iterator[None]:
-    """Bind a process started with these arguments to one CPU, if it uses one; each test process has its own CPU.
+    """Hold what is started meanwhile with these arguments, if it uses one CPU, to one that no neighbour is held to.
 
-    It does nothing on a system without CPU affinity.
+    Does nothing where the system knows no such thing.
     """
     if ("--threads", "1") not in itertools.pairwise(arguments) or not hasattr(os, "sched_setaffinity"):
         yield

@@ -66,11 +66,11 @@ def frame(tmp_path: Path) -> Callable[..., pd.DataFrame]:
 
 
 @pytest.fixture
-def faulty_path(monkeypatch: pytest.MonkeyPatch) -> Path:
+def faulty_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the faulty backends on the path of this process and of its workers."""
-    monkeypatch.setenv("PYTHONPATH", str(FAULTY))
-    monkeypatch.syspath_prepend(FAULTY)
-    return FAULTY
+    monkeypatch.setenv("PYTHONPATH", FAULTY)
+    for folder in FAULTY.split(os.pathsep):
+        monkeypatch.syspath_prepend(folder)
 
 
 @pytest.fixture

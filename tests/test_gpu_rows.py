@@ -25,7 +25,7 @@ def test_every_backend_on_a_gpu_is_right_or_says_what_it_lacks(bilinear_bench, o
 
 
 def test_a_row_on_a_gpu_has_the_device_s_times_and_limit(bilinear_bench, tmp_path):
-    # Of BRIEF all but --no-limit.
+    # Of BRIEF all but --no-roofline.
     ended = bilinear_bench(
         "run", "--device", "cuda", "--case", "512x128x128x256", "--out", "run", *BRIEF[1:], timeout=600
     )

@@ -6,27 +6,27 @@ import importlib.util
 
 import pytest
 
-from backends import toolchain
+from backends import _toolchain
 
 
 @pytest.fixture
 def header(tmp_path, monkeypatch):
     """All there is: Triton, a compiler, and the header that is returned."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setattr(toolchain.shutil, "which", {"gcc": "/usr/bin/gcc"}.get)
-    monkeypatch.setattr(toolchain.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    monkeypatch.setattr(_toolchain.shutil, "which", {"gcc": "/usr/bin/gcc"}.get)
+    monkeypatch.setattr(_toolchain.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
     (tmp_path / "Python.h").touch()
     return tmp_path / "Python.h"
 
 
 def test_with_triton_a_compiler_and_the_header_triton_compiles(header):
-    assert toolchain.for_triton().ok
+    assert _toolchain.for_triton().ok
 
 
 def test_each_thing_that_is_missing_has_a_name_and_a_way_to_get_it(header, monkeypatch):
     header.unlink()
-    assert toolchain.for_triton().reason == f"compiling needs {header}: apt-get install python3-dev"
-    monkeypatch.setattr(toolchain.shutil, "which", lambda name: None)
-    assert toolchain.for_triton().reason == "Triton needs a C compiler: apt-get install gcc"
+    assert _toolchain.for_triton().reason == f"compiling needs {header}: apt-get install python3-dev"
+    monkeypatch.setattr(_toolchain.shutil, "which", lambda name: None)
+    assert _toolchain.for_triton().reason == "Triton needs a C compiler: apt-get install gcc"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert toolchain.for_triton().reason == "Triton is not installed: pip install triton"
+    assert _toolchain.for_triton().reason == "Triton is not installed: pip install triton"

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 
 import psutil
 
-from harness.machine import threads
+from harness.machine import nvidia_smi, threads
 
 #: Distributions whose versions are noted, where they are installed.
 DISTRIBUTIONS: Final = (
@@ -94,21 +94,8 @@ def total_bytes() -> int:
 
 
 def gpus() -> list[str]:
-    """Name and driver of each NVIDIA GPU, as nvidia-smi lists them; empty where there is none."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return []
-    try:
-        asked = subprocess.run(
-            [program, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return []  # installed without a device, or the driver does not answer: as good as none
-    return [line.strip() for line in asked.stdout.splitlines() if line.strip()]
+    """Return name, driver and memory of each NVIDIA GPU; empty where there is none."""
+    return nvidia_smi.names()
 
 
 @functools.cache

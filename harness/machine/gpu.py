@@ -1,8 +1,8 @@
-"""What a GPU is doing right now, by NVML: its clock, its temperature, and what holds it back.
+"""A GPU's clock, temperature and clock event reasons, by NVML, read in the worker right after its kernel.
 
-Read in the worker, right after its kernel has run: an idle GPU soon lowers its clock. Without the package nvidia-ml-py,
-or without a GPU, nothing is known. GPUs have the numbers of the PCI bus, as CUDA has them with
-``CUDA_DEVICE_ORDER=PCI_BUS_ID``, which workers are given.
+An idle GPU soon lowers its clock, so a later reading would say nothing of the kernel. Without the package nvidia-ml-py,
+or without a GPU, there is no reading. GPUs are numbered in the order of the PCI bus, as CUDA numbers them with
+``CUDA_DEVICE_ORDER=PCI_BUS_ID``, which the supervisor sets for workers.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from harness.machine.activity import CLOCK_SHARE
 
-#: Reasons of NVML (nvmlClocksEventReasons) that make a GPU slower than it can be. Not among them: idleness, a clock
-#: that somebody has set on purpose, the display's clock.
+#: Clock event reasons that make a GPU slower than it can be, by bit (nvmlClocksEventReasons in nvml.h). Idleness, a
+#: clock set on purpose and the display's clock (bits 0x1, 0x2 and 0x100) are left out.
 REASONS: Final = {
     0x4: "power cap",
     0x8: "hardware slowdown",
@@ -26,12 +26,14 @@ REASONS: Final = {
     0x40: "hardware thermal slowdown",
     0x80: "power brake",
 }
-#: A kernel that takes all the power there may be runs at the cap all the time: that is its way, and no disturbance.
+#: Reasons that disturb no sample: a kernel that needs all the power runs at the cap all the time.
 USUAL: Final = frozenset({"power cap"})
-#: Two readings within this share of each other are a clock that is steady; at its power cap one wavers by as much.
+#: Largest relative difference of two readings of a steady clock; at the power cap a clock varies by as much.
 STEADY_SHARE: Final = 0.05
-#: Running between two readings, in seconds; and how often at most.
-STEADY_SECONDS, STEADY_READINGS = 0.020, 10
+#: Length of a run between two readings, in seconds.
+STEADY_SECONDS: Final = 0.020
+#: Most readings before a clock counts as steady.
+STEADY_READINGS: Final = 10
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,9 +41,9 @@ class State:
     """One reading.
 
     Attributes:
-        clock_mhz: Of the multiprocessors.
-        temperature_celsius: Of the chip.
-        held_back: Why it is slower than it could be, words joined by ``+``; empty if it is not.
+        clock_mhz: Clock of the multiprocessors, in MHz.
+        temperature_celsius: Temperature of the chip, in degrees Celsius.
+        held_back: Values of ``REASONS`` joined by ``+``; empty at full speed.
     """
 
     clock_mhz: float
@@ -50,29 +52,29 @@ class State:
 
 
 def disturbed(state: State, best_clock_mhz: float) -> str | None:
-    """Say what disturbed a sample, words joined by ``+``; None if nothing did.
+    """Return what disturbed a sample, words joined by ``+``; None if nothing did.
 
     Args:
-        state: Read right after it.
-        best_clock_mhz: The best clock after any sample of the same kernel, for some need more power than others.
+        state: Reading right after the sample.
+        best_clock_mhz: Highest clock after any sample of the same kernel, in MHz; kernels differ in power, so in clock.
     """
     reasons = set(filter(None, state.held_back.split("+")))
-    found = {"gpu_clock": state.clock_mhz < CLOCK_SHARE * best_clock_mhz, "gpu_held_back": bool(reasons - USUAL)}
-    return "+".join(word for word, so in found.items() if so) or None
+    disturbances = {"gpu_clock": state.clock_mhz < CLOCK_SHARE * best_clock_mhz, "gpu_held_back": bool(reasons - USUAL)}
+    return "+".join(word for word, present in disturbances.items() if present) or None
 
 
 class Watch:
     """Reads one GPU: the first that this process may use.
 
     Args:
-        nvml: The module ``pynvml``, or what stands in for it; imported if None.
+        nvml: Module with the functions of ``pynvml``; None imports ``pynvml``.
     """
 
     def __init__(self, nvml: Any = None) -> None:
         self._nvml: Any = nvml
         self._handle: Any = None
         self._steady_mhz = 0.0
-        with contextlib.suppress(Exception):  # no package, no driver, no GPU: NVML has an error for each
+        with contextlib.suppress(Exception):  # no package, no driver or no GPU, each an error of its own
             self._nvml = nvml or importlib.import_module("pynvml")
             self._nvml.nvmlInit()
             first = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip() or "0"
@@ -80,7 +82,7 @@ class Watch:
             self._handle = by(int(first) if first.isdigit() else first)
 
     def read(self) -> State | None:
-        """Read the state now; None where nobody can tell."""
+        """Return the state now; None where it cannot be read."""
         if self._handle is None:
             return None
         with contextlib.suppress(Exception):
@@ -93,12 +95,12 @@ class Watch:
         return None
 
     def run_until_steady(self, run: Callable[[float], object]) -> None:
-        """Run in stretches until the clock no longer rises or falls, or is where it was steady before.
+        """Run until two readings in a row agree, the last reading of the call before included.
 
-        Once where it cannot be read.
+        Where the clock cannot be read, run once.
 
         Args:
-            run: Keeps the GPU busy for so many seconds.
+            run: Function that keeps the GPU busy for a number of seconds.
         """
         for _ in range(STEADY_READINGS):
             run(STEADY_SECONDS)
@@ -110,7 +112,7 @@ class Watch:
                 return
 
     def _reasons(self) -> int:
-        """Under its name of today; under that before CUDA 12.3 where package or driver do not know it."""
+        """Return the bits; before CUDA 12.3 package and driver know only the older name of the function."""
         with contextlib.suppress(Exception):
             return int(self._nvml.nvmlDeviceGetCurrentClocksEventReasons(self._handle))
         return int(self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle))

@@ -611,7 +611,7 @@ class MeasureProduct(Request[MeasuredRate]):
     """Measure a library's square GEMM.
 
     Attributes:
-        library: A key of ``peak_worker.PRODUCTS``.
+        library: A key of ``peak_products.PRODUCTS``.
         dtype: Dtype of both matrices.
     """
 

@@ -1,4 +1,4 @@
-"""An cell: one planned cell on its way to a record, and the worker that it is asked through."""
+"""A cell: one planned (case, mode, backend, device) on its way to a record, and the worker that it is asked through."""
 
 from __future__ import annotations
 
@@ -8,89 +8,123 @@ import math
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
 
-from harness.correctness import gate
+from harness.correctness.gate import Verdict
+from harness.machine.threads import Busy
 from harness.process.handle import WorkerError, WorkerHandle
-from harness.process.protocol import Loaded, ReplyT, Request
+from harness.process.protocol import Loaded, Prepared, ReplyT, Request
 from harness.record import Status
-
-#: Whose refusal becomes the reason, where several refuse: first what says most about the fault. An arithmetic that can
-#: be named says more than the element that it spoilt most; one that cannot says less.
-_TELLING: Final = ("edge_cases", "exact", "named precision", "bound", "conduct", "precision")
+from harness.run.gate_log import GateLog
 
 
 @dataclasses.dataclass
-class Cell:
-    """One cell on its way to a record.
+class Replies:
+    """What the cell's workers replied of themselves.
 
     Attributes:
-        name: The backend's name in the rows.
-        worker: Its worker, once it is loaded.
-        loaded: Reply of the worker to being loaded.
-        said: Replies of the worker for ``environment.json``.
-        status: What became of the cell; None while it is still going.
-        phase: Where it is, or where its status was decided.
-        reason: Why it has that status.
-        predicted_bytes: Memory that its worker is expected to take.
-        wide_range: Whether it does numbers beyond float16's range; None until the structure probe has asked.
-        precision_class: Where the precision probe placed it.
-        call_seconds: What a call takes, roughly.
-        base_calls: How many calls make a sample.
-        joins: How many of the panel's blocks it takes part in.
-        kept_blocks: Of which of a process's blocks the results are judged, from 0.
-        kernel_seconds: What making another kernel takes, its first call included.
-        calls: Calls of each sample.
-        seconds: Seconds of a call, by block.
-        forward_seconds: The same for the forward of a step alone.
-        measured_seconds: Of whole samples, by block, as the worker measured them.
-        unseen_seconds: By block: what passed around a sample, and neither the worker nor the hypervisor accounts for.
-        spot_peaks: By block: what the CPUs multiplied right before, in flop per second; not for a block where unknown.
-        disturbed_blocks: In which of them the machine did something else besides.
-        best_gpu_clock_mhz: The highest clock of the GPU after any sample.
-        switch_rates: By sample: involuntary context switches a second.
-        seconds_to_target: Since when its interval has been narrow enough, from the beginning of the group.
-        stopped_by: Why measuring ended.
-        gate_seconds: What the gate took, asking and judging, without the reference.
-        verdicts: What the gate said, each time.
-        flags: What to know before trusting the row.
-        columns: Columns of the record that are known already.
+        loaded: Reply of the first process to ``Load``; None before it is loaded.
+        latest: Reply of the present process to ``Load``.
+        prepared: Reply of the first process to ``Prepare``.
+        busy: Threads that were busy while the present process warmed up.
+        absent_times: Why there are no times of the device's clock, by column.
     """
 
-    name: str
-    worker: WorkerHandle | None = None
     loaded: Loaded | None = None
-    said: dict[str, Any] = dataclasses.field(default_factory=dict)
-    status: Status | None = None
-    phase: str = "plan"
-    reason: str = ""
-    predicted_bytes: int = 0
-    wide_range: bool | None = None
-    precision_class: str | None = None
+    latest: Loaded | None = None
+    prepared: Prepared | None = None
+    busy: Busy | None = None
+    absent_times: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class Schedule:
+    """Which samples a cell takes.
+
+    Attributes:
+        call_seconds: Time of a call, roughly.
+        base_calls: Number of calls in a sample, at least.
+        joins: Number of the cohort's blocks that the cell takes part in.
+        kept_blocks: Blocks of the present process whose results are judged, from 0.
+        kernel_seconds: Time of making another kernel and calling it once.
+        seconds_to_target: Time from the group's beginning until the interval was narrow enough; None if it is not.
+        stopped_by: Why measuring ended.
+    """
+
     call_seconds: float = 0.0
     base_calls: int = 1
     joins: int = 0
     kept_blocks: frozenset[int] = frozenset()
     kernel_seconds: float = math.inf
-    calls: list[int] = dataclasses.field(default_factory=list)
+    seconds_to_target: float | None = None
+    stopped_by: str = "blocks"
+
+
+@dataclasses.dataclass
+class Timings:
+    """What was measured; by block where it says so.
+
+    Attributes:
+        seconds: Time of a call, by block.
+        forward_seconds: Time of a step's forward alone, by block.
+        calls: Number of calls of each sample.
+        measured_seconds: Time of each whole sample, as the worker measured it.
+        unseen_seconds: Time around each sample that neither the worker nor the hypervisor accounts for.
+        spot_peaks: FMA peak of the CPUs right before the sample, in flop per second, by block; unknown ones left out.
+        disturbed_blocks: Blocks in which something else disturbed the machine.
+        switch_rates: Involuntary context switches in a second, of each sample.
+        best_gpu_clock_mhz: Highest clock of the GPU after any sample.
+        device_seconds: Time of a call by the device's clock, by column of the record.
+        peak_memory_bytes: Memory of a call at its peak, beyond its results.
+    """
+
     seconds: dict[int, float] = dataclasses.field(default_factory=dict)
     forward_seconds: dict[int, float] = dataclasses.field(default_factory=dict)
+    calls: list[int] = dataclasses.field(default_factory=list)
     measured_seconds: list[float] = dataclasses.field(default_factory=list)
     unseen_seconds: list[float] = dataclasses.field(default_factory=list)
     spot_peaks: dict[int, float] = dataclasses.field(default_factory=dict)
     disturbed_blocks: set[int] = dataclasses.field(default_factory=set)
-    best_gpu_clock_mhz: float = 0.0
     switch_rates: list[float] = dataclasses.field(default_factory=list)
-    seconds_to_target: float | None = None
-    stopped_by: str = "blocks"
-    gate_seconds: float = 0.0
-    verdicts: list[gate.Verdict] = dataclasses.field(default_factory=list)
+    best_gpu_clock_mhz: float = 0.0
+    device_seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    peak_memory_bytes: int | None = None
+
+
+@dataclasses.dataclass
+class Cell:
+    """One cell: its identity, its worker and its outcome.
+
+    Attributes:
+        name: The backend's name in the rows.
+        worker: The present worker; None before it is loaded.
+        status: Outcome of the cell; None while it is going.
+        phase: Where the cell is, or where its status was decided.
+        reason: Why it has that status.
+        predicted_bytes: Memory that the worker is expected to take.
+        compile_cache: State of the compile caches before the first call: the record's column.
+        flags: What to know before trusting the row.
+        replies: What the workers replied of themselves.
+        gate: The gate's verdicts.
+        schedule: Which samples the cell takes.
+        timings: What was measured.
+    """
+
+    name: str
+    worker: WorkerHandle | None = None
+    status: Status | None = None
+    phase: str = "plan"
+    reason: str = ""
+    predicted_bytes: int = 0
+    compile_cache: str | None = None
     flags: list[str] = dataclasses.field(default_factory=list)
-    columns: dict[str, Any] = dataclasses.field(default_factory=dict)
+    replies: Replies = dataclasses.field(default_factory=Replies)
+    gate: GateLog = dataclasses.field(default_factory=GateLog)
+    schedule: Schedule = dataclasses.field(default_factory=Schedule)
+    timings: Timings = dataclasses.field(default_factory=Timings)
 
     @property
     def going(self) -> bool:
-        """Whether nothing has ended it yet."""
+        """True if nothing has ended the cell yet."""
         return self.status is None
 
     @property
@@ -100,27 +134,23 @@ class Cell:
 
     @property
     def untimeable(self) -> str:
-        """Why its times would say nothing; empty if they say something."""
-        return "" if self.loaded is None else self.loaded.untimeable
-
-    @property
-    def misbehaved(self) -> bool:
-        """Whether the gate refused not only what it returned, but what it did besides."""
-        return any(not verdict.ok and verdict.probe == "conduct" for verdict in self.verdicts)
+        """Why the backend's times mean nothing; empty if they do."""
+        return self.replies.latest.untimeable if self.replies.latest else ""
 
     def end(self, status: Status, reason: str) -> None:
-        """Settle what becomes of the cell."""
+        """Settle the outcome."""
         self.status, self.reason = status, reason or "no reason was given"
 
     def again(self) -> Cell:
-        """Return the same cell, asked but not yet prepared, for another panel."""
-        return Cell(self.name, self.worker, self.loaded, self.said, predicted_bytes=self.predicted_bytes)
+        """Return the same cell, asked but not yet prepared, for another cohort."""
+        loaded = Replies(loaded=self.replies.loaded, latest=self.replies.latest)
+        return Cell(self.name, self.worker, replies=loaded, predicted_bytes=self.predicted_bytes)
 
-    def ask(self, request: Request[ReplyT], limit_seconds: float) -> ReplyT | None:
-        """Ask its worker; whatever goes wrong ends the cell and the worker, and None is returned.
+    def request(self, request: Request[ReplyT], limit_seconds: float) -> ReplyT | None:
+        """Return the worker's reply; an error ends the cell and the worker, and None is returned.
 
-        What a worker holds when its memory ran out, the others lack; and after an illegal access a CUDA context fails
-        whatever is asked of it.
+        Memory that a worker holds when its own runs out is missing to the others; and after an illegal access a CUDA
+        context fails at every request.
         """
         if self.worker is None:
             raise RuntimeError(f"{self.name} has no worker")
@@ -131,61 +161,37 @@ class Cell:
             self.worker.kill()
             return None
 
-    def note(self, *verdicts: gate.Verdict) -> None:
-        """Take down verdicts; a remark becomes a flag, once."""
+    def note(self, *verdicts: Verdict) -> None:
+        """Keep verdicts; a remark becomes a flag, once."""
         for verdict in verdicts:
-            self.verdicts.append(verdict)
+            self.gate.verdicts.append(verdict)
             self.flag(verdict.remark)
 
     def flag(self, text: str | None) -> None:
-        """Flag the row, once; nothing if there is nothing to say."""
+        """Flag the row, once; nothing if the text is empty."""
         if text and text not in self.flags:
             self.flags.append(text)
 
     def conclude(self) -> None:
         """End the cell as rejected if any verdict refused it."""
-        refusals = [verdict for verdict in self.verdicts if not verdict.ok]
-        if not self.going or not refusals:
-            return
-
-        def place(verdict: gate.Verdict) -> int:
-            named = verdict.probe == "precision" and self.precision_class is not None
-            return _TELLING.index("named precision" if named else verdict.probe)
-
-        told = min(refusals, key=place)
-        self.end(Status.REJECTED, f"{told.probe}: {told.reason}")
-
-    def probes(self) -> str:
-        """What each probe said: ``edge_cases=ok;exact=no``; probes that never asked are left out."""
-        said = {}
-        for probe in gate.PROBES:
-            answers = [verdict.ok for verdict in self.verdicts if verdict.probe == probe]
-            if answers:
-                said[probe] = "ok" if all(answers) else "no"
-        return ";".join(f"{probe}={answer}" for probe, answer in said.items())
-
-    def largest(self, attribute: str) -> float | None:
-        """The largest ``error_over_bound`` or ``absolute_error`` of all verdicts; None if there is none."""
-        found = [value for verdict in self.verdicts if (value := getattr(verdict, attribute)) is not None]
-        return max(found, default=None)
+        if self.going and (refusal := self.gate.most_telling_refusal()) is not None:
+            self.end(Status.REJECTED, f"{refusal.probe}: {refusal.reason}")
 
     @contextlib.contextmanager
     def gating(self, now: Callable[[], float]) -> Iterator[None]:
-        """Count what is done within as time of the gate."""
+        """Count the time within as time of the gate."""
         start = now()
         try:
             yield
         finally:
-            self.gate_seconds += now() - start
+            self.gate.seconds += now() - start
 
-    def results_folder(self, name: str = "results") -> Path:
-        """Return an empty folder where its worker leaves results for the gate."""
-        if self.worker is None:
-            raise RuntimeError(f"{self.name} has no worker")
-        return fresh_folder(self.worker.directory / name)
+    def results_folder(self, name: str) -> Path:
+        """Return an empty folder where the worker leaves results for the gate."""
+        return fresh_folder(self.folder(name))
 
     def folder(self, name: str) -> Path:
-        """A folder that ``results_folder`` made before."""
+        """Return a folder of the worker that ``results_folder`` made before."""
         if self.worker is None:
             raise RuntimeError(f"{self.name} has no worker")
         return self.worker.directory / name

@@ -1,43 +1,46 @@
-"""A context: what everything in one run shares, and whom it talks to."""
+"""What everything in one run shares, and where loaded workers come from."""
 
 from __future__ import annotations
 
 import dataclasses
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from harness.case import Case
 from harness.machine import activity
 from harness.machine.activity import State
+from harness.process.handle import WorkerError, WorkerHandle
+from harness.process.protocol import Load, Loaded
 from harness.process.supervisor import WorkerPool
 from harness.record import Sample
 from harness.run.plan import Plan
 
 
 class Progress(Protocol):
-    """Who wants to know how far the run is. Called only while every worker is stopped."""
+    """Callback for how far the run is; called only while every worker is stopped."""
 
     def group(self, number: int, total: int, case: Case, device: str) -> None:
-        """A group begins; numbers are from 1."""
+        """Show that a group begins; numbers are from 1."""
         ...
 
     def stage(self, text: str) -> None:
-        """What comes next within the group."""
+        """Show what comes next within the group."""
         ...
 
 
 class RunProgress(Progress, Protocol):
-    """The same, for what comes before the first group."""
+    """The same callback, with a word for what comes before the first group."""
 
     def begin(self, text: str) -> None:
-        """Say what comes before the first group."""
+        """Show what comes before the first group."""
         ...
 
 
 class NoProgress:
-    """An progress that does not look."""
+    """A callback that does nothing."""
 
     def group(self, number: int, total: int, case: Case, device: str) -> None:
         """Do nothing."""
@@ -53,15 +56,15 @@ class RunContext:
     Attributes:
         plan: What to measure, with limits, budget and thread count.
         workers: The supervisor.
-        progress: Told what comes next.
-        keep_sample: Called with every sample, warmup included, as it comes.
-        now: A monotonic clock, in seconds, for budgets.
-        order: Draws the order of measuring; seeded by the plan.
-        secret: Draws what no backend shall foresee: which results are looked at, which inputs come after timing.
-        look: Tells what the machine is doing.
-        spot_peak: Measures what the CPUs multiply in a dtype at the moment, for so many seconds, in flop per second; None if
-            that is not known.
-        best_clock_mhz: The highest clock of the CPUs seen so far; 0 where the system does not tell.
+        progress: Callback for what comes next.
+        keep_sample: Callback for every sample, warmup included.
+        now: A monotonic clock for budgets, in seconds.
+        order: Random source of the order of measuring, seeded by the plan.
+        secret: Random source of what no backend can foresee: which results are judged, which inputs come last.
+        look: Reads the state of the machine.
+        spot_peak: Measures the CPUs' FMA peak in a dtype now, for a number of seconds, in flop per second; None if it
+            is unknown.
+        best_clock_mhz: Highest clock of the CPUs so far; 0 where the system does not tell.
     """
 
     plan: Plan
@@ -81,3 +84,91 @@ class RunContext:
     def keep(self, case: Case, device: str, **columns: Any) -> None:
         """Keep a sample of a case on a device; the other columns by name."""
         self.keep_sample(Sample(case=case.name, mode=case.mode, device=device, **columns))
+
+
+@dataclasses.dataclass
+class LoadedWorker:
+    """A backend's worker, or why there is none.
+
+    Attributes:
+        worker: The worker; None if the backend is not available.
+        reply: Reply to ``Load``, or why there is none.
+        compile_cache: State of the compile caches before the worker's first case; ``warm_worker`` after it.
+    """
+
+    worker: WorkerHandle | None
+    reply: Loaded | WorkerError
+    compile_cache: str = "warm_worker"
+
+
+class Loader:
+    """Loads backends: one worker for each backend and device, loaded once and kept; or a fresh one.
+
+    Args:
+        context: Plan, workers and progress.
+    """
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        #: Kept while the worker lives, or for the whole run if the backend is not available.
+        self._loaded: dict[tuple[str, str], LoadedWorker] = {}
+
+    def load(self, name: str, device: str) -> LoadedWorker:
+        """Return a backend's worker, loaded now if there is none; each worker is loaded once."""
+        kept = self._loaded.get((name, device))
+        if kept is not None and (kept.worker is None or kept.worker.alive):
+            return kept
+        installed = self._context.plan.backends[name].installed()
+        if installed.ok:
+            self._context.progress.stage(f"start {name}")
+            loaded = self._load(name, device, self._start(name, device))
+        else:
+            loaded = LoadedWorker(None, Loaded(available=False, reason=installed.reason))
+        self._loaded[name, device] = loaded
+        return loaded
+
+    def compile_cache(self, name: str, device: str) -> str:
+        """Return the state of a worker's compile caches before the case that comes now; after it the worker is warm."""
+        loaded = self._loaded[name, device]
+        state, loaded.compile_cache = loaded.compile_cache, "warm_worker"
+        return state
+
+    def renew(self, names: Sequence[str], device: str) -> list[LoadedWorker]:
+        """End these backends' workers and load fresh ones at the same time, while nothing is measured."""
+        started: list[tuple[WorkerHandle, bool] | WorkerError] = []
+        for name in names:
+            self._context.workers.discard(name, device)
+            # Here and not in the pool: a worker dies with the thread that has started it (PR_SET_PDEATHSIG).
+            started.append(self._start(name, device))
+        with ThreadPoolExecutor(max_workers=self._context.plan.threads) as pool:
+            loaded = list(pool.map(lambda pair: self._load(pair[0], device, pair[1]), zip(names, started, strict=True)))
+        for name, fresh in zip(names, loaded, strict=True):
+            fresh.compile_cache = "warm_worker"  # the next case finds it warm
+            self._loaded[name, device] = fresh
+        return loaded
+
+    def _start(self, name: str, device: str) -> tuple[WorkerHandle, bool] | WorkerError:
+        """Return a started worker, and True if its compile caches are empty; or why there is none."""
+        try:
+            return self._context.workers.worker(name, device)
+        except WorkerError as error:
+            return error
+
+    def _load(self, name: str, device: str, started: tuple[WorkerHandle, bool] | WorkerError) -> LoadedWorker:
+        """Have a worker load the backend; a worker whose backend is not available is ended."""
+        reply: Loaded | WorkerError
+        if isinstance(started, WorkerError):
+            reply = started
+        else:
+            worker, empty = started
+            plan = self._context.plan
+            try:
+                load = Load(name.partition("#")[0], plan.backends[name].target, device)
+                reply = worker.request(load, plan.time_limit_seconds)
+                if reply.available:
+                    return LoadedWorker(worker, reply, "empty" if empty else "filled")
+            except WorkerError as error:
+                reply = error
+        # The next case would get the same reply: the backend is not loaded again.
+        self._context.workers.discard(name, device)
+        return LoadedWorker(None, reply)

@@ -1,8 +1,8 @@
-"""A GPU's share of a call: its time by the device's clock, with launches queued, and without them; in no verdict.
+"""A GPU's share of a call: times by the device's clock, with launches queued and without them; in no verdict.
 
-``median_seconds`` is what a user waits for. Beside it stand, for rows on a GPU, ``queued_seconds`` (many calls, one
+``median_seconds`` is what a user waits for. Rows on a GPU also have ``queued_seconds`` (many calls, one
 synchronisation), ``device_seconds`` (between two events, launched while the device was busy) and ``graph_seconds``
-(replayed from a CUDA graph): where they are far less, launching is what takes the time.
+(replayed from a CUDA graph): where these are far less, launching takes most of the time.
 """
 
 from __future__ import annotations
@@ -14,53 +14,60 @@ from typing import Final
 
 from harness.case import Case
 from harness.process.handle import WorkerError
-from harness.process.protocol import MeasureDeviceTimes
+from harness.process.protocol import DeviceTimes, MeasureDeviceTimes
 from harness.record import Flag
 from harness.run.cell import Cell
 from harness.run.context import RunContext
 from harness.timing import clock
 
-#: Samples of each.
+#: Number of samples of each kind.
 SAMPLES: Final = 10
-#: The kind of their samples, by column.
-KINDS: Final = {"queued_seconds": "queued", "device_seconds": "device", "graph_seconds": "graph"}
+#: Time limit of the request: this many seconds, and this many times the time of its calls.
+LIMIT_SECONDS: Final = 10.0
+LIMIT_TIMES: Final = 60.0
 
 
 def measure(context: RunContext, case: Case, device: str, cells: Sequence[Cell], process: int) -> None:
-    """Fill the columns of cells that have been timed; one whose worker does not survive it keeps its other times.
+    """Measure cells that have been timed; one whose worker does not survive it keeps its other times.
 
     Args:
         context: What the run shares.
         case: The case.
-        device: Where; not the CPU.
-        cells: Right, and still prepared.
-        process: The number of their present processes in the group.
+        device: Device of the cells; not the CPU.
+        cells: Cells that passed the gate, still prepared.
+        process: Number of their present processes in the group.
     """
-    keep = functools.partial(context.keep, case, device)
     for cell in cells:
-        if not cell.seconds or cell.worker is None:
+        if not cell.timings.seconds or cell.worker is None:
             continue
         context.progress.stage(f"device times of {cell.name}")
-        call_seconds = statistics.median(cell.seconds.values())
-        limit = min(context.plan.time_limit_seconds, 10 + 60 * SAMPLES * cell.base_calls * call_seconds)
+        calls, call_seconds = cell.schedule.base_calls, statistics.median(cell.timings.seconds.values())
+        limit = min(context.plan.time_limit_seconds, LIMIT_SECONDS + LIMIT_TIMES * SAMPLES * calls * call_seconds)
         try:
-            said = cell.worker.request(MeasureDeviceTimes(cell.base_calls, call_seconds, SAMPLES), limit)
+            reply = cell.worker.request(MeasureDeviceTimes(calls, call_seconds, SAMPLES), limit)
         except WorkerError as error:
             context.workers.discard(cell.name, device)
             cell.flag(Flag.NO_DEVICE_TIMES.detailed(error.status))
             continue
-        if said.absent:
-            cell.said["absent_times"] = said.absent  # the reasons, for environment.json
-        if said.broken:
+        cell.replies.absent_times = reply.absent
+        if reply.broken:
             context.workers.discard(cell.name, device)
-        for column, kind in KINDS.items():
-            # Behind a delay there is one call.
-            calls = 1 if kind == "device" else cell.base_calls
-            samples: tuple[float, ...] = getattr(said, column)
-            for seconds in samples:
-                keep(backend=cell.name, kind=kind, process=process, calls=calls, seconds=seconds)
-            if samples:
-                cell.columns[column] = statistics.median(samples) / calls
-        known = [cell.columns.get(column) for column in ("queued_seconds", "device_seconds")]
-        for flag in clock.device_faults(call_seconds, *known):
+        _keep(context, case, device, cell, reply, process)
+        known = cell.timings.device_seconds
+        for flag in clock.device_faults(call_seconds, known.get("queued_seconds"), known.get("device_seconds")):
             cell.flag(flag)
+
+
+def _keep(context: RunContext, case: Case, device: str, cell: Cell, reply: DeviceTimes, process: int) -> None:
+    """Keep the samples, and each column's median of a call."""
+    keep = functools.partial(context.keep, case, device)
+    calls = cell.schedule.base_calls
+    for column, kind, sampled, calls_per_sample in (
+        ("queued_seconds", "queued", reply.queued_seconds, calls),
+        ("device_seconds", "device", reply.device_seconds, 1),  # one call behind each delay
+        ("graph_seconds", "graph", reply.graph_seconds, calls),
+    ):
+        for seconds in sampled:
+            keep(backend=cell.name, kind=kind, process=process, calls=calls_per_sample, seconds=seconds)
+        if sampled:
+            cell.timings.device_seconds[column] = statistics.median(sampled) / calls_per_sample

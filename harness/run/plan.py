@@ -1,10 +1,10 @@
-"""The plan: what is to be measured, which rows that will make, and how such a row is built."""
+"""The plan: what is to be measured, and which rows that will make."""
 
 from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,6 @@ from harness.machine import environment
 from harness.machine.threads import budget
 from harness.output.store import StoreError
 from harness.output.store import environment as stored_environment
-from harness.record import Record, Status
 from harness.timing import roofline
 
 #: The speed denominator, planned in every group.
@@ -127,7 +126,7 @@ class Plan:
 
 
 def make_plan(run_id: str, options: PlanOptions) -> Plan:
-    """Turn options into a plan; whatever is wrong with them is found here, before anything is measured.
+    """Turn options into a plan, or refuse them before anything is measured.
 
     Raises:
         CaseError: A case that cannot be, or does not fit into this machine's memory.
@@ -144,12 +143,6 @@ def make_plan(run_id: str, options: PlanOptions) -> Plan:
     torch = selected[BASELINE].installed()
     if not torch.ok:
         raise RegistryError(f"the reference is nn.Bilinear in float64, but {torch.reason}")
-    devices = tuple(dict.fromkeys(options.devices)) or ("cpu", *(["cuda"] if environment.gpus() else []))
-    if options.flush_l2 and "cpu" in devices:
-        raise SuiteError(
-            "--flush-l2 was given with rows on the CPU, whose caches no process can empty for sure: "
-            "add --device cuda, or leave it out"
-        )
     # No backend can know a drawn seed beforehand and bring the answers along; every row holds it.
     seed = secrets.randbelow(2**31) if options.seed is None else options.seed
     usual = SUITES.get(name, Suite(COMMAND_LINE_SUITE, "cases of the command line", ()))
@@ -159,7 +152,7 @@ def make_plan(run_id: str, options: PlanOptions) -> Plan:
         suite=name,
         cases=tuple(dataclasses.replace(case, mode=mode, seed=seed) for case in cases for mode in wanted),
         backends=selected,
-        devices=devices,
+        devices=_chosen_devices(options),
         threads=budget(options.threads),
         seed=seed,
         time_limit_seconds=options.time_limit_seconds,
@@ -186,6 +179,17 @@ def _chosen_cases(options: PlanOptions) -> tuple[str, list[Case]]:
                 f"this machine has {total / 2**30:,.1f} GiB: choose a smaller one"
             )
     return COMMAND_LINE_SUITE, cases
+
+
+def _chosen_devices(options: PlanOptions) -> tuple[str, ...]:
+    """Return the devices that options ask for, or all that are here."""
+    devices = tuple(dict.fromkeys(options.devices)) or ("cpu", *(["cuda"] if environment.gpus() else []))
+    if options.flush_l2 and "cpu" in devices:
+        raise SuiteError(
+            "--flush-l2 was given with rows on the CPU, whose caches no process can empty for sure: "
+            "add --device cuda, or leave it out"
+        )
+    return devices
 
 
 def stored(plan: Plan, options: RunOptions) -> dict[str, Any]:
@@ -223,32 +227,3 @@ def complete_groups(plan: Plan, rows: Sequence[Mapping[str, str]]) -> frozenset[
         for case, device in plan.groups()
         if all(cell in there for cell in plan.cells(case, device))
     )
-
-
-def make_record(
-    plan: Plan, case: Case, device: str, backend: str, status: Status, reason: str | None, **columns: Any
-) -> Record:
-    """Build the row of a cell."""
-    fields = {field.name: getattr(case, field.name) for field in dataclasses.fields(case)}
-    return Record(
-        run_id=plan.run_id,
-        suite=plan.suite,
-        case=case.name,
-        **fields,
-        backend=backend,
-        device=device,
-        threads=plan.threads,
-        flush_l2=plan.flush_l2,
-        status=status,
-        reason=reason,
-        **columns,
-    )
-
-
-def interrupted(plan: Plan, done: frozenset[tuple[str, str, str, str]]) -> Iterator[Record]:
-    """Yield a row for every planned cell that is not among ``done``."""
-    for case, device in plan.groups():
-        for cell in plan.cells(case, device):
-            if cell not in done:
-                reason = "the run was stopped before this cell was done; --resume does it"
-                yield make_record(plan, case, device, cell[2], Status.INTERRUPTED, reason, phase="plan")

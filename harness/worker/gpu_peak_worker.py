@@ -1,7 +1,7 @@
-"""What a GPU's peak_worker can be asked: what the device is, and how fast it multiplies and copies.
+"""The GPU's peak worker: what the device is, and how fast it multiplies and copies.
 
-Measured through PyTorch, whose library has the device's own GEMMs, in a process that nothing else shares. Clocks rise
-under load, so each rate is the best of many repetitions, after some that warm up.
+Measured through PyTorch, whose library has the device's own GEMMs, in a process that no other library shares. Clocks
+rise under load, so each rate is the best of many repetitions, after some that warm up.
 """
 
 from __future__ import annotations
@@ -13,21 +13,26 @@ from typing import Any, Final
 from harness.process.protocol import (
     DescribeDevice,
     DeviceDescription,
+    Handlers,
     MeasureDeviceBandwidth,
     MeasureDeviceProduct,
     MeasuredRate,
-    Request,
 )
-from harness.worker.peak_worker import best_seconds
+from harness.worker.peak_timing import best_seconds
 
-#: Rows and columns of the square GEMMs: large enough to fill a device; the larger is for those that do one soon.
+#: Rows and columns of the square GEMMs: large enough to fill a device.
 PRODUCT_SIZES: Final = (4096, 8192)
+#: Longest time of a product after which the next larger one is tried, in seconds.
 QUICK_SECONDS: Final = 0.020
-#: Work that is queued before it is waited for, in seconds of the device; and how long it warms up, one by one.
-QUEUED_SECONDS, WARM_UP_SECONDS = 0.020, 0.3
-#: Repetitions that count, at most; and the time after which no more are begun, in seconds.
-REPETITIONS, SECONDS = 1000, 0.5
-#: torch.set_float32_matmul_precision, by precision of a case.
+#: Device time of the work that is queued before one synchronisation, in seconds.
+QUEUED_SECONDS: Final = 0.020
+#: Time of synchronised calls that warm the device up, in seconds.
+WARM_UP_SECONDS: Final = 0.3
+#: Most repetitions that are timed.
+REPETITIONS: Final = 1000
+#: Time of the repetitions after which no other begins, in seconds.
+SECONDS: Final = 0.5
+#: Argument of torch.set_float32_matmul_precision, by precision of a case.
 FLOAT32_PRECISIONS: Final = {"ieee": "highest", "tf32": "high"}
 
 
@@ -35,27 +40,27 @@ class GpuPeakWorker:
     """Measures one device."""
 
     def __init__(self) -> None:
-        self.handlers: dict[type[Request[Any]], Callable[[Any], object]] = {
+        self.handlers: Handlers = {
             DescribeDevice: self.describe,
             MeasureDeviceProduct: self.product,
             MeasureDeviceBandwidth: self.bandwidth,
         }
 
     def describe(self, request: DescribeDevice) -> DeviceDescription:
-        """The device's name and the bytes of its last cache, as PyTorch has them; None where it does not say."""
+        """Return the device's name and the size of its last cache, as PyTorch has them."""
         import torch
 
         if request.device != "cuda":
             return DeviceDescription(request.device, None)
-        found = torch.cuda.get_device_properties(0)
-        return DeviceDescription(found.name, int(getattr(found, "L2_cache_size", 0)) or None)
+        properties = torch.cuda.get_device_properties(0)
+        return DeviceDescription(properties.name, int(getattr(properties, "L2_cache_size", 0)) or None)
 
     def product(self, request: MeasureDeviceProduct, sizes: Sequence[int] = PRODUCT_SIZES) -> MeasuredRate:
-        """The best rate of a square GEMM, in flop per second, and what it was.
+        """Return the best rate of a square GEMM, in flop per second.
 
         Args:
             request: Device, dtype and precision.
-            sizes: Rows and columns, ascending; the next one is tried only where the one before was quick.
+            sizes: Rows and columns, ascending; each is tried only if the one before took at most ``QUICK_SECONDS``.
         """
         import torch
 
@@ -65,7 +70,7 @@ class GpuPeakWorker:
         torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
         rates: dict[int, float] = {}
         for size in sizes:
-            # Of random numbers: a device that multiplies zeros needs less power, and so has a higher clock.
+            # Random numbers: a device that multiplies zeros needs less power and so has a higher clock.
             left, right, result = (torch.randn(size, size, device=device).to(getattr(torch, dtype)) for _ in range(3))
             seconds = _best_seconds(torch, device, functools.partial(torch.mm, left, right, out=result))
             rates[size] = 2 * size**3 / seconds
@@ -75,7 +80,7 @@ class GpuPeakWorker:
         return MeasuredRate(rates[best], f"torch.mm {best} x {best}, {precision}")
 
     def bandwidth(self, request: MeasureDeviceBandwidth) -> MeasuredRate:
-        """Bytes read and written per second by a copy of so many bytes to as many others, again and again."""
+        """Return the bytes that a copy reads and writes per second, between two buffers of ``size_bytes``."""
         import torch
 
         device = request.device
@@ -86,7 +91,7 @@ class GpuPeakWorker:
 
 
 def _best_seconds(torch: Any, device: str, work: Callable[[], object]) -> float:
-    """The least time of some work, of which so much is queued at once that launching and waiting do not count."""
+    """Return the shortest time of some work, queued in a row so that launching and waiting do not count."""
 
     def queue_and_wait(count: int) -> None:
         for _ in range(count):

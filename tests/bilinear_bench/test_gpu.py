@@ -1,4 +1,4 @@
-"""The Triton kernels without a GPU: interpreted, they are right; compiled for one, they are what they say."""
+"""The Triton kernels without a GPU: correct in the interpreter, and compiled to the expected instructions."""
 
 from __future__ import annotations
 
@@ -21,43 +21,46 @@ interprets = pytest.mark.skipif(
     reason="the interpreter of Triton before 3.7 cannot count loops with NumPy from 2.4 on",
 )
 
-#: In a process of its own, since Triton settles at import whether it interprets.
+#: In a process of its own, since Triton decides at import whether it interprets.
 INTERPRETED = """
 import dataclasses, itertools
 import numpy as np
-from backends import triton_fused as fused
+import torch
+from backends.triton_fused import TritonFused, fused_step
+from bilinear_bench.gpu import launch
+from bilinear_bench.gpu.launch import Arithmetic, Tile
+from bilinear_bench.gpu.tuning import KERNEL_SIZES
 from harness.case import Case
 from harness.correctness import reference
 from harness.correctness.inputs import make_inputs
 
-assert fused.interpreted()
-tiles = [fused.Tile(16, 16, 16, 1, 1), fused.Tile(32, 16, 32, 1, 1)]
-tiles += [dataclasses.replace(tile, turned=True) for tile in tiles]
+assert launch.interpreted()
+tiles = [Tile(16, 16, 16, 1, 1), Tile(32, 16, 32, 1, 1)]
+tiles += [dataclasses.replace(tile, transposed=True) for tile in tiles]
 sizes = [(5, 7, 9, 3), (33, 20, 30, 4), (1, 35, 18, 6), (70, 17, 40, 2), (19, 1, 1, 5), (0, 3, 4, 2), (3, 3, 4, 0)]
 dtypes = itertools.cycle(["float32", "float64", "float16"])
 for each, tile in itertools.product(sizes, tiles):
     dtype = next(dtypes)
     case = Case(*each, dtype=dtype, mode="forward_backward")
-    made = make_inputs(case)
-    backend = fused.TritonFused("cpu")
-    given = {name: backend.to_device(array, dtype) for name, array in made.items()}
-    step = fused.FusedStep(dict.fromkeys(fused.JOBS, tile), fused.Arithmetic.of(case))
-    results = step.forward(*(given[name] for name in ("input1", "input2", "weight", "bias"))),
-    results += step.backward(given["grad_output"])
-    expected, scales = reference.expected(case, made), reference.scales(case, made)
+    inputs = make_inputs(case)
+    backend = TritonFused("cpu")
+    tensors = {name: backend.to_device(array, dtype) for name, array in inputs.items()}
+    step = fused_step(dict.fromkeys(KERNEL_SIZES, tile), Arithmetic.of(dtype))
+    results = step.forward(*(tensors[name] for name in ("input1", "input2", "weight", "bias"))),
+    results += step.backward(tensors["grad_output"])
+    expected, scales = reference.expected(case, inputs), reference.scales(case, inputs)
     for name, got in zip(case.result_shapes(), results, strict=True):
         right, scale = expected[name].numpy(), scales[name].numpy()
         assert got.shape == right.shape and str(got.dtype) == f"torch.{dtype}"
         bound = 40 * np.finfo(dtype).eps * scale + np.finfo(dtype).tiny
         assert (np.abs(backend.to_numpy(got) - right) <= bound).all(), (case.name, tile, name)
-    print("right", case.name, tile)
+    print("correct", case.name, tile)
 
 # In parts, and rounded once: 2049 + 0.9 is nearest to 2050 in float16, but 2049 alone to 2048.
-half = lambda *shape: fused.torch.full(shape, 1.0, dtype=fused.torch.float16)
+half = lambda *shape: torch.full(shape, 1.0, dtype=torch.float16)
 weight = 32 * half(1, 64, 1)
 weight[0, 0] = 33
-case = Case(1, 64, 1, 1, dtype="float16")
-output = fused.forward(half(1, 64), half(1, 1), weight, 0.9 * half(1), tiles[0], fused.Arithmetic.of(case))
+output = launch.forward(half(1, 64), half(1, 1), weight, 0.9 * half(1), tiles[0], Arithmetic.of("float16"))
 assert output.item() == 2050, output
 print("rounded once")
 """
@@ -67,9 +70,11 @@ import re
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from backends import triton_fused as fused, triton_kernels as kernels
+import triton.language as tl
+from bilinear_bench.gpu import kernels
+from bilinear_bench.gpu.tuning import candidates
 
-#: Rows of so many elements begin at multiples of 4.
+#: Rows of 148 elements begin at multiples of 4.
 FEATURES = 148
 POINTERS = {"float32": "*fp32", "float64": "*fp64", "float16": "*fp16", "bfloat16": "*bf16"}
 ARRAYS = ("input1", "input2", "first", "weight", "bias", "target", "other", "grad_output")
@@ -79,9 +84,9 @@ KERNELS = [
 ]
 
 def compiled(kernel, dtype, precision, tile, capability):
-    total = fused.tl.float64 if dtype == "float64" else fused.tl.float32
+    total = tl.float64 if dtype == "float64" else tl.float32
     constants = {"ROWS": tile.rows, "COLUMNS": tile.columns, "DEPTH": tile.depth, "ACCUMULATOR": total}
-    constants |= {"PRECISION": precision, "HAS_BIAS": True, "ONE_TILE": False, "TURNED": precision == "tf32"}
+    constants |= {"PRECISION": precision, "HAS_BIAS": True, "ONE_TILE": False, "TRANSPOSED": precision == "tf32"}
     constants |= {"in1": FEATURES, "in2": FEATURES, "contracted": FEATURES, "kept": FEATURES}
     constants |= {"contracted_stride": 1, "kept_stride": FEATURES}
     fixed = {parameter.name for parameter in kernel.params if parameter.is_constexpr}
@@ -99,16 +104,16 @@ for capability, dtype, precision in [
     *((80, "float32", "tf32"), (80, "bfloat16", "ieee")),
     *((90, "float32", "ieee"), (90, "float32", "tf32"), (90, "bfloat16", "ieee")),
 ]:
-    tile = fused.candidates((64, 64, 64), 2 if dtype == "bfloat16" else 4)[0]
+    tile = candidates((64, 64, 64), 2 if dtype == "bfloat16" else 4)[0]
     for kernel in KERNELS:
         text = compiled(kernel, dtype, precision, tile, capability)
         matrix_unit = "mma" in text
         assert matrix_unit == ((dtype, precision) != ("float32", "ieee")), (kernel, dtype, precision, capability)
         assert ("tf32" in text) == (precision == "tf32"), (kernel, dtype, precision, capability)
-        # In a pipeline, though rows are not aligned to 16 elements: the features are constants. (One that has its
-        # pages pass by has no loop over terms.)
+        # A pipeline, though rows are not aligned to 16 elements: the features are constants. (The kernel of small
+        # pages has no loop over terms.)
         assert "cp.async" in text or "small_pages" in kernel.__name__, (kernel, dtype, precision, capability)
-        # Strides are those of input2 first: on Hopper tf32 wants terms side by side, and has them copied as they lie.
+        # Strides are those of input2 first: on Hopper tf32 needs contiguous terms, and 16 bytes are copied at once.
         if (kernel, precision, capability) == (kernels.forward_kernel, "tf32", 90):
             assert set(re.findall("cp.async.c[ag].*?, (0x[0-9a-f]+)[,;]", text)) == {"0x10"}, text
         print("compiled", kernel.__name__, dtype, precision, capability)
@@ -116,7 +121,8 @@ for capability, dtype, precision in [
 
 
 def test_tiles_pad_little_and_reuse_much():
-    from backends.triton_fused import Tile, candidates
+    from bilinear_bench.gpu.launch import Tile
+    from bilinear_bench.gpu.tuning import candidates
 
     # 148 features: a tile of 128 columns would waste almost half of its second one.
     first = candidates((16000, 148, 148), 2)[0]
@@ -126,61 +132,68 @@ def test_tiles_pad_little_and_reuse_much():
 
 
 @pytest.mark.parametrize(
-    ("precision", "turned"), [("ieee", {"grad_input1"}), ("tf32", {"forward", "grad_input2", "grad_weight"})]
+    ("precision", "transposed_first"),
+    [("ieee", {"grad_input1"}), ("tf32", {"forward", "grad_input2", "grad_weight"})],
 )
-def test_float32_is_tried_first_with_the_right_operand_s_columns_side_by_side_and_tf32_with_its_terms(
-    precision, turned
-):
-    from backends.triton_fused import JOBS, TRIED_OTHERWISE, tried
+def test_float32_tries_contiguous_columns_first_and_tf32_terms(precision, transposed_first):
+    from bilinear_bench.gpu.tuning import KERNEL_SIZES, TRIED_OF_OTHER_LAYOUT, Problem, tiles_to_try
 
-    case = Case(512, 128, 64, 256, precision=precision, mode="forward_backward")
-    for job in JOBS:
-        ways = [tile.turned for tile in tried(case, job)]
-        first = job in turned
-        # A few the other way round come last: turning may cost more than it gains.
-        assert ways == [first] * (len(ways) - TRIED_OTHERWISE) + [not first] * TRIED_OTHERWISE
+    problem = Problem(512, 128, 64, 256, precision=precision, training=True)
+    for kernel in KERNEL_SIZES:
+        layouts = [tile.transposed for tile in tiles_to_try(problem, kernel)]
+        first = kernel in transposed_first
+        # Tiles of the other layout come last: the copy may cost more than it gains.
+        others = [not first] * TRIED_OF_OTHER_LAYOUT
+        assert layouts == [first] * (len(layouts) - TRIED_OF_OTHER_LAYOUT) + others
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
-def test_other_types_are_turned_only_forward_where_it_costs_nothing(dtype):
-    from backends.triton_fused import tried
+def test_other_types_are_transposed_only_forward(dtype):
+    from bilinear_bench.gpu.tuning import KERNEL_SIZES, Problem, tiles_to_try
 
-    case = Case(512, 128, 64, 256, dtype=dtype, mode="forward_backward")
-    assert {tile.turned for tile in tried(case, "forward")} == {False, True}
-    assert {tile.turned for job in ("grad_input1", "grad_input2", "grad_weight") for tile in tried(case, job)} == {
-        False
-    }
+    problem = Problem(512, 128, 64, 256, dtype=dtype, training=True)
+    layouts = {kernel: {tile.transposed for tile in tiles_to_try(problem, kernel)} for kernel in KERNEL_SIZES}
+    assert layouts.pop("forward") == {False, True}
+    assert set(map(frozenset, layouts.values())) == {frozenset({False})}
 
 
-def test_a_tile_that_the_device_cannot_take_is_left_out_and_if_it_can_take_none_the_reason_comes_out():
+def test_a_tile_that_does_not_fit_is_left_out_and_without_any_it_raises():
     from triton.runtime.errors import OutOfResources
 
-    from backends.triton_fused import TILES, _fastest
+    from bilinear_bench.gpu.tuning import TILES, fastest
 
     def run(tile):
         if tile in unfit:
             raise OutOfResources(200_000, 100_000, "shared memory")
 
     unfit = TILES[:2]
-    assert _fastest(run, TILES[:4], 1) == TILES[2]
+    assert fastest(run, TILES[:4], 1) == TILES[2]
     unfit = TILES
     with pytest.raises(OutOfResources, match="shared memory"):
-        _fastest(run, TILES, 1)
+        fastest(run, TILES, 1)
 
 
-def test_of_the_tiles_that_fit_the_fastest_one_is_taken_whatever_its_place(monkeypatch):
-    from backends import triton_fused as fused
+def test_the_fastest_tile_is_taken_whatever_its_place(monkeypatch):
+    from bilinear_bench.gpu import tuning
 
     ran, milliseconds = [], itertools.cycle([3.0, 1.0, 2.0])
-    monkeypatch.setattr(fused, "WARM_UP_SECONDS", 0.0)
-    monkeypatch.setattr(fused, "_milliseconds", lambda call: call() or next(milliseconds))
-    assert fused._fastest(ran.append, fused.TILES[:3], 3) == fused.TILES[1]
+    monkeypatch.setattr(tuning, "WARM_UP_SECONDS", 0.0)
+    monkeypatch.setattr(tuning, "_milliseconds", lambda call: call() or next(milliseconds))
+    assert tuning.fastest(ran.append, tuning.TILES[:3], 3) == tuning.TILES[1]
     # Each is compiled first; then they take turns.
-    assert ran == list(fused.TILES[:3]) * (1 + fused.ROUNDS)
+    assert ran == list(tuning.TILES[:3]) * (1 + tuning.ROUNDS)
+
+
+def test_a_case_becomes_the_problem_of_its_sizes_and_types():
+    from backends.triton_fused import _problem
+    from bilinear_bench.gpu.tuning import Problem
+
+    case = Case(5, 4, 3, 2, precision="tf32", bias=False, mode="forward_backward")
+    assert _problem(case) == Problem(5, 4, 3, 2, "float32", "tf32", bias=False, training=True)
 
 
 def run(program: str, **variables: str) -> list[str]:
-    """What a program prints, line by line."""
+    """Return the lines that a program prints."""
     ended = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,
@@ -194,17 +207,17 @@ def run(program: str, **variables: str) -> list[str]:
 
 
 @interprets
-def test_whatever_the_sizes_tiles_and_parts_the_interpreted_kernels_are_right():
+def test_interpreted_kernels_are_correct_for_all_sizes_tiles_and_parts():
     assert len(run(INTERPRETED, TRITON_INTERPRET="1")) == 7 * 4 + 1
 
 
-def test_the_kernels_compile_for_ampere_and_hopper_and_multiply_float32_as_tf32_only_where_it_is_asked_for(tmp_path):
+def test_kernels_compile_for_ampere_and_hopper_with_tf32_only_on_request(tmp_path):
     assert len(run(COMPILED, TRITON_CACHE_DIR=str(tmp_path))) == 4 * 5
 
 
 @pytest.mark.slow
 @interprets
-def test_interpreted_it_passes_the_gate_and_is_not_timed(bilinear_bench):
+def test_the_interpreted_backend_passes_the_gate_and_is_not_timed(bilinear_bench):
     ended = bilinear_bench(
         *("run", "--backend", "triton-fused", "--device", "cpu", "--mode", "forward", "--case", "7x5x3x11"),
         *("--out", "run", "--budget", "1", *BRIEF),

@@ -10,10 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("numba", reason="numba is not installed")
-from bilinear_bench import (
-    contraction,
-    operator,  # after the skips
-)
+from bilinear_bench import contraction, operator  # noqa: E402  # after the skips
 from bilinear_bench.cpu.few_outputs import FewOutputsPlan  # noqa: E402
 from bilinear_bench.cpu.grad_weight import GradWeightPlan  # noqa: E402
 from bilinear_bench.cpu.page_groups import PageGroupsPlan  # noqa: E402

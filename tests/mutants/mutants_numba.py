@@ -3,25 +3,18 @@
 import numba
 import numpy as np
 from mutants_stated import Caught, in_a_gradient
+from oracle import HonestBackend
 
-from harness import Backend
 
-
-class NumbaMutant(Backend):
+class NumbaMutant(HonestBackend):
     """Honest loops; a mutant changes what goes into them, or what comes out."""
 
     run = "frameworks"
-    #: Whether the sums of a row start at zero, and not at what is in memory.
+    #: True if the sums of a row start at zero, and not at the values in memory.
     clears = True
 
-    def prepare_forward(self, case, weight, bias):
-        return lambda input1, input2: self.output(input1, input2, weight, bias)
-
-    def prepare_forward_backward(self, case):
-        return NumbaStep(self)
-
     def rows(self, batch):
-        """How many rows of the batch are computed."""
+        """Return the number of rows of the batch that are computed."""
         return batch
 
     def output(self, input1, input2, weight, bias):
@@ -36,20 +29,6 @@ class NumbaMutant(Backend):
         made = np.zeros_like(input1), np.zeros_like(input2), np.zeros_like(weight)
         gradient_loops(grad_output, input1, input2, weight, *made)
         return *made, None if bias is None else grad_output.sum(0)
-
-
-class NumbaStep:
-    """One training step of a backend."""
-
-    def __init__(self, backend):
-        self.backend = backend
-
-    def forward(self, input1, input2, weight, bias):
-        self.given = input1, input2, weight, bias
-        return self.backend.output(input1, input2, weight, bias)
-
-    def backward(self, grad_output):
-        return self.backend.gradients(grad_output, *self.given)
 
 
 @numba.njit(cache=True)

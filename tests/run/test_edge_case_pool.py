@@ -1,4 +1,4 @@
-"""EdgeCasePool work side by side, and all end when the run does."""
+"""Edge-case workers run at the same time, one for each CPU, and all end when the run does."""
 
 from __future__ import annotations
 
@@ -8,62 +8,60 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from fakes import FakePool
 
 from harness.case import Case
 from harness.process.handle import WorkerError
 from harness.record import Status
-from harness.run import edge_case_pool
 from harness.run.cell import Cell
-from harness.run.checker import EdgeCaseFindings
-from harness.run.edge_case_pool import EdgeCasePool
+from harness.run.edge_case_pool import EdgeCaseFindings, EdgeCasePool, EdgeCaseQuestions
 
 CASE = Case(4, 3, 2, 5)
 NAMES = ("one", "two", "three")
 
 
-class WorkerPool:
-    """Starts edge_case_pool that answer as ``load`` does, and notes who started and ended which."""
+class Pool(FakePool):
+    """Starts edge-case workers whose ``load`` is given; notes which thread started which."""
 
-    def __init__(self, load=lambda name: None):
-        self.load, self.started, self.discarded = load, [], []
+    def __init__(self, folder, load):
+        super().__init__(folder)
+        self.load, self.started = load, []
 
     def edge_case_worker(self, name, device):
         self.started.append((name, threading.current_thread().name))
-        return SimpleNamespace(request=lambda do, limit, **fields: self.load(name))
-
-    def discard_edge_case_worker(self, name, device):
-        self.discarded.append(name)
+        return SimpleNamespace(request=lambda request, limit: self.load(request.name))
 
 
 @pytest.fixture
-def ask(monkeypatch):
-    """Have three backends examined with so many threads; return their cells."""
-    monkeypatch.setattr(edge_case_pool, "ask_edge_cases", lambda *_: EdgeCaseFindings({}, True))
+def ask(monkeypatch, tmp_path):
+    """Return a function that asks three backends under a thread budget; it returns their cells and the pool."""
+    monkeypatch.setattr(EdgeCaseQuestions, "findings", lambda self: EdgeCaseFindings({}, True))
 
-    def run(workers, threads=2):
+    def run(load, threads=2, pool=Pool):
         plan = SimpleNamespace(
             threads=threads,
             cases=(CASE, CASE.with_mode("forward_backward")),
             time_limit_seconds=1.0,
             backends={name: SimpleNamespace(target=f"module:{name}") for name in NAMES},
         )
+        workers = pool(tmp_path, load)
         context = SimpleNamespace(plan=plan, workers=workers, now=lambda: 0.0)
         cells = [Cell(name) for name in NAMES]
-        EdgeCasePool(context, SimpleNamespace(start=lambda: None)).answer(cells, CASE, "cpu")
-        return cells
+        EdgeCasePool(context, SimpleNamespace(start=lambda: None)).judge(cells, CASE, "cpu")
+        return cells, workers
 
     return run
 
 
-def test_there_is_one_at_work_for_each_cpu_and_each_ends_where_it_was_started(ask):
+def test_one_worker_runs_for_each_cpu_and_ends_where_it_was_started(ask):
     met = threading.Barrier(3, timeout=10)
-    workers = WorkerPool(lambda name: met.wait())
-    assert [cell.going for cell in ask(workers, threads=3)] == [True] * 3
+    cells, workers = ask(lambda name: met.wait(), threads=3)
+    assert [cell.going for cell in cells] == [True] * 3
     assert "MainThread" not in {thread for _, thread in workers.started}
-    assert sorted(workers.discarded) == sorted(NAMES)
+    assert sorted(workers.discarded) == [f"edge cases of {name}" for name in sorted(NAMES)]
 
 
-def test_with_one_cpu_there_is_one_at_a_time(ask):
+def test_with_one_cpu_one_worker_runs_at_a_time(ask):
     at_work = []
 
     def load(name):
@@ -71,21 +69,31 @@ def test_with_one_cpu_there_is_one_at_a_time(ask):
         at_work.append(name)
         at_work.remove(name)
 
-    assert [cell.going for cell in ask(WorkerPool(load), threads=1)] == [True] * 3
+    assert [cell.going for cell in ask(load, threads=1)[0]] == [True] * 3
 
 
-def test_one_that_dies_ends_its_own_cell(ask):
+def test_worker_that_dies_ends_its_own_cell(ask):
     def load(name):
         if name == "two":
-            raise WorkerError(Status.FAILED, "planted")
+            raise WorkerError(Status.FAILED, "injected")
 
-    cells = ask(WorkerPool(load))
+    cells, _ = ask(load)
     assert [cell.going for cell in cells] == [True, False, True]
-    assert cells[1].reason == "in the structure probe: planted"
+    assert cells[1].reason == "in the edge cases: injected"
 
 
-def test_ctrl_c_ends_every_examiner_and_none_is_started_after_it(ask):
+def test_ctrl_c_ends_every_edge_case_worker_and_starts_no_other(ask):
     met, ended = threading.Barrier(2, timeout=10), threading.Event()
+    pools = []
+
+    class Ending(Pool):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            pools.append(self)
+
+        def discard_edge_case_worker(self, name, device):
+            ended.set()  # a request to a worker that is killed ends
+            super().discard_edge_case_worker(name, device)
 
     def load(name):
         if met.wait() == 0:
@@ -93,19 +101,12 @@ def test_ctrl_c_ends_every_examiner_and_none_is_started_after_it(ask):
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         ended.wait(10)
 
-    workers = WorkerPool(load)
-    real = workers.discard_edge_case_worker
-
-    def discard(name, device):
-        ended.set()  # a request to a worker that is killed ends
-        real(name, device)
-
-    workers.discard_edge_case_worker = discard
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     try:
         with pytest.raises(KeyboardInterrupt):
-            ask(workers)
+            ask(load, pool=Ending)
     finally:
         signal.signal(signal.SIGINT, before)
-    assert set(NAMES) <= set(workers.discarded)
-    assert sorted(name for name, _ in workers.started) == ["one", "two"], "each for its first kind only"
+    (pool,) = pools
+    assert {f"edge cases of {name}" for name in NAMES} <= set(pool.discarded)
+    assert sorted(name for name, _ in pool.started) == ["one", "two"], "each for its first kind only"

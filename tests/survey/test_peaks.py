@@ -1,4 +1,4 @@
-"""The survey of a machine with peak_workers that are told what to answer, and with caches that are told what to be."""
+"""The machine's peaks, measured through fake peak workers on a machine with known caches."""
 
 from __future__ import annotations
 
@@ -7,6 +7,18 @@ import pytest
 from harness.machine import environment
 from harness.machine.environment import Cache
 from harness.process.handle import WorkerError
+from harness.process.protocol import (
+    DescribeDevice,
+    DeviceDescription,
+    MeasureArithmetic,
+    MeasureBandwidth,
+    MeasureDeviceBandwidth,
+    MeasureDeviceProduct,
+    MeasuredRate,
+    MeasureProduct,
+    MeasureSpotPeak,
+    reply_type,
+)
 from harness.record import Status
 from harness.survey import peaks
 
@@ -17,60 +29,68 @@ CACHES = [
     *(Cache("L2", MIB, frozenset({cpu})) for cpu in (0, 1)),
     Cache("L3", 32 * MIB, frozenset({0, 1})),
 ]
+#: Rates of the fake workers, in flop per second and bytes per second.
 GEMMS = {"numpy": 80.0, "torch.mm": 70.0, "torch oneDNN": 90.0, "jax": 60.0}
+DEVICE_GEMMS = {("float32", "ieee"): 50.0, ("float64", "ieee"): 25.0, ("float32", "tf32"): 400.0}
+DEVICE_HALF_GEMM, DEVICE_L2, DEVICE_MEMORY = 800.0, 5.0, 3.0
+NO_NUMBA = MeasuredRate(None, "Numba is not installed")
 
 
-class FakeSurveyor:
+def device_product(request):
+    return MeasuredRate(DEVICE_GEMMS.get((request.dtype, request.precision), DEVICE_HALF_GEMM), "a GEMM")
+
+
+def device_bandwidth(request):
+    return MeasuredRate(DEVICE_L2 if request.size_bytes < 40 * MIB else DEVICE_MEMORY, "copies")
+
+
+class FakePeakWorker:
     def __init__(self, answers):
         self._answers = answers
         self.alive = True
-        self.asked = []
+        self.requests = []
 
-    def request(self, do, time_limit_seconds, **fields):
-        self.asked.append((do, fields))
-        answer = self._answers[do](**fields)
-        if isinstance(answer, Exception):
-            self.alive = "died" not in str(answer)
-            raise answer
-        return answer
+    def request(self, request, limit_seconds):
+        self.requests.append(request)
+        reply = self._answers[type(request)](request)
+        if isinstance(reply, Exception):
+            self.alive = "died" not in str(reply)
+            raise reply
+        assert type(reply) is reply_type(request)
+        return reply
 
 
 class FakeWorkers:
-    """All peak_workers of a run; ``answers`` is changed by the test."""
+    """All peak workers of a run; a test replaces entries of ``answers``."""
 
     def __init__(self):
         self.answers = {
-            "arithmetic": lambda dtype: {"flop_per_second": 100.0, "source": "FMA chains"},
-            "bandwidth": lambda bytes_per_thread, library="numba": {"bytes_per_second": 10.0, "source": library},
-            "product": lambda library, dtype: {"flop_per_second": GEMMS[library], "detail": "a BLAS"},
-            "device": lambda device: {"name": "a GPU", "cache_bytes": 40 * MIB},
-            "device_product": lambda device, dtype, precision: {
-                "flop_per_second": {"float32": 50.0, "float64": 25.0}.get(dtype, 800.0)
-                * (8 if precision == "tf32" else 1),
-                "detail": "a GEMM",
-            },
-            "device_bandwidth": lambda device, size_bytes: {
-                "bytes_per_second": 5.0 if size_bytes < 40 * MIB else 3.0,
-                "source": "copies",
-            },
+            MeasureArithmetic: lambda request: MeasuredRate(100.0, "FMA chains"),
+            MeasureBandwidth: lambda request: MeasuredRate(10.0, request.library),
+            MeasureProduct: lambda request: MeasuredRate(GEMMS[request.library], "a BLAS"),
+            DescribeDevice: lambda request: DeviceDescription("a GPU", 40 * MIB),
+            MeasureDeviceProduct: device_product,
+            MeasureDeviceBandwidth: device_bandwidth,
         }
         self.refused = ()
         self.running = {}
         self.started = []
 
     def peak_worker(self, name, device="cpu", variables=None):
-        if device != "cpu":
-            name = f"{device}: {name}"
         assert not self.running, "one at a time"
         if name in self.refused:
             raise WorkerError(Status.FAILED, f"{name} did not start")
-        self.running[name] = FakeSurveyor(self.answers)
-        self.started.append((name, self.running[name]))
+        self.running[name] = FakePeakWorker(self.answers)
+        self.started.append((name, device, variables))
         return self.running[name]
 
     def discard_peak_worker(self, name):
-        self.running.pop(f"cuda: {name}", None)
         self.running.pop(name, None)
+
+    def answer_if(self, kind, condition, reply):
+        """Replace the answers to requests of a class that fulfil a condition."""
+        usual = self.answers[kind]
+        self.answers[kind] = lambda request: reply if condition(request) else usual(request)
 
 
 @pytest.fixture
@@ -81,112 +101,101 @@ def workers(monkeypatch):
     return FakeWorkers()
 
 
-def without_numba(**_):
-    return {"flop_per_second": None, "bytes_per_second": None, "source": "Numba is not installed"}
-
-
-def test_every_rate_is_measured_once_by_a_process_of_its_library_that_is_ended_afterwards(workers):
-    found = peaks.measure(workers, 2, 60.0)
-    assert [name for name, _ in workers.started] == ["numba", "numpy", "torch", "jax"]
+def test_each_library_is_measured_in_its_own_process(workers):
+    measured = peaks.measure(workers, 2, 60.0)
+    assert [name for name, *_ in workers.started] == ["numba", "numpy", "torch", "jax"]
     assert workers.running == {}
-    assert {dtype: rate.source for dtype, rate in found.arithmetic.items()} == dict.fromkeys(
+    assert {dtype: rate.source for dtype, rate in measured.arithmetic.items()} == dict.fromkeys(
         ("float32", "float64"), "FMA chains"
     )
-    assert len(found.products) == 8
-    assert [(level.name, level.capacity_bytes) for level in found.levels] == [
+    assert len(measured.products) == 8
+    assert [(level.name, level.capacity_bytes) for level in measured.levels] == [
         *(("L1", 64 * KIB), ("L2", 2 * MIB), ("L3", 32 * MIB), ("memory", None))
     ]
-    assert found.missing == ()
+    assert measured.missing == ()
 
 
-def test_without_numba_the_best_gemm_stands_in_and_says_so_and_numpy_reads_the_memory(workers):
-    ours = workers.answers["bandwidth"]
-    workers.answers["arithmetic"] = without_numba
-    workers.answers["bandwidth"] = lambda library="numba", **fields: (
-        without_numba() if library == "numba" else ours(library=library, **fields)
-    )
-    found = peaks.measure(workers, 2, 60.0)
-    rate = found.arithmetic["float32"]
-    assert (rate.flop_per_second, rate.source) == (
-        90.0,
-        "best GEMM (torch oneDNN) stands in: Numba is not installed",
-    )
-    assert [level.name for level in found.levels] == ["memory"]
-    assert "FMA peak in float32: Numba is not installed" in found.missing
-    assert any("memory" in line and "numpy" in line for line in found.missing)
+def test_best_gemm_and_numpy_sums_replace_numba(workers):
+    workers.answers[MeasureArithmetic] = lambda request: NO_NUMBA
+    workers.answer_if(MeasureBandwidth, lambda request: request.library == "numba", NO_NUMBA)
+    measured = peaks.measure(workers, 2, 60.0)
+    rate = measured.arithmetic["float32"]
+    assert (rate.flop_per_second, rate.source) == (90.0, "best GEMM (torch oneDNN) stands in: Numba is not installed")
+    assert [level.name for level in measured.levels] == ["memory"]
+    assert "FMA peak in float32: Numba is not installed" in measured.missing
+    assert any("memory" in line and "numpy" in line for line in measured.missing)
 
 
-def test_nothing_usable_leaves_it_empty_with_the_reasons(workers):
+def test_without_any_library_the_reasons_remain(workers):
     workers.refused = ("numba", "numpy", "torch", "jax")
-    found = peaks.measure(workers, 2, 60.0)
-    assert (found.arithmetic, found.products, found.levels) == ({}, (), ())
+    measured = peaks.measure(workers, 2, 60.0)
+    assert (measured.arithmetic, measured.products, measured.levels) == ({}, (), ())
     for name in workers.refused:
-        assert any(f"{name} did not start" in line for line in found.missing)
+        assert any(f"{name} did not start" in line for line in measured.missing)
 
 
-def test_a_surveyor_that_dies_costs_its_own_library_only_and_is_not_asked_again(workers):
-    ours = workers.answers["product"]
-    workers.answers["product"] = lambda library, dtype: (
-        WorkerError(Status.FAILED, "died of it") if library == "torch.mm" else ours(library, dtype)
-    )
-    found = peaks.measure(workers, 2, 60.0)
-    assert {product.library for product in found.products} == {"numpy", "jax"}
-    assert [line for line in found.missing if "died of it" not in line] == []
-    assert len(found.missing) == 4  # torch.mm and oneDNN, each in both dtypes
-    assert len(dict(workers.started)["torch"].asked) == 1
+def test_dead_peak_worker_costs_its_own_library_only(workers):
+    requests = []
+    usual = workers.answers[MeasureProduct]
+
+    def die_in_torch(request):
+        requests.append(request.library)
+        died = WorkerError(Status.FAILED, "died of it")
+        return died if request.library == "torch.mm" else usual(request)
+
+    workers.answers[MeasureProduct] = die_in_torch
+    measured = peaks.measure(workers, 2, 60.0)
+    assert {product.library for product in measured.products} == {"numpy", "jax"}
+    assert [line for line in measured.missing if "died of it" not in line] == []
+    assert len(measured.missing) == 4  # torch.mm and oneDNN, each in both dtypes
+    assert requests == ["numpy", "numpy", "torch.mm", "jax", "jax"]  # a dead worker gets no further request
     assert workers.running == {}
 
 
-def test_a_product_that_raises_costs_itself_only_and_the_first_line_is_kept(workers):
-    ours = workers.answers["product"]
-    workers.answers["product"] = lambda library, dtype: (
-        WorkerError(Status.FAILED, "cannot\na page of advice")
-        if (library, dtype) == ("torch.mm", "float32")
-        else ours(library, dtype)
-    )
-    found = peaks.measure(workers, 2, 60.0)
-    assert len(found.products) == 7
-    assert found.missing == ("torch.mm in float32: cannot",)
+def test_failed_product_leaves_one_line_of_reason(workers):
+    failed = WorkerError(Status.FAILED, "cannot\na page of advice")
+    workers.answer_if(MeasureProduct, lambda request: request == MeasureProduct("torch.mm", "float32"), failed)
+    measured = peaks.measure(workers, 2, 60.0)
+    assert len(measured.products) == 7
+    assert measured.missing == ("torch.mm in float32: cannot",)
 
 
-def test_surveyors_are_ended_when_the_survey_is_interrupted(workers):
-    def interrupt(**_):
+def test_interrupt_ends_the_peak_workers(workers):
+    def interrupt(request):
         raise KeyboardInterrupt
 
-    workers.answers["product"] = interrupt
+    workers.answers[MeasureProduct] = interrupt
     with pytest.raises(KeyboardInterrupt):
         peaks.measure(workers, 2, 60.0)
     assert workers.running == {}
 
 
-def test_a_gemm_that_is_faster_than_the_chains_is_the_peak(workers):
-    workers.answers["arithmetic"] = lambda dtype: {"flop_per_second": 85.0, "source": "FMA chains"}
+def test_gemm_faster_than_the_chains_is_the_peak(workers):
+    workers.answers[MeasureArithmetic] = lambda request: MeasuredRate(85.0, "FMA chains")
     rate = peaks.measure(workers, 2, 60.0).arithmetic["float32"]
     assert rate.flop_per_second == 90.0
     assert "torch oneDNN" in rate.source
-    assert rate.chains == 85.0, "what they did is known all the same"
+    assert rate.chains == 85.0, "the rate of the chains is kept"
 
 
-def test_beyond_a_level_that_fails_none_is_measured_so_that_no_slower_one_stands_for_it(workers):
-    ours = workers.answers["bandwidth"]
-    workers.answers["bandwidth"] = lambda bytes_per_thread: (
-        WorkerError(Status.TIMEOUT, "no answer") if bytes_per_thread == 512 * KIB else ours(bytes_per_thread)
-    )
-    found = peaks.measure(workers, 2, 60.0)
-    assert [level.name for level in found.levels] == ["L1"]
-    assert found.missing == ("bandwidth of L2: no answer",)
+def test_no_level_is_measured_beyond_one_that_fails(workers):
+    failed = WorkerError(Status.TIMEOUT, "no answer")
+    workers.answer_if(MeasureBandwidth, lambda request: request.bytes_per_thread == 512 * KIB, failed)
+    measured = peaks.measure(workers, 2, 60.0)
+    assert [level.name for level in measured.levels] == ["L1"]
+    assert measured.missing == ("bandwidth of L2: no answer",)
 
 
 @pytest.mark.parametrize(
     ("cpus", "capacities"),
     [
-        ([0, 1], [64 * KIB, 2 * MIB, 32 * MIB]),  # private ones for each thread, the shared one once
+        ([0, 1], [64 * KIB, 2 * MIB, 32 * MIB]),  # the private caches of both threads, the shared one once
         ([1], [32 * KIB, MIB, 32 * MIB]),
         ([7], []),
         (None, []),
     ],
 )
-def test_capacities_are_those_of_the_caches_that_the_threads_reach(cpus, capacities):
+def test_capacities_count_each_reached_cache_once(cpus, capacities):
     threads = len(cpus or [0])
     *levels, memory = peaks.reading_bytes(CACHES, cpus, threads, 100 * GIB)
     assert [capacity for _, capacity, _ in levels] == capacities
@@ -194,28 +203,32 @@ def test_capacities_are_those_of_the_caches_that_the_threads_reach(cpus, capacit
     assert memory == ("memory", None, 256 * MIB // threads)
 
 
-def test_threads_that_share_a_core_share_its_cache_and_the_halves_are_of_what_each_has():
+def test_threads_on_one_core_share_its_cache():
     (_, capacity, per_thread), _ = peaks.reading_bytes([Cache("L1", 32 * KIB, frozenset({0, 1}))], [0, 1], 2, GIB)
     assert (capacity, per_thread) == (32 * KIB, 8 * KIB)
 
 
-def test_memory_is_read_from_four_times_the_last_cache_but_never_from_more_than_a_quarter_of_what_is_free():
+def test_memory_buffers_are_four_times_the_last_cache():
     large = [Cache("L3", 256 * MIB, frozenset({0}))]
     assert peaks.reading_bytes(large, [0], 1, 100 * GIB)[-1][2] == GIB
-    assert peaks.reading_bytes(large, [0], 1, 2 * GIB)[-1][2] == GIB // 2
     assert peaks.reading_bytes(CACHES, [0, 1], 2, 100 * GIB)[-1][2] == 128 * MIB
 
 
-def test_the_machines_caches_are_read_once_each_without_those_for_instructions(tmp_path):
+def test_memory_buffers_take_a_quarter_of_free_memory_at_most():
+    large = [Cache("L3", 256 * MIB, frozenset({0}))]
+    assert peaks.reading_bytes(large, [0], 1, 2 * GIB)[-1][2] == GIB // 2
+
+
+def test_caches_are_listed_once_without_instruction_caches(tmp_path):
     for cpu in (0, 1):
-        for index, said in enumerate(
+        for index, texts in enumerate(
             [("1", "Data", "48K", str(cpu)), ("1", "Instruction", "32K", str(cpu)), ("3", "Unified", "32M", "0-1,4")]
         ):
             folder = tmp_path / f"cpu{cpu}" / "cache" / f"index{index}"
             folder.mkdir(parents=True)
-            for name, text in zip(("level", "type", "size", "shared_cpu_list"), said, strict=True):
+            for name, text in zip(("level", "type", "size", "shared_cpu_list"), texts, strict=True):
                 (folder / name).write_text(f"{text}\n")
-    (tmp_path / "cpu1" / "cache" / "index9").mkdir()  # says nothing
+    (tmp_path / "cpu1" / "cache" / "index9").mkdir()  # an empty folder
     assert environment.caches(tmp_path) == [
         Cache("L1", 48 * KIB, frozenset({0})),
         Cache("L1", 48 * KIB, frozenset({1})),
@@ -224,65 +237,75 @@ def test_the_machines_caches_are_read_once_each_without_those_for_instructions(t
     assert environment.caches(tmp_path / "nowhere") == []
 
 
-def test_a_system_that_says_nothing_of_its_caches_has_its_memory_measured_alone(workers, monkeypatch):
+def test_unknown_caches_leave_memory_as_the_only_level(workers, monkeypatch):
     monkeypatch.setattr(environment, "caches", list)
-    found = peaks.measure(workers, 2, 60.0)
-    assert [level.name for level in found.levels] == ["memory"]
+    measured = peaks.measure(workers, 2, 60.0)
+    assert [level.name for level in measured.levels] == ["memory"]
 
 
-def test_peaks_of_a_survey_can_be_kept(workers):
-    found = peaks.measure(workers, 2, 60.0)
-    assert type(found).from_json(found.as_json()) == found
+def test_measured_peaks_survive_json(workers):
+    measured = peaks.measure(workers, 2, 60.0)
+    assert type(measured).from_json(measured.as_json()) == measured
 
 
-def test_the_pace_is_asked_again_and_again_of_one_process(workers):
+def test_products_are_measured_under_given_variables(workers):
+    variables = {"OPENBLAS_CORETYPE": "SKYLAKEX"}
+    products = peaks.products_with(workers, "numpy", variables, 60.0)
+    assert [(product.library, product.dtype) for product in products] == [
+        ("numpy with OPENBLAS_CORETYPE=SKYLAKEX", "float32"),
+        ("numpy with OPENBLAS_CORETYPE=SKYLAKEX", "float64"),
+    ]
+    assert workers.started == [("numpy", "cpu", variables)]
+    assert workers.running == {}
+
+
+def test_spot_peak_uses_one_process(workers):
     rates = iter([100.0, 50.0])
-    workers.answers["spot_peak"] = lambda dtype, seconds: {
-        "flop_per_second": next(rates) * seconds,
-        "source": "FMA chains",
-    }
+    workers.answers[MeasureSpotPeak] = lambda request: MeasuredRate(next(rates) * request.seconds, "FMA chains")
     spot_peak = peaks.SpotPeak(workers, 60.0)
-    assert workers.started == [], "none is started for a run that asks for none"
+    assert workers.started == [], "no process before the first request"
     assert [spot_peak.now("float32", seconds) for seconds in (1.0, 2.0)] == [100.0, 100.0]
-    assert [name for name, _ in workers.started] == [peaks.SPOT_PEAK]
-    assert [spot_peak.now(dtype, 1.0) for dtype in ("tf32", "bfloat16")] == [None, None], (
-        "no chain says anything of these"
-    )
+    assert [name for name, *_ in workers.started] == [peaks.SPOT_PEAK]
 
 
-@pytest.mark.parametrize("said", [{"flop_per_second": None, "source": "no Numba"}, WorkerError(Status.TIMEOUT, "died")])
-def test_a_pace_that_cannot_be_measured_is_not_asked_for_again(workers, said):
-    workers.answers["spot_peak"] = lambda dtype, seconds: said
+def test_spot_peak_exists_for_float32_and_float64_only(workers):
+    spot_peak = peaks.SpotPeak(workers, 60.0)
+    assert [spot_peak.now(dtype, 1.0) for dtype in ("tf32", "bfloat16")] == [None, None]
+    assert workers.started == []
+
+
+@pytest.mark.parametrize("reply", [MeasuredRate(None, "no Numba"), WorkerError(Status.TIMEOUT, "died")])
+def test_failed_spot_peak_is_not_requested_again(workers, reply):
+    workers.answers[MeasureSpotPeak] = lambda request: reply
     spot_peak = peaks.SpotPeak(workers, 60.0)
     assert [spot_peak.now("float32", 1.0) for _ in range(3)] == [None] * 3
-    assert len(workers.started[0][1].asked) == 1
+    assert workers.running[peaks.SPOT_PEAK].requests == [MeasureSpotPeak("float32", 1.0)]
 
 
-def test_a_pace_whose_process_does_not_start_is_none(workers):
+def test_spot_peak_is_none_if_its_process_does_not_start(workers):
     workers.refused = (peaks.SPOT_PEAK,)
     assert peaks.SpotPeak(workers, 60.0).now("float64", 1.0) is None
 
 
-def test_a_device_has_a_rate_for_each_precision_and_a_bandwidth_for_its_cache_and_its_memory(workers):
-    found = peaks.measure_device(workers, "cuda", 60.0)
-    rates = {name: rate.flop_per_second for name, rate in found.arithmetic.items()}
+def test_device_has_rates_by_precision_and_two_levels(workers):
+    measured = peaks.measure_device(workers, "cuda", 60.0)
+    rates = {name: rate.flop_per_second for name, rate in measured.arithmetic.items()}
     assert rates == {"float32": 50.0, "float64": 25.0, "float16": 800.0, "bfloat16": 800.0, "tf32": 400.0}
-    assert [(level.name, level.capacity_bytes, level.bytes_per_second) for level in found.levels] == [
-        ("L2", 40 * MIB, 5.0),
-        ("memory", None, 3.0),
+    assert [(level.name, level.capacity_bytes, level.bytes_per_second) for level in measured.levels] == [
+        ("L2", 40 * MIB, DEVICE_L2),
+        ("memory", None, DEVICE_MEMORY),
     ]
-    assert found.missing == ()
+    assert measured.missing == ()
+    assert [device for _, device, _ in workers.started] == ["cuda"]
     assert workers.running == {}
 
 
-def test_what_cannot_be_measured_on_a_device_is_left_out_with_its_reason(workers):
-    workers.answers["device"] = lambda device: {"name": "a GPU", "cache_bytes": None}
-    ours = workers.answers["device_product"]
-    workers.answers["device_product"] = lambda device, dtype, precision: (
-        WorkerError(Status.OUT_OF_MEMORY, "no room") if dtype == "float64" else ours(device, dtype, precision)
-    )
-    found = peaks.measure_device(workers, "cuda", 60.0)
-    assert "float64" not in found.arithmetic
-    assert found.missing == ("size of the cache of cuda: a GPU", "GEMM in float64: no room")
-    assert [level.name for level in found.levels] == ["memory"]
+def test_missing_device_rates_have_their_reasons(workers):
+    workers.answers[DescribeDevice] = lambda request: DeviceDescription("a GPU", None)
+    failed = WorkerError(Status.OUT_OF_MEMORY, "no room")
+    workers.answer_if(MeasureDeviceProduct, lambda request: request.dtype == "float64", failed)
+    measured = peaks.measure_device(workers, "cuda", 60.0)
+    assert "float64" not in measured.arithmetic
+    assert measured.missing == ("size of the cache of cuda: a GPU", "GEMM in float64: no room")
+    assert [level.name for level in measured.levels] == ["memory"]
     assert workers.running == {}

@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 from command_line import ROOT
 
+from backends.numpy_loop import NumpyLoop
 from harness import Backend
+from harness.case import Case
+from harness.correctness.inputs import make_inputs
 from harness.worker import arrays, gpu_clock, integrity
 
 
@@ -128,3 +131,40 @@ def test_pytorch_does_not_warn_of_values_that_are_only_read():
     pytest.importorskip("torch", reason="PyTorch is not installed")
     ended = subprocess.run([sys.executable, "-c", READ_ONLY], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
+
+
+STEP = Case(5, 3, 4, 2, mode="forward_backward")
+
+
+@pytest.fixture
+def made():
+    return arrays.DeviceArrays(NumpyLoop("cpu"), STEP)
+
+
+def test_values_in_rotation_are_drawn_once_and_cannot_be_written(made, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(arrays, "make_inputs", lambda *given, **named: drawn.append(1) or make_inputs(*given, **named))
+    first, again = (made.values(made.inputs, variation=1) for _ in range(2))
+    assert len(drawn) == 1
+    assert all(first[name] is again[name] and not first[name].flags.writeable for name in made.inputs)
+    made.forget()
+    assert made.values(made.inputs, variation=1)["input1"] is not first["input1"]
+
+
+def test_parameters_are_the_same_in_every_input_set(made):
+    assert made.values(made.parameters, 0)["weight"] is made.values(made.parameters, 1)["weight"]
+
+
+@pytest.mark.parametrize(("variation", "kind"), [(0, "normal"), (1, "normal"), (7, "normal"), (0, "integers")])
+def test_values_do_not_depend_on_which_arrays_are_wanted(made, variation, kind):
+    whole = make_inputs(STEP, variation, kind)
+    for name, values in whole.items():
+        assert np.array_equal(made.values([name], variation, kind)[name], values)
+
+
+def test_refilling_keeps_the_memory_and_changes_the_values(made):
+    targets = made.make(made.inputs)
+    filled = made.refill(targets, 7, "new weight")
+    for name, right in make_inputs(STEP, 7, "new weight", made.inputs).items():
+        assert filled[name] is targets[name]
+        assert np.array_equal(made.host(filled)[name], right)

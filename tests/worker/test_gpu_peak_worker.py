@@ -1,9 +1,16 @@
-"""The device's peak_worker, on a CPU that stands in for a GPU: PyTorch has both."""
+"""The GPU's peak worker, on a CPU in place of a GPU: PyTorch has both."""
 
 from __future__ import annotations
 
 import pytest
 
+from harness.process.protocol import (
+    DescribeDevice,
+    DeviceDescription,
+    MeasureDeviceBandwidth,
+    MeasureDeviceProduct,
+    MeasuredRate,
+)
 from harness.worker import gpu_peak_worker
 from harness.worker.gpu_peak_worker import GpuPeakWorker
 
@@ -20,32 +27,35 @@ def brief(monkeypatch):
 
 
 @pytest.mark.parametrize(("dtype", "precision"), [("float32", "ieee"), ("float32", "tf32"), ("bfloat16", "ieee")])
-def test_a_product_is_made_in_the_precision_that_was_asked_for(dtype, precision):
-    said = GpuPeakWorker().product("cpu", dtype, precision, sizes=[64])
-    assert said["flop_per_second"] > 0
-    assert said["detail"] == f"torch.mm 64 x 64, {precision}"
+def test_product_is_computed_in_the_requested_precision(dtype, precision):
+    reply = GpuPeakWorker().product(MeasureDeviceProduct("cpu", dtype, precision), sizes=[64])
+    assert reply.per_second > 0
+    assert reply.source == f"torch.mm 64 x 64, {precision}"
     assert torch.get_float32_matmul_precision() == {"ieee": "highest", "tf32": "high"}[precision]
 
 
-def test_the_larger_product_is_for_devices_that_are_quick_and_the_best_one_counts(monkeypatch):
-    def rated(*seconds):
-        times = iter(seconds)
-        monkeypatch.setattr(gpu_peak_worker, "_best_seconds", lambda *_: next(times))
-        said = GpuPeakWorker().product("cpu", "float32", "ieee", sizes=[8, 16])
-        assert next(times, None) is None, "all that are tried"
-        return said
+@pytest.mark.parametrize(
+    ("seconds", "reply"),
+    [
+        ((1e-6, 9e-6), MeasuredRate(2 * 8**3 / 1e-6, "torch.mm 8 x 8, ieee")),
+        ((1e-6, 1e-6), MeasuredRate(2 * 16**3 / 1e-6, "torch.mm 16 x 16, ieee")),
+        ((1.0,), MeasuredRate(2 * 8**3, "torch.mm 8 x 8, ieee")),  # too slow for the larger product
+    ],
+)
+def test_best_product_counts_and_slow_devices_skip_the_larger(monkeypatch, seconds, reply):
+    times = iter(seconds)
+    monkeypatch.setattr(gpu_peak_worker, "_best_seconds", lambda *_: next(times))
+    assert GpuPeakWorker().product(MeasureDeviceProduct("cpu", "float32", "ieee"), sizes=[8, 16]) == reply
+    assert next(times, None) is None, "every size whose time is given is tried"
 
-    assert rated(1e-6, 9e-6) == {"flop_per_second": 2 * 8**3 / 1e-6, "detail": "torch.mm 8 x 8, ieee"}
-    assert rated(1e-6, 1e-6)["detail"] == "torch.mm 16 x 16, ieee"
-    assert rated(1.0)["flop_per_second"] == 2 * 8**3
 
-
-def test_a_copy_counts_what_it_reads_and_what_it_writes(monkeypatch):
+def test_copy_counts_bytes_read_and_written(monkeypatch):
     monkeypatch.setattr(gpu_peak_worker, "_best_seconds", lambda *_: 0.5)
-    assert GpuPeakWorker().bandwidth("cpu", 2**20)["bytes_per_second"] == 2 * 2**20 / 0.5
+    reply = GpuPeakWorker().bandwidth(MeasureDeviceBandwidth("cpu", 2**20))
+    assert reply == MeasuredRate(2 * 2**20 / 0.5, "torch copies")
 
 
-def test_short_work_is_queued_until_launching_it_does_not_count(monkeypatch):
+def test_short_work_is_queued_until_launches_do_not_count(monkeypatch):
     done = []
 
     def best_seconds(work, repetitions, enough):
@@ -60,14 +70,14 @@ def test_short_work_is_queued_until_launching_it_does_not_count(monkeypatch):
     assert seconds == pytest.approx(0.001 + 0.004 / 100)
 
 
-def test_what_a_device_does_not_say_is_unknown():
-    assert GpuPeakWorker().describe("cpu") == {"name": "cpu", "cache_bytes": None}
+def test_cpu_has_no_cache_size():
+    assert GpuPeakWorker().describe(DescribeDevice("cpu")) == DeviceDescription("cpu", None)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
-def test_a_gpu_is_described_and_multiplies_tf32_faster_than_float32():
-    peak_worker = GpuPeakWorker()
-    assert peak_worker.describe("cuda")["cache_bytes"] > 0
-    assert peak_worker.product("cuda", "float32", "tf32")["flop_per_second"] > 0
-    assert peak_worker.bandwidth("cuda", 2**28)["bytes_per_second"] > 0
+def test_gpu_has_a_cache_size_and_positive_rates():
+    worker = GpuPeakWorker()
+    assert worker.describe(DescribeDevice("cuda")).cache_bytes > 0
+    assert worker.product(MeasureDeviceProduct("cuda", "float32", "tf32")).per_second > 0
+    assert worker.bandwidth(MeasureDeviceBandwidth("cuda", 2**28)).per_second > 0

@@ -1,0 +1,242 @@
+"""A cohort: backends that are prepared together, judged together and timed in the same blocks.
+
+Each public method is one step for every cell that is going; a backend that fails in a step stops, and the others go on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from typing import Final
+
+from harness.case import Case
+from harness.correctness import gate
+from harness.correctness.questions import FIRST, SCENARIOS, Question
+from harness.machine import threads
+from harness.process.handle import WorkerError
+from harness.process.protocol import MeasureMemory, Release
+from harness.record import Status
+from harness.run import gpu_times
+from harness.run.cell import Cell
+from harness.run.checker import Checker
+from harness.run.context import Loader, RunContext
+from harness.run.edge_case_pool import EdgeCasePool
+from harness.run.plan import BASELINE
+from harness.run.reference_cache import ReferenceCache
+from harness.run.sampling import Blocks, Sampling
+from harness.timing import roofline, stopping
+
+#: Calls whose memory is measured.
+MEMORY_CALLS: Final = 3
+#: Of a longer call, in seconds, the memory of one is measured.
+MEMORY_SECONDS: Final = 0.020
+#: Pairs of single calls after the blocks, one on new inputs and one on inputs seen before: at least and at most.
+FRESH_PAIRS: Final = (4, 24)
+#: Time of the calls on new inputs, in seconds: it decides the number of pairs.
+FRESH_SECONDS: Final = 0.010
+#: A longer call, in seconds, is its own average, and a cold cache hardly shows in it: ``LONG_PAIRS`` pairs are enough,
+#: without a call before them.
+LONG_SECONDS: Final = 0.020
+LONG_PAIRS: Final = 2
+#: Attempts before a backend is rejected for memoising: a single attempt refuses honest backends on a busy machine.
+FRESH_ATTEMPTS: Final = 6
+#: A framework that gives no memory of a GPU back may keep this many bytes until the next case.
+KEPT_BYTES: Final = 2**30
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Services:
+    """What the groups of a run share.
+
+    Attributes:
+        loader: Loads backends.
+        edge_case_pool: The findings of the edge cases.
+        reference_cache: The right results.
+    """
+
+    loader: Loader
+    edge_case_pool: EdgeCasePool
+    reference_cache: ReferenceCache
+
+
+class Cohort:
+    """The cells of one group that are in memory at the same time.
+
+    Args:
+        context: What the run shares.
+        case: The case.
+        device: Device of the cells.
+        cells: Cells that were asked; the baseline first, if it is among them.
+        services: What the groups of the run share.
+    """
+
+    def __init__(self, context: RunContext, case: Case, device: str, cells: list[Cell], services: Services) -> None:
+        self._context = context
+        self._plan = context.plan
+        self._stage = context.progress.stage
+        self._case = case
+        self._device = device
+        self._cells = cells
+        self._edge_case_pool = services.edge_case_pool
+        self._loader = services.loader
+        self._reference_cache = services.reference_cache
+        self._checker = Checker(case, device, services.reference_cache, self._plan.time_limit_seconds, self._stage)
+
+    def end(self, status: Status, reason: str) -> None:
+        """End every cell that is going."""
+        for cell in self._going():
+            cell.end(status, reason)
+
+    def _going(self) -> list[Cell]:
+        return [cell for cell in self._cells if cell.going]
+
+    def prepare(self) -> None:
+        """Prepare every cell; its first call is made before any right result exists."""
+        for cell in self._going():
+            # An earlier cohort may have replaced the worker.
+            cell.worker = self._loader.load(cell.name, self._device).worker or cell.worker
+            cell.phase = "prepare"
+            self._stage(f"prepare {cell.name}, and compile what no cache has")
+            with cell.gating(self._context.now):
+                prepared = self._checker.prepare(cell)
+            if prepared is None:
+                continue
+            # Preparing and the first call have columns of their own.
+            cell.gate.seconds -= prepared.prepare_seconds + prepared.first_call_seconds
+            cell.replies.prepared = prepared
+            cell.compile_cache = self._loader.compile_cache(cell.name, self._device)
+            cell.flag(threads.fault(prepared.threads, self._plan.threads))
+            cell.phase = "gate"
+            cell.conclude()
+
+    def check(self) -> None:
+        """Put the gate's questions: edge cases, first results, scenarios."""
+        self._stage("check the edge cases of all")
+        self._edge_case_pool.judge(self._going(), self._case, self._device)
+        self._judge_first()
+        for scenario in SCENARIOS:
+            self._put(scenario)
+        for cell in self._going():
+            with cell.gating(self._context.now):
+                self._checker.finish_scenarios(cell)
+            cell.conclude()
+
+    def _judge_first(self) -> None:
+        """Judge the first results, and how far their output is from the baseline's."""
+        if self._going():
+            self._checker.expect(FIRST)
+        baseline_output = None
+        for cell in self._going():
+            self._stage(f"check {cell.name}")
+            with cell.gating(self._context.now):
+                actual = self._checker.judge_first(cell)
+            if actual is None:
+                continue
+            if cell.name == BASELINE:
+                baseline_output = actual["output"]
+            elif baseline_output is not None:
+                difference = gate.mean_absolute_difference(actual["output"], baseline_output)
+                cell.gate.mean_absolute_error = difference
+
+    def _put(self, scenario: Question) -> None:
+        """Ask all, have the reference compute, judge all."""
+        asked = [cell for cell in self._going() if self._asked(cell, scenario)]
+        if self._going():
+            self._checker.expect(scenario)
+        for cell in asked:
+            with cell.gating(self._context.now):
+                self._checker.judge(cell, scenario)
+        if scenario.kind != FIRST.kind:
+            self._reference_cache.forget(self._case, scenario.kind)
+        for cell in self._going():
+            cell.conclude()
+
+    def _asked(self, cell: Cell, scenario: Question) -> bool:
+        self._stage(f"check {cell.name}")
+        with cell.gating(self._context.now):
+            return self._checker.ask(cell, scenario)
+
+    def time(self, blocks: Blocks) -> None:
+        """Time the cells, then measure the memory of a call, in calls that are not timed.
+
+        Args:
+            blocks: The group's blocks until now; this cohort's are added.
+        """
+        if not self._plan.timing or self._case.empty:
+            return
+        timeable = [cell for cell in self._cells if not cell.untimeable]
+        Sampling(self._context, self._case, self._device, timeable, self._checker, self._loader, blocks).run()
+        for cell in [cell for cell in timeable if cell.going]:
+            self._stage(f"memory of {cell.name}")
+            calls = 1 if cell.schedule.call_seconds > MEMORY_SECONDS else MEMORY_CALLS
+            peak = cell.request(MeasureMemory(calls), self._plan.time_limit_seconds)
+            if peak is not None and peak.peak_bytes is not None:
+                # Results are no workspace.
+                cell.timings.peak_memory_bytes = max(0, peak.peak_bytes - self._case.result_bytes)
+
+    def check_again(self) -> None:
+        """Judge results for inputs that no call has seen before."""
+        last = self._draw_variation()
+        for cell in self._going():
+            cell.phase = "recheck"
+            self._stage(f"check {cell.name} again")
+            with cell.gating(self._context.now):
+                self._call_on_unseen(cell, last)
+        if self._going():
+            self._checker.expect(self._checker.unseen, last)
+        for cell in self._going():
+            with cell.gating(self._context.now):
+                self._checker.judge_check(cell, last)
+            cell.conclude()
+
+    def _call_on_unseen(self, cell: Cell, last: int) -> None:
+        """Call on new inputs, those numbered ``last`` at the end; a refusal is noted only at the last attempt."""
+        seconds = cell.timings.seconds.values()
+        seen = statistics.median(seconds) if seconds else stopping.SLOW_SECONDS
+        for attempt in range(1, FRESH_ATTEMPTS + 1):
+            variations = [self._draw_variation() for _ in range(_pairs(seen))]
+            verdict = self._checker.check_again(cell, [*variations, last], settle=seen < LONG_SECONDS)
+            if verdict is None or verdict.ok:
+                return
+            if attempt == FRESH_ATTEMPTS:
+                cell.note(verdict)
+
+    def _draw_variation(self) -> int:
+        """Return the number of an input set that no backend can foresee."""
+        return self._context.secret.randrange(roofline.INPUT_SETS, 2**31)
+
+    def time_by_device(self, process: int) -> None:
+        """Measure by the device's own clock; last of all, since a failed capture may leave a process unusable.
+
+        Args:
+            process: Number of the present processes in the group.
+        """
+        gpu_times.measure(self._context, self._case, self._device, self._going(), process)
+
+    def release(self) -> None:
+        """Let the case go; end workers that misbehaved or failed, or that keep memory."""
+        workers = self._context.workers
+        for cell in self._cells:
+            if cell.gate.misbehaved or cell.status is Status.FAILED:
+                # It may have changed its process, or left it unusable. The next case gets a new one.
+                workers.discard(cell.name, self._device)
+            elif cell.worker is not None and cell.worker.alive:
+                try:
+                    # Not through the cell: an error now is no longer the measured cell's.
+                    released = cell.worker.request(Release(), self._plan.time_limit_seconds)
+                except WorkerError:
+                    workers.discard(cell.name, self._device)
+                    continue
+                if not released.trimmed and cell.predicted_bytes > KEPT_BYTES:
+                    workers.discard(cell.name, self._device)
+
+
+def _pairs(call_seconds: float) -> int:
+    """Return the number of pairs of calls for a call of that time, in seconds; 0 for a slow one."""
+    if call_seconds >= stopping.SLOW_SECONDS:
+        return 0
+    if call_seconds >= LONG_SECONDS:
+        return LONG_PAIRS
+    fewest, most = FRESH_PAIRS
+    # An even number: each of the two comes first as often as the other.
+    return min(most, max(fewest, 2 * int(FRESH_SECONDS / call_seconds / 2)))

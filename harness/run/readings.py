@@ -1,0 +1,189 @@
+"""Readings around a sample: what the machine did before it and during it.
+
+Each reading has ``before()`` and ``after(sample) -> columns``. They are nested around the sample: the last one is read
+right before it and right after it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import statistics
+from typing import Final, Protocol
+
+from harness.case import Case
+from harness.machine import activity, gpu
+from harness.process.protocol import ReadGpu
+from harness.run.cell import Cell
+from harness.run.context import RunContext
+from harness.timing import roofline
+
+#: Columns of a sample.
+Columns = dict[str, float | int | str | None]
+#: The spot peak is measured for this share of the time that the sample will take: noise of a few milliseconds is
+#: another one right before a call of a second than over it.
+SPOT_PEAK_SHARE: Final = 0.25
+#: The spot peak is measured for at least and at most this time, in seconds.
+SPOT_PEAK_SECONDS: Final = (0.004, 0.2)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SampleSeen:
+    """One sample, as the run sees it.
+
+    Attributes:
+        block: Number of its block in the group.
+        measured_seconds: Time of its calls as the worker measured it, forwards alone included.
+        passed_seconds: Time between the request and the reply, by the run's clock.
+        settled_seconds: Time of calls in the request that are not recorded.
+        involuntary_switches: Times that a thread of the worker lost its CPU to another.
+    """
+
+    block: int
+    measured_seconds: float
+    passed_seconds: float
+    settled_seconds: float
+    involuntary_switches: int
+
+
+class Reading(Protocol):
+    """One reading around a sample."""
+
+    def before(self) -> None:
+        """Read before the sample."""
+        ...
+
+    def after(self, sample: SampleSeen) -> Columns:
+        """Read after the sample; return its columns."""
+        ...
+
+
+class SpotPeak:
+    """The CPUs' FMA peak right before a sample.
+
+    Args:
+        context: What the run shares.
+        case: The case: its arithmetic is what is measured.
+        cell: The cell.
+        sample_seconds: Time that the sample will take, in seconds.
+    """
+
+    def __init__(self, context: RunContext, case: Case, cell: Cell, sample_seconds: float) -> None:
+        self._context, self._case, self._cell = context, case, cell
+        least, most = SPOT_PEAK_SECONDS
+        self._seconds = min(max(least, sample_seconds * SPOT_PEAK_SHARE), most)
+        self._flop_per_second: float | None = None
+
+    def before(self) -> None:
+        """Measure the peak."""
+        self._flop_per_second = self._context.spot_peak(roofline.arithmetic_of(self._case), self._seconds)
+
+    def after(self, sample: SampleSeen) -> Columns:
+        """Keep the peak as the block's, unless it is unknown."""
+        if self._flop_per_second is not None:
+            self._cell.timings.spot_peaks[sample.block] = self._flop_per_second
+        return {"spot_peak_flop_per_second": self._flop_per_second}
+
+
+class GpuState:
+    """The GPU's clock and temperature after a sample, and what holds it back; nothing after a failed request.
+
+    Args:
+        cell: The cell.
+        limit_seconds: Time limit of the request, in seconds.
+    """
+
+    def __init__(self, cell: Cell, limit_seconds: float) -> None:
+        self._cell, self._limit_seconds = cell, limit_seconds
+
+    def before(self) -> None:
+        """Read nothing: an idle GPU soon lowers its clock."""
+
+    def after(self, sample: SampleSeen) -> Columns:
+        """Read in a request of its own: a driver may take as long to reply as the sample took."""
+        reply = self._cell.request(ReadGpu(), self._limit_seconds)
+        if reply is None or reply.state is None:
+            return {}
+        state, timings = reply.state, self._cell.timings
+        timings.best_gpu_clock_mhz = max(timings.best_gpu_clock_mhz, state.clock_mhz)
+        return {
+            "gpu_clock_mhz": state.clock_mhz or None,
+            "gpu_temperature_celsius": state.temperature_celsius or None,
+            "gpu_held_back": state.held_back or None,
+            "disturbance": gpu.disturbed(state, timings.best_gpu_clock_mhz),
+        }
+
+
+class Activity:
+    """What the machine does: stolen time, context switches, load, clock, swap; and time that is not accounted for.
+
+    Args:
+        context: What the run shares.
+        cell: The cell.
+        flush_l2: True if the sample flushes the GPU's L2 between its calls: that is most of the time around it.
+    """
+
+    def __init__(self, context: RunContext, cell: Cell, flush_l2: bool) -> None:
+        self._context, self._cell, self._flush_l2 = context, cell, flush_l2
+        self._before: activity.State | None = None
+
+    def before(self) -> None:
+        """Read the machine's counters."""
+        self._before = self._context.look()
+
+    def after(self, sample: SampleSeen) -> Columns:
+        """Read the counters again; return what they gained and whether that disturbed the sample."""
+        after = self._context.look()
+        before = self._before or after
+        stolen = activity.stolen_seconds(before, after)
+        cpus = os.cpu_count() or 1
+        if not self._flush_l2:
+            # The worker does not hold back what the hypervisor took from these CPUs. Whether that was within the
+            # request is unknown, so a false time of the same size, and no larger one, is missed in such a block.
+            of_worker = (stolen or 0.0) * self._context.plan.threads / cpus
+            unseen = sample.passed_seconds - sample.measured_seconds - sample.settled_seconds - of_worker
+            self._cell.timings.unseen_seconds.append(unseen)
+        context = self._context
+        context.best_clock_mhz = max(context.best_clock_mhz, after.clock_mhz or 0.0)
+        switches = self._foreign_switches(sample)
+        best = context.best_clock_mhz or None
+        return {
+            "steal_seconds": stolen,
+            "involuntary_switches": sample.involuntary_switches,
+            "others_running": after.running,
+            "clock_mhz": after.clock_mhz,
+            "disturbance": activity.disturbed(before, after, sample.passed_seconds, cpus, switches, best),
+        }
+
+    def _foreign_switches(self, sample: SampleSeen) -> int:
+        """Return the switches beyond the cell's usual rate: its own threads may take the CPUs from each other."""
+        rates, seconds = self._cell.timings.switch_rates, sample.passed_seconds
+        rates.append(sample.involuntary_switches / seconds if seconds else 0.0)
+        return round(sample.involuntary_switches - statistics.median(rates) * seconds)
+
+
+def readings(context: RunContext, case: Case, device: str, cell: Cell, sample_seconds: float) -> list[Reading]:
+    """Return the readings around a sample on a device, the outermost first.
+
+    Args:
+        context: What the run shares.
+        case: The case.
+        device: Device of the cell.
+        cell: The cell.
+        sample_seconds: Time that the sample will take, in seconds.
+    """
+    outer: Reading = SpotPeak(context, case, cell, sample_seconds)
+    if device != "cpu":
+        outer = GpuState(cell, context.plan.time_limit_seconds)
+    return [outer, Activity(context, cell, context.plan.flush_l2)]
+
+
+def columns_after(around: list[Reading], sample: SampleSeen) -> Columns:
+    """Read after a sample, the innermost first; return all columns, and the disturbances as one."""
+    columns: Columns = {}
+    disturbances = []
+    for reading in reversed(around):
+        read = reading.after(sample)
+        disturbances.append(read.pop("disturbance", None))
+        columns |= read
+    return columns | {"disturbance": "+".join(str(word) for word in disturbances if word) or None}

@@ -1,0 +1,109 @@
+"""The reference's results, each computed once and kept in memory."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.case import Case
+from harness.correctness.gate import Expected
+from harness.process.handle import WorkerError, WorkerHandle
+from harness.process.protocol import Expect
+from harness.record import Status
+from harness.run.cell import fresh_folder
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+class ReferenceUnavailable(Exception):  # noqa: N818  # a state of affairs, which no suffix makes clearer
+    """The reference cannot compute, so no backend can be judged."""
+
+    def __init__(self, status: Status, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = f"no reference to check against: {reason}"
+
+
+class ReferenceCache:
+    """The reference's results, each computed once.
+
+    They are read into this process's memory map and their files deleted at once: while a backend runs, no right
+    result is in any folder. Several threads may ask.
+
+    Args:
+        reference: Returns the reference's worker that computes on a device, started if there is none.
+        limit_seconds: Time limit of a request, in seconds.
+
+    Attributes:
+        device: Device that computes: that of the rows.
+    """
+
+    def __init__(self, reference: Callable[[str], WorkerHandle], limit_seconds: float) -> None:
+        self.device = "cpu"
+        self._reference = reference
+        self._limit_seconds = limit_seconds
+        self._known: dict[tuple[Case, str, int], Expected] = {}
+        self._lock = threading.Lock()
+
+    def of(self, case: Case, kind: str, variation: int) -> Expected:
+        """Return the right results.
+
+        Args:
+            case: The case.
+            kind: Kind of the inputs.
+            variation: Number of the inputs.
+
+        Raises:
+            ReferenceUnavailable: The reference's worker did not reply.
+        """
+        key = (case, kind, variation)
+        with self._lock:
+            if key not in self._known:
+                self._known[key] = self._computed(case, kind, variation)
+            return self._known[key]
+
+    def start(self) -> None:
+        """Start the reference's worker in this thread: a worker dies with the thread that has started it.
+
+        Raises:
+            ReferenceUnavailable: The worker did not start.
+        """
+        try:
+            self._reference(self.device)
+        except WorkerError as error:
+            raise ReferenceUnavailable(error.status, error.reason) from None
+
+    def forget(self, case: Case, kind: str | None = None) -> None:
+        """Let the results of a case go: all of them, or those of one kind."""
+        for key in [key for key in self._known if key[0] == case and kind in (None, key[1])]:
+            del self._known[key]
+
+    def _computed(self, case: Case, kind: str, variation: int) -> Expected:
+        try:
+            reference = self._reference(self.device)
+            folder = fresh_folder(reference.directory / "expected")
+            reply = reference.request(Expect(case, variation, kind, folder, self.device), self._limit_seconds)
+        except WorkerError as error:
+            raise ReferenceUnavailable(error.status, error.reason) from None
+        samples = {
+            name: (positions, np.load(folder / f"{name}.wide.npy", allow_pickle=False))
+            for name, positions in arrays(folder, case, ".positions").items()
+        }
+        expected = Expected(arrays(folder, case), arrays(folder, case, ".scale"), reply.quadratics, samples)
+        shutil.rmtree(folder, ignore_errors=True)
+        return expected
+
+
+def arrays(folder: Path, case: Case, suffix: str = "") -> Arrays:
+    """Map the files of a case's results that are in a folder, by name."""
+    return {
+        name: np.load(path, mmap_mode="r", allow_pickle=False)
+        for name in case.result_shapes()
+        if (path := folder / f"{name}{suffix}.npy").is_file()
+    }

@@ -1,0 +1,220 @@
+"""Warming up a backend, and taking one sample of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from typing import Final
+
+from harness.case import Case
+from harness.machine import threads
+from harness.process.protocol import MoveArrays, SampleTaken, SteadyGpuClock, TakeSample, WarmUp
+from harness.record import Flag, Status
+from harness.run.cell import Cell
+from harness.run.context import RunContext
+from harness.run.plan import BASELINE
+from harness.run.readings import Columns, SampleSeen, columns_after, readings
+from harness.timing import clock, roofline, stopping
+
+#: Warmup of every backend, in seconds of calls (at least one call).
+WARM_UP_SECONDS: Final = 0.2
+#: Number of the warmup's last stretches whose median is the time of a call.
+LATEST_STRETCHES: Final = 3
+#: A loop that costs more than this share of a call is worth a flag.
+OVERHEAD_SHARE: Final = 0.05
+#: A backend whose call is this many times faster than in its warmup is planned again.
+FASTER_TIMES: Final = 4
+#: Arrays of a case up to this size, in bytes, move before every sample: for larger ones it matters less and takes long.
+PLACED_BYTES: Final = 8 * 2**20
+#: The kernel is prepared again, too, if that and its first call took at most this time, in seconds,
+KERNEL_SECONDS: Final = 0.020
+#: and if the inputs, which must not exist while it is prepared, are at most this size, in bytes.
+KERNEL_BYTES: Final = 2**20
+#: Time of flushing the caches before a call, at most, in seconds, for the time limit of a sample.
+FLUSH_SECONDS: Final = 0.010
+#: Time limit of a sample, in seconds, on top of ``LIMIT_TIMES`` times its expected time.
+LIMIT_SECONDS: Final = 10.0
+LIMIT_TIMES: Final = 20.0
+#: A sample has up to one in this many calls more than it needs; the number is drawn, so that no backend can foresee it.
+FURTHER_CALLS: Final = 4
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """Where a sample belongs.
+
+    Attributes:
+        process: Number of the process in the group.
+        block: Number of the block in the group.
+        position: Place in the block's order.
+    """
+
+    process: int
+    block: int
+    position: int
+
+
+class Sampler:
+    """Takes samples of one case on one device.
+
+    Args:
+        context: What the run shares.
+        case: The case.
+        device: Device of the cells.
+    """
+
+    def __init__(self, context: RunContext, case: Case, device: str) -> None:
+        self._context = context
+        self._plan = context.plan
+        self._case = case
+        self._device = device
+
+    def warm_up(self, cell: Cell, process: int, first_process: bool) -> None:
+        """Warm up, learn the time of a call, and from that the number of calls in a sample.
+
+        Args:
+            cell: A prepared cell.
+            process: Number of its process in the group.
+            first_process: True in the group's first process, which also decides how many blocks the cell joins.
+        """
+        self._context.progress.stage(f"warm up {cell.name}")
+        reply, loaded = cell.request(WarmUp(WARM_UP_SECONDS, 1), self._plan.time_limit_seconds), cell.replies.latest
+        if reply is None or loaded is None:
+            return
+        for stretch in reply.stretches:
+            self._keep(cell, process, "warmup", stretch.calls, stretch.seconds)
+        latest = reply.stretches[-LATEST_STRETCHES:]
+        call_seconds = statistics.median(stretch.seconds / stretch.calls for stretch in latest)
+        cell.schedule.call_seconds = call_seconds
+        try:
+            cell.schedule.base_calls = clock.calls_per_sample(call_seconds, loaded.tick_seconds)
+        except ValueError as error:
+            cell.end(Status.FAILED, str(error))
+            return
+        cell.replies.busy = reply.busy
+        cell.flag(threads.overload(reply.busy, self._plan.threads))
+        if first_process:
+            self._schedule(cell, loaded.overhead_seconds)
+
+    def _schedule(self, cell: Cell, overhead_seconds: float) -> None:
+        """Decide how many blocks a cell joins."""
+        call_seconds, budget = cell.schedule.call_seconds, self._plan.budget_seconds
+        if call_seconds > budget and cell.base_name != BASELINE:
+            cell.end(Status.TOO_SLOW, f"one call takes {call_seconds:.3g} s, the budget is {budget:g} s")
+        cell.schedule.joins = stopping.blocks_to_join(call_seconds, budget, cell.name == BASELINE)
+        if overhead_seconds > OVERHEAD_SHARE * call_seconds:
+            cell.flag(Flag.OVERHEAD)
+
+    def take(self, cell: Cell, place: Place, keep: bool) -> int | None:
+        """Take a sample.
+
+        Args:
+            cell: A warm cell.
+            place: Where the sample belongs.
+            keep: True if results of some of its calls are kept for the gate.
+
+        Returns:
+            Number of the input set of the kept calls; None without any.
+        """
+        request = self._request(cell, place.block, keep)
+        if not self._settle(cell) or cell.worker is None:
+            return None
+        around = readings(self._context, self._case, self._device, cell, request.calls * cell.schedule.call_seconds)
+        for reading in around:
+            reading.before()
+        reply = cell.request(request, self._limit_seconds(request, cell))
+        if reply is None:
+            return None
+        if not reply.seconds > 0 or (request.forward and not (reply.forward_seconds or 0.0) > 0):
+            reason = f"a sample of {request.calls} calls took {reply.seconds} s: the clock cannot be right"
+            cell.end(Status.FAILED, reason)
+            return None
+        seen = _seen(cell, place.block, request, reply, cell.worker.elapsed_seconds)
+        columns = columns_after(around, seen)
+        if not cell.going:
+            return None
+        self._note(cell, place, request.calls, reply, columns)
+        return (place.block + request.keep[0]) % roofline.INPUT_SETS if request.keep else None
+
+    def _request(self, cell: Cell, block: int, keep: bool) -> TakeSample:
+        """Return the request for a cell's sample."""
+        secret, base_calls = self._context.secret, cell.schedule.base_calls
+        calls = base_calls + secret.randrange(base_calls // FURTHER_CALLS + 1)
+        kept: tuple[int, ...] = ()
+        if keep:
+            kept = stopping.draw_kept_calls(secret, calls, roofline.INPUT_SETS, self._case.result_bytes)
+        return TakeSample(
+            calls=calls,
+            first=block,
+            # In a slow call the 10 ms of coming back do not show, and settling would cost a whole call.
+            settle_seconds=0.0 if _slow(cell) else clock.SETTLE_SECONDS,
+            forward=self._case.mode == "forward_backward",
+            keep=kept,
+            flush_l2=self._plan.flush_l2,
+        )
+
+    def _settle(self, cell: Cell) -> bool:
+        """Move the arrays and steady the GPU's clock where that is due; return False if the cell has ended."""
+        limit, size = self._plan.time_limit_seconds, roofline.array_bytes(self._case)
+        if size <= PLACED_BYTES and not _slow(cell):
+            new_kernel = size <= KERNEL_BYTES and cell.schedule.kernel_seconds <= KERNEL_SECONDS
+            cell.request(MoveArrays(new_kernel), limit)
+        if cell.going and self._device != "cpu":
+            # A request of its own, since it may take long, and the time around a sample is judged.
+            cell.request(SteadyGpuClock(), limit)
+        return cell.going
+
+    def _limit_seconds(self, request: TakeSample, cell: Cell) -> float:
+        """Return the time limit of a sample, in seconds."""
+        call_seconds = cell.schedule.call_seconds + (FLUSH_SECONDS if request.flush_l2 else 0.0)
+        expected = request.calls * call_seconds * (2 if request.forward else 1)
+        return min(self._plan.time_limit_seconds, LIMIT_SECONDS + LIMIT_TIMES * expected)
+
+    def _note(self, cell: Cell, place: Place, calls: int, reply: SampleTaken, columns: Columns) -> None:
+        """Keep a sample in the cell's timings and as rows."""
+        timings, block = cell.timings, place.block
+        timings.measured_seconds.append(reply.seconds + (reply.forward_seconds or 0.0))
+        timings.calls.append(calls)
+        timings.seconds[block] = reply.seconds / calls
+        if columns["disturbance"]:
+            timings.disturbed_blocks.add(block)
+        _plan_again(cell, reply.seconds / calls)
+        columns = columns | {"block": block, "position": place.position}
+        self._keep(cell, place.process, "call", calls, reply.seconds, **columns)
+        if reply.forward_seconds is not None:
+            timings.forward_seconds[block] = reply.forward_seconds / calls
+            self._keep(cell, place.process, "forward", calls, reply.forward_seconds, **columns)
+
+    def _keep(
+        self, cell: Cell, process: int, kind: str, calls: int, seconds: float, **columns: float | int | str | None
+    ) -> None:
+        """Keep one row of ``samples.csv``."""
+        fixed = {"backend": cell.name, "kind": kind, "process": process, "calls": calls, "seconds": seconds}
+        self._context.keep(self._case, self._device, **fixed, **columns)
+
+
+def _slow(cell: Cell) -> bool:
+    return cell.schedule.call_seconds > stopping.SLOW_SECONDS
+
+
+def _seen(cell: Cell, block: int, request: TakeSample, reply: SampleTaken, passed_seconds: float) -> SampleSeen:
+    """Return a sample as the run sees it."""
+    # Settling ends with a whole call, which may be longer than what is left of its time, and than in the warmup.
+    longest = max(cell.schedule.call_seconds, reply.seconds / request.calls)
+    return SampleSeen(
+        block=block,
+        measured_seconds=reply.seconds + (reply.forward_seconds or 0.0),
+        passed_seconds=passed_seconds,
+        settled_seconds=request.settle_seconds + longest if request.settle_seconds else 0.0,
+        involuntary_switches=reply.involuntary_switches,
+    )
+
+
+def _plan_again(cell: Cell, call_seconds: float) -> None:
+    """Plan a cell again that is far faster than in its warmup: it gets as many blocks as the others."""
+    schedule, loaded = cell.schedule, cell.replies.latest
+    if loaded is not None and call_seconds < schedule.call_seconds / FASTER_TIMES:
+        schedule.call_seconds = call_seconds
+        schedule.base_calls = clock.calls_per_sample(call_seconds, loaded.tick_seconds)
+        if not _slow(cell):
+            schedule.joins = stopping.ALL_BLOCKS

@@ -1,0 +1,126 @@
+"""Backends in NumPy whose oddity is allowed or gains nothing: they are timed, some with a flag."""
+
+import numpy as np
+from mutant_bases import Mutant, Spoils, StartsSlowly
+from mutants_edge_cases import Prepared
+from mutants_stated import Ineffective
+from oracle import HonestBackend
+
+from harness import Support
+
+
+class Honest(HonestBackend):
+    """No fault: the control."""
+
+    name = "mutant-control-honest"
+    ineffective = Ineffective()
+    run = "numpy"
+
+
+class PreparedElseHonest(Prepared):
+    """C20: the same, and honest for all others, which takes it longer."""
+
+    name = "mutant-prepares-answers"
+    caught = None
+    ineffective = Ineffective()  # there are no inputs yet while it prepares: it finds nothing, and computes
+
+    def unknown(self, input1, input2, weight, bias):
+        right = np.einsum("bi,oij,bj->bo", input1, weight, input2)
+        return right if bias is None else right + bias
+
+
+class MinusZero(Spoils):
+    """F17: returns minus zero for zero, which is equal to it."""
+
+    name = "mutant-minus-zero"
+    ineffective = Ineffective()
+
+    def spoil(self, right):
+        right[right == 0] = -0.0
+
+
+class RandomOrder(Mutant):
+    """F23: sums in another order at each call: off by a unit in the last place or so, and integers are right."""
+
+    name = "mutant-random-order"
+    ineffective = Ineffective("nondeterministic")
+
+    def output(self, input1, input2, weight, bias):
+        order = np.random.default_rng().permutation(input2.shape[1])
+        return super().output(input1, np.ascontiguousarray(input2[:, order]), weight[:, :, order], bias)
+
+
+class HidesNan(Mutant):
+    """F18: takes NaN and infinity in its inputs for zero."""
+
+    name = "mutant-hides-nan"
+    ineffective = Ineffective("nonfinite_differs")
+
+    def output(self, input1, input2, weight, bias):
+        finite = [np.where(np.isfinite(array), array, 0).astype(array.dtype) for array in (input1, input2)]
+        return super().output(*finite, weight, bias)
+
+
+class Flushes(Mutant):
+    """Takes subnormal inputs for zero, as some processors are told to."""
+
+    name = "mutant-flushes-subnormals"
+    ineffective = Ineffective("flushes_subnormals")
+
+    def output(self, input1, input2, weight, bias):
+        return super().output(self.normal(input1), input2, weight, bias)
+
+    def gradients(self, grad_output, input1, input2, weight, bias):
+        return super().gradients(grad_output, self.normal(input1), input2, weight, bias)
+
+    def normal(self, array):
+        """Flush to zero."""
+        return np.where(abs(array) < 2.0**-126, 0, array).astype(array.dtype)
+
+
+class Eights(Mutant):
+    """Does multiples of eight alone, so that most trials cannot ask it, and the row says so."""
+
+    name = "mutant-eights"
+    ineffective = Ineffective("edge_cases_partial")
+
+    def supports(self, case):
+        eights = case.in1_features % 8 == case.in2_features % 8 == 0
+        return super().supports(case) if eights else Support(False, "sizes must be multiples of 8")
+
+
+class FortranInputs(Mutant):
+    """Wants its inputs column by column: the harness makes them, row by row."""
+
+    name = "mutant-fortran-inputs"
+    ineffective = Ineffective()
+
+    def to_device(self, array, dtype):
+        return np.asfortranarray(array, dtype=dtype)
+
+    def output(self, input1, input2, weight, bias):
+        assert input1.flags.c_contiguous
+        return super().output(input1, input2, weight, bias)
+
+
+class WorksInToDevice(Mutant):
+    """C20: would compute while its inputs are copied, but never sees them there."""
+
+    name = "mutant-works-in-to-device"
+    ineffective = Ineffective()
+
+    def __init__(self, device="cpu"):
+        super().__init__(device)
+        self.seen = []
+
+    def to_device(self, array, dtype):
+        self.seen.append(array)
+        assert not array.any()
+        return super().to_device(array, dtype)
+
+
+class SlowStart(StartsSlowly):
+    """C18: sleeps in its first timed call to get fewer samples: it gets fewer, none is shorter, and the row says so."""
+
+    name = "mutant-slow-start"
+    ineffective = Ineffective("few_blocks")

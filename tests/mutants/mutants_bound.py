@@ -1,0 +1,249 @@
+"""Mutants in NumPy whose results have the wrong form or values: the bound probe rejects them, some after timing."""
+
+import gc
+
+import numpy as np
+from mutant_bases import MANY_CALLS, Counts, GradientMutant, Mutant, Spoils
+from mutants_edge_case_gradients import FirstWeight, WeightByPointer
+from mutants_stated import Caught, LateArray, in_a_gradient
+from oracle import HonestStep
+
+from harness import Support
+
+
+class GradInput1Sloppy(GradientMutant):
+    """One element of grad_input1 is off by a twentieth of its scale, but integers are right."""
+
+    name = "mutant-grad-input1-sloppy"
+    caught = in_a_gradient("bound", reason="grad_input1")
+    share = 0.05
+
+    def gradients(self, grad_output, input1, input2, weight, bias):
+        right = Mutant.gradients(self, grad_output, input1, input2, weight, bias)
+        if np.array_equal(np.rint(grad_output), grad_output) or not np.isfinite(input1).all():
+            return right
+        scale = Mutant.gradients(self, *(abs(array) for array in (grad_output, input1, input2, weight)), None)[0]
+        right[0][-1, -1] += self.share * scale[-1, -1]
+        return right
+
+
+class GradInput2Missing(GradientMutant):
+    """F20: grad_input2 is None."""
+
+    name = "mutant-grad-input2-none"
+    caught = in_a_gradient("bound", reason="returned grad_bias, grad_input1, grad_weight, output")
+
+    def spoil(self, grad_input1, grad_input2, grad_weight, grad_bias):
+        return grad_input1, None, grad_weight, grad_bias
+
+
+class GradBiasShape(GradientMutant):
+    """F20: grad_bias is (1, o), which would broadcast."""
+
+    name = "mutant-grad-bias-shape"
+    caught = in_a_gradient("bound", reason="grad_bias has shape 1x16, expected 16")
+
+    def spoil(self, grad_input1, grad_input2, grad_weight, grad_bias):
+        return grad_input1, grad_input2, grad_weight, None if grad_bias is None else grad_bias[None]
+
+
+class FirstWeightLarge(FirstWeight):
+    """Keeps its first weight where the weight is too large for the trials to be about it."""
+
+    name = "mutant-keeps-first-weight-if-large"
+    caught = in_a_gradient("bound", phase="recheck")
+    least = 4096
+
+
+class WeightByPointerLarge(WeightByPointer):
+    """Packs once for each address where the weight is too large for the trials to be about it."""
+
+    name = "mutant-packs-weight-by-pointer-if-large"
+    caught = in_a_gradient("bound", phase="recheck")
+    least = 4096
+
+
+class FirstWeightOfEights(FirstWeight):
+    """The step keeps its first weight, and does multiples of eight alone, so that most trials cannot ask it."""
+
+    name = "mutant-keeps-first-weight-of-eights"
+    caught = in_a_gradient("bound", phase="recheck")
+
+    def supports(self, case):
+        eights = case.in1_features % 8 == case.in2_features % 8 == 0
+        return super().supports(case) if eights else Support(False, "sizes must be multiples of 8")
+
+
+class Broadcasts(Spoils):
+    """F20: one row, which would broadcast."""
+
+    name = "mutant-broadcasts"
+    caught = Caught("bound", reason="output has shape 1x16, expected 64x16")
+
+    def spoil(self, right):
+        return right[:1].copy()
+
+
+class Double(Spoils):
+    """F20: float64 for float32."""
+
+    name = "mutant-double"
+    caught = Caught("bound", reason="dtype float64, expected float32")
+
+    def spoil(self, right):
+        return right.astype(np.float64)
+
+
+class InTuple(Spoils):
+    """F20: the output in a tuple."""
+
+    name = "mutant-tuple"
+    caught = Caught("bound", reason="output is a builtins.tuple, expected an array")
+
+    def spoil(self, right):
+        return (right,)
+
+
+class InList(Spoils):
+    """F20: the output as a list of rows."""
+
+    name = "mutant-list"
+    caught = Caught("bound", reason="output is a builtins.list, expected an array")
+
+    def spoil(self, right):
+        return list(right)
+
+
+class Nothing(Mutant):
+    """F20: returns None."""
+
+    name = "mutant-none"
+    caught = Caught("bound", reason="output")
+
+    def output(self, input1, input2, weight, bias):
+        return None
+
+
+class ByPointerLater(Counts):
+    """C04: once it is warm it answers by the inputs' addresses, as a captured graph does that nobody refills."""
+
+    name = "mutant-remembers-by-pointer-after-50"
+    caught = Caught("bound", phase="recheck")
+
+    def __init__(self, device="cpu"):
+        super().__init__(device)
+        self.answers = {}
+
+    def output(self, input1, input2, weight, bias):
+        right = super().output(input1, input2, weight, bias)
+        if self.calls <= MANY_CALLS:
+            return right
+        key = input1.ctypes.data, weight.ctypes.data
+        return self.answers.setdefault(key, (right, input1, weight))[0].copy()
+
+
+class OneLateLater(Counts):
+    """C06, C08, F24: the same, after so many honest calls that the gate is past."""
+
+    name = "mutant-one-call-late-after-50"
+    caught = Caught("bound", phase="timing", reason="in a timed ")
+    run = "late"
+    earlier = None
+
+    def output(self, input1, input2, weight, bias):
+        right = super().output(input1, input2, weight, bias)
+        earlier, self.earlier = self.earlier, right
+        return earlier if self.calls > MANY_CALLS else right.copy()
+
+
+class GarbageLater(Counts):
+    """C06, F24: honest for its first calls, then garbage."""
+
+    name = "mutant-garbage-after-50"
+    caught = Caught("bound", phase="timing", reason="in a timed ")
+    run = "late"
+
+    def output(self, input1, input2, weight, bias):
+        right = super().output(input1, input2, weight, bias)
+        return np.ones_like(right) if self.calls > MANY_CALLS else right
+
+
+class KnowsWhenTimed(Mutant):
+    """C06: garbage whenever the garbage collector is off, as it is while the clock runs."""
+
+    name = "mutant-knows-when-timed"
+    caught = Caught("bound", phase="timing", reason="in a timed sample")
+    run = "late"
+
+    def output(self, input1, input2, weight, bias):
+        if not gc.isenabled():
+            return np.ones((len(input1), len(weight)), weight.dtype)
+        return super().output(input1, input2, weight, bias)
+
+
+class KnowsItsInputs(Counts):
+    """C06: honest as long as it learns which inputs are in rotation, then wrong for all others."""
+
+    name = "mutant-knows-its-inputs"
+    caught = Caught("bound", phase="recheck")
+
+    def __init__(self, device="cpu"):
+        super().__init__(device)
+        self.seen = set()
+
+    def output(self, input1, input2, weight, bias):
+        right = super().output(input1, input2, weight, bias)
+        if self.calls <= MANY_CALLS:
+            self.seen.add(input1.tobytes())
+        elif input1.tobytes() not in self.seen:
+            return np.roll(right, 1, axis=0)
+        return right
+
+
+class ForwardAlone(Mutant):
+    """C06: a forward that follows a forward is only there to be timed alone, and returns fresh memory."""
+
+    name = "mutant-forward-alone"
+    caught = in_a_gradient("bound", phase="timing")
+    run = "late"
+
+    def prepare_forward_backward(self, case):
+        step, waiting = HonestStep(self), []
+        forward, backward = step.forward, step.backward
+
+        def cheats(input1, input2, weight, bias):
+            if waiting:
+                return np.empty((len(input1), len(weight)), weight.dtype)
+            waiting.append(True)
+            return forward(input1, input2, weight, bias)
+
+        def honest(grad_output):
+            waiting.clear()
+            return backward(grad_output)
+
+        step.forward, step.backward = cheats, honest
+        return step
+
+
+class Lazy(Mutant):
+    """C07: returns a subclass of the array that computes once it is looked at."""
+
+    name = "mutant-lazy-subclass"
+    caught = Caught("bound", reason="output is a mutants_stated.LateArray, expected a numpy.ndarray")
+    array_type = LateArray
+
+    def output(self, input1, input2, weight, bias):
+        # Copies: what is put off must not see how the inputs change later.
+        given = np.array(input1), np.array(input2), np.asarray(weight), bias if bias is None else np.asarray(bias)
+        late = np.empty((len(input1), len(weight)), weight.dtype).view(self.array_type)
+        late.work = lambda: super(Lazy, self).output(*given)
+        return late
+
+    def gradients(self, grad_output, input1, input2, weight, bias):
+        given = (grad_output, input1, input2, weight, bias)
+        right = super().gradients(*(array if array is None else np.asarray(array) for array in given))
+        return tuple(result if result is None else result.view(self.array_type) for result in right)
+
+    def to_numpy(self, result):
+        work = getattr(result, "work", None)
+        return np.array(result if work is None else work())

@@ -1,0 +1,58 @@
+"""Mutants in NumPy that are wrong at the sizes that are timed: the exact probe rejects them."""
+
+import numpy as np
+from mutant_bases import Mutant, Spoils
+from mutants_stated import Caught, in_a_gradient
+from oracle import HonestStep
+
+
+class OneElement(Spoils):
+    """F19: wrong by one in one element of the case that is timed, and right on all other sizes."""
+
+    name = "mutant-one-element"
+    caught = Caught("exact")
+
+    def spoil(self, right):
+        if len(right) == 64:
+            right[-1, -1] += 1
+
+
+class KnownShape(Spoils):
+    """C15: throws half of the batch away where the columns are those of the case that is timed."""
+
+    name = "mutant-known-shape"
+    caught = Caught("exact")
+
+    def spoil(self, right):
+        if right.shape[1] == 16:
+            right[len(right) // 2 :] = 0
+
+
+class Infinite(Spoils):
+    """F17: infinity in one element of the case that is timed."""
+
+    name = "mutant-infinity"
+    caught = Caught("exact", reason="is inf, expected a finite number")
+
+    def spoil(self, right):
+        if len(right) == 64:
+            right[-1, -1] = np.inf
+
+
+class GradShared(Mutant):
+    """All steps keep what backward needs in one place: right as long as no two of them overlap."""
+
+    name = "mutant-steps-share-inputs"
+    caught = in_a_gradient("exact", reason="grad_")
+
+    def prepare_forward_backward(self, case):
+        step = HonestStep(self)
+        type(self).shared = shared = getattr(type(self), "shared", {})
+
+        def forward(*given):
+            shared["given"] = given
+            return self.output(*given)
+
+        step.forward = forward
+        step.backward = lambda grad_output: self.gradients(grad_output, *shared["given"])
+        return step

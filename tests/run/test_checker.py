@@ -1,0 +1,174 @@
+"""The checker: what the gate asks is asked, and what is wrong is refused with its reason."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from fakes import CASE, STEP, FakeWorker, Faults
+
+from harness.case import Case
+from harness.correctness.questions import SCENARIOS
+from harness.process.handle import WorkerError
+from harness.process.protocol import (
+    AskSupport,
+    CheckFresh,
+    Expect,
+    Prepare,
+    Prepared,
+    RunEdgeCase,
+    RunScenario,
+    Supported,
+    TakeSample,
+)
+from harness.record import Status
+from harness.run.cohort import FRESH_ATTEMPTS
+from harness.run.plan import BASELINE
+
+
+@pytest.mark.parametrize(
+    ("fault", "phase", "reason"),
+    [
+        ({"answers": {"another kernel": 1}}, "gate", "exact: output["),
+        ({"answers": {"again": 1}}, "gate", "conduct: again: output["),
+        (
+            {"answers": {"new values in the same buffers": 0}},
+            "gate",
+            "conduct: new values in the same buffers: output[",
+        ),
+        (
+            {"answers": {"the same values in new buffers": 1}},
+            "gate",
+            "conduct: the same values in new buffers: output[",
+        ),
+        ({"first_becomes": 1}, "gate", "conduct: output changed after it had been returned"),
+        ({"changed": ("weight",)}, "gate", "conduct: changed its input: weight"),
+        ({"replaced": ("time.perf_counter",)}, "gate", "conduct: replaced time.perf_counter"),
+        ({"noise": 2.0**-9}, "gate", "precision: output was computed in bfloat16, expected float32"),
+        ({"kept": 5}, "timing", "bound: in a timed sample: output["),
+        ({"unseen_seconds": 0.2}, "timing", "conduct: its samples say"),
+        ({"input_dtype": "float64"}, "gate", "conduct: to_device made input1 a numpy.ndarray of float64, 3x2"),
+        ({"home_made": True}, "gate", "conduct: its arrays are numpy.ndarray, a type of its own"),
+        ({"convert_seconds": 0.1}, "gate", "conduct: puts off its work"),
+        ({"fresh_seconds": (0.2,)}, "recheck", "conduct: remembers answers: new inputs take 0.2 s"),
+        ({"affinity_later": (0, 1)}, "recheck", "conduct: runs on the CPUs [0, 1], was held to [0]"),
+        ({"wrong_later": 1}, "recheck", "bound: output["),
+    ],
+    ids=lambda value: "-".join(map(str, next(iter(value.items())))) if isinstance(value, dict) else None,
+)
+def test_fault_is_caught_where_it_shows_and_costs_no_other_cell(measure, fault, phase, reason):
+    run = measure(faults={"other": Faults(**fault), "third": Faults()})
+    row = run.row("other")
+    assert (row.status, row.phase, row.median_seconds) == (Status.REJECTED, phase, None), row
+    assert row.reason.startswith(reason)
+    assert run.row("third").status is Status.TIMED
+
+
+def test_forward_that_is_wrong_when_timed_alone_is_caught_there(measure):
+    row = measure(STEP, faults={"other": Faults(kept_forward=5)}).row("other", STEP)
+    assert (row.status, row.phase) == (Status.REJECTED, "timing")
+    assert row.reason.startswith("bound: in a timed forward: output[")
+
+
+def test_wrong_dtype_is_rejected_before_timing(measure):
+    class Doubles(FakeWorker):
+        def prepare(self, request: Prepare) -> Prepared:
+            reply = super().prepare(request)
+            facts = {"output": dataclasses.replace(reply.results.facts["output"], dtype="float64")}
+            return dataclasses.replace(reply, results=dataclasses.replace(reply.results, facts=facts))
+
+    run = measure(faults={"other": Faults(kind=Doubles)})
+    row = run.row("other")
+    assert row.reason == "bound: output has dtype float64, expected float32"
+    assert (row.status, row.phase) == (Status.REJECTED, "gate")
+    assert TakeSample not in run.workers.asked("other")
+
+
+def test_memoising_is_believed_only_after_every_attempt(measure):
+    run = measure(faults={"other": Faults(fresh_seconds=(0.2, 0.2, 0.01)), "third": Faults(fresh_seconds=(0.2,))})
+    assert run.row("other").status is Status.TIMED
+    assert run.row("third").status is Status.REJECTED
+    attempts = [run.workers.asked(name).count(CheckFresh) for name in ("other", "third", BASELINE)]
+    assert attempts == [3, FRESH_ATTEMPTS, 1]
+
+
+def test_longer_calls_get_fewer_pairs_on_unseen_inputs(measure):
+    workers = measure(faults={"other": Faults(call_seconds=0.1), "third": Faults(call_seconds=0.3)}).workers
+    pairs = {name: request for name, request in workers.log if isinstance(request, CheckFresh)}
+    found = {name: (len(request.variations) - 1, request.settle) for name, request in pairs.items()}
+    assert found == {BASELINE: (4, True), "other": (2, False), "third": (0, False)}
+
+
+def test_bits_that_differ_within_the_bound_are_flagged_and_not_refused(measure):
+    class Jittery(FakeWorker):
+        def scenario(self, request):
+            reply = super().scenario(request)
+            if request.scenario == "again":
+                path = request.directory / "output.npy"
+                np.save(path, np.nextafter(np.load(path), np.float32(9)))
+            return reply
+
+    run = measure(faults={"other": Faults(kind=Jittery)})
+    assert run.row(BASELINE).flags is None
+    assert (run.row("other").status, run.row("other").flags) == (Status.TIMED, "nondeterministic")
+
+
+def test_backends_run_before_the_right_result_exists(measure):
+    workers = measure().workers
+    asked = list(enumerate(workers.log))
+    prepared = [n for n, (_, request) in asked if isinstance(request, Prepare)]
+    ran = [n for n, (_, request) in asked if isinstance(request, RunScenario) and request.scenario == SCENARIOS[0].name]
+    first, integers = (
+        next(n for n, (_, r) in asked if isinstance(r, Expect) and (r.case, r.kind, r.variation) == (CASE, kind, 0))
+        for kind in ("normal", "integers")
+    )
+    assert len(prepared) == len(ran) == 2
+    assert first > max(prepared)
+    assert integers > max(ran)
+
+
+def test_no_right_result_stays_in_a_folder(measure):
+    assert not list(measure().workers.kept["reference"].directory.iterdir())
+
+
+def test_reference_computes_on_the_device_of_the_rows(measure, measure_on_gpu):
+    for run, device in ((measure(), "cpu"), (measure_on_gpu(), "cuda")):
+        assert {request.device for request in run.workers.requests("reference")} == {device}
+
+
+def test_edge_cases_run_once_for_all_cases_in_a_worker_of_their_own(measure):
+    workers = measure(CASE, Case(4, 3, 2, 5), STEP).workers
+    asked = workers.requests("edge cases of other")
+    names = [request.name for request in asked if isinstance(request, RunEdgeCase)]
+    assert len(names) == 2 * len(set(names)) - 2, "once in each mode; two edge cases are for steps alone"
+    assert {type(request).__name__ for request in asked} == {"Load", "AskSupport", "RunEdgeCase", "CheckGradients"}
+    assert workers.asked("edge cases of other").count(type(asked[0])) == 1, "loaded once"
+    assert workers.discarded.count("edge cases of other") == 1
+
+
+def test_dead_edge_case_worker_costs_the_cells_of_its_mode(measure):
+    dead = Faults(instead={RunEdgeCase: WorkerError(Status.FAILED, "injected")})
+    run = measure(faults={"edge cases of other": dead})
+    row = run.row("other")
+    assert (row.status, row.phase, row.reason) == (Status.FAILED, "gate", "in the edge cases: injected")
+    assert not run.of("other")
+
+
+def test_refused_edge_case_rejects_with_its_sentence(measure):
+    wrong = Faults(edge_case_errors={"empty": "raised ZeroDivisionError: injected"})
+    row = measure(faults={"edge cases of other": wrong}).row("other")
+    assert (row.status, row.phase) == (Status.REJECTED, "gate")
+    assert row.reason == "edge_cases: not so: a batch of zero rows gives zero rows: raised ZeroDivisionError: injected"
+    assert row.probes.startswith("edge_cases=no;exact=ok")
+
+
+def test_backend_that_supports_few_edge_cases_is_flagged(measure):
+    unable = Faults(instead={AskSupport: Supported(supported=False, reason="injected")})
+    assert measure(faults={"edge cases of other": unable}).row("other").flags == "edge_cases_partial"
+
+
+def test_gradient_that_finite_differences_refute_rejects_the_step(measure):
+    run = measure(CASE, STEP, faults={"edge cases of other": Faults(gradcheck="injected: not the same")})
+    assert run.row("other").status is Status.TIMED
+    assert "injected: not the same" in run.row("other", STEP).reason

@@ -1,0 +1,126 @@
+"""Readings around a sample: spot peak, activity, the GPU's state, and time that is not accounted for."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+
+import pytest
+from fakes import QUIET, FakeWorker, Faults
+
+from harness.machine.gpu import State as GpuState
+from harness.process.protocol import SampleTaken, Stretch, TakeSample, WarmedUp, WarmUp
+from harness.record import Status
+from harness.run.plan import BASELINE
+from harness.timing.variance import FEWEST_BLOCKS
+
+STOLEN = dataclasses.replace(QUIET, steal_seconds=1.0)
+
+
+def test_clock_that_stood_still_is_a_failure_and_never_a_time_of_zero(measure):
+    run = measure(faults={"other": Faults(instead={TakeSample: SampleTaken(0.0, None, 0)})})
+    assert run.row("other").status is Status.FAILED
+    assert "the clock cannot be right" in run.row("other").reason
+    assert "other" in run.workers.discarded, "the next case gets a new process"
+
+
+def test_time_that_a_busy_machine_takes_from_all_alike_is_no_lie(measure):
+    lost = Faults(unseen_seconds=0.2)
+    run = measure(faults={"other": lost, BASELINE: lost})
+    assert {row.status for row in run.records} == {Status.TIMED}
+
+
+@pytest.mark.parametrize(("unseen_seconds", "status"), [(0.2, Status.TIMED), (0.3, Status.REJECTED)])
+def test_time_that_the_hypervisor_took_hides_no_larger_lie(measure, unseen_seconds, status):
+    stolen = 0.2 * os.cpu_count()  # of one CPU, whose share it is
+    states = (dataclasses.replace(QUIET, steal_seconds=stolen * look) for look in itertools.count())
+    run = measure(states=states, faults={"other": Faults(unseen_seconds=unseen_seconds)})
+    assert run.row("other").status is status
+
+
+def test_machine_that_slows_down_after_the_warmup_makes_no_liar(measure):
+    warm = WarmedUp((Stretch(1, 0.08),), None)
+    assert measure(faults={"other": Faults(instead={WarmUp: warm}, call_seconds=0.24)}).row("other").status == "timed"
+
+
+def test_flushing_the_l2_before_each_call_is_no_lie_of_the_clock(measure_on_gpu):
+    run = measure_on_gpu(faults={"other": Faults(unseen_seconds=0.2)}, flush_l2=True)
+    row = run.row("other")
+    assert (row.status, row.flush_l2, row.device_seconds) == (Status.TIMED, True, None)
+    assert {request.flush_l2 for _, request in run.workers.log if isinstance(request, TakeSample)} == {True}
+
+
+def test_threads_of_one_backend_that_take_each_others_cpus_disturb_nothing(measure):
+    class Switching(FakeWorker):
+        def sample(self, request):
+            reply = super().sample(request)
+            switches = int(2000 * reply.seconds) + (500 if self.blocks == 7 else 0)
+            return dataclasses.replace(reply, involuntary_switches=switches)
+
+    run = measure(faults={"other": Faults(kind=Switching)})
+    assert run.row("other").disturbed_blocks == 1
+    assert [sample.disturbance for sample in run.samples if sample.disturbance] == ["switches"]
+
+
+def test_disturbed_blocks_are_flagged_and_kept(measure):
+    run = measure(states=itertools.chain([QUIET], itertools.repeat(STOLEN)))
+    hit = [sample for sample in run.samples if sample.disturbance]
+    assert [(sample.block, sample.disturbance, sample.steal_seconds) for sample in hit] == [(0, "steal", 1.0)]
+    assert sorted(run.row(name).disturbed_blocks for name in (BASELINE, "other")) == [0, 1]
+    assert all(row.blocks == FEWEST_BLOCKS for row in run.records)
+    # Nine blocks are too few for the interval that ten have.
+    assert (run.row("other").comparison, run.row("other").comparison_undisturbed) == ("equivalent", "equivalent")
+
+
+def test_time_of_reading_the_gpu_is_in_no_sample(measure_on_gpu):
+    states = itertools.chain([QUIET], itertools.repeat(STOLEN))
+    slow = Faults(gpu_seconds=100.0)
+    run = measure_on_gpu(faults={"other": slow, BASELINE: slow}, states=states, budget_seconds=1e6)
+    assert [sample.disturbance for sample in run.samples if sample.kind == "call"][:2] == ["steal", None]
+
+
+def test_gpu_that_is_held_back_or_lowers_its_clock_disturbs_a_block(measure_on_gpu):
+    quiet = GpuState(1980.0, 40.0, "")
+    disturbed = [
+        dataclasses.replace(quiet, clock_mhz=1700.0),
+        dataclasses.replace(quiet, held_back="hardware slowdown"),
+    ]
+    states = itertools.chain([quiet, *disturbed], itertools.repeat(quiet))
+    run = measure_on_gpu(faults={"other": Faults(gpu_states=states)})
+    taken = run.of("other", "call")
+    assert [sample.disturbance for sample in taken[:4]] == [None, "gpu_clock", "gpu_held_back", None]
+    assert (taken[1].gpu_clock_mhz, taken[1].gpu_temperature_celsius) == (1700.0, 40.0)
+    assert (taken[2].gpu_held_back, taken[0].gpu_held_back) == ("hardware slowdown", None)
+    assert run.row("other").disturbed_blocks == 2
+
+
+def test_spot_peak_is_measured_once_before_each_sample_and_kept_with_it(measure):
+    asked = []
+
+    def spot_peak(dtype, seconds):
+        asked.append(dtype)
+        return float(len(asked))
+
+    run = measure(spot_peak=spot_peak)
+    taken = [sample.spot_peak_flop_per_second for sample in run.samples if sample.kind == "call"]
+    assert taken == [float(number) for number in range(2, len(asked) + 1)], "once before all, to compile"
+    assert set(asked) == {"float32"}
+    assert {sample.spot_peak_flop_per_second for sample in run.samples if sample.kind == "warmup"} == {None}
+
+
+@pytest.mark.parametrize(("call_seconds", "longest"), [(0.2, 0.05), (3.0, 0.2)])
+def test_spot_peak_takes_a_quarter_of_the_sample_within_bounds(measure, call_seconds, longest):
+    asked = []
+    measure(
+        spot_peak=lambda dtype, seconds: asked.append(seconds) or 1e9,
+        faults={"other": Faults(call_seconds=call_seconds)},
+    )
+    assert (min(asked), max(asked)) == pytest.approx((0.004, longest)), "nn.Bilinear's samples are short"
+
+
+def test_spot_peak_of_the_cpus_is_not_measured_for_rows_on_a_gpu(measure_on_gpu):
+    asked = []
+    run = measure_on_gpu(spot_peak=lambda dtype, seconds: asked.append(dtype))
+    assert run.row("other").status is Status.TIMED
+    assert asked == []

@@ -1,0 +1,218 @@
+"""The measurement: blocks, their order, fresh processes, the budget, and where it stops."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+from fakes import CASE, STEP, FakeWorker, Faults
+
+from harness.process.handle import WorkerError
+from harness.process.protocol import KeptResults, Load, Stretch, TakeSample, WarmedUp, WarmUp
+from harness.record import Status
+from harness.run.plan import BASELINE
+from harness.timing.estimates import LEAST_VALUES
+from harness.timing.stopping import LEAST_BLOCKS, SLOW_BLOCKS
+from harness.timing.variance import FEWEST_BLOCKS
+
+
+def test_block_holds_each_backend_once_in_an_order_that_changes(measure):
+    run = measure(faults={"third": Faults()})
+    calls = [sample for sample in run.samples if sample.kind == "call"]
+    blocks = [
+        [sample.backend for sample in block] for _, block in itertools.groupby(calls, lambda sample: sample.block)
+    ]
+    assert all(sorted(block) == sorted([BASELINE, "other", "third"]) for block in blocks)
+    assert len({tuple(block) for block in blocks}) > 1
+    assert [sample.position for sample in calls] == [0, 1, 2] * len(blocks)
+
+
+def test_number_of_calls_varies_and_is_never_below_what_a_sample_needs(measure):
+    run = measure(faults={"other": Faults(call_seconds=0.001)})
+    calls = {sample.calls for sample in run.of("other", "call")}
+    assert len(calls) > 1
+    assert min(calls) >= 20
+
+
+def test_input_sets_take_turns_from_block_to_block(measure):
+    requests = measure().workers.requests("other")
+    assert [request.first for request in requests if isinstance(request, TakeSample)] == list(range(FEWEST_BLOCKS))
+
+
+def test_step_has_samples_of_its_forward(measure):
+    run = measure(STEP)
+    assert {sample.kind for sample in run.samples} == {"warmup", "call", "forward"}
+
+
+def test_slow_backend_joins_the_first_blocks_only_and_the_others_go_on(measure):
+    run = measure(faults={"other": Faults(call_seconds=0.3)})
+    assert run.row("other").blocks == SLOW_BLOCKS
+    assert "few_blocks" in run.row("other").flags
+    assert run.row(BASELINE).blocks == FEWEST_BLOCKS
+
+
+def test_backend_that_was_slow_only_in_its_warmup_gets_all_blocks(measure):
+    run = measure(faults={"other": Faults(instead={WarmUp: WarmedUp((Stretch(1, 0.5),), None)})})
+    assert run.row("other").blocks == FEWEST_BLOCKS
+
+
+def test_results_from_inside_samples_are_judged_even_if_the_budget_ends_early(measure):
+    asked = measure(budget_seconds=0.05).workers.asked("other")
+    assert asked.count(TakeSample) == LEAST_BLOCKS
+    assert asked.count(KeptResults) == 2
+
+
+def test_measuring_stops_when_the_budget_is_used_up(measure):
+    row = measure(budget_seconds=5.0, faults={"other": Faults(spread=(0.0, 0.5))}).row("other")
+    assert (row.stopped_by, row.seconds_to_target) == ("budget", None)
+    assert row.blocks > FEWEST_BLOCKS
+
+
+def test_few_blocks_are_taken_even_if_the_budget_is_over(measure):
+    row = measure(budget_seconds=0.05).row("other")
+    assert (row.stopped_by, row.blocks) == ("budget", LEAST_BLOCKS)
+    assert "few_blocks" in row.flags
+
+
+def test_larger_budget_gives_a_slow_baseline_more_blocks_and_no_other(measure):
+    slow = Faults(call_seconds=0.5)
+    faults = {BASELINE: slow, "other": Faults(spread=(0.0, 0.05)), "third": slow}
+    run = measure(target=0.0001, budget_seconds=40.0, faults=faults)
+    assert run.row(BASELINE).blocks == 20  # of a quarter of the budget
+    assert run.row("third").blocks == SLOW_BLOCKS
+
+
+def test_slow_baseline_does_not_eat_up_the_blocks_of_the_others(measure):
+    run = measure(budget_seconds=8.0, faults={BASELINE: Faults(call_seconds=2.4)})
+    baseline, row = run.row(BASELINE), run.row("other")
+    assert (baseline.blocks, baseline.stopped_by) == (SLOW_BLOCKS, "blocks")
+    assert row.blocks == FEWEST_BLOCKS
+    assert (row.comparison, row.speedup) == ("faster", pytest.approx(240))
+
+
+def test_measuring_goes_on_until_the_interval_is_narrow_enough(measure):
+    noisy = {"other": Faults(spread=(0.0, 0.05))}
+    wide, narrow = (measure(target=target, faults=noisy).row("other") for target in (0.05, 0.01))
+    assert (wide.stopped_by, narrow.stopped_by) == ("target", "target")
+    assert wide.blocks < narrow.blocks / 4
+    half = math.log(narrow.speedup_high / narrow.speedup_low) / 2
+    assert 0.005 < half <= 0.01
+    assert 0 < wide.seconds_to_target < narrow.seconds_to_target
+
+
+def test_backend_that_has_reached_the_target_stops_and_the_baseline_stays(measure):
+    faults = {"other": Faults(spread=(0.0, 0.001)), "third": Faults(spread=(0.0, 0.06))}
+    run = measure(target=0.02, faults=faults)
+    quiet, noisy, baseline = (run.row(name) for name in ("other", "third", BASELINE))
+    assert quiet.blocks == FEWEST_BLOCKS
+    assert noisy.blocks > 3 * FEWEST_BLOCKS
+    assert baseline.blocks == noisy.blocks
+    assert quiet.seconds_to_target < noisy.seconds_to_target
+
+
+def test_what_the_interval_says_does_not_stop_measuring(measure):
+    # Twice as fast is beyond doubt after ten blocks, and not yet known to 1 %.
+    run = measure(target=0.01, faults={"other": Faults(call_seconds=0.005, spread=(0.0, 0.05))})
+    assert run.row("other").blocks > 10 * FEWEST_BLOCKS
+
+
+def test_there_are_ten_processes_at_least_since_few_can_agree_by_chance(measure):
+    run = measure(processes=40, faults={"other": Faults(spread=(0.0, 0.001))})
+    row = run.row("other")
+    assert (row.processes, row.unit, row.stopped_by) == (LEAST_VALUES, "process", "target")
+    assert run.workers.asked("other").count(Load) == LEAST_VALUES
+    assert sorted({sample.process for sample in run.samples}) == list(range(LEAST_VALUES))
+
+
+def test_where_there_can_be_no_more_processes_few_are_enough(measure):
+    row = measure(processes=4, faults={"other": Faults(spread=(0.0, 0.001))}).row("other")
+    assert (row.processes, row.stopped_by, row.comparison) == (4, "target", "equivalent")
+
+
+def test_more_processes_are_taken_where_they_differ_more(measure):
+    differing = {"other": Faults(spread=(0.03, 0.002), call_seconds=0.012)}
+    row = measure(processes=40, faults=differing).row("other")
+    assert row.unit == "process"
+    assert row.processes > LEAST_VALUES
+    assert row.process_spread == pytest.approx(0.03, rel=0.7)
+    assert row.comparison == "slower"
+    pooled = measure(processes=1, faults=differing).row("other")
+    assert (pooled.processes, pooled.unit) == (1, "block")
+
+
+def test_more_blocks_of_the_last_process_are_not_taken_where_processes_count(measure):
+    row = measure(processes=4, faults={"other": Faults(spread=(0.1, 0.002))}).row("other")
+    assert (row.processes, row.blocks, row.stopped_by) == (4, 4 * FEWEST_BLOCKS, "processes")
+    assert row.comparison == "ambiguous"
+
+
+def test_baseline_does_not_go_on_alone(measure):
+    noisy = {BASELINE: Faults(spread=(0.0, 0.05))}
+    run = measure(target=0.0001, faults=noisy | {"other": Faults(call_seconds=0.3)})
+    assert run.row(BASELINE).blocks <= FEWEST_BLOCKS
+
+
+def test_baseline_goes_on_where_it_is_the_only_backend(measure):
+    run = measure(target=0.01, faults={BASELINE: Faults(spread=(0.0, 0.05))}, backends=(BASELINE,))
+    assert run.row(BASELINE).blocks > FEWEST_BLOCKS
+
+
+def test_fresh_processes_that_the_budget_cannot_pay_for_are_not_started(measure):
+    row = measure(processes=40, budget_seconds=10.0, faults={"other": Faults(import_seconds=20.0)}).row("other")
+    assert (row.processes, row.stopped_by) == (1, "target")
+
+
+def test_first_results_of_a_fresh_process_are_judged_before_its_times_count(measure):
+    class Changeling(FakeWorker):
+        def prepare(self, request):
+            reply = super().prepare(request)
+            if self.number > 6:
+                self.results(self.case, 5, request.directory)
+            return reply
+
+    run = measure(processes=40, faults={"other": Faults(kind=Changeling), "third": Faults()})
+    row = run.row("other")
+    assert (row.status, row.phase) == (Status.REJECTED, "timing")
+    assert run.row("third").status is Status.TIMED
+    assert {sample.process for sample in run.of("other")} == {0}
+
+
+def test_fresh_process_that_does_not_start_costs_its_own_cell(measure):
+    class Once(FakeWorker):
+        def load(self, request):
+            if self.number > 6:
+                raise WorkerError(Status.FAILED, "injected")
+            return super().load(request)
+
+    run = measure(processes=40, faults={"other": Faults(kind=Once), "third": Faults()})
+    row = run.row("other")
+    assert (row.status, row.reason) == (Status.FAILED, "in a fresh process: injected")
+    assert run.row("third").processes == LEAST_VALUES
+
+
+def test_call_longer_than_the_budget_is_too_slow_and_never_sampled(measure):
+    run = measure(faults={"other": Faults(call_seconds=3.0)}, budget_seconds=2.0)
+    row = run.row("other")
+    assert row.status is Status.TOO_SLOW
+    assert "3 s" in row.reason
+    assert not run.of("other", "call")
+
+
+def test_baseline_is_never_too_slow(measure):
+    run = measure(budget_seconds=2.0, faults={BASELINE: Faults(call_seconds=3.0)})
+    assert run.row(BASELINE).status is Status.TIMED
+    assert run.row("other").speedup == pytest.approx(300)
+
+
+def test_threads_that_wait_for_each_other_are_flagged(measure):
+    run = measure(faults={"other": Faults(runnable=2.3)})
+    assert run.row("other").flags == "oversubscribed(2.3)"
+    assert run.row(BASELINE).flags is None
+
+
+def test_warmup_is_kept_apart_from_the_blocks(measure):
+    run = measure(faults={"other": Faults(stretches=(Stretch(1, 0.01), Stretch(2, 0.02)))})
+    assert [(s.calls, s.seconds, s.block) for s in run.of("other", "warmup")] == [(1, 0.01, None), (2, 0.02, None)]
+    assert run.row("other").calls * 0.01 == pytest.approx(0.02, rel=0.6)
+    assert CASE.name == run.row("other").case
