@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-#: The folders and files of ``harness/`` by floor, lowest first. A module imports from floors below its own, from its own
+#: Folders and files of ``harness/`` by floor, lowest first. A module imports from floors below its own, from its own
 #: folder, and on one floor only what ``SIDEWAYS`` lists.
 FLOORS = (
     {"case", "backend", "record"},

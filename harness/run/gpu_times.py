@@ -1,8 +1,11 @@
 """A GPU's share of a call: times by the device's clock, with launches queued and without them; in no verdict.
 
-``median_seconds`` is what a user waits for. Rows on a GPU also have ``queued_seconds`` (many calls, one
-synchronisation), ``device_seconds`` (between two events, launched while the device was busy) and ``graph_seconds``
-(replayed from a CUDA graph): where these are far less, launching takes most of the time.
+``median_seconds`` is what a user waits for. Rows on a GPU have three more times of a call. Where these are far less,
+launching takes most of the time.
+
+* ``queued_seconds``: many calls, one synchronisation.
+* ``device_seconds``: between two events, launched while the device was busy.
+* ``graph_seconds``: replayed from a CUDA graph.
 """
 
 from __future__ import annotations

@@ -163,8 +163,8 @@ def budget_is_over(
 ) -> bool:
     """True if the budget has no room for another block.
 
-    Slow backends, the baseline among them, may use up the budget before the others have enough blocks for an interval
-    that a few outliers cannot move. So in the first process these others may take as much again.
+    Slow backends, the baseline among them, may use up the budget before the others have the ``LEAST_VALUES`` blocks of
+    an interval. So in the first process these others may take as much again.
 
     Args:
         fewest_blocks: Smallest number of blocks of any backend that still joins.

@@ -9,7 +9,7 @@ import pytest
 from fakes import CASE, STEP, FakeWorker, Faults
 
 from harness.case import Case
-from harness.correctness.questions import SCENARIOS
+from harness.correctness.questions import FIRST, IN_SAMPLE, SCENARIOS, unseen
 from harness.process.handle import WorkerError
 from harness.process.protocol import (
     AskSupport,
@@ -126,6 +126,11 @@ def test_backends_run_before_the_right_result_exists(measure):
     assert len(prepared) == len(ran) == 2
     assert first > max(prepared)
     assert integers > max(ran)
+
+
+def test_every_question_is_put_with_the_request_that_the_table_names(measure):
+    asked = {kind.__name__ for kind in measure(STEP).workers.asked("other")}
+    assert {question.request for question in (FIRST, *SCENARIOS, IN_SAMPLE, unseen(STEP.mode))} <= asked
 
 
 def test_no_right_result_stays_in_a_folder(measure):
