@@ -113,9 +113,3 @@ def test_a_broken_copy_is_rejected_and_never_timed(tmp_path, mode, right, wrong,
         (row,) = [row for row in csv.DictReader(file) if row["backend"] == "outside-matmul"]
     assert (row["status"], row["median_seconds"]) == ("rejected", "")
     assert reason in row["reason"]
-
-
-def test_the_documentation_shows_this_very_package():
-    text = (ROOT / "docs" / "write-a-backend.md").read_text()
-    for name in ("bilinear_outside.py", "pyproject.toml", "test_bilinear_outside.py"):
-        assert (OUTSIDE / name).read_text().strip() in text, name
