@@ -15,7 +15,7 @@ import numpy as np
 
 from harness.case import Case
 from harness.correctness.bound import TINY, tolerance
-from harness.correctness.gate import Expected, Verdict, judge_exactly, passed, refused
+from harness.correctness.gate import judge_exactly
 from harness.correctness.inputs import LARGE_KINDS, permutation
 from harness.record import Flag
 
