@@ -5,9 +5,9 @@ multiplied by input2 and summed along ``j``.
 
 Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
 
-* Backward, each by the same means: ``grad_input2[b,j] = sum_o grad_output[b,o] T[b,j]``, ``grad_input1`` with ``i`` and
-  ``j`` exchanged, and ``grad_weight[o,i,j] = sum_b (grad_output[b,o] input1[b,i]) input2[b,j]``, one product over the
-  batch whose left operand is scaled as it is loaded.
+* Backward, by the same means: ``grad_input2[b,j] = sum_o grad_output[b,o] T[b,j]``; ``grad_input1`` with ``i`` and
+  ``j`` exchanged; ``grad_weight[o,i,j] = sum_b (grad_output[b,o] input1[b,i]) input2[b,j]``. The latter is one product
+  over the batch whose left operand is scaled as it is loaded.
 * Work: 2 b i j o flop forward, 6 b i j o for the step: the minimum.
 * Written between: for a gradient a copy of the weight, or of input2, with its axes swapped, where that is faster. If a
   case has too few tiles to fill the chip: the sums of parts, ``PARTS_BYTES`` at most.

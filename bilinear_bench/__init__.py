@@ -25,13 +25,20 @@ __version__ = "0.1.0"
 
 #: What ``Bilinear``, ``functional.bilinear`` and ``warm`` need: import name, and the requirement for pip.
 FRAMEWORKS: Final = {"torch": "torch>=2.4", "numba": "numba>=0.60"}
-#: Sizes (batch, in1_features, in2_features, out_features) whose plans together reach every kernel, on one thread and
-#: on several: batches of a few rows and of many, few outputs and many, pages that are small and large.
-WARM_SIZES: Final = tuple(itertools.product((1, 40, 600), (24, 72), (24, 72), (1, 4, 100)))
+#: Sizes (batch, in1_features, in2_features, out_features) whose plans together reach the kernels, on one thread and on
+#: several: batches of a few rows and of many, few outputs and many, pages that are narrow, small and large.
+WARM_SIZES: Final = (
+    *itertools.product((1, 7, 40, 600), (1, 24, 128), (1, 24, 64), (1, 4, 9, 100)),
+    (2, 300, 200, 5),
+    (1000, 1, 7, 130),
+)
 
 
 def warm(dtypes: Iterable[str] = ("float32", "float64"), training: bool = True) -> None:
     """Compile the CPU kernels, or load them from Numba's cache, before the first call that matters.
+
+    The first time on a machine this takes minutes, later seconds. A plan that no size of ``WARM_SIZES`` has, for
+    example with another number of threads, still compiles at its first call.
 
     Args:
         dtypes: Names of element types, of ``float32`` and ``float64``.

@@ -1,4 +1,4 @@
-"""A compiler that would not find what it needs is an answer, before it is asked to compile."""
+"""A compiler that misses something is reported before it compiles."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from backends import _toolchain
 
 @pytest.fixture
 def header(tmp_path, monkeypatch):
-    """All there is: Triton, a compiler, and the header that is returned."""
+    """Provide Triton, a compiler and the header; return the header."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(_toolchain.shutil, "which", {"gcc": "/usr/bin/gcc"}.get)
     monkeypatch.setattr(_toolchain.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
@@ -19,11 +19,11 @@ def header(tmp_path, monkeypatch):
     return tmp_path / "Python.h"
 
 
-def test_with_triton_a_compiler_and_the_header_triton_compiles(header):
+def test_triton_compiles_with_a_compiler_and_the_header(header):
     assert _toolchain.for_triton().ok
 
 
-def test_each_thing_that_is_missing_has_a_name_and_a_way_to_get_it(header, monkeypatch):
+def test_each_missing_thing_has_a_name_and_an_install_command(header, monkeypatch):
     header.unlink()
     assert _toolchain.for_triton().reason == f"compiling needs {header}: apt-get install python3-dev"
     monkeypatch.setattr(_toolchain.shutil, "which", lambda name: None)

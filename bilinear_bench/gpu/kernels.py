@@ -6,7 +6,8 @@ one axis, since only the first axis of a grid may be long. Elements outside an a
 Features are constants when a kernel is compiled. Then the compiler knows the alignment of the rows, and loads the
 widest vectors that this allows, in a pipeline.
 
-Over 250 lines: four kernels and a copy, whose argument lists are half of it; they read best next to each other.
+Length: a kernel's argument list and body are one compiled unit, and the four read side by
+side.
 """
 
 # No annotations from __future__: Triton reads them, and they name the constants of a compiled kernel.
@@ -37,7 +38,7 @@ def forward_kernel(
     PRECISION: tl.constexpr,
     HAS_BIAS: tl.constexpr,
 ):
-    """One output of a tile of rows, or one part of its sum."""
+    """Compute one output of a tile of rows, or one part of its sum."""
     program = tl.program_id(0)
     row_tiles = tl.cdiv(batch, ROWS)
     o = ((program // row_tiles) % out).to(tl.int64)
@@ -101,7 +102,7 @@ def forward_of_small_pages_kernel(
     PRECISION: tl.constexpr,
     HAS_BIAS: tl.constexpr,
 ):
-    """Several outputs of a tile of rows.
+    """Compute several outputs of a tile of rows.
 
     An output has one tile of work, so loading the inputs would dominate. They stay loaded for several pages.
     """
@@ -154,7 +155,7 @@ def grad_input_kernel(
     PRECISION: tl.constexpr,
     ONE_TILE: tl.constexpr,  # the other input has no more columns than a tile: it is loaded once
 ):
-    """A tile of an input's gradient, over all outputs or a part of them."""
+    """Compute a tile of an input's gradient, over all outputs or a part of them."""
     program = tl.program_id(0)
     row_tiles, column_tiles = tl.cdiv(batch, ROWS), tl.cdiv(kept, COLUMNS)
     part = program // (row_tiles * column_tiles)
@@ -222,7 +223,7 @@ def grad_weight_kernel(
     PRECISION: tl.constexpr,
     TRANSPOSED: tl.constexpr,
 ):
-    """A tile of one page of the weight's gradient, over the batch or a part of it.
+    """Compute a tile of one page of the weight's gradient, over the batch or a part of it.
 
     Outputs change fastest: programs that run together share their tiles of the inputs.
     """
@@ -268,7 +269,7 @@ def transpose_kernel(
     columns,
     EDGE: tl.constexpr,
 ):
-    """A square of a page, transposed; on an H200 faster than PyTorch's copy."""
+    """Copy a square of a page, transposed; on an H200 faster than PyTorch's copy."""
     program = tl.program_id(0)
     row_tiles, column_tiles = tl.cdiv(rows, EDGE), tl.cdiv(columns, EDGE)
     page = (program // (row_tiles * column_tiles)).to(tl.int64) * rows * columns

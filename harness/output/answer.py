@@ -40,7 +40,7 @@ def _columns(records: pd.DataFrame, labels: Mapping[str, str]) -> list[Column]:
     cells = [(_label(case, labels), case, *line) for (_, case, _), rows in groups(records) for line in _fastest(rows)]
     label, case, fastest, time, ratio, share = zip(*cells, strict=True)
     return [
-        Column("case", label),
+        Column("case", label, breaks=True),
         # Without a label the text of the case is in the first column.
         *([Column("batch x in1 x in2 x out", case, goes=1)] if label != case else []),
         Column("fastest", fastest),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -125,7 +125,7 @@ def draw(growths: Sequence[Growth], path: Path) -> None:
         path: File to write; its suffix is one of ``FORMATS``.
 
     Raises:
-        GrowthError: There is nothing to draw, no such format, no Matplotlib, or no way to write there.
+        GrowthError: Nothing grows, the format is unknown, Matplotlib is missing, or the file cannot be written.
     """
     if not growths:
         raise GrowthError(
@@ -139,19 +139,13 @@ def draw(growths: Sequence[Growth], path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise GrowthError(f"a figure needs Matplotlib ({error}): pip install matplotlib") from error
-    columns = min(3, len(growths))
-    rows = math.ceil(len(growths) / columns)
-    names = dict.fromkeys(name for growth in growths for name in growth.curves)
-    palette = matplotlib.colormaps["tab10"]
-    styles = {name: {"color": palette(n % 10), "linestyle": ("-", ":")[n // 10 % 2]} for n, name in enumerate(names)}
     # Text as text, and the same bytes for the same rows.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "bilinear-bench"}):
+        columns = min(3, len(growths))
+        rows = math.ceil(len(growths) / columns)
         figure = Figure(figsize=(5 * columns + 2, 4.2 * rows), layout="constrained")
-        panels = figure.subplots(rows, columns, squeeze=False).flatten()
-        for panel, growth in zip(panels, growths, strict=False):
-            _fill(panel, growth, styles)
-        for panel in panels[len(growths) :]:
-            panel.set_axis_off()
+        panels = list(figure.subplots(rows, columns, squeeze=False).flatten())
+        _fill_all(panels, growths, matplotlib.colormaps["tab10"])
         shown: dict[str, Any] = {}
         for panel in panels:
             shown |= {str(label): line for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
@@ -162,7 +156,17 @@ def draw(growths: Sequence[Growth], path: Path) -> None:
             raise GrowthError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _fill(panel: Axes, growth: Growth, styles: dict[str, dict[str, Any]]) -> None:
+def _fill_all(panels: Sequence[Axes], growths: Sequence[Growth], palette: Callable[[int], Any]) -> None:
+    """Draw a growth in each panel, a backend in the same style in all of them; clear the panels that are left."""
+    names = dict.fromkeys(name for growth in growths for name in growth.curves)
+    styles = {name: {"color": palette(n % 10), "linestyle": ("-", ":")[n // 10 % 2]} for n, name in enumerate(names)}
+    for panel, growth in zip(panels, growths, strict=False):
+        _fill(panel, growth, styles)
+    for panel in panels[len(growths) :]:
+        panel.set_axis_off()
+
+
+def _fill(panel: Axes, growth: Growth, styles: Mapping[str, Mapping[str, Any]]) -> None:
     """Draw the curves of one growth, and the roofline."""
     for name, points in growth.curves.items():
         places = [point.size for point in points], [point.seconds for point in points]

@@ -5,7 +5,7 @@ Rows come as a data frame with the columns of ``harness.record.Record``. Nothing
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
@@ -133,46 +133,47 @@ def flag_lines(rows: pd.DataFrame, width: int) -> tuple[Lines, Lines, set[str]]:
 
 
 def _columns(rows: pd.DataFrame, marked: set[str]) -> list[Column]:
-    """Return the columns of a table; the numbers say in which order they are left out."""
+    """Return the columns of a table."""
     each = [row for _, row in rows.iterrows()]
-    medians = [(row["median_seconds"], row["median_low_seconds"], row["median_high_seconds"]) for row in each]
-    ratios = [(row["speedup"], row["speedup_low"], row["speedup_high"]) for row in each]
-    compared = [
-        "" if form.missing(row["comparison"]) else form.interval(*ends[1:])
-        for row, ends in zip(each, ratios, strict=True)
-    ]
-    # The time's digits hold for the rate: the work is exact.
-    rates = [
-        form.significant(row["gflop_per_second"], form.digits(*median))
-        if not form.missing(row["gflop_per_second"])
-        else ""
-        for row, median in zip(each, medians, strict=True)
-    ]
-    columns = [
-        Column("rank", [form.text(row["rank"]) or "-" for row in each], right=True),
-        Column("backend", [row["backend"] for row in each]),
-        Column("median", [form.seconds(*median) for median in medians], right=True),
-        Column("±", [form.plus_minus(*median) for median in medians], right=True, goes=8),
-        Column("ratio", [form.ratio(*ends) for ends in ratios], right=True),
-        Column("99 % interval", compared, right=True, goes=7),
-        Column("verdict", [form.text(row["comparison"]) for row in each]),
-        Column("% of roofline", [of_roofline(row) for row in each], right=True, goes=6),
-        Column(
-            "first call",
-            [form.seconds(row["prepare_seconds"] + row["first_call_seconds"]) for row in each],
-            right=True,
-            goes=5,
-        ),
-        Column("memory", [form.size(row["peak_memory_bytes"]) for row in each], right=True, goes=4),
-        Column("GFLOP/s", rates, right=True, goes=3),
-        Column("break-even (calls)", [form.number(row["break_even_calls"], ",d") for row in each], right=True, goes=2),
-        Column("mean abs diff", [form.number(row["mean_absolute_error"], ".1e") for row in each], right=True, goes=1),
-    ]
+    columns = [Column(name, [cell(row) for row in each], right, goes) for name, right, goes, cell in _COLUMNS]
     if rows["precision_class"].nunique(dropna=False) > 1:
         columns.insert(2, Column("class", [form.text(row["precision_class"]) for row in each]))
     if marked:
         columns.insert(2, Column(MARK, [MARK if row["backend"] in marked else "" for row in each]))
     return columns
+
+
+def _median(row: pd.Series) -> tuple[float, float, float]:
+    return row["median_seconds"], row["median_low_seconds"], row["median_high_seconds"]
+
+
+def _interval(row: pd.Series) -> str:
+    """Return the interval of the ratio; empty for the baseline itself."""
+    return "" if form.missing(row["comparison"]) else form.interval(row["speedup_low"], row["speedup_high"])
+
+
+def _rate(row: pd.Series) -> str:
+    """Return the rate with the digits of the time: the work is exact."""
+    rate = row["gflop_per_second"]
+    return "" if form.missing(rate) else form.significant(rate, form.digits(*_median(row)))
+
+
+#: Heading, alignment to the right, place in the order of leaving out (0 stays), and the text of a row's cell.
+_COLUMNS: Final[tuple[tuple[str, bool, int, Callable[[pd.Series], str]], ...]] = (
+    ("rank", True, 0, lambda row: form.text(row["rank"]) or "-"),
+    ("backend", False, 0, lambda row: str(row["backend"])),
+    ("median", True, 0, lambda row: form.seconds(*_median(row))),
+    ("±", True, 8, lambda row: form.plus_minus(*_median(row))),
+    ("ratio", True, 0, lambda row: form.ratio(row["speedup"], row["speedup_low"], row["speedup_high"])),
+    ("99 % interval", True, 7, _interval),
+    ("verdict", False, 0, lambda row: form.text(row["comparison"])),
+    ("% of roofline", True, 6, of_roofline),
+    ("first call", True, 5, lambda row: form.seconds(row["prepare_seconds"] + row["first_call_seconds"])),
+    ("memory", True, 4, lambda row: form.size(row["peak_memory_bytes"])),
+    ("GFLOP/s", True, 3, _rate),
+    ("break-even (calls)", True, 2, lambda row: form.number(row["break_even_calls"], ",d")),
+    ("mean abs diff", True, 1, lambda row: form.number(row["mean_absolute_error"], ".1e")),
+)
 
 
 def _untimed(row: pd.Series) -> Text:

@@ -1,4 +1,4 @@
-"""A GPU's state by NVML, with an NVML that is made up."""
+"""A GPU's state by NVML, with a fake NVML."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def all_gpus(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
-def test_a_reading_is_clock_temperature_and_what_holds_it_back():
+def test_reading_has_clock_temperature_and_reasons():
     assert gpu.Watch(FakeNvml()).read() == gpu.State(1980.0, 41.0, "")
     assert gpu.Watch(FakeNvml(reasons=0x1 | 0x4 | 0x40)).read().held_back == "power cap+hardware thermal slowdown"
-    assert gpu.Watch(FakeNvml(reasons=0x1 | 0x2 | 0x100)).read().held_back == ""  # idle, set, display
+    assert gpu.Watch(FakeNvml(reasons=0x1 | 0x2 | 0x100)).read().held_back == ""  # idle, clock set on purpose, display
 
 
-def test_older_packages_have_another_name_for_the_reasons():
+def test_older_package_has_another_function_for_reasons():
     older = types.SimpleNamespace(
         NVML_CLOCK_SM=1,
         NVML_TEMPERATURE_GPU=0,
@@ -57,7 +57,7 @@ def test_older_packages_have_another_name_for_the_reasons():
     assert gpu.Watch(older).read() == gpu.State(1000.0, 50.0, "hardware slowdown")
 
 
-def test_a_new_package_on_an_old_driver_asks_by_the_old_name():
+def test_new_package_on_an_old_driver_uses_the_old_function():
     nvml = FakeNvml()
     nvml.nvmlDeviceGetCurrentClocksEventReasons = types.MethodType(lambda *_: 1 / 0, nvml)
     nvml.nvmlDeviceGetCurrentClocksThrottleReasons = lambda handle: 0x80
@@ -65,26 +65,29 @@ def test_a_new_package_on_an_old_driver_asks_by_the_old_name():
 
 
 @pytest.mark.parametrize("nvml", [FakeNvml(fails=True), types.SimpleNamespace(nvmlInit=lambda: None)])
-def test_without_a_driver_or_with_one_that_fails_nothing_is_known(nvml):
+def test_failing_driver_gives_no_reading(nvml):
     assert gpu.Watch(nvml).read() is None
 
 
-def test_a_kernel_runs_until_its_clock_is_steady():
+def test_kernel_runs_until_its_clock_is_steady():
     ran = []
     watch = gpu.Watch(FakeNvml([345, 900, 1600, 1900, 1980, 1980, 1960, 1200, 1100, 1090]))
     watch.run_until_steady(ran.append)
     assert ran == [gpu.STEADY_SECONDS] * 5  # 1900 and 1980 MHz are within 5 %
     watch.run_until_steady(ran.append)
     watch.run_until_steady(ran.append)
-    assert len(ran) == 7  # 1980 and 1960: it is where it was
+    assert len(ran) == 7  # 1980 and 1960: the clock of the call before
     watch.run_until_steady(ran.append)
-    assert len(ran) == 10  # it has fallen to 1200, and settles at 1100 and 1090
+    assert len(ran) == 10  # the clock falls to 1200 and settles at 1100 and 1090
 
 
-def test_a_clock_that_never_settles_or_cannot_be_read_does_not_hold_up_the_run():
+def test_clock_that_never_settles_is_read_a_limited_number_of_times():
     ran = []
     gpu.Watch(FakeNvml([1000, 2000] * 50)).run_until_steady(ran.append)
     assert len(ran) == gpu.STEADY_READINGS
+
+
+def test_clock_that_cannot_be_read_lets_the_kernel_run_once():
     ran = []
     gpu.Watch(FakeNvml(fails=True)).run_until_steady(ran.append)
     assert len(ran) == 1
@@ -94,7 +97,7 @@ def test_a_clock_that_never_settles_or_cannot_be_read_does_not_hold_up_the_run()
     ("visible", "asked"),
     [(None, ("index", 0)), ("", ("index", 0)), ("2,0", ("index", 2)), ("MIG-4f2a,GPU-1", ("uuid", "MIG-4f2a"))],
 )
-def test_the_first_visible_gpu_is_the_one_that_is_read(monkeypatch, visible, asked):
+def test_first_visible_gpu_is_read(monkeypatch, visible, asked):
     handles = []
     nvml = FakeNvml()
     nvml.nvmlDeviceGetHandleByIndex = lambda index: handles.append(("index", index))
@@ -115,5 +118,5 @@ def test_the_first_visible_gpu_is_the_one_that_is_read(monkeypatch, visible, ask
         (1700.0, "power brake", "gpu_clock+gpu_held_back"),
     ],
 )
-def test_a_slow_clock_and_a_gpu_that_is_held_back_disturb_a_sample(clock_mhz, held_back, disturbance):
+def test_slow_clocks_and_reasons_disturb_a_sample(clock_mhz, held_back, disturbance):
     assert gpu.disturbed(gpu.State(clock_mhz, 40.0, held_back), best_clock_mhz=1900.0) == disturbance

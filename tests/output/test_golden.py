@@ -78,3 +78,14 @@ def test_no_case_has_a_fastest_that_is_slower_than_nn_bilinear(run):
     ratios = re.findall(r" (\d[\d.,]*)x(?= |$)", plain(answer(run[1], labels(), 80)), re.MULTILINE)
     assert ratios
     assert all(float(ratio.replace(",", "")) >= 1 for ratio in ratios)
+
+
+@pytest.mark.parametrize("width", [80, 100])
+@pytest.mark.parametrize("path", sorted(REFERENCE.rglob(store.RECORDS)), ids=lambda path: path.parent.name)
+def test_every_answer_fits_its_width_and_names_each_case(path, width):
+    records = store.read(path)
+    text = plain(answer(records, labels(), width))
+    assert max(len(line) for line in text.splitlines()) <= width
+    words = " ".join(text.split())
+    for case in records["case"].unique():
+        assert all(word in words for word in labels().get(case, case).split())

@@ -61,3 +61,15 @@ def test_a_number_is_not_parted_from_its_unit(width):
     text = plain(wrapped("the GPU is busy for 50 % of 12 ms each", width))
     assert "50 %" in text
     assert "12 ms" in text
+
+
+def test_texts_of_a_first_column_break_where_a_table_is_too_wide():
+    columns = [Column("case", ["MACE skip connection, nobias", "CoLA"], breaks=True), TIME]
+    assert plain(table(columns, 24)).splitlines() == [
+        "case           median",
+        "MACE skip      1.0 ms",
+        "  connection,",
+        "  nobias",
+        "CoLA            12 ms",
+    ]
+    assert len(plain(table(columns, 36)).splitlines()) == 3

@@ -52,7 +52,7 @@ def test_a_worker_and_its_children_find_our_packages_and_others(strangers):
     assert argument == "argument"
 
 
-def test_the_command_finds_itself_beside_packages_of_its_names(strangers):
+def test_the_command_finds_itself_next_to_packages_of_its_names(strangers):
     program = "import sys; sys.path.append(sys.argv.pop(1)); import bilinear_bench_cli; bilinear_bench_cli.main()"
     ended = subprocess.run(
         [sys.executable, "-c", program, str(ROOT), "list"], capture_output=True, text=True, check=False, cwd=strangers

@@ -179,9 +179,9 @@ def test_each_peak_worker_is_new_and_ends_with_the_supervisor(tmp_path):
     assert not psutil.pid_exists(third.pid)
 
 
-def test_peak_worker_leaves_a_backends_compile_cache_empty(planted_path, tmp_path):
+def test_peak_worker_leaves_a_backends_compile_cache_empty(faulty_path, tmp_path):
     with Supervisor(1, tmp_path / "cache") as workers:
         if workers.peak_worker("numba").request(MeasureArithmetic("float32"), 60.0).per_second is None:
             pytest.skip("Numba is not installed")
         assert list((tmp_path / "cache").rglob("*.nbi"))  # compiled once, loaded by the next run
-        assert workers.worker("planted-honest", "cpu")[1]
+        assert workers.worker("faulty-honest", "cpu")[1]
