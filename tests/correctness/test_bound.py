@@ -5,13 +5,16 @@ import functools
 import math
 
 import numpy as np
+import oracle
 import pytest
+from oracle import to_tf32
 
 from harness.case import Case
 from harness.correctness import reference
 from harness.correctness.bound import TINY, UNIT_ROUNDOFF, relative_bound, terms, tolerance
-from harness.correctness.gate import Expected, judge
+from harness.correctness.gate import judge
 from harness.correctness.inputs import make_inputs, round_to
+from harness.correctness.verdict import Expected
 
 STEP = Case(6, 10, 7, 5, mode="forward_backward")
 RESULTS = tuple(STEP.result_shapes())
@@ -27,10 +30,6 @@ SEEDS = range(15)
 
 def of_format(name, case=STEP, **changes):
     return dataclasses.replace(case, **FORMATS[name], **changes)
-
-
-def to_tf32(array):
-    return ((array.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
 
 
 def expect(case, inputs):
@@ -52,14 +51,8 @@ def question(case):
 
 
 def einsum(made, store, operand):
-    x1, x2, weight, bias, g = made
-    return {
-        "output": store(np.einsum("bi,oij,bj->bo", x1, weight, x2) + bias),
-        "grad_input1": store(np.einsum("bo,oij,bj->bi", g, weight, x2)),
-        "grad_input2": store(np.einsum("bo,oij,bi->bj", g, weight, x1)),
-        "grad_weight": store(np.einsum("bo,bi,bj->oij", g, x1, x2)),
-        "grad_bias": store(g.sum(0)),
-    }
+    inputs = dict(zip(("input1", "input2", "weight", "bias", "grad_output"), made, strict=True))
+    return {name: store(result) for name, result in oracle.results(STEP, inputs).items()}
 
 
 def page_loop(made, store, operand):

@@ -26,7 +26,7 @@ from harness.correctness.conduct import (
     judge_unchanged,
     same_bits,
 )
-from harness.correctness.gate import passed, refused
+from harness.correctness.verdict import passed, refused
 
 YES = passed("conduct")
 

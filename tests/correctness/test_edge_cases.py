@@ -4,13 +4,14 @@ import dataclasses
 import functools
 
 import numpy as np
+import oracle
 import pytest
 
 from harness.case import DTYPES, MODES, Case
 from harness.correctness import exact, reference
 from harness.correctness.edge_cases import all_edge_cases, judge_edge_case
-from harness.correctness.gate import Expected
 from harness.correctness.inputs import LARGE_KINDS, make_inputs, permutation, round_to
+from harness.correctness.verdict import Expected
 
 FORMATS = {dtype: {"dtype": dtype} for dtype in DTYPES} | {"tf32": {"precision": "tf32"}}
 ASKED = [Case(1, 1, 1, 1, mode=mode, **asked) for mode in MODES for asked in FORMATS.values()]
@@ -29,13 +30,6 @@ ONES = {
 }
 SMALLEST = {"float64": 2.0**-1074, "float32": 2.0**-149, "float16": 2.0**-24, "bfloat16": 2.0**-133}
 NORMAL = {"float64": 2.0**-1022, "float32": 2.0**-126, "float16": 2.0**-14, "bfloat16": 2.0**-126}
-EINSUMS = {
-    "output": ("bi,oij,bj->bo", "input1", "weight", "input2"),
-    "grad_input1": ("bo,oij,bj->bi", "grad_output", "weight", "input2"),
-    "grad_input2": ("bo,oij,bi->bj", "grad_output", "weight", "input1"),
-    "grad_weight": ("bo,bi,bj->oij", "grad_output", "input1", "input2"),
-    "grad_bias": ("bo->o", "grad_output"),
-}
 
 
 def in_words(case):
@@ -50,14 +44,8 @@ def in_dtype(case, values):
 
 def compute(case, inputs):
     """All results by einsum, in the case's dtype."""
-    results = {}
     with np.errstate(invalid="ignore", under="ignore"):
-        for name in case.result_shapes():
-            subscripts, *operands = EINSUMS[name]
-            results[name] = np.einsum(subscripts, *(inputs[operand] for operand in operands))
-        if case.bias:
-            results["output"] = results["output"] + inputs["bias"]
-        return {name: round_to(result, case.dtype) for name, result in results.items()}
+        return {name: round_to(result, case.dtype) for name, result in oracle.results(case, inputs).items()}
 
 
 def inputs_of(edge_case):

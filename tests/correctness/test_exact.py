@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracle import to_tf32
 
 from harness.case import MODES, Case
 from harness.correctness import exact, reference
@@ -43,10 +44,7 @@ several = settings(max_examples=25, deadline=None)
 
 def to_format(values, name):
     if name == "tf32":
-        # 10 stored bits of mantissa, ties to even.
-        bits = values.astype(np.float32).view(np.uint32)
-        bits = bits + np.uint32(0xFFF) + ((bits >> np.uint32(13)) & np.uint32(1))
-        return (bits & np.uint32(0xFFFFE000)).view(np.float32)
+        return to_tf32(values.astype(np.float32))
     return round_to(values.astype(np.float64 if name == "float64" else np.float32), name)
 
 

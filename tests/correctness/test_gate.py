@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import oracle
 import pytest
 
 from harness.case import DTYPES, Case
@@ -26,22 +27,6 @@ STEP = Case(6, 32, 24, 5, mode="forward_backward")
 FORWARD = STEP.with_mode("forward")
 TF32 = dataclasses.replace(STEP, precision="tf32")
 ASKED = [*(dataclasses.replace(STEP, dtype=dtype) for dtype in DTYPES), TF32]
-EINSUMS = {
-    "output": ("bi,oij,bj->bo", "input1", "weight", "input2"),
-    "grad_input1": ("bo,oij,bj->bi", "grad_output", "weight", "input2"),
-    "grad_input2": ("bo,oij,bi->bj", "grad_output", "weight", "input1"),
-    "grad_weight": ("bo,bi,bj->oij", "grad_output", "input1", "input2"),
-    "grad_bias": ("bo->o", "grad_output"),
-}
-
-
-def compute(case, inputs):
-    """All results by einsum, in the dtype of the inputs."""
-    results = {}
-    for name in case.result_shapes():
-        subscripts, *operands = EINSUMS[name]
-        results[name] = np.einsum(subscripts, *(inputs[operand] for operand in operands))
-    return results | ({"output": results["output"] + inputs["bias"]} if case.bias else {})
 
 
 def arrays(tensors):
@@ -57,7 +42,7 @@ def question(case, kind="normal"):
         reference.quadratics(case, inputs),
         reference.wide_samples(case, inputs) if case.dtype == "float64" else {},
     )
-    return expected, {name: round_to(value, case.dtype) for name, value in compute(case, inputs).items()}
+    return expected, {name: round_to(value, case.dtype) for name, value in oracle.results(case, inputs).items()}
 
 
 def facts(case, **changes):
@@ -131,18 +116,13 @@ def test_a_result_that_is_not_finite_is_rejected_where_it_is(value):
         assert (verdict.ok, verdict.reason) == (False, f"grad_weight[2, 3, 4] is {value}, expected a finite number")
 
 
-def tf32(array):
-    """Round to TF32's 10 stored mantissa bits, ties away."""
-    return ((array.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
-
-
 def narrow(case, rounding):
-    return compute(case, {name: rounding(array) for name, array in make_inputs(case).items()})
+    return oracle.results(case, {name: rounding(array) for name, array in make_inputs(case).items()})
 
 
 def wrong_outputs():
     inputs = make_inputs(FORWARD)
-    right = compute(FORWARD, inputs)["output"]
+    right = oracle.results(FORWARD, inputs)["output"]
     return {
         "bias dropped": right - inputs["bias"],
         "zeros": np.zeros_like(right),
@@ -170,7 +150,7 @@ def test_a_wrong_float32_output_is_rejected_at_its_first_wrong_index(fault):
 def test_tf32_operands_are_within_the_bound_of_a_float32_case_but_placed_below_what_it_asks():
     case = Case(6, 64, 64, 3)
     expected, _ = question(case)
-    verdict = judge(case, expected, narrow(case, tf32))
+    verdict = judge(case, expected, narrow(case, oracle.to_tf32))
     assert verdict.ok
     assert verdict.error_over_bound > 1, "the larger of bound and precision counts"
     found, placed = judge_precision(case, [verdict])
@@ -182,7 +162,7 @@ def test_tf32_operands_are_within_the_bound_of_a_float32_case_but_placed_below_w
 
 def test_tf32_operands_pass_where_the_case_asks_for_tf32():
     expected, _ = question(TF32)
-    verdict = judge(TF32, expected, narrow(TF32, tf32))
+    verdict = judge(TF32, expected, narrow(TF32, oracle.to_tf32))
     assert verdict.ok
     assert verdict.error_over_bound < 1
     assert judge_precision(TF32, [verdict]) == ("tf32", passed("precision"))

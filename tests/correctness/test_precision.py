@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from oracle import to_tf32
 
 from harness.case import DTYPES, Case
 from harness.correctness import precision, reference
@@ -20,10 +21,6 @@ RESULTS = tuple(STEP.result_shapes())
 PRODUCTS = RESULTS[:-1]
 TF32 = dataclasses.replace(STEP, precision="tf32")
 U = 2.0**-24
-
-
-def to_tf32(array):
-    return ((array.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
 
 
 def to_float32(array):
