@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Final
 
 from harness.case import MODES, Case, Mode
 from harness.correctness import edge_cases
-from harness.correctness.gate import Verdict
 from harness.correctness.questions import SCENARIOS, Question, unseen
+from harness.correctness.verdict import Verdict
 from harness.process.protocol import Handlers, ReplyT, Request
 from harness.run.cell import Cell
 from harness.run.checker import Checker

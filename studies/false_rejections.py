@@ -21,6 +21,7 @@ from harness.case import MODES, Case
 from harness.catalog.registry import entries
 from harness.correctness import bound, gate, precision, reference
 from harness.correctness.inputs import make_inputs
+from harness.correctness.verdict import Expected
 from harness.worker.arrays import to_host
 from harness.worker.calls import call
 
@@ -49,7 +50,7 @@ class Subject:
         self.backend.synchronize(tuple(results.values()))
         return {name: to_host(result, self.backend) for name, result in results.items()}
 
-    def judge(self, case: Case, integers: gate.Expected, normal: gate.Expected) -> None:
+    def judge(self, case: Case, integers: Expected, normal: Expected) -> None:
         """Judge the answers to both questions of one seed."""
         exact = gate.judge_exactly(case, integers, self.answer(case, "integers"))
         verdict = gate.judge(case, normal, self.answer(case, "normal"))
@@ -81,14 +82,14 @@ class Subject:
         }
 
 
-def ask_reference(case: Case) -> tuple[gate.Expected, gate.Expected]:
+def ask_reference(case: Case) -> tuple[Expected, Expected]:
     """Return the right answers to both questions."""
 
     def arrays(tensors: dict) -> dict:
         return {name: tensor.numpy() for name, tensor in tensors.items()}
 
     integers, normal = make_inputs(case, 0, "integers"), make_inputs(case)
-    return gate.Expected(arrays(reference.expected(case, integers))), gate.Expected(
+    return Expected(arrays(reference.expected(case, integers))), Expected(
         arrays(reference.expected(case, normal)),
         arrays(reference.scales(case, normal)),
         reference.quadratics(case, normal),

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from harness.case import Case
-from harness.correctness.gate import Facts
 from harness.correctness.inputs import PRECISE_KINDS, make_inputs
 from harness.correctness.questions import SCENARIOS
+from harness.correctness.verdict import Facts
 from harness.machine import activity
 from harness.machine.gpu import State as GpuState
 from harness.machine.threads import Busy, ThreadReport

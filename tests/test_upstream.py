@@ -27,6 +27,7 @@ from harness.case import Case, CaseError
 from harness.catalog.registry import entries
 from harness.correctness import gate
 from harness.correctness.inputs import round_to
+from harness.correctness.verdict import Expected
 from harness.worker import integrity
 from harness.worker.arrays import to_host
 from harness.worker.calls import call
@@ -161,7 +162,7 @@ def judge(layer: Layer, arrays: dict[str, np.ndarray], results: dict[str, np.nda
     """Hold results against PyTorch's, each element by the gate's own bound, and all of them by their precision."""
     case, shapes = layer.case, layer.case.result_shapes()
     squares = upstream({key: np.square(array, dtype=np.float64) for key, array in arrays.items()})
-    expected = gate.Expected(
+    expected = Expected(
         {key: value.reshape(shapes[key]) for key, value in upstream(arrays).items()},
         {key: value.reshape(shapes[key]) for key, value in upstream({k: abs(a) for k, a in arrays.items()}).items()},
         {key: math.sqrt(value.mean()) if value.size else 0.0 for key, value in squares.items()},

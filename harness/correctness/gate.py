@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.correctness import bound, exact, precision
-from harness.correctness.verdict import PROBES, Expected, Facts, Verdict, passed, refused
+from harness.correctness.verdict import Expected, Facts, Verdict, passed, refused
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[np.floating]
     Arrays = Mapping[str, Array]
-
-#: Names of ``verdict.py`` that are also exported from here, until every importer names that module.
-__all__ = ["PROBES", "Expected", "Facts", "Verdict", "passed", "refused"]
 
 
 def judge_facts(case: Case, device: str, native_type: str, facts: Mapping[str, Facts], probe: str) -> Verdict:

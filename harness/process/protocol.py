@@ -24,7 +24,7 @@ from typing import Any, Generic, TypeVar, Union
 from harness.case import Case
 from harness.correctness.conduct import Storage
 from harness.correctness.edge_cases import EdgeCase
-from harness.correctness.gate import Facts
+from harness.correctness.verdict import Facts
 from harness.machine.gpu import State as GpuState
 from harness.machine.threads import Busy, ThreadReport
 

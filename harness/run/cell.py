@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from harness.correctness.gate import Verdict
+from harness.correctness.verdict import Verdict
 from harness.machine.threads import Busy
 from harness.process.handle import WorkerError, WorkerHandle
 from harness.process.protocol import Loaded, Prepared, ReplyT, Request

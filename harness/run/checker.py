@@ -12,8 +12,8 @@ from typing import Final
 
 from harness.case import Case
 from harness.correctness import conduct, gate
-from harness.correctness.gate import Expected, Verdict
 from harness.correctness.questions import ANOTHER_KERNEL, FIRST, IN_FORWARD, IN_SAMPLE, Question, unseen
+from harness.correctness.verdict import Expected, Verdict, passed
 from harness.process.protocol import (
     Affinity,
     CheckFresh,
@@ -199,7 +199,7 @@ class Checker:
         log = cell.gate
         judged = [verdict for verdict in log.verdicts if verdict.errors and (verdict.ok or verdict.probe == "bound")]
         if not judged:
-            cell.note(gate.passed("precision"))
+            cell.note(passed("precision"))
             log.precision_class = None
             return
         log.precision_class, verdict = gate.judge_precision(self._case, judged, log.wide_range is not False)

@@ -17,7 +17,7 @@ from typing import Final
 from harness.case import Case
 from harness.correctness import conduct, edge_cases, gate
 from harness.correctness.edge_cases import EdgeCase
-from harness.correctness.gate import Verdict
+from harness.correctness.verdict import Verdict, passed, refused
 from harness.process.handle import WorkerError, WorkerHandle
 from harness.process.protocol import AskSupport, CheckGradients, Load, Results, RunEdgeCase
 from harness.record import Flag
@@ -175,7 +175,7 @@ class EdgeCaseQuestions:
         ordered = {edge_case.name: self._verdicts[edge_case.name] for edge_case in possible}
         further = {
             "operators": conduct.judge_operators(self._operators, self._baseline, self._native_type),
-            "skipped": gate.passed(edge_cases.PROBE, "" if len(possible) == len(planned) else Flag.EDGE_CASES_PARTIAL),
+            "skipped": passed(edge_cases.PROBE, "" if len(possible) == len(planned) else Flag.EDGE_CASES_PARTIAL),
         }
         if self._asked.mode == "forward_backward":
             further["gradcheck"] = self._gradcheck()
@@ -216,7 +216,7 @@ class EdgeCaseQuestions:
             self._refuse(edge_case, "nothing to compare with")
 
     def _refuse(self, edge_case: EdgeCase, reason: str) -> None:
-        refusal = gate.refused(edge_cases.PROBE, f"not so: {edge_case.sentence}: {reason}")
+        refusal = refused(edge_cases.PROBE, f"not so: {edge_case.sentence}: {reason}")
         self._verdicts[edge_case.name] = refusal
 
     def _gradcheck(self) -> Verdict:
@@ -224,11 +224,11 @@ class EdgeCaseQuestions:
         batch, in1, in2, out = GRADCHECK_SIZES
         case = Case(batch, in1, in2, out, dtype="float64", mode="forward_backward", seed=self._asked.seed)
         if not self._supports(case):
-            return gate.passed(edge_cases.PROBE)
+            return passed(edge_cases.PROBE)
         reply = self._worker.request(CheckGradients(case), self._limit_seconds)
         if reply.reason:
-            return gate.refused(edge_cases.PROBE, f"not so: the gradients are those of the output: {reply.reason}")
-        return gate.passed(edge_cases.PROBE)
+            return refused(edge_cases.PROBE, f"not so: the gradients are those of the output: {reply.reason}")
+        return passed(edge_cases.PROBE)
 
 
 def _any_size(case: Case) -> Case:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Final, Literal
 
-from harness.correctness.gate import PROBES, Verdict
+from harness.correctness.verdict import PROBES, Verdict
 
 #: Probes by what their refusal says of the fault, most first: the most telling one becomes the row's reason. An
 #: arithmetic that can be named says more than the element that it spoilt most; one that cannot says less.

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.case import Case
-from harness.correctness.gate import Expected
+from harness.correctness.verdict import Expected
 from harness.process.handle import WorkerError, WorkerHandle
 from harness.process.protocol import Expect
 from harness.record import Status

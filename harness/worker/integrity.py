@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from harness.correctness.conduct import Storage, same_bits
-from harness.correctness.gate import Facts
+from harness.correctness.verdict import Facts
 from harness.machine import threads
 from harness.process.protocol import Affinity
 from harness.worker.arrays import to_host

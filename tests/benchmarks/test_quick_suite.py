@@ -15,6 +15,7 @@ from harness.catalog.registry import entries
 from harness.catalog.suites import suite
 from harness.correctness import gate, reference
 from harness.correctness.inputs import make_inputs
+from harness.correctness.verdict import Expected
 from harness.worker import arrays, integrity
 from harness.worker.calls import call
 
@@ -37,7 +38,7 @@ def expected(case):
         {name: tensor.numpy() for name, tensor in ask(case, inputs).items()}
         for ask in (reference.expected, reference.scales)
     )
-    return gate.Expected(values, scales, reference.quadratics(case, inputs))
+    return Expected(values, scales, reference.quadratics(case, inputs))
 
 
 @pytest.fixture(params=list(entries()))

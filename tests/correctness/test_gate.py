@@ -9,19 +9,15 @@ import pytest
 from harness.case import DTYPES, Case
 from harness.correctness import bound, precision, reference
 from harness.correctness.gate import (
-    Expected,
-    Facts,
-    Verdict,
     judge,
     judge_exactly,
     judge_facts,
     judge_given,
     judge_precision,
     mean_absolute_difference,
-    passed,
-    refused,
 )
 from harness.correctness.inputs import make_inputs, round_to
+from harness.correctness.verdict import Expected, Facts, Verdict, passed, refused
 
 STEP = Case(6, 32, 24, 5, mode="forward_backward")
 FORWARD = STEP.with_mode("forward")

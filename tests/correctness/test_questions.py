@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from harness.case import MODES, Case
-from harness.correctness import gate
 from harness.correctness.inputs import make_inputs
 from harness.correctness.questions import FIRST, IN_FORWARD, IN_SAMPLE, SCENARIOS, unseen
+from harness.correctness.verdict import PROBES
 from harness.process.protocol import request_types
 from harness.worker import scenarios
 
@@ -22,7 +22,7 @@ def test_scenarios_are_those_of_the_worker_in_any_order():
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: f"{question.name}, {question.kind}")
 def test_question_names_a_request_a_probe_and_inputs_that_exist(question):
     assert question.request in request_types()
-    assert question.form in gate.PROBES
+    assert question.form in PROBES
     case = Case(3, 2, 2, 2, mode="forward_backward")
     assert set(make_inputs(case, question.variation or 0, question.kind)) == set(case.shapes())
 

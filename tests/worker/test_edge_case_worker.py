@@ -8,7 +8,7 @@ from small_backends import Plain, ask
 
 from harness.case import Case
 from harness.correctness.edge_cases import all_edge_cases, judge_edge_case
-from harness.correctness.gate import Expected
+from harness.correctness.verdict import Expected
 from harness.process.protocol import CheckGradients, RunEdgeCase
 from harness.worker.backend_worker import BackendWorker
 
