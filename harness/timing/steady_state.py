@@ -42,8 +42,8 @@ _DRAWN: Final = 4000
 def classify(times: Mapping[int, float], processes: Mapping[int, int]) -> str | None:
     """Classify one backend's times within a process; None with fewer than ``LEAST_TIMES`` in every process.
 
-    Several processes are aligned at their first blocks, and the median over them is classified. So a speed that only one
-    process has is no change.
+    Several processes are aligned at their first blocks, and the median over them is classified. So the speed of a
+    single process is no change.
 
     Args:
         times: Time of a call by block, in seconds.
@@ -94,8 +94,8 @@ def _changes(logs: npt.NDArray[np.float64], offset: int) -> list[int]:
         return []
     if np.abs(_balance(_ranks(logs))).max() < _critical(len(logs)):
         return []
-    # The rank test shows that there is a change, but locates it badly. The cut with the least absolute deviation from two
-    # medians locates it.
+    # The rank test shows that there is a change, but locates it badly. The cut with the least absolute deviation from
+    # the medians of its two parts locates it.
     at = min(range(1, len(logs)), key=lambda cut: _distance(logs[:cut]) + _distance(logs[cut:]))
     before, after = logs[:at], logs[at:]
     return [*_changes(before, offset), offset + at, *_changes(after, offset + at)]

@@ -19,8 +19,8 @@ import numpy as np
 FEWEST_BLOCKS: Final = 10
 #: Most blocks of one process before the next process.
 MOST_BLOCKS: Final = 30
-#: Processes that split the variance before the share of blocks of each further process is chosen. Three processes cannot
-#: show that processes are alike, so their blocks are never pooled.
+#: Number of processes that split the variance before the blocks of each further process are chosen. Three processes
+#: cannot show that processes are alike, so their blocks are never pooled.
 PILOT: Final = 3
 #: Ratio of the standard deviation to the median absolute deviation of normal values; outliers hardly move the latter.
 _MAD: Final = 1.4826
@@ -62,8 +62,8 @@ def blocks_per_process(spreads: Split, process_seconds: float, block_seconds: fl
     """Return the blocks of each process that give the narrowest interval for a time.
 
     With p processes of b blocks the variance of the estimate is (between^2 + within^2 / b) / p. Their time is
-    p (process_seconds + b block_seconds). The best b is sqrt(process_seconds / block_seconds) within / between (Kalibera
-    and Jones, equation 3).
+    p (process_seconds + b block_seconds). The best b is sqrt(process_seconds / block_seconds) within / between
+    (Kalibera and Jones, equation 3).
 
     Args:
         spreads: Standard deviations of the log-ratio.

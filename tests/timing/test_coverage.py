@@ -17,8 +17,8 @@ coverage = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(coverage)
 
 TRACES = 300
-#: Least share of intervals that cover the true ratio. A level of 99 % misses 3 of 300 on average; it misses more than 10
-#: in one of 5,000 such tests.
+#: Least share of intervals that cover the true ratio. A level of 99 % misses 3 of 300 on average. It misses more than
+#: 10 in one of 5,000 such tests.
 LEAST = 1 - 10 / TRACES
 PLANS = [
     (kind, *plan) for kind in coverage.KINDS for plan in coverage.PLANS if not (kind == "hierarchical" and plan[0] == 1)
