@@ -223,7 +223,7 @@ def backend_bytes(case: Case, workspace_bytes: int) -> int:
 
 
 def reference_bytes(case: Case) -> int:
-    """Predict the memory of the reference's worker, in bytes: values, absolute values, results and scales in float64."""
+    """Predict the memory of the reference's worker in bytes: values, absolute values, results, scales, in float64."""
     elements = array_bytes(case) // case.itemsize
     page = case.in1_features * case.in2_features + case.batch * (case.in1_features + 2 * case.in2_features)
     block = 16 * 2**20 if case.mode == "forward_backward" else 0

@@ -58,14 +58,14 @@ def with_levels(*levels):
     return dataclasses.replace(PEAKS, levels=levels)
 
 
-def test_the_limit_is_the_arithmetics_where_that_takes_longer():
+def test_roofline_is_the_arithmetics_where_that_takes_longer():
     fast = with_levels(roofline.Level("L1", 10**9, 1e15))
     assert roofline.roofline_seconds(CASE, fast) == roofline.flop(CASE) / 1e9
     assert roofline.roofline_seconds(STEP, fast) == 3 * roofline.flop(CASE) / 1e9
     assert roofline.roofline_seconds(dataclasses.replace(CASE, dtype="float64"), fast) == roofline.flop(CASE) / 5e8
 
 
-def test_the_limit_is_the_bytes_where_they_take_longer():
+def test_roofline_is_the_bytes_where_they_take_longer():
     slow = with_levels(roofline.Level("L1", 10**9, 1e3))
     assert roofline.roofline_seconds(CASE, slow) == roofline.array_bytes(CASE) / 1e3
     assert roofline.roofline_seconds(STEP, slow) == roofline.array_bytes(STEP) / 1e3
