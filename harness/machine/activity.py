@@ -1,6 +1,6 @@
-"""What the machine is doing right now: read before and after a sample, to flag samples that something disturbed.
+"""Read the machine's activity before and after a sample, to flag disturbed samples.
 
-A few small files of the kernel are read, in a fraction of a millisecond. What they do not say is None.
+A reading takes a few small files of the kernel and a fraction of a millisecond. A value that they lack is None.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ from typing import Final
 
 from harness.machine import threads
 
-#: Share of the machine's time that a hypervisor may take: about the width of the intervals that are reported. Stolen
-#: time is counted in ticks of 10 ms, so that one of them is enough in samples shorter than 0.2 s over the CPUs.
+#: Largest share of all CPUs' time that a hypervisor may steal: about the width of the reported intervals. Stolen time is
+#: counted in ticks of 10 ms, so one tick flags a sample shorter than 0.2 s / CPUs.
 STOLEN_SHARE: Final = 0.05
-#: A CPU of one's own switches a few times a second, for threads of the kernel; a shared one with every time slice,
-#: which is 0.75 to 6 ms (base slice of kernel/sched/fair.c), so more than 150 times.
+#: Largest rate of involuntary context switches, per second. An exclusive CPU has a few, for threads of the kernel. A
+#: shared one has more than 150: one for each time slice of 0.75 to 6 ms (base slice of kernel/sched/fair.c).
 SWITCHES_PER_SECOND: Final = 100.0
-#: Fewer are chance, however short the sample.
+#: Fewest involuntary context switches that flag a sample: in a short sample one or two are chance.
 FEWEST_SWITCHES: Final = 3
-#: Share of the best clock. Turbo on all cores is about a tenth below turbo on one; what is lower is heat, a power limit
-#: or a governor.
+#: Least share of the best clock. The turbo of all cores is about a tenth below the turbo of one core; a lower clock means
+#: heat, a power limit or a governor.
 CLOCK_SHARE: Final = 0.9
-#: Clocks of so many CPUs are read at most. Each is a file to open, and before Linux 5.18 a wait of up to 10 ms
-#: (arch_freq_get_on_cpu); heat and power are the package's, so a few CPUs tell.
+#: Largest number of CPUs whose clocks are read. Each is a file to open, and before Linux 5.18 a wait of up to 10 ms
+#: (arch_freq_get_on_cpu). Heat and power are common to the package, so a few CPUs represent it.
 MOST_CLOCKS: Final = 8
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class State:
-    """One reading; None where the system does not say.
+    """One reading; a value that the system does not provide is None.
 
     Attributes:
-        steal_seconds: Time since boot that the hypervisor took while a CPU wanted to run; all CPUs added up.
-        running: Threads of the whole machine that run or want to, less the one that reads.
-        clock_mhz: Mean clock of the CPUs asked for.
-        swapped_bytes: What went to swap since boot, and what came back.
+        steal_seconds: Time in seconds since boot that the hypervisor took from runnable CPUs, summed over all CPUs.
+        running: Number of runnable threads of the whole machine, less the one that reads.
+        clock_mhz: Mean clock of the requested CPUs, in MHz.
+        swapped_bytes: Bytes swapped in and out since boot.
     """
 
     steal_seconds: float | None
@@ -51,8 +51,9 @@ def read(root: Path = Path("/"), cpus: Sequence[int] | None = None) -> State:
     """Read the state of the machine now.
 
     Args:
-        root: Where /proc and /sys lie.
-        cpus: Whose clocks are meant, those of the thread budget; by default all that this process may use.
+        root: Folder of /proc and /sys.
+        cpus: Numbers of the CPUs whose clocks are read, those of the thread budget; by default all that this process may
+            use.
     """
     chosen = threads.affinity() if cpus is None else cpus
     return State(
@@ -71,56 +72,56 @@ def disturbed(
     involuntary_switches: int | None,
     best_clock_mhz: float | None,
 ) -> str | None:
-    """Say what disturbed a sample, words joined by ``+``; None if nothing did, or nothing is known.
+    """Return the disturbances of a sample, words joined by ``+``; None without any, and if nothing is known.
 
     Args:
-        before: Read before the sample.
-        after: Read after it.
-        seconds: Time between the two.
-        cpus: CPUs of the machine, for stolen time is that of all of them.
-        involuntary_switches: Context switches of the worker in between that it did not ask for.
-        best_clock_mhz: The best mean clock that any reading had.
+        before: Reading before the sample.
+        after: Reading after the sample.
+        seconds: Time between the readings, in seconds.
+        cpus: Number of CPUs of the machine, since stolen time is summed over all of them.
+        involuntary_switches: Number of the worker's involuntary context switches between the readings; None if unknown.
+        best_clock_mhz: Highest mean clock of any reading, in MHz; None if unknown.
     """
     stolen = stolen_seconds(before, after) or 0.0
     switches = involuntary_switches or 0
     clocks = [clock for clock in (before.clock_mhz, after.clock_mhz) if clock is not None]
-    found = {
+    disturbances = {
         "steal": stolen > STOLEN_SHARE * seconds * cpus,
         "switches": switches >= FEWEST_SWITCHES and switches > SWITCHES_PER_SECOND * seconds,
         "clock": bool(clocks) and sum(clocks) / len(clocks) < CLOCK_SHARE * (best_clock_mhz or 0.0),
-        # Seen once it is a thread of the kernel that happened to be awake.
+        # In one reading alone it may be a thread of the kernel that was awake by chance.
         "load": bool(before.running and after.running),
         "swap": (_gain(before.swapped_bytes, after.swapped_bytes) or 0) > 0,
     }
-    return "+".join(word for word, so in found.items() if so) or None
+    return "+".join(word for word, present in disturbances.items() if present) or None
 
 
 def stolen_seconds(before: State, after: State) -> float | None:
-    """What the hypervisor took between two readings, all CPUs added up; None where the system does not tell."""
+    """Return the time stolen between two readings in seconds, summed over all CPUs; None if unknown."""
     return _gain(before.steal_seconds, after.steal_seconds)
 
 
 def _gain(before: float | None, after: float | None) -> float | None:
-    """How much a count has grown; None where it is unknown."""
+    """Return the growth of a count; None where it is unknown."""
     return None if before is None or after is None else after - before
 
 
 def _steal_seconds(path: Path) -> float | None:
-    """The eighth number of the first line, in ticks (proc_stat(5))."""
+    """Return the stolen time: the eighth number of the first line, in ticks (proc_stat(5))."""
     with contextlib.suppress(OSError, ValueError, IndexError), path.open() as file:
         return int(file.readline().split()[8]) / os.sysconf("SC_CLK_TCK")
     return None
 
 
 def _running(path: Path) -> int | None:
-    """The fourth field, ``running/all`` (proc_loadavg(5))."""
+    """Return the runnable threads but one, from the fourth field, ``running/all`` (proc_loadavg(5))."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         return max(0, int(path.read_text().split()[3].partition("/")[0]) - 1)
     return None
 
 
 def _clock_mhz(root: Path, cpus: Sequence[int] | None) -> float | None:
-    """Mean of what the governor's driver says, in kHz; else of what cpuinfo says, in MHz."""
+    """Return the mean clock in MHz, from the governor's driver (in kHz), or else from cpuinfo (in MHz)."""
     clocks = []
     for cpu in cpus or ():
         with contextlib.suppress(OSError, ValueError):
@@ -131,7 +132,10 @@ def _clock_mhz(root: Path, cpus: Sequence[int] | None) -> float | None:
 
 
 def _cpuinfo_clocks(path: Path, cpus: Sequence[int] | None) -> list[float]:
-    """The clocks of these CPUs, of the first few if None; the file has a page for each CPU, and is read no further."""
+    """Return the clocks of these CPUs in MHz; for None those of the first ``MOST_CLOCKS``.
+
+    The file has a page for each CPU, so reading stops at the last clock.
+    """
     clocks: list[float] = []
     most = MOST_CLOCKS if cpus is None else len(cpus)
     wanted = False
@@ -147,9 +151,9 @@ def _cpuinfo_clocks(path: Path, cpus: Sequence[int] | None) -> list[float]:
 
 
 def _swapped_bytes(path: Path) -> int | None:
-    """Pages swapped in and out (/proc/vmstat), in bytes."""
+    """Return the pages swapped in and out (/proc/vmstat), in bytes."""
     with contextlib.suppress(OSError, ValueError):
-        found = dict(line.split()[:2] for line in path.read_text().splitlines() if line.startswith("pswp"))
-        if found:
-            return sum(map(int, found.values())) * os.sysconf("SC_PAGE_SIZE")
+        pages = dict(line.split()[:2] for line in path.read_text().splitlines() if line.startswith("pswp"))
+        if pages:
+            return sum(map(int, pages.values())) * os.sysconf("SC_PAGE_SIZE")
     return None

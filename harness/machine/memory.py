@@ -1,4 +1,4 @@
-"""Memory: how much a call takes at its peak, whether it ran out, and how what was freed is given back."""
+"""Memory: the peak of a call, the errors when it runs out, and the return of freed memory to the system."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-#: proc(5): writing 5 sets the high-water mark of the resident set (VmHWM) to what is resident now.
+#: Text that resets the high-water mark of the resident set (VmHWM) to the present size, written to clear_refs (proc(5)).
 _RESET: Final = "5"
-#: What is in the message when memory ran out, in small letters: of PyTorch, CUDA, cuBLAS, XLA, and C++.
+#: Parts of the messages of PyTorch, CUDA, cuBLAS, XLA and C++ when memory ran out, in lower case.
 _SIGNS: Final = (
     *("out of memory", "alloc_failed", "resource_exhausted", "can't allocate memory", "not enough memory"),
     "std::bad_alloc",
@@ -20,9 +20,9 @@ _SIGNS: Final = (
 
 
 def trim() -> None:
-    """Give freed memory back to the system and to the GPU: glibc and the frameworks keep it for later otherwise.
+    """Return freed memory to the system and to the GPU; otherwise glibc and the frameworks keep it.
 
-    JAX has no means to.
+    JAX has no function for it.
     """
     gc.collect()
     torch: Any = sys.modules.get("torch")
@@ -35,7 +35,7 @@ def trim() -> None:
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether an exception means that memory ran out; frameworks have no common type for it."""
+    """True if an exception means that memory ran out; frameworks have no common type for it."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     text = str(error).lower()
@@ -43,16 +43,16 @@ def ran_out(error: BaseException) -> bool:
 
 
 def peak_bytes(call: Callable[[], Any], device: str, proc: Path = Path("/proc/self")) -> int | None:
-    """What one call adds to the memory in use at its highest, results included; None where nobody can tell.
+    """Return the bytes that one call adds to the memory in use at its peak, results included; None if unknown.
 
-    On the CPU it is the high-water mark of this process's resident set, reset before the call; what a framework keeps
-    from call to call (a scratch buffer that is never freed) was there before, and does not show. On a CUDA device it is
-    the peak of PyTorch's allocator; other frameworks' allocators have none that can be reset.
+    On the CPU it is the high-water mark of this process's resident set, reset before the call. Memory that a framework
+    keeps between calls (a scratch buffer that is never freed) is not counted. On a CUDA device it is the peak of
+    PyTorch's allocator; the allocators of other frameworks have no peak that can be reset.
 
     Args:
-        call: Calls, and waits for the result.
+        call: Function that calls the kernel and waits for the result.
         device: ``cpu`` or ``cuda``.
-        proc: Where the system tells of this process.
+        proc: Folder of this process in the proc file system.
     """
     if device == "cuda":
         return _cuda_peak_bytes(call)
@@ -67,6 +67,7 @@ def peak_bytes(call: Callable[[], Any], device: str, proc: Path = Path("/proc/se
 
 
 def _cuda_peak_bytes(call: Callable[[], Any]) -> int | None:
+    """Return the peak of PyTorch's allocator in a call, in bytes; None without PyTorch on CUDA."""
     torch: Any = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return None
@@ -79,7 +80,12 @@ def _cuda_peak_bytes(call: Callable[[], Any]) -> int | None:
 
 
 def _status_bytes(proc: Path, name: str) -> int:
-    found = re.search(rf"^{name}:\s+(\d+) kB", (proc / "status").read_text(), re.MULTILINE)
-    if found is None:
+    """Return a size from the process's status file, in bytes.
+
+    Raises:
+        LookupError: The file has no such line.
+    """
+    match = re.search(rf"^{name}:\s+(\d+) kB", (proc / "status").read_text(), re.MULTILINE)
+    if match is None:
         raise LookupError(name)
-    return int(found[1]) * 1024
+    return int(match[1]) * 1024

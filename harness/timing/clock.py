@@ -1,8 +1,7 @@
-"""Turn a kernel into seconds. Runs inside the worker; knows no case, no backend and no file.
+"""Time the calls of a kernel. The module runs inside the worker and knows no case, no backend and no file.
 
-A sample is the time of several calls in a row, each with its synchronisation, so that all backends are asked the same
-question: how long until the result exists. Every call takes the next of several input sets, so that a remembered
-answer is no answer.
+A sample is the time of several calls in a row, each with its synchronisation. So for every backend it is the time until
+the results exist. Every call takes the next of several input sets, so that a memoised result is a wrong one.
 """
 
 from __future__ import annotations
@@ -20,33 +19,35 @@ from harness.record import Flag
 Now = Callable[[], float]
 #: One call of the kernel on one input set; returns the native result.
 Call = Callable[[], Any]
+#: Returns when a native result exists.
 Synchronize = Callable[[Any], None]
 
-#: A sample lasts at least this long (or one call), in seconds: long against the clock's tick and against an interrupt.
+#: Least duration of a sample of more than one call, in seconds: long against an interrupt.
 SAMPLE_SECONDS: Final = 0.020
-#: ... and at least this many ticks of the clock.
+#: Least duration of a sample of more than one call, in ticks of the clock.
 SAMPLE_TICKS: Final = 1000
-#: Unrecorded running before a sample, in seconds: after a stop, caches and clock speed come back first.
+#: Duration of unrecorded calls before a sample, in seconds: after a pause, caches and clock speed recover first.
 SETTLE_SECONDS: Final = 0.010
 
-#: What waits for a device takes no less than the device does: by so much two clocks, and two moments, may differ.
+#: Largest ratio of the device's time to the host's time of a call: the host waits for the device, so a larger ratio is
+#: a fault. The margin is for two clocks and two moments.
 CLOCK_TOLERANCE: Final = 1.1
-#: Where the device works for less than this share of a call, launching is most of it.
+#: Share of a call's time: a device that works for less is idle most of the call, and launching takes the rest.
 LAUNCH_SHARE: Final = 0.5
 
 
 class Clock:
-    """Times calls; the source of time is given, so that tests can bring their own.
+    """Time calls with an injected source of time, so that tests can control it.
 
     Args:
-        now: A monotonic clock in seconds.
+        now: Monotonic clock, in seconds.
     """
 
     def __init__(self, now: Now = time.perf_counter) -> None:
         self._now = now
 
     def tick_seconds(self) -> float:
-        """The smallest step seen between two different readings, in seconds."""
+        """Return the smallest step between two different readings of the clock, in seconds."""
         steps = []
         for _ in range(20):
             start = end = self._now()
@@ -58,17 +59,17 @@ class Clock:
     def sample(
         self, calls: Sequence[Call], synchronize: Synchronize, count: int, first: int = 0, keep: Sequence[int] = ()
     ) -> tuple[float, list[Any]]:
-        """Return the seconds that ``count`` calls take, each with its synchronisation; and the results of some of them.
+        """Return the time of ``count`` calls, each with its synchronisation, in seconds; and the kept results.
 
         Args:
-            calls: One for each input set; taken in turn.
-            synchronize: Returns when a result exists.
-            count: How many calls.
-            first: Which input set begins.
-            keep: Which calls' results to return, from 0, in ascending order.
+            calls: One call for each input set, taken in rotation.
+            synchronize: Function that returns when a result exists.
+            count: Number of calls, at least 1.
+            first: Number of the first call's input set, from 0.
+            keep: Numbers of the calls whose results are returned, from 0, in ascending order.
         """
         turn = [calls[(first + index) % len(calls)] for index in range(count)]
-        # A loop up to each call that is kept, so that keeping costs an append, and no question at every call.
+        # One loop up to each kept call, so that keeping costs one append and no condition at every call.
         cuts = [0, *(index + 1 for index in keep)]
         before, after = [turn[start:end] for start, end in itertools.pairwise(cuts)], turn[cuts[-1] :]
         result, kept = None, []
@@ -101,17 +102,17 @@ class Clock:
         *,
         between: Callable[[], None],
     ) -> tuple[float, list[Any]]:
-        """As ``sample``, with something between the calls that is not timed.
+        """Return what ``sample`` returns, with untimed work before each call.
 
-        Each call is timed for itself, so two readings of the clock are in its time, and no more.
+        Each call is a sample of its own, so its time has two readings of the clock.
 
         Args:
-            calls: One for each input set; taken in turn.
-            synchronize: Returns when a result exists.
-            count: How many calls.
-            first: Which input set begins.
-            keep: Which calls' results to return, from 0, in ascending order.
-            between: Done, and finished, before each call.
+            calls: One call for each input set, taken in rotation.
+            synchronize: Function that returns when a result exists.
+            count: Number of calls, at least 1.
+            first: Number of the first call's input set, from 0.
+            keep: Numbers of the calls whose results are returned, from 0, in ascending order.
+            between: Untimed function, called before each call; its work is finished when it returns.
         """
         total, kept = 0.0, []
         for index in range(count):
@@ -122,12 +123,12 @@ class Clock:
         return total, kept
 
     def queued(self, calls: Sequence[Call], synchronize: Synchronize, count: int) -> float:
-        """Return the seconds of ``count`` calls with one synchronisation at the end: what a device keeps up with.
+        """Return the time of ``count`` calls with one synchronisation at the end, in seconds.
 
         Args:
-            calls: One for each input set; taken in turn.
-            synchronize: Returns when a result exists, and all that was asked for before it.
-            count: How many calls.
+            calls: One call for each input set, taken in rotation.
+            synchronize: Function that returns when a result, and all work that was queued before it, exists.
+            count: Number of calls, at least 1.
         """
         turn = [calls[index % len(calls)] for index in range(count)]
         result = None
@@ -138,7 +139,13 @@ class Clock:
         return self._now() - start
 
     def settle(self, calls: Sequence[Call], synchronize: Synchronize, seconds: float) -> None:
-        """Call, unrecorded, until ``seconds`` have passed; at least once, unless ``seconds`` is 0."""
+        """Call without recording until ``seconds`` have passed; at least once, unless ``seconds`` is 0.
+
+        Args:
+            calls: One call for each input set, taken in rotation.
+            synchronize: Function that returns when a result exists.
+            seconds: Duration in seconds, at least 0.
+        """
         end = self._now() + seconds
         index = 0
         while seconds > 0 and (index == 0 or self._now() < end):
@@ -150,7 +157,14 @@ class Clock:
     ) -> list[tuple[int, float]]:
         """Call until ``seconds`` have passed, and ``at_least`` times; return (calls, seconds) of each stretch.
 
-        Stretches double in length while they are short, so that a fast kernel is not swamped by its own bookkeeping.
+        The number of calls doubles while a stretch is shorter than half of ``SAMPLE_SECONDS``, so that a fast kernel's
+        time is not that of the bookkeeping.
+
+        Args:
+            calls: One call for each input set, taken in rotation.
+            synchronize: Function that returns when a result exists.
+            seconds: Least duration in seconds.
+            at_least: Least number of calls.
         """
         end = self._now() + seconds
         stretches: list[tuple[int, float]] = []
@@ -164,7 +178,11 @@ class Clock:
         return stretches
 
     def overhead_seconds(self, count: int = 10_000) -> float:
-        """What the loop itself costs a call, in seconds: the time of a call that does nothing."""
+        """Return the time of a call that does nothing, in seconds: the cost of the loop.
+
+        Args:
+            count: Number of calls, at least 1.
+        """
 
         def nothing(*_: object) -> None:
             return None
@@ -173,26 +191,34 @@ class Clock:
 
 
 def device_faults(call_seconds: float, queued_seconds: float | None, device_seconds: float | None) -> list[Flag]:
-    """Name what a device's clock says that cannot be, or is worth knowing, as flags.
+    """Return flags for device times that contradict the host's time, and for calls that mostly launch.
 
     Args:
-        call_seconds: A call with its synchronisation, by the host.
-        queued_seconds: A call with one synchronisation for many, by the host.
-        device_seconds: A call by the device's events.
+        call_seconds: Time of a call with its synchronisation by the host's clock, in seconds.
+        queued_seconds: Time of one of many calls with one synchronisation by the host's clock, in seconds; or None.
+        device_seconds: Time of a call by the device's events, in seconds; None without them.
     """
-    found = []
+    flags = []
     if queued_seconds is not None and queued_seconds > CLOCK_TOLERANCE * call_seconds:
-        found.append(Flag.QUEUED_OVER_HOST)
+        flags.append(Flag.QUEUED_OVER_HOST)
     if device_seconds is not None:
         if device_seconds > CLOCK_TOLERANCE * call_seconds:
-            found.append(Flag.DEVICE_OVER_HOST)  # work that the synchronisation did not wait for, or another clock
+            flags.append(Flag.DEVICE_OVER_HOST)  # work that the synchronisation did not wait for, or another clock
         elif device_seconds < LAUNCH_SHARE * call_seconds:
-            found.append(Flag.LAUNCH_BOUND)
-    return found
+            flags.append(Flag.LAUNCH_BOUND)
+    return flags
 
 
 def calls_per_sample(call_seconds: float, tick_seconds: float) -> int:
-    """How many calls make a sample long enough, in ``SAMPLE_SECONDS`` and in ticks of the clock."""
+    """Return the number of calls that last ``SAMPLE_SECONDS`` and ``SAMPLE_TICKS``, at least 1.
+
+    Args:
+        call_seconds: Time of a call in seconds, above 0.
+        tick_seconds: Tick of the clock in seconds.
+
+    Raises:
+        ValueError: A call took no time.
+    """
     if call_seconds <= 0:
         raise ValueError(f"a call took {call_seconds} s: the clock stood still")
     return max(1, math.ceil(max(SAMPLE_SECONDS, SAMPLE_TICKS * tick_seconds) / call_seconds))

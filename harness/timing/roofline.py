@@ -1,4 +1,4 @@
-"""What a case costs at the least: a case in, floating-point operations and bytes out, and time on a machine. Pure."""
+"""Compute the roofline of a case: its floating-point operations, bytes, and least time on a machine. Pure."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ if TYPE_CHECKING:
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
-#: Forward is one contraction. A step needs three: the output, both input gradients out of one pass over
-#: dZ[b,i,j] = sum_o grad_output[b,o] weight[o,i,j], and the weight's gradient.
+#: Number of contractions by mode. A step needs three: the output; both input gradients, in one pass over
+#: dZ[b,i,j] = sum_o grad_output[b,o] weight[o,i,j]; and the weight's gradient.
 CONTRACTIONS: Final = {"forward": 1, "forward_backward": 3}
 
-#: Sets of inputs that a backend holds during timing.
+#: Number of input sets that a backend holds during timing.
 INPUT_SETS: Final = 2
-#: What an interpreter with a framework in it takes before any array, BLAS buffers and compiling included, in bytes.
+#: Memory of an interpreter with a framework before any array, in bytes; includes BLAS buffers and compiling.
 PROCESS_BYTES: Final = 650 * 2**20
-#: Dtypes that have a limit on a CPU. Half-precision products may run on units whose rate is not measured.
+#: Dtypes that have a roofline on a CPU. Half-precision products may run on units whose rate is not measured.
 ROOFLINE_DTYPES: Final = ("float32", "float64")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rate:
-    """The most floating-point operations per second, and what was measured to say so.
+    """The peak rate of floating-point operations, and its source.
 
     Attributes:
-        flop_per_second: Of all threads together.
-        source: In words.
-        chains: What multiply-add chains did, which the spot_peak is measured with; None where that is not known.
+        flop_per_second: Rate of all threads together, in flop per second.
+        source: Description of the measurement.
+        chains: Rate of multiply-add chains in flop per second, which the spot peak is measured with; None if unknown.
     """
 
     flop_per_second: float
@@ -47,8 +47,8 @@ class Product:
     Attributes:
         library: ``numpy``, ``torch.mm``, ``torch oneDNN`` or ``jax``.
         dtype: Element type of both matrices and of their product.
-        flop_per_second: 2 n**3 over the shortest time.
-        detail: What multiplies behind the library, as it says itself: ``OpenBLAS 0.3.30 SkylakeX``.
+        flop_per_second: Rate in flop per second: 2 n**3 over the shortest time of matrices (n, n).
+        detail: Name of the BLAS behind the library, as the library reports it: ``OpenBLAS 0.3.30 SkylakeX``.
     """
 
     library: str
@@ -59,12 +59,12 @@ class Product:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Level:
-    """One level of the memory, for all threads of the budget together.
+    """One level of the memory hierarchy, for all threads of the budget together.
 
     Attributes:
         name: ``L1``, ``L2``, ``L3`` or ``memory``.
-        capacity_bytes: Of all the caches that the threads reach, each counted once; None for memory.
-        bytes_per_second: What all threads together read.
+        capacity_bytes: Capacity in bytes of all caches that the threads reach, each counted once; None for memory.
+        bytes_per_second: Read bandwidth of all threads together, in bytes per second.
     """
 
     name: str
@@ -74,13 +74,13 @@ class Level:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Peaks:
-    """What a machine can do under the run's thread budget.
+    """The peaks of a machine under the run's thread budget.
 
     Attributes:
-        arithmetic: The arithmetic peak, by dtype and for tf32; what could not be measured is not there.
-        products: Each library's best GEMM, for the dtypes it has.
-        levels: The memory's levels, smallest first.
-        missing: What could not be measured and why, a line each.
+        arithmetic: Arithmetic peak by dtype, and for ``tf32``; without those that could not be measured.
+        products: Best GEMM of each library, for the dtypes that the library has.
+        levels: Levels of the memory hierarchy, smallest first.
+        missing: Lines that each name a peak that could not be measured, with the reason.
     """
 
     arithmetic: Mapping[str, Rate]
@@ -89,7 +89,10 @@ class Peaks:
     missing: tuple[str, ...] = ()
 
     def best(self, other: Peaks) -> Peaks:
-        """The higher of each two rates, and what is missing in both: a machine disturbed once is no slower for it."""
+        """Return the higher rate of each peak, and the lines missing in both.
+
+        A disturbance lowers a measured peak, and never raises it.
+        """
         rates = [*self.arithmetic.items(), *other.arithmetic.items()]
         products = [((product.library, product.dtype), product) for product in (*self.products, *other.products)]
         levels = [(level.name, level) for level in (*self.levels, *other.levels)]
@@ -105,12 +108,17 @@ class Peaks:
         )
 
     def at_spot_peak(self, dtype: str, flop_per_second: float) -> Peaks:
-        """The same machine at a moment in which its multiply-add chains in that dtype run at this rate."""
-        arithmetic = {**self.arithmetic, dtype: Rate(flop_per_second, "spot_peak")}
+        """Return these peaks with the spot peak as the arithmetic peak of one dtype.
+
+        Args:
+            dtype: Key of ``arithmetic``.
+            flop_per_second: Spot peak, in flop per second.
+        """
+        arithmetic = {**self.arithmetic, dtype: Rate(flop_per_second, "spot peak")}
         return dataclasses.replace(self, arithmetic=arithmetic)
 
     def as_json(self) -> dict[str, Any]:
-        """As JSON can hold it; ``from_json`` reads it back."""
+        """Return the peaks as JSON can hold them; ``from_json`` reads them back."""
         return {
             "arithmetic": {dtype: dataclasses.asdict(rate) for dtype, rate in self.arithmetic.items()},
             "products": [dataclasses.asdict(product) for product in self.products],
@@ -119,35 +127,40 @@ class Peaks:
         }
 
     @classmethod
-    def from_json(cls, said: Mapping[str, Any]) -> Self:
-        """Read what ``as_json`` gave."""
+    def from_json(cls, loaded: Mapping[str, Any]) -> Self:
+        """Return the peaks that ``as_json`` wrote."""
         return cls(
-            {dtype: Rate(**rate) for dtype, rate in said["arithmetic"].items()},
-            tuple(Product(**product) for product in said["products"]),
-            tuple(Level(**level) for level in said["levels"]),
-            tuple(said["missing"]),
+            {dtype: Rate(**rate) for dtype, rate in loaded["arithmetic"].items()},
+            tuple(Product(**product) for product in loaded["products"]),
+            tuple(Level(**level) for level in loaded["levels"]),
+            tuple(loaded["missing"]),
         )
 
 
 def flop(case: Case) -> int:
-    """Least number of floating-point operations: 2 batch in1 in2 out for each contraction."""
+    """Return the least number of floating-point operations: 2 batch in1 in2 out for each contraction."""
     size = case.batch * case.in1_features * case.in2_features * case.out_features
     return 2 * size * CONTRACTIONS[case.mode]
 
 
 def array_bytes(case: Case) -> int:
-    """Bytes of everything that goes in and comes out once, in the case's dtype."""
+    """Return the bytes of all inputs and results, each once, in the case's dtype."""
     shapes = [*case.shapes().values(), *case.result_shapes().values()]
     return sum(math.prod(shape) for shape in shapes) * case.itemsize
 
 
 def roofline_seconds(case: Case, peaks: Peaks) -> float | None:
-    """Least time in seconds that the case can take: for its arithmetic or for its bytes, whichever is more.
+    """Return the roofline: the least time of the case in seconds, for its arithmetic or for its bytes.
 
-    Every level gives what it has room for at its own rate, the smaller levels first: call after call over the same
-    bytes, a cache can keep as many of them as it holds, even if all are more. Where one of the two rates is unknown,
-    the other one is the limit; None where both are, and for dtypes and precisions outside ``ROOFLINE_DTYPES`` whose
-    arithmetic was not measured.
+    The smaller levels of the hierarchy are filled first, and each is read at its own bandwidth. Repeated calls read the
+    same bytes, so a cache keeps a part of them even if all do not fit.
+
+    Where one of the two rates is unknown, the other one is the roofline. It is None where both are unknown, and for a
+    dtype or precision outside ``ROOFLINE_DTYPES`` whose arithmetic was not measured.
+
+    Args:
+        case: Case with its mode.
+        peaks: Peaks of the machine under the run's thread budget.
     """
     arithmetic = arithmetic_of(case)
     if arithmetic not in (*ROOFLINE_DTYPES, *peaks.arithmetic):
@@ -161,23 +174,23 @@ def roofline_seconds(case: Case, peaks: Peaks) -> float | None:
 
 
 def arithmetic_of(case: Case) -> str:
-    """What a case's products are made in, as ``Peaks.arithmetic`` has it: its dtype, or tf32."""
+    """Return the key of ``Peaks.arithmetic`` for a case's products: its dtype, or ``tf32``."""
     return "tf32" if case.precision == "tf32" else case.dtype
 
 
-def _best(found: Iterable[tuple[Key, Value]], rate: Callable[[Value], float]) -> dict[Key, Value]:
-    """Of each key's values the one with the highest rate; keys in the order in which they are first met."""
+def _best(pairs: Iterable[tuple[Key, Value]], rate: Callable[[Value], float]) -> dict[Key, Value]:
+    """Return each key's value with the highest rate; keys in the order of their first pair."""
     best: dict[Key, Value] = {}
-    for key, value in found:
+    for key, value in pairs:
         if key not in best or rate(value) > rate(best[key]):
             best[key] = value
     return best
 
 
 def _reading_seconds(size_bytes: int, levels: tuple[Level, ...]) -> float | None:
-    """Least time to read so many bytes, in seconds; None where the levels that are known do not hold them all.
+    """Return the least time to read ``size_bytes``, in seconds; None where the known levels do not hold them.
 
-    Memory counts only beside caches: where none is known, the bytes may lie in one, and memory's rate is too low.
+    Memory counts only if a cache is known. Otherwise the bytes may be in an unknown cache, which is faster than memory.
     """
     caches = [(level.capacity_bytes, level) for level in levels if level.capacity_bytes is not None]
     memory = next((level for level in levels if level.capacity_bytes is None), None)
@@ -191,18 +204,26 @@ def _reading_seconds(size_bytes: int, levels: tuple[Level, ...]) -> float | None
 
 
 def backend_bytes(case: Case, workspace_bytes: int) -> int:
-    """Predicted memory of one worker while it holds the case, in bytes.
+    """Predict the memory of one worker while it holds the case, in bytes.
 
-    The device's arrays, with ``INPUT_SETS`` input sets and two sets of results more than is returned (the clock holds
-    the last result while the next is made, and one for the gate; the gate holds a second weight before); the float32
-    host copies they are made from and compared through; the technique's workspace; the process.
+    The sum has these terms:
+
+    * the device's arrays: ``INPUT_SETS`` input sets and two more sets (during timing the last result while the next is
+      computed, and a result kept for the gate; before timing the gate's second weight),
+    * the host copies that the arrays are made from and compared through, in float64 for float64 and else in float32,
+    * the backend's workspace,
+    * the process.
+
+    Args:
+        case: Case with its mode.
+        workspace_bytes: Workspace of one call in bytes, as ``Backend.workspace_bytes`` predicts it.
     """
     host = array_bytes(case) // case.itemsize * (8 if case.dtype == "float64" else 4)
     return PROCESS_BYTES + (INPUT_SETS + 2) * array_bytes(case) + host + workspace_bytes
 
 
 def reference_bytes(case: Case) -> int:
-    """Predicted memory of the reference's worker: values, absolute values, results and scales, all in float64."""
+    """Predict the memory of the reference's worker in bytes: values, absolute values, results, scales, in float64."""
     elements = array_bytes(case) // case.itemsize
     page = case.in1_features * case.in2_features + case.batch * (case.in1_features + 2 * case.in2_features)
     block = 16 * 2**20 if case.mode == "forward_backward" else 0

@@ -1,9 +1,9 @@
-"""Where the noise lives: among the blocks of a process, or between fresh processes. Pure.
+"""Split the variance of log-ratios into two levels: the blocks of a process, and fresh processes. Pure.
 
-A process keeps what it was born with: where its code, its thread stacks and its arrays lie. That can move every one of
-its times by more than blocks differ among themselves, so more blocks of the same process repeat the same error
-(Mytkowicz et al., Producing Wrong Data Without Doing Anything Obviously Wrong!, ASPLOS'09; Kalibera and Jones, Rigorous
-Benchmarking in Reasonable Time, ISMM'13).
+The addresses of a process's code, thread stacks and arrays are fixed when it starts. They can move all of its times by
+more than its blocks differ, so more blocks of one process repeat the same error (Mytkowicz et al., Producing Wrong Data
+Without Doing Anything Obviously Wrong!, ASPLOS'09; Kalibera and Jones, Rigorous Benchmarking in Reasonable Time,
+ISMM'13).
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from typing import Final
 
 import numpy as np
 
-#: Blocks of one process before the next one, at least and at most.
-FEWEST_BLOCKS, MOST_BLOCKS = 10, 30
-#: Processes that split the variance before it is decided how many blocks each of the others gets. They cannot tell that
-#: processes do not differ: pooling the blocks of those that a test could not tell apart left 1 outside the 99 %
-#: interval of a thing's ratio to itself in 7 of 35 runs.
+#: Fewest blocks of one process before the next process.
+FEWEST_BLOCKS: Final = 10
+#: Most blocks of one process before the next process.
+MOST_BLOCKS: Final = 30
+#: Number of processes that split the variance before the blocks of each further process are chosen. Three processes
+#: cannot show that processes are alike, so their blocks are never pooled.
 PILOT: Final = 3
-#: 1.4826 MAD is the standard deviation of normal values, and outliers hardly move it.
+#: Ratio of the standard deviation to the median absolute deviation of normal values; outliers hardly move the latter.
 _MAD: Final = 1.4826
 
 
@@ -30,8 +31,8 @@ class Split:
     """Standard deviations of the log-ratio.
 
     Attributes:
-        within: Among the blocks of a process; None with fewer than two blocks.
-        between: Of the processes' centres, what the blocks explain taken off; None with one process.
+        within: Standard deviation among the blocks of a process; None with fewer than two blocks.
+        between: Standard deviation of the processes' centres, less the noise of their blocks; None with one process.
     """
 
     within: float | None
@@ -39,31 +40,37 @@ class Split:
 
 
 def split(groups: Sequence[Sequence[float]]) -> Split:
-    """Split the variance, robustly within processes.
+    """Split the variance; the estimate within processes is robust to outliers.
 
     Args:
-        groups: For each process its blocks' log-ratios.
+        groups: Log-ratios of the blocks, a list for each process.
     """
     large = [np.asarray(group, dtype=float) for group in groups if len(group) > 1]
     if not large:
         return Split(None, None)
-    away = np.concatenate([group - np.median(group) for group in large])
-    within = _MAD * float(np.median(np.abs(away)))
+    deviations = np.concatenate([group - np.median(group) for group in large])
+    within = _MAD * float(np.median(np.abs(deviations)))
     if len(large) < 2:
         return Split(within, None)
     centres = np.array([np.median(group) for group in large])
-    # The variance of a median of n normal values is pi / 2 of that of their mean.
+    # The variance of the median of n normal values is pi / 2 times the variance of their mean.
     noise = float(np.mean([math.pi / 2 * within**2 / len(group) for group in large]))
     return Split(within, math.sqrt(max(0.0, float(centres.var(ddof=1)) - noise)))
 
 
-def blocks_per_process(found: Split, process_seconds: float, block_seconds: float) -> int:
-    """How many blocks to take of each process so that a given time says most.
+def blocks_per_process(spreads: Split, process_seconds: float, block_seconds: float) -> int:
+    """Return the blocks of each process that give the narrowest interval for a time.
 
-    The variance of the estimate is (between^2 + within^2 / b) / p, its price p (process + b block seconds); the best b
-    is sqrt(process / block) within / between (Kalibera and Jones, equation 3).
+    With p processes of b blocks the variance of the estimate is (between^2 + within^2 / b) / p. Their time is
+    p (process_seconds + b block_seconds). The best b is sqrt(process_seconds / block_seconds) within / between
+    (Kalibera and Jones, equation 3).
+
+    Args:
+        spreads: Standard deviations of the log-ratio.
+        process_seconds: Time to start a process, in seconds.
+        block_seconds: Time of a block, in seconds.
     """
-    if not found.between or not found.within or not block_seconds > 0:
-        return MOST_BLOCKS if found.between == 0 else FEWEST_BLOCKS
-    best = math.sqrt(process_seconds / block_seconds) * found.within / found.between
+    if not spreads.between or not spreads.within or not block_seconds > 0:
+        return MOST_BLOCKS if spreads.between == 0 else FEWEST_BLOCKS
+    best = math.sqrt(process_seconds / block_seconds) * spreads.within / spreads.between
     return max(FEWEST_BLOCKS, min(MOST_BLOCKS, math.ceil(best)))

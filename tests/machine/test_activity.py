@@ -24,16 +24,16 @@ def clock_file(cpu: int) -> str:
 
 
 def after(**changes) -> State:
-    """What is read after a sample that began in QUIET."""
+    """Return a reading after a sample that began in QUIET."""
     values = {name: getattr(QUIET, name) for name in ("steal_seconds", "running", "clock_mhz", "swapped_bytes")}
     return State(**(values | changes))
 
 
-def told(before=QUIET, later=QUIET, seconds=1.0, cpus=2, switches=0, best=3000.0):
+def words_of(before=QUIET, later=QUIET, seconds=1.0, cpus=2, switches=0, best=3000.0):
     return disturbed(before, later, seconds, cpus, switches, best)
 
 
-def test_a_state_is_read_from_the_files_of_the_system(tmp_path, write):
+def test_state_is_read_from_the_files_of_the_system(tmp_path, write):
     write("proc/stat", STAT)
     write("proc/loadavg", "0.18 0.19 0.32 4/83 31222\n")
     write("proc/vmstat", "pgfault 9\npswpin 2\npswpout 3\nswap_ra 9\n")
@@ -42,7 +42,7 @@ def test_a_state_is_read_from_the_files_of_the_system(tmp_path, write):
     assert activity.read(tmp_path, [1, 3]) == State(7.0, 3, 3000.0, 5 * PAGE_BYTES)
 
 
-def test_a_missing_file_is_none(tmp_path):
+def test_missing_file_reads_as_none(tmp_path):
     assert activity.read(tmp_path) == State(None, None, None, None)
 
 
@@ -59,35 +59,35 @@ def test_a_missing_file_is_none(tmp_path):
         (clock_file(0), "<unknown>\n"),
     ],
 )
-def test_a_file_that_says_something_else_is_none(tmp_path, write, name, text):
+def test_file_of_another_form_reads_as_none(tmp_path, write, name, text):
     write(name, text)
     assert activity.read(tmp_path, [0]) == State(None, None, None, None)
 
 
-def test_the_reader_is_no_load_even_if_it_is_not_counted(tmp_path, write):
+def test_reader_is_no_load_even_if_it_is_not_counted(tmp_path, write):
     write("proc/loadavg", "0 0 0 0/83 1")
     assert activity.read(tmp_path).running == 0
 
 
 @pytest.mark.parametrize(("cpus", "clock_mhz"), [([0], 1000.5), ([1, 2], 2500.5), ([7], None)])
-def test_without_a_governor_the_clocks_are_those_of_cpuinfo_of_the_cpus_meant(tmp_path, write, cpus, clock_mhz):
+def test_clocks_without_a_governor_are_those_of_cpuinfo(tmp_path, write, cpus, clock_mhz):
     write("proc/cpuinfo", CPUINFO)
     assert activity.read(tmp_path, cpus).clock_mhz == clock_mhz
 
 
-def test_without_affinity_the_clocks_are_those_of_all_cpus(tmp_path, write, monkeypatch):
+def test_clocks_without_affinity_are_those_of_all_cpus(tmp_path, write, monkeypatch):
     monkeypatch.setattr(activity.threads, "affinity", lambda: None)
     write("proc/cpuinfo", CPUINFO)
     assert activity.read(tmp_path).clock_mhz == 2000.5
 
 
-def test_by_default_the_clocks_are_those_of_the_cpus_this_process_may_use(tmp_path, write, monkeypatch):
+def test_clocks_by_default_are_those_of_the_cpus_of_this_process(tmp_path, write, monkeypatch):
     monkeypatch.setattr(activity.threads, "affinity", lambda: [2])
     write("proc/cpuinfo", CPUINFO)
     assert activity.read(tmp_path).clock_mhz == 3000.5
 
 
-def test_a_machine_with_many_cpus_costs_no_more_than_one_with_a_few(tmp_path, write):
+def test_number_of_clocks_read_is_limited(tmp_path, write):
     for cpu in range(activity.MOST_CLOCKS):
         write(clock_file(cpu), "1000000")
     write(clock_file(activity.MOST_CLOCKS), "9000000")
@@ -95,13 +95,13 @@ def test_a_machine_with_many_cpus_costs_no_more_than_one_with_a_few(tmp_path, wr
 
 
 def test_this_machine_can_be_read():
-    found = activity.read()
-    assert found.running is None or found.running >= 0
-    assert found.steal_seconds is None or found.steal_seconds >= 0
+    state = activity.read()
+    assert state.running is None or state.running >= 0
+    assert state.steal_seconds is None or state.steal_seconds >= 0
 
 
-def test_a_quiet_sample_is_not_flagged():
-    assert told() is None
+def test_quiet_sample_is_not_flagged():
+    assert words_of() is None
 
 
 @pytest.mark.parametrize(
@@ -120,25 +120,25 @@ def test_a_quiet_sample_is_not_flagged():
         ),
     ],
 )
-def test_a_disturbance_is_named_beyond_its_threshold_and_not_before(flagged, passed, word):
-    assert told(**flagged) == word
-    assert told(**passed) is None
+def test_disturbance_is_named_beyond_its_threshold_and_not_below(flagged, passed, word):
+    assert words_of(**flagged) == word
+    assert words_of(**passed) is None
 
 
 def test_stolen_time_is_a_share_of_the_time_of_all_cpus():
     stolen = after(steal_seconds=1.11)
-    assert told(later=stolen, cpus=2) == "steal"
-    assert told(later=stolen, cpus=4) is None
-    assert told(later=stolen, seconds=2.0) is None
+    assert words_of(later=stolen, cpus=2) == "steal"
+    assert words_of(later=stolen, cpus=4) is None
+    assert words_of(later=stolen, seconds=2.0) is None
 
 
 def test_several_disturbances_are_joined():
     later = State(steal_seconds=2.0, running=1, clock_mhz=1000.0, swapped_bytes=1)
-    assert told(before=after(running=1), later=later, switches=1000) == "steal+switches+clock+load+swap"
+    assert words_of(before=after(running=1), later=later, switches=1000) == "steal+switches+clock+load+swap"
 
 
-def test_what_is_unknown_flags_nothing():
+def test_unknown_values_flag_nothing():
     unknown = State(None, None, None, None)
-    assert told(before=unknown, later=after(steal_seconds=9.0, running=9, swapped_bytes=9), switches=None) is None
-    assert told(later=unknown, switches=None) is None
-    assert told(later=after(clock_mhz=1.0), best=None) is None
+    assert words_of(before=unknown, later=after(steal_seconds=9.0, running=9, swapped_bytes=9), switches=None) is None
+    assert words_of(later=unknown, switches=None) is None
+    assert words_of(later=after(clock_mhz=1.0), best=None) is None

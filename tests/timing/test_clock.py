@@ -17,7 +17,7 @@ from harness.timing.clock import (
 
 
 class FakeTime:
-    """Time that passes only when a call lets it: `call_seconds` a call."""
+    """Advance time by `call_seconds` at each call, and not otherwise."""
 
     def __init__(self, call_seconds=0.25, sets=2):
         self.time = 100.0
@@ -41,7 +41,7 @@ class FakeTime:
 
 
 @pytest.mark.parametrize("first", [0, 1, 5])
-def test_a_sample_is_exactly_its_calls_each_synchronised_in_rotation_from_the_first(first):
+def test_sample_is_its_calls_in_rotation_each_synchronised(first):
     fake = FakeTime(sets=3)
     taken, kept = Clock(fake.now).sample(fake.calls, fake.synchronize, 4, first)
     assert (taken, kept) == (4 * (0.25 + 0.5), [])
@@ -50,7 +50,7 @@ def test_a_sample_is_exactly_its_calls_each_synchronised_in_rotation_from_the_fi
 
 
 @pytest.mark.parametrize("keep", [[0], [3], [1, 3], [0, 1, 2, 3]])
-def test_the_results_of_the_calls_that_were_asked_for_are_kept_and_no_call_is_added_or_left_out(keep):
+def test_sample_keeps_the_requested_results_and_adds_no_call(keep):
     fake = FakeTime(sets=3)
     taken, kept = Clock(fake.now).sample(fake.calls, fake.synchronize, 4, first=1, keep=keep)
     assert kept == [f"result {(1 + index) % 3}" for index in keep]
@@ -60,7 +60,7 @@ def test_the_results_of_the_calls_that_were_asked_for_are_kept_and_no_call_is_ad
 
 @pytest.mark.parametrize("collecting", [True, False])
 @pytest.mark.parametrize("raises", [True, False])
-def test_garbage_collection_is_off_inside_a_sample_and_as_before_after_it(collecting, raises):
+def test_garbage_collection_is_off_inside_a_sample_and_restored_after(collecting, raises):
     seen = []
 
     def call():
@@ -84,14 +84,14 @@ def test_garbage_collection_is_off_inside_a_sample_and_as_before_after_it(collec
 
 
 @pytest.mark.parametrize(("seconds", "calls"), [(0, 0), (1e-9, 1), (0.75, 1), (0.76, 2), (3.0, 4)])
-def test_settling_calls_until_its_time_has_passed_at_least_once_and_never_for_none(seconds, calls):
+def test_settling_calls_for_its_time_and_never_for_zero_seconds(seconds, calls):
     fake = FakeTime()
     Clock(fake.now).settle(fake.calls, fake.synchronize, seconds)
     assert fake.called() == [index % 2 for index in range(calls)]
     assert len(fake.log) == 2 * calls
 
 
-def test_warming_up_doubles_short_stretches_and_goes_on_for_its_time():
+def test_warm_up_doubles_short_stretches_until_its_time_is_over():
     fake = FakeTime(call_seconds=0.001)
     stretches = Clock(fake.now).warm_up(fake.calls, lambda _: None, seconds=0.040, at_least=0)
     counts = [count for count, _ in stretches]
@@ -100,13 +100,13 @@ def test_warming_up_doubles_short_stretches_and_goes_on_for_its_time():
     assert fake.called() == [index % 2 for index in range(sum(counts))]
 
 
-def test_warming_up_keeps_the_least_number_of_calls_after_its_time_is_over():
+def test_warm_up_makes_the_least_number_of_calls_after_its_time():
     fake = FakeTime(call_seconds=5.0)
     stretches = Clock(fake.now).warm_up(fake.calls, fake.synchronize, seconds=1.0, at_least=3)
     assert stretches == [(1, 5.5), (1, 5.5), (1, 5.5)]
 
 
-def test_a_sample_is_long_against_its_limit_and_against_the_tick():
+def test_sample_lasts_its_least_seconds_and_ticks():
     assert calls_per_sample(0.001, 1e-9) == 20
     assert calls_per_sample(0.001, 1e-3) == SAMPLE_TICKS
     assert calls_per_sample(60.0, 1e-9) == 1
@@ -116,23 +116,23 @@ def test_a_sample_is_long_against_its_limit_and_against_the_tick():
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0])
-def test_a_clock_that_stood_still_or_went_back_is_refused(seconds):
+def test_clock_that_stood_still_or_went_back_is_refused(seconds):
     with pytest.raises(ValueError, match="the clock stood still"):
         calls_per_sample(seconds, 1e-9)
 
 
-def test_the_tick_is_the_smallest_step_between_different_readings():
+def test_tick_is_the_smallest_step_between_different_readings():
     readings = itertools.accumulate(itertools.cycle([0, 0, 4, 0, 2, 8]))
     assert Clock(lambda: float(next(readings))).tick_seconds() == 2.0
 
 
-def test_the_overhead_is_the_least_time_of_a_call_that_does_nothing():
-    # Two readings a sample: five samples take 7, 3, 9, 5 and 4 seconds.
+def test_overhead_is_the_least_time_of_a_call_that_does_nothing():
+    # A sample has two readings: five samples take 7, 3, 9, 5 and 4 seconds.
     readings = iter([0, 7, 10, 13, 20, 29, 30, 35, 40, 44])
     assert Clock(lambda: float(next(readings))).overhead_seconds(count=6) == 3 / 6
 
 
-def test_queued_calls_share_one_synchronisation_after_the_last(tmp_path):
+def test_queued_calls_share_one_synchronisation_after_the_last():
     fake = FakeTime(sets=2)
     assert Clock(fake.now).queued(fake.calls, fake.synchronize, 3) == 3 * 0.25 + 0.5
     assert fake.log == ["call 0", "call 1", "call 0", "synchronize result 0"]
@@ -150,11 +150,11 @@ def test_queued_calls_share_one_synchronisation_after_the_last(tmp_path):
         (None, 1.01 * LAUNCH_SHARE, []),
     ],
 )
-def test_a_device_takes_no_longer_than_who_waits_for_it(queued, device, flags):
+def test_device_time_above_the_hosts_time_is_flagged(queued, device, flags):
     assert device_faults(1.0, queued, device) == flags
 
 
-def test_what_is_done_between_calls_is_in_no_time_and_each_call_is_synchronised():
+def test_work_between_calls_is_not_timed_and_each_call_is_synchronised():
     fake = FakeTime(sets=2)
 
     def between():

@@ -12,14 +12,14 @@ CASE = Case(7, 5, 3, 2)
 STEP = CASE.with_mode("forward_backward")
 
 
-def test_the_least_work_is_one_contraction_and_three_for_a_step():
+def test_least_work_is_one_contraction_and_three_for_a_step():
     assert roofline.flop(CASE) == 2 * 7 * 5 * 3 * 2
     assert roofline.flop(STEP) == 3 * roofline.flop(CASE)
     assert roofline.flop(Case(0, 5, 3, 2)) == 0
 
 
 @pytest.mark.parametrize(("dtype", "itemsize"), [("float64", 8), ("float32", 4), ("bfloat16", 2)])
-def test_everything_that_goes_in_and_out_is_counted_once(dtype, itemsize):
+def test_inputs_and_results_are_counted_once(dtype, itemsize):
     inputs, weight, bias, output = 7 * 5 + 7 * 3, 2 * 5 * 3, 2, 7 * 2
     forward = inputs + weight + bias + output
     step = forward + output + inputs + weight + bias
@@ -28,17 +28,17 @@ def test_everything_that_goes_in_and_out_is_counted_once(dtype, itemsize):
     assert roofline.array_bytes(dataclasses.replace(CASE, dtype=dtype, bias=False)) == (forward - bias) * itemsize
 
 
-def test_a_contestant_needs_its_workspace_on_top_and_host_copies_in_the_hosts_dtype():
+def test_backend_needs_its_workspace_and_copies_in_the_hosts_dtype():
     assert roofline.backend_bytes(CASE, 1000) - roofline.backend_bytes(CASE, 0) == 1000
     arrays = roofline.array_bytes(CASE)
     half = dataclasses.replace(CASE, dtype="float16")
-    # One set of results more is kept for the gate, and the clock holds the last one while the next is made.
+    # One more set of results is kept for the gate, and the clock holds the last one while the next is computed.
     sets = roofline.INPUT_SETS + 2
     assert roofline.backend_bytes(CASE, 0) == roofline.PROCESS_BYTES + sets * arrays + arrays
     assert roofline.backend_bytes(half, 0) == roofline.PROCESS_BYTES + sets * arrays // 2 + arrays
 
 
-def test_the_reference_needs_at_least_three_float64_copies_and_more_for_a_step():
+def test_reference_needs_three_float64_copies_and_more_for_a_step():
     elements = roofline.array_bytes(CASE) // 4
     assert roofline.reference_bytes(CASE) >= roofline.PROCESS_BYTES + 3 * 8 * elements
     assert roofline.reference_bytes(STEP) > roofline.reference_bytes(CASE)
@@ -58,14 +58,14 @@ def with_levels(*levels):
     return dataclasses.replace(PEAKS, levels=levels)
 
 
-def test_the_limit_is_the_arithmetics_where_that_takes_longer():
+def test_roofline_is_the_arithmetics_where_that_takes_longer():
     fast = with_levels(roofline.Level("L1", 10**9, 1e15))
     assert roofline.roofline_seconds(CASE, fast) == roofline.flop(CASE) / 1e9
     assert roofline.roofline_seconds(STEP, fast) == 3 * roofline.flop(CASE) / 1e9
     assert roofline.roofline_seconds(dataclasses.replace(CASE, dtype="float64"), fast) == roofline.flop(CASE) / 5e8
 
 
-def test_the_limit_is_the_bytes_where_they_take_longer():
+def test_roofline_is_the_bytes_where_they_take_longer():
     slow = with_levels(roofline.Level("L1", 10**9, 1e3))
     assert roofline.roofline_seconds(CASE, slow) == roofline.array_bytes(CASE) / 1e3
     assert roofline.roofline_seconds(STEP, slow) == roofline.array_bytes(STEP) / 1e3
@@ -80,7 +80,7 @@ def test_the_limit_is_the_bytes_where_they_take_longer():
         ((1, 50, 50, 3), (1000, 9000, 20_424)),
     ],
 )
-def test_every_level_gives_what_it_has_room_for_at_its_own_rate(shape, split):
+def test_every_level_is_read_up_to_its_capacity_at_its_own_rate(shape, split):
     case = Case(*shape)
     assert roofline.array_bytes(case) == sum(split)
     bytes_alone = dataclasses.replace(PEAKS, arithmetic={}, levels=PEAKS.levels[::-1])
@@ -88,14 +88,14 @@ def test_every_level_gives_what_it_has_room_for_at_its_own_rate(shape, split):
     assert roofline.roofline_seconds(case, bytes_alone) == pytest.approx(seconds)
 
 
-def test_a_level_that_the_bytes_just_fill_holds_them_and_the_next_one_gives_but_what_is_more():
+def test_level_that_the_bytes_just_fill_needs_no_next_level():
     size = roofline.array_bytes(CASE)
     for capacity, seconds in ((size, size / 1e3), (size - 1, (size - 1) / 1e3 + 1 / 1e2)):
         peaks = with_levels(roofline.Level("L1", capacity, 1e3), roofline.Level("L2", 10**6, 1e2))
         assert roofline.roofline_seconds(CASE, peaks) == pytest.approx(seconds)
 
 
-def test_where_one_rate_is_unknown_the_other_is_the_limit():
+def test_roofline_with_one_unknown_rate_has_the_other():
     assert roofline.roofline_seconds(CASE, with_levels()) == roofline.flop(CASE) / 1e9
     assert (
         roofline.roofline_seconds(CASE, with_levels(roofline.Level("L1", 10, 1.0))) == roofline.flop(CASE) / 1e9
@@ -104,15 +104,15 @@ def test_where_one_rate_is_unknown_the_other_is_the_limit():
     assert roofline.roofline_seconds(CASE, bytes_alone) == roofline.array_bytes(CASE) / 1e9
 
 
-def test_without_a_known_cache_memorys_rate_is_no_limit():
-    # What a cache holds comes faster than memory gives it, so a right backend could beat that limit.
+def test_memorys_rate_is_no_roofline_without_a_known_cache():
+    # A cache is faster than memory, so a right backend could beat a roofline of memory alone.
     memory = roofline.Level("memory", None, 1.0)
     assert roofline.roofline_seconds(CASE, with_levels(memory)) == roofline.flop(CASE) / 1e9
     assert roofline.roofline_seconds(CASE, roofline.Peaks({}, (), (memory,))) is None
 
 
 @pytest.mark.parametrize("changes", [{"dtype": "float16"}, {"dtype": "bfloat16"}, {"precision": "tf32"}])
-def test_a_case_whose_rate_is_not_measured_has_no_limit(changes):
+def test_case_whose_rate_is_not_measured_has_no_roofline(changes):
     assert roofline.roofline_seconds(dataclasses.replace(CASE, **changes), PEAKS) is None
     assert roofline.roofline_seconds(CASE, roofline.Peaks({}, (), ())) is None
 
@@ -123,7 +123,7 @@ def test_peaks_survive_json():
     assert roofline.Peaks.from_json(json.loads(json.dumps(empty.as_json()))) == empty
 
 
-def test_of_two_surveys_the_higher_rate_of_each_thing_counts_and_what_neither_has_is_missing():
+def test_best_of_two_surveys_has_each_higher_rate():
     again = roofline.Peaks(
         {"float32": roofline.Rate(2e9, "quiet now"), "float64": roofline.Rate(4e8, "disturbed")},
         (roofline.Product("numpy", "float32", 8e8, "OpenBLAS"), roofline.Product("torch.mm", "float32", 7e8, "MKL")),
@@ -140,7 +140,7 @@ def test_of_two_surveys_the_higher_rate_of_each_thing_counts_and_what_neither_ha
     assert PEAKS.best(PEAKS) == PEAKS
 
 
-def test_tf32_and_half_types_have_a_limit_where_their_rate_was_measured():
+def test_tf32_and_half_types_have_a_roofline_from_a_measured_rate():
     bytes_alone = with_levels(roofline.Level("L2", 2**40, 1e15))
     for case, key in [
         (dataclasses.replace(CASE, precision="tf32"), "tf32"),

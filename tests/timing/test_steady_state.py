@@ -25,11 +25,11 @@ def word(shape, processes=1, noise=0.02, seed=0):
         (np.where((BLOCKS >= 10) & (BLOCKS < 20), 0.3, 0.0), NO_STEADY_STATE),
         (0.3 * (BLOCKS % 2), NO_STEADY_STATE),  # compiles at every other call
         (0.3 * (BLOCKS // 5 % 2), NO_STEADY_STATE),
-        (np.where(BLOCKS < 22, 0.0, 0.3), NO_STEADY_STATE),  # nobody knows how that would go on
+        (np.where(BLOCKS < 22, 0.0, 0.3), NO_STEADY_STATE),  # too short to be a steady state
     ],
     ids=["flat", "one step", "two steps", "slower", "hump", "every other", "every five", "at the end"],
 )
-def test_the_shape_of_a_series_is_told_in_one_of_four_words(shape, expected):
+def test_series_is_classified_by_its_levels(shape, expected):
     assert word(shape) == expected
 
 
@@ -37,7 +37,7 @@ def test_spikes_are_no_change_of_level():
     assert word(np.where(BLOCKS % 12 == 5, 2.0, 0.0)) == FLAT
 
 
-def test_a_change_below_five_percent_is_none():
+def test_change_below_five_percent_is_no_change_of_level():
     assert word(np.where(BLOCKS < 15, 0.04, 0.0), noise=0.005) == FLAT
 
 
@@ -46,7 +46,7 @@ def test_noise_alone_is_flat_in_nearly_all_cases():
     assert words.count(FLAT) >= 294
 
 
-def test_processes_are_laid_over_each_other_so_that_their_own_speeds_are_no_change():
+def test_speeds_of_single_processes_are_no_change_of_level():
     shape = np.where(np.arange(12) < 5, 0.3, 0.0)
     assert word(shape, processes=5) == WARMING_UP
     speeds = np.repeat([0.0, 0.5, 0.1], 12) + np.random.default_rng(1).normal(0, 0.01, 36)
