@@ -2,7 +2,7 @@
 
 Heavy imports stay inside the commands that need them, so that ``list`` and ``--help`` reply at once.
 
-Over 250 lines: an option takes a line or two of its own.
+Length: an option takes a line or two of its own.
 """
 
 from __future__ import annotations

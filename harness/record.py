@@ -4,7 +4,7 @@ Field order is column order, and each field carries its line of the data diction
 that would mislead cannot be built: times without the status ``timed``, a failure without a reason, a speed-up without
 both absolute times, an unknown flag.
 
-Over 250 lines: each of the 90 columns has its meaning here.
+Length: each of the 90 columns has its meaning here.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from command_line import BRIEF, ROOT, command, cpus_for
 
-MUTANTS = Path(__file__).parent / "mutants"
+TESTS = Path(__file__).parent
+MUTANTS = TESTS / "mutants"
 CPUS = min(2, len(os.sched_getaffinity(0)))
 #: What each run measures, and on how many CPUs. `late` takes all blocks, since what it has is caught in any of them.
 RUNS = {
@@ -93,7 +94,7 @@ def measure(part: str, folder: Path) -> dict[tuple[str, str], dict[str, str]]:
         ended = subprocess.run(
             command("run", *BRIEF, *options, "--seed", "11", "--time-limit", "60", "--out", str(out), *chosen),
             cwd=folder,
-            env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{MUTANTS}"},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, MUTANTS, TESTS)))},
             capture_output=True,
             text=True,
             timeout=600,

@@ -185,7 +185,10 @@ def _shared_strips(
     transpose: int, scale: int, transpose_sum: int, input1: Array, input2: Array, weight: Array, grad_output: Array,
     grad_input1: Array, grad_input2: Array, forward_tiles: Array, swapped: Array, block: int, blocks: int, parts: int,
 ) -> None:  # fmt: skip
-    """All threads pack some blocks; then each adds up its rows of every page. It has sums of grad_input2 of its own."""
+    """All threads pack some blocks; then each adds up its rows of every page. It has sums of grad_input2 of its own.
+
+    Length: Numba compiles the parallel loops of one function together.
+    """
     strips, width = strips_of_batch(input1.shape[0], input1), strip_width(input1)
     pages, in1, in2 = weight.shape
     whole, room = strips - narrow(input1.shape[0], lanes(input1)), block * blocks

@@ -13,6 +13,8 @@ Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features (p
 * The weight is read where it is stored, unless the pages would clash in the L1 cache: then some rows of every page are
   copied next to each other before they are contracted (``weight_packed``).
 * With few outputs this tile is too short: see ``few_outputs``. A small batch goes to ``small_batch``.
+
+Length: plan and kernel of one formula are read together.
 """
 
 from __future__ import annotations

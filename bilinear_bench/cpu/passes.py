@@ -22,6 +22,8 @@ def add_passes(
 
     Strips from number ``whole`` on have one vector. ``results1`` and ``results2`` are the addresses where the gradients
     will be stored, or 0: the last pass prefetches that memory.
+
+    Length: both passes share their loops over rows, pages and strips.
     """
     pages, in1, in2 = weight.shape
     width = strip_width(weight)

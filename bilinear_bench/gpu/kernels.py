@@ -6,7 +6,7 @@ one axis, since only the first axis of a grid may be long. Elements outside an a
 Features are constants when a kernel is compiled. Then the compiler knows the alignment of the rows, and loads the
 widest vectors that this allows, in a pipeline.
 
-Over 250 lines, functions over 40: a kernel's argument list and body are one compiled unit, and the four read side by
+Length: a kernel's argument list and body are one compiled unit, and the four read side by
 side.
 """
 

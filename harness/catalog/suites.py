@@ -3,7 +3,7 @@
 A batch that depends on the data is marked as typical: it is estimated from the model's configuration. Cases are in mode
 ``forward`` here; the command line adds the modes.
 
-Over 250 lines: it is the table of all cases.
+Length: it is the table of all cases.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from harness.correctness.gate import Verdict, passed, refused
+from harness.correctness.verdict import Verdict, passed, refused
 from harness.record import Flag
 
 if TYPE_CHECKING:

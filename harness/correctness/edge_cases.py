@@ -1,8 +1,8 @@
-"""The structure probe: odd sizes and telling inputs, in a worker that is never timed, its fresh memory poisoned.
+"""The edge cases: odd sizes and special values, in a worker that is never timed and whose fresh memory is poisoned.
 
-A kernel that is right on one shape may transpose where all sizes are equal, forget a tail, share a packed weight with
-its sibling, or rely on fresh memory being zero. Each edge_case asks for one such thing, on sizes small enough to ask all of
-them; what a backend answers here holds for its dtype, precision and mode, whatever the case.
+A kernel that is right on one shape may be wrong on another. It may transpose where all sizes are equal, forget a tail,
+share a packed weight with another kernel, or rely on fresh memory being zero. Each edge case asks for one such thing.
+All sizes are small, so every backend answers all of them, once for each dtype, precision and mode.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import numpy as np
 
 from harness.case import Case
 from harness.correctness.bound import TINY, tolerance
-from harness.correctness.gate import Expected, Verdict, judge_exactly, passed, refused
+from harness.correctness.gate import judge_exactly
 from harness.correctness.inputs import LARGE_KINDS, permutation
+from harness.correctness.verdict import Expected, Verdict, passed, refused
 from harness.record import Flag
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, npt.NDArray[np.floating]]
 
 PROBE: Final = "edge_cases"
-#: Share of S within which a result must lie where its rounding is not asked: far beyond any.
+#: Largest error as a share of S where the range of numbers is judged and not their rounding: far beyond any rounding.
 ROUGH_SHARE: Final = 2.0**-4
 
 
@@ -34,12 +35,12 @@ class EdgeCase:
     """One question to a kernel.
 
     Attributes:
-        name: Names the folder of its answer.
+        name: Name of the question, and of the folder of its answer.
         sentence: What a right kernel does.
-        case: Sizes and the rest.
-        kind: Of the inputs; see ``inputs.py``.
-        kernel: Trials of one case with the same text share a prepared kernel; those with another text have one of
-            their own, prepared before any of the case is called.
+        case: Sizes, dtype, precision, bias, mode and seed.
+        kind: Kind of the inputs; see ``inputs.py``.
+        kernel: Edge cases of one case share a prepared kernel where this text is equal. Another text has a kernel of
+            its own, prepared before any of them is called.
     """
 
     name: str
@@ -50,7 +51,10 @@ class EdgeCase:
 
 
 def all_edge_cases(asked: Case) -> tuple[EdgeCase, ...]:
-    """Return the all_edge_cases for the dtype, precision and mode of a case; its sizes do not matter."""
+    """Return the edge cases for the dtype, precision, mode and seed of a case; its sizes do not matter.
+
+    Length: one entry an edge case; the tuple is the list of questions.
+    """
 
     def sized(batch: int, in1: int, in2: int, out: int, bias: bool = True) -> Case:
         return dataclasses.replace(asked, batch=batch, in1_features=in1, in2_features=in2, out_features=out, bias=bias)
@@ -96,14 +100,14 @@ def all_edge_cases(asked: Case) -> tuple[EdgeCase, ...]:
 
 
 def judge_edge_case(edge_case: EdgeCase, expected: Expected, answers: Mapping[str, Arrays]) -> Verdict:
-    """Judge one edge_case.
+    """Judge one edge case.
 
     Args:
         edge_case: The question.
         expected: The reference's answer.
-        answers: The backend's, by the edge_case's name: some all_edge_cases are judged beside another one.
+        answers: The backend's answers by the edge case's name; some are compared with the answer to another one.
     """
-    # Of very large and very small numbers only the range is asked; rounding is for other probes.
+    # Very large and very small numbers are judged by their range; other probes judge rounding.
     usual = _roughly if edge_case.kind in (*LARGE_KINDS, "small") else _exact
     judged = _JUDGES.get(edge_case.name, usual)(edge_case, expected, answers)
     return judged if judged.ok else dataclasses.replace(judged, reason=f"not so: {edge_case.sentence}: {judged.reason}")
@@ -118,7 +122,7 @@ def _roughly(edge_case: EdgeCase, expected: Expected, answers: Mapping[str, Arra
 
 
 def _linear(edge_case: EdgeCase, expected: Expected, answers: Mapping[str, Arrays]) -> Verdict:
-    """Besides the right values: f(x + x') + f(0) = f(x) + f(x'), of the kernel's own answers."""
+    """Judge f(x + x') + f(0) = f(x) + f(x') of the kernel's own answers, then the values."""
     one, other, both, zero = (answers[name]["output"] for name in ("primes", "exchanged", "added", "zero"))
     if not np.array_equal(both + zero, one + other):
         return refused(PROBE, f"output differs by up to {np.abs(both + zero - one - other).max():.9g}")
@@ -126,7 +130,7 @@ def _linear(edge_case: EdgeCase, expected: Expected, answers: Mapping[str, Array
 
 
 def _permuted(edge_case: EdgeCase, expected: Expected, answers: Mapping[str, Arrays]) -> Verdict:
-    """Besides the right values: row by row the kernel's own answer to the rows as they were."""
+    """Compare each row with the kernel's own answer before the permutation, then judge the values."""
     order = permutation(edge_case.case, 0)
     if not np.array_equal(answers[edge_case.name]["output"], answers["primes"]["output"][order]):
         return refused(PROBE, "rows of output are not those of the answer to the rows in order")
@@ -134,7 +138,7 @@ def _permuted(edge_case: EdgeCase, expected: Expected, answers: Mapping[str, Arr
 
 
 def _subnormal(edge_case: EdgeCase, expected: Expected, answers: Mapping[str, Arrays]) -> Verdict:
-    """Results may be flushed to zero, as some frameworks do; that is remarked, not refused."""
+    """Judge within S; results that are flushed to zero, as by some frameworks, get a flag and are not refused."""
     judged = _loosely(edge_case, expected, answers, 1.0)
     flushed = any(
         bool(
@@ -171,9 +175,9 @@ def _loosely(edge_case: EdgeCase, expected: Expected, answers: Mapping[str, Arra
 
 
 def _nonfinite(edge_case: EdgeCase, expected: Expected, answers: Mapping[str, Arrays]) -> Verdict:
-    """What NaN and infinity spoil for nn.Bilinear, they should spoil for others; reported, never refused.
+    """Flag results that are not finite in other elements than nn.Bilinear's; never refuse.
 
-    Which of the two comes out depends on the order of the sums, and is not asked.
+    Whether NaN or infinity comes out depends on the order of the sums, so both count as not finite.
     """
     same = all(
         np.array_equal(np.isfinite(answers[edge_case.name][name]), np.isfinite(value))

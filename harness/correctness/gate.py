@@ -1,110 +1,60 @@
 """Decide whether results are right: expected and actual arrays in, a verdict out.
 
-The gate is closed at first: a verdict says no until every check has said yes. What is asked of each result, in order:
-the native result's type, dtype, shape and device as the worker saw them, before anything could cast or broadcast;
-finiteness; then its elements, by one of the probes:
+The gate is closed at first: a verdict says no until every check has said yes. The checks of a result, in order:
 
-* ``exact.py``: small integers, tolerance zero;
-* ``bound.py``: every element within the textbook bound;
-* ``precision.py``: errors as small as the arithmetic that the case asks for.
+* type, dtype, shape and device of the native result, before a conversion could cast or broadcast it;
+* finiteness;
+* its elements, by one of the probes: ``exact.py`` (small integers, tolerance zero), ``bound.py`` (every element within
+  the textbook bound), ``precision.py`` (errors as small as the arithmetic that the case requests).
 
-``structure.py`` says on which odd sizes and inputs, ``behaviour.py`` what a kernel may not do besides.
+``edge_cases.py`` has the odd sizes and special values; ``conduct.py`` has what a kernel may not do.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.correctness import bound, exact, precision
+from harness.correctness.verdict import PROBES, Expected, Facts, Verdict, passed, refused
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from harness.case import Case
 
-    Arrays = Mapping[str, npt.NDArray[np.floating]]
+    Array = npt.NDArray[np.floating]
+    Arrays = Mapping[str, Array]
 
-#: What a row is asked, in the order of the table that ``check`` prints.
-PROBES: Final = ("edge_cases", "exact", "bound", "precision", "conduct")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Facts:
-    """What a native result says of itself, before it is converted. None where it does not say."""
-
-    type: str
-    dtype: str | None
-    shape: tuple[int, ...] | None
-    device: str | None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Expected:
-    """What the reference says of one question.
-
-    Attributes:
-        values: The right results, float64.
-        scales: S of each element: the same sum with every term positive. Empty for questions with the tolerance zero.
-        quadratics: For each result the root of the mean over its elements of Q squared, the sum of squared terms.
-        samples: For float64 cases: positions of some elements of each result, and a wider reference for them.
-    """
-
-    values: Arrays
-    scales: Arrays = dataclasses.field(default_factory=dict)
-    quadratics: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    samples: Mapping[str, tuple[npt.NDArray[np.integer], npt.NDArray[np.floating]]] = dataclasses.field(
-        default_factory=dict
-    )
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Verdict:
-    """The gate's answer to one question.
-
-    Attributes:
-        ok: Whether every check passed.
-        reason: The first check that did not, in words; empty when all did.
-        probe: Which of ``PROBES`` asked.
-        error_over_bound: The largest of: an element's error over its bound; the two figures of ``precision.py`` over
-            the limits of the class asked for. None where no rounding was judged.
-        absolute_error: Largest absolute error over all results; None where no rounding was judged.
-        errors: The figures of ``precision.py`` by result.
-        remark: What is worth a flag and no reason to refuse.
-    """
-
-    ok: bool = False
-    reason: str = "nothing was checked"
-    probe: str = ""
-    error_over_bound: float | None = None
-    absolute_error: float | None = None
-    errors: Mapping[str, precision.Errors] = dataclasses.field(default_factory=dict)
-    remark: str = ""
-
-
-def passed(probe: str, remark: str = "") -> Verdict:
-    """A yes."""
-    return Verdict(ok=True, reason="", probe=probe, remark=remark)
-
-
-def refused(probe: str, reason: str) -> Verdict:
-    """A no, with its reason."""
-    return Verdict(reason=reason, probe=probe)
+#: The first six are from ``verdict.py``; they are exported until every importer names that module.
+__all__ = [
+    "PROBES",
+    "Expected",
+    "Facts",
+    "Verdict",
+    "judge",
+    "judge_exactly",
+    "judge_facts",
+    "judge_given",
+    "judge_precision",
+    "mean_absolute_difference",
+    "passed",
+    "refused",
+]
 
 
 def judge_facts(case: Case, device: str, native_type: str, facts: Mapping[str, Facts], probe: str) -> Verdict:
     """Judge what the results say of themselves: names, types, dtypes, shapes, devices.
 
     Args:
-        case: Gives names, dtype and shapes.
-        device: Where they should be.
-        native_type: The exact type of an array of the backend, as its inputs have it.
-        facts: By the result's name.
-        probe: Who asks.
+        case: Names, dtype and shapes of the results.
+        device: The device that the results must be on.
+        native_type: The exact type of the backend's inputs.
+        facts: Facts by the result's name.
+        probe: One of ``PROBES``.
     """
     shapes = case.result_shapes()
     if set(facts) != set(shapes):
@@ -125,7 +75,7 @@ def judge_facts(case: Case, device: str, native_type: str, facts: Mapping[str, F
 
 
 def judge_given(case: Case, device: str, facts: Mapping[str, Facts]) -> Verdict:
-    """Judge what the backend's ``to_device`` made of inputs and parameters: dtypes, shapes, devices."""
+    """Judge the arrays that the backend's ``to_device`` returned: dtypes, shapes, devices."""
     for name, shape in case.shapes().items():
         fact = facts[name]
         if (fact.dtype, fact.shape, fact.device) != (case.dtype, shape, device):
@@ -141,10 +91,10 @@ def judge_exactly(case: Case, expected: Expected, actual: Arrays, probe: str = "
     """Judge with the tolerance zero, each result on its own.
 
     Args:
-        case: Gives the names and shapes of the results.
+        case: Names and shapes of the results.
         expected: The reference's results.
-        actual: The backend's, already judged by ``judge_facts``.
-        probe: Who asks.
+        actual: The backend's results, already judged by ``judge_facts``.
+        probe: One of ``PROBES``.
     """
     reasons = []
     for name, shape in case.result_shapes().items():
@@ -161,18 +111,18 @@ def judge_exactly(case: Case, expected: Expected, actual: Arrays, probe: str = "
 
 
 def judge(case: Case, expected: Expected, actual: Arrays, probe: str = "bound") -> Verdict:
-    """Judge rounding: every element of every result against its bound, and each result's two figures of precision.
+    """Judge rounding: each element against its bound, and each result's two figures of precision.
 
-    Whether the figures are good enough is for ``judge_precision``, which sees those of several inputs together.
+    ``judge_precision`` decides whether the figures are good enough, from those of several inputs together.
 
     Args:
-        case: Gives dtype, precision and the names and shapes of the results.
+        case: Dtype, precision, and the names and shapes of the results.
         expected: The reference's results, with scales and quadratics.
         actual: The backend's results as float32 or float64, already judged by ``judge_facts``.
-        probe: Who asks.
+        probe: One of ``PROBES``.
 
     Raises:
-        ValueError: The reference itself is not finite, so it could not tell right from wrong.
+        ValueError: The reference itself is not finite, so it cannot tell right from wrong.
     """
     worst, largest = 0.0, 0.0
     reasons: list[str] = []
@@ -185,20 +135,10 @@ def judge(case: Case, expected: Expected, actual: Arrays, probe: str = "bound") 
             return refused(probe, fault)
         if result.size == 0:
             continue
-        peak = 0.0
-        for part, wanted, allowed in bound.pieces(result, reference, scale):
-            error = np.abs(part - wanted)
-            peak = max(peak, float(_over(error, bound.tolerance(case, name, wanted, allowed)).max()))
-            largest = max(largest, float(error.max()))
-        worst = max(worst, peak)
+        peak, absolute = _largest_errors(case, name, reference, scale, result)
+        worst, largest = max(worst, peak), max(largest, absolute)
         if peak > 1:
-            ratio = _over(np.abs(result - reference), bound.tolerance(case, name, reference, scale))
-            first, wrong = int(np.argmax(ratio > 1)), int(np.count_nonzero(ratio > 1))
-            reasons.append(
-                f"{name}[{_index(first, shape)}] is {result.flat[first]:.9g}, expected {reference.flat[first]:.9g}: "
-                f"{ratio.flat[first]:.3g} times the bound; {wrong} of {result.size} elements are wrong (seed "
-                f"{case.seed})"
-            )
+            reasons.append(_beyond_bound(case, name, reference, scale, result))
         errors[name] = _figures(case, name, expected, result)
     asked = precision.asked_class(case)
     worst = max([worst, *(precision.excess(case, name, figures, asked) for name, figures in errors.items())])
@@ -206,52 +146,87 @@ def judge(case: Case, expected: Expected, actual: Arrays, probe: str = "bound") 
 
 
 def judge_precision(case: Case, verdicts: Iterable[Verdict], wide_range: bool = True) -> tuple[str | None, Verdict]:
-    """Place all that was seen in a precision class, and judge whether it is what the case asks for.
+    """Place the figures of several verdicts in a precision class, and judge it against the case's.
 
     Args:
-        case: Asks for a class.
-        verdicts: Of ``judge``.
-        wide_range: Whether numbers beyond float16's range came out right.
+        case: The class that is required.
+        verdicts: Verdicts of ``judge``.
+        wide_range: True if numbers beyond float16's range came out right.
+
+    Returns:
+        The class, None if even bfloat16 is finer; and the verdict.
     """
     worst: dict[str, precision.Errors] = {}
     for verdict in verdicts:
         for name, figures in verdict.errors.items():
             seen = worst.get(name, figures)
             worst[name] = precision.Errors(max(seen.peak, figures.peak), max(seen.typical, figures.typical))
-    found, asked = precision.place(case, worst, wide_range), precision.asked_class(case)
-    if precision.good_enough(case, found):
-        return found, passed("precision")
+    placed, asked = precision.place(case, worst, wide_range), precision.asked_class(case)
+    if precision.good_enough(case, placed):
+        return placed, passed("precision")
     name = max(worst, key=lambda result: precision.excess(case, result, worst[result], asked), default="")
-    figures, allowed = worst[name], precision.limits(case, name, asked)
-    unit = bound.UNIT_ROUNDOFF[asked]
-    what = f"was computed in {found or 'less than bfloat16'}, expected {asked}"
-    if figures.typical <= allowed.typical and figures.peak <= allowed.peak:
-        return found, refused("precision", f"was computed in {found}: numbers beyond float16's range came out wrong")
-    if figures.typical <= allowed.typical:
-        what = f"is as exact as {asked} as a whole, but not in some element"
-    reason = (
-        f"{name} {what}: typical error {figures.typical / unit:.3g} u, allowed {allowed.typical / unit:.3g} u; largest "
-        f"{figures.peak / unit:.3g} u of S, allowed {allowed.peak / unit:.3g} u (u = {unit:.2g}; seed {case.seed})"
-    )
-    return found, refused("precision", reason)
+    return placed, refused("precision", _coarser(case, name, worst[name], placed))
 
 
-def mean_absolute_difference(one: npt.NDArray[np.floating], other: npt.NDArray[np.floating]) -> float | None:
-    """The figure of the article that started this: ``mean(|one - other|)``; None for nothing, or if not finite."""
+def mean_absolute_difference(one: Array, other: Array) -> float | None:
+    """Return ``mean(|one - other|)``; None if shapes differ, if there is no element, or if the mean is not finite."""
     if one.shape != other.shape or one.size == 0:
         return None
     mean = float(np.abs(one.astype(np.float64) - other.astype(np.float64)).mean())
     return mean if math.isfinite(mean) else None
 
 
-def _over(error: npt.NDArray[np.floating], allowed: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+def _coarser(case: Case, name: str, figures: precision.Errors, placed: str | None) -> str:
+    """Return why one result's figures are not good enough.
+
+    Args:
+        case: The class that is required.
+        name: The result that exceeds its limits most.
+        figures: Its figures.
+        placed: The class of all results together.
+    """
+    asked = precision.asked_class(case)
+    allowed = precision.limits(case, name, asked)
+    if figures.typical <= allowed.typical and figures.peak <= allowed.peak:
+        return f"was computed in {placed}: numbers beyond float16's range came out wrong"
+    what = f"was computed in {placed or 'less than bfloat16'}, expected {asked}"
+    if figures.typical <= allowed.typical:
+        what = f"is as exact as {asked} as a whole, but not in some element"
+    unit = bound.UNIT_ROUNDOFF[asked]
+    return (
+        f"{name} {what}: typical error {figures.typical / unit:.3g} u, allowed {allowed.typical / unit:.3g} u; largest "
+        f"{figures.peak / unit:.3g} u of S, allowed {allowed.peak / unit:.3g} u (u = {unit:.2g}; seed {case.seed})"
+    )
+
+
+def _largest_errors(case: Case, name: str, reference: Array, scale: Array, result: Array) -> tuple[float, float]:
+    """Return the largest error over its bound, and the largest error; in pieces, so that temporaries stay small."""
+    peak, largest = 0.0, 0.0
+    for part, wanted, allowed in bound.pieces(result, reference, scale):
+        error = np.abs(part - wanted)
+        peak = max(peak, float(_over(error, bound.tolerance(case, name, wanted, allowed)).max()))
+        largest = max(largest, float(error.max()))
+    return peak, largest
+
+
+def _beyond_bound(case: Case, name: str, reference: Array, scale: Array, result: Array) -> str:
+    """Return the reason for a result with elements beyond their bound: the first of them, and their number."""
+    ratio = _over(np.abs(result - reference), bound.tolerance(case, name, reference, scale))
+    first, wrong = int(np.argmax(ratio > 1)), int(np.count_nonzero(ratio > 1))
+    return (
+        f"{name}[{_index(first, result.shape)}] is {result.flat[first]:.9g}, expected {reference.flat[first]:.9g}: "
+        f"{ratio.flat[first]:.3g} times the bound; {wrong} of {result.size} elements are wrong (seed {case.seed})"
+    )
+
+
+def _over(error: Array, allowed: Array) -> Array:
     with np.errstate(over="ignore"):  # a result of 1e300 is over any bound, and infinity says so
-        ratio: npt.NDArray[np.floating] = error / allowed
+        ratio: Array = error / allowed
     return ratio
 
 
-def _figures(case: Case, name: str, expected: Expected, result: npt.NDArray[np.floating]) -> precision.Errors:
-    """The figures of one result; where there is a wider reference, of the elements that it knows."""
+def _figures(case: Case, name: str, expected: Expected, result: Array) -> precision.Errors:
+    """Return the figures of one result; of the sampled elements alone where there is a wider reference."""
     values, scale = expected.values[name], expected.scales[name]
     if name in expected.samples:
         positions, wide = expected.samples[name]
@@ -259,10 +234,8 @@ def _figures(case: Case, name: str, expected: Expected, result: npt.NDArray[np.f
     return precision.measure(case, values, scale, expected.quadratics[name], result)
 
 
-def _form(
-    name: str, shape: tuple[int, ...], reference: npt.NDArray[np.floating], result: npt.NDArray[np.floating]
-) -> str | None:
-    """Say what is wrong with a result before its values count: its shape, or that it is not finite."""
+def _form(name: str, shape: tuple[int, ...], reference: Array, result: Array) -> str | None:
+    """Return what is wrong with a result before its values count: its shape, or an element that is not finite."""
     if not np.isfinite(reference).all():
         raise ValueError(f"the reference for {name} is not finite")
     if result.shape != shape:

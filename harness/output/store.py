@@ -4,7 +4,7 @@ Rows are appended whole and forced to disk one by one. A run that is killed leav
 row at the end, which reading ignores. Values are text: a missing one is empty, never 0. Text from elsewhere, such as an
 error message, loses its control characters, and is quoted against spreadsheets that would run it as a formula.
 
-Over 250 lines: writing and reading share the format.
+Length: writing and reading share the format.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ from harness.record import Record, Sample
 
 if TYPE_CHECKING:
     import pandas as pd
+
+#: What ``environment.json`` holds: the machine, the plan, the replies of workers; each part has its own form.
+Json = dict[str, Any]
 
 RECORDS: Final = "records.csv"
 SAMPLES: Final = "samples.csv"
@@ -55,7 +58,7 @@ class Store:
         self._samples = (folder / SAMPLES).open("ab")
 
     @classmethod
-    def create(cls, folder: Path, environment: dict[str, Any]) -> Self:
+    def create(cls, folder: Path, environment: Json) -> Self:
         """Make the folder, and write the headers and ``environment.json``; nothing is ever overwritten.
 
         Args:
@@ -199,7 +202,7 @@ def column_types(row_type: type) -> dict[str, type]:
     return kinds
 
 
-def environment(folder: Path) -> dict[str, Any]:
+def environment(folder: Path) -> Json:
     """Read ``environment.json``.
 
     Raises:
@@ -214,7 +217,7 @@ def environment(folder: Path) -> dict[str, Any]:
     return read_back
 
 
-def add_to_environment(folder: Path, additions: dict[str, Any]) -> None:
+def add_to_environment(folder: Path, additions: Json) -> None:
     """Add keys to ``environment.json``."""
     _replace(folder / ENVIRONMENT, json.dumps(environment(folder) | additions, indent=2) + "\n")
 

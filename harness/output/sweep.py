@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -166,7 +166,7 @@ def _fill_all(panels: Sequence[Axes], growths: Sequence[Growth], palette: Callab
         panel.set_axis_off()
 
 
-def _fill(panel: Axes, growth: Growth, styles: dict[str, dict[str, Any]]) -> None:
+def _fill(panel: Axes, growth: Growth, styles: Mapping[str, Mapping[str, Any]]) -> None:
     """Draw the curves of one growth, and the roofline."""
     for name, points in growth.curves.items():
         places = [point.size for point in points], [point.seconds for point in points]

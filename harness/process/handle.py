@@ -8,7 +8,7 @@ CPUs of the worker that is timed.
 * A worker is seen stopped, with its descendants, before its reply is returned.
 * A time limit is one of running time: it starts when the request is sent, whatever the worker prints.
 
-The module has over 250 lines because one class owns the process and its pipes.
+Length: one class owns the process and its pipes.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ leaves something out or sends something else has broken the protocol (``Protocol
 A class of requests names its reply in its base, as in ``class Load(Request[Loaded])``. On the wire a request has the
 name of its class.
 
-The module has over 250 lines because it is one table of all messages.
+Length: it is one table of all messages.
 """
 
 from __future__ import annotations
@@ -768,12 +768,12 @@ def _decode(kind: Any, value: Any) -> Any:
 
 
 @functools.cache
-def _hints(kind: Any) -> dict[str, Any]:
+def _hints(kind: Any) -> Mapping[str, Any]:
     hints = typing.get_type_hints(kind)
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
-def _line(message: dict[str, Any]) -> bytes:
+def _line(message: Mapping[str, object]) -> bytes:
     return json.dumps(message).encode() + b"\n"
 
 

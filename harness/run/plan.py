@@ -6,14 +6,14 @@ import dataclasses
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from harness.case import MODES, Case, CaseError, Mode
 from harness.catalog.registry import Entry, RegistryError, entries, select
 from harness.catalog.suites import SUITES, Suite, SuiteError, suite
 from harness.machine import environment
 from harness.machine.threads import budget
-from harness.output.store import StoreError
+from harness.output.store import Json, StoreError
 from harness.output.store import environment as stored_environment
 from harness.timing import roofline
 
@@ -192,7 +192,7 @@ def _chosen_devices(options: PlanOptions) -> tuple[str, ...]:
     return devices
 
 
-def stored(plan: Plan, options: RunOptions) -> dict[str, Any]:
+def stored(plan: Plan, options: RunOptions) -> Json:
     """Return a plan as ``environment.json`` holds it, for ``--resume``."""
     values = {field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)}
     values |= {"cases": [dataclasses.asdict(case) for case in plan.cases], "backends": list(plan.backends)}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from harness.case import Case
 from harness.machine import environment
-from harness.output.store import Store, add_to_environment
+from harness.output.store import Json, Store, add_to_environment
 from harness.process.protocol import encode
 from harness.process.supervisor import Supervisor, default_cache
 from harness.record import Record
@@ -23,9 +22,6 @@ from harness.run.rooflines import Rooflines
 from harness.run.summary import interrupted, records
 from harness.survey import doctor, facts, peaks
 from harness.timing import roofline
-
-#: What a worker says of itself, as JSON can hold it.
-Report = dict[str, Any]
 
 
 class Runner:
@@ -50,7 +46,7 @@ class Runner:
         survey: Callable[[str], roofline.Peaks] | None = None,
         device_bytes: Callable[[str], int | None] = environment.device_bytes,
     ) -> None:
-        self.worker_reports: dict[str, Report] = {}
+        self.worker_reports: dict[str, Json] = {}
         self._context = context
         self._free_bytes, self._device_bytes = free_bytes, device_bytes
         reference_cache = ReferenceCache(context.workers.reference, context.plan.time_limit_seconds)
@@ -86,10 +82,10 @@ class Runner:
         yield from records(self._context.plan, group, self._rooflines)
 
 
-def _report(cell: Cell) -> Report:
+def _report(cell: Cell) -> Json:
     """Return what a cell's workers replied of themselves."""
     replies = cell.replies
-    report: Report = encode(replies.latest)
+    report: Json = encode(replies.latest)
     if replies.prepared is not None:
         report["threads"] = encode(replies.prepared.threads)
     return report | {"busy": encode(replies.busy), "absent_times": replies.absent_times}

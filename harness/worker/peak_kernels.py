@@ -22,8 +22,8 @@ Array = npt.NDArray[Any]
 Chain = Callable[[Array, Any, Any, int], None]
 Sum = Callable[[Array, int], int]
 
-#: Set by ``kernels``. They are globals because Numba puts what a closure holds into the key of its cache on disk, and
-#: an intrinsic is another object in every process.
+#: Set by ``kernels``. They are globals because Numba puts the variables of a closure into the key of its cache on disk.
+#: An intrinsic is another object in every process, so a closure over one would be compiled in every process.
 _chain_loop: Any
 _sum_loop: Any
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import types
 
 import pytest
@@ -67,6 +68,16 @@ def test_new_package_on_an_old_driver_uses_the_old_function():
 @pytest.mark.parametrize("nvml", [FakeNvml(fails=True), types.SimpleNamespace(nvmlInit=lambda: None)])
 def test_failing_driver_gives_no_reading(nvml):
     assert gpu.Watch(nvml).read() is None
+
+
+def test_missing_package_gives_no_reading(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert gpu.Watch().read() is None
+
+
+def test_installed_package_is_imported(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml())
+    assert gpu.Watch().read() == gpu.State(1980.0, 41.0, "")
 
 
 def test_kernel_runs_until_its_clock_is_steady():

@@ -137,6 +137,10 @@ def test_no_right_result_stays_in_a_folder(measure):
     assert not list(measure().workers.kept["reference"].directory.iterdir())
 
 
+def test_first_results_are_deleted_once_they_are_found_unchanged(measure):
+    assert not (measure().workers.kept["other"].directory / "first").exists()
+
+
 def test_reference_computes_on_the_device_of_the_rows(measure, measure_on_gpu):
     for run, device in ((measure(), "cpu"), (measure_on_gpu(), "cuda")):
         assert {request.device for request in run.workers.requests("reference")} == {device}

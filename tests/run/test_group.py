@@ -197,6 +197,7 @@ def test_backends_that_do_not_fit_together_are_split_each_with_the_baseline(meas
     assert all(row.speedup is not None for row in run.records)
     prepared = [name for name, request in run.workers.log if isinstance(request, Prepare)]
     assert prepared == [BASELINE, "other", BASELINE, "third"]
+    assert run.row(BASELINE).blocks == FEWEST_BLOCKS, "its row is that of its first cohort"
     together = [
         {s.backend for s in run.samples if s.block == block and s.kind == "call"} for block in (0, FEWEST_BLOCKS)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import math
 
@@ -14,7 +15,7 @@ from harness.record import Status
 from harness.run.plan import BASELINE
 from harness.timing.estimates import LEAST_VALUES
 from harness.timing.stopping import LEAST_BLOCKS, SLOW_BLOCKS
-from harness.timing.variance import FEWEST_BLOCKS
+from harness.timing.variance import FEWEST_BLOCKS, MOST_BLOCKS, PILOT
 
 
 def test_block_holds_each_backend_once_in_an_order_that_changes(measure):
@@ -139,6 +140,13 @@ def test_more_processes_are_taken_where_they_differ_more(measure):
     assert row.comparison == "slower"
     pooled = measure(processes=1, faults=differing).row("other")
     assert (pooled.processes, pooled.unit) == (1, "block")
+
+
+def test_processes_after_the_pilot_take_more_blocks_where_processes_agree(measure):
+    run = measure(processes=12, faults={"other": Faults(spread=(0.0, 0.05))})
+    blocks = collections.Counter(sample.process for sample in run.of("other", "call"))
+    assert [blocks[process] for process in range(PILOT)] == [FEWEST_BLOCKS] * PILOT
+    assert FEWEST_BLOCKS < blocks[PILOT] <= MOST_BLOCKS
 
 
 def test_more_blocks_of_the_last_process_are_not_taken_where_processes_count(measure):

@@ -104,6 +104,22 @@ def test_verdict_of_disturbed_blocks_alone_is_flagged_with_the_others(measure):
     assert f"undisturbed({row.comparison_undisturbed})" in row.flags
 
 
+def test_blocks_in_which_the_baseline_was_disturbed_are_not_quiet(measure):
+    class Disturbed(FakeWorker):
+        """Loses its CPU in four blocks, which take three times as long."""
+
+        def sample(self, request):
+            reply = super().sample(request)
+            if self.blocks % 2 or self.blocks > 8:
+                return reply
+            return dataclasses.replace(reply, seconds=3 * reply.seconds, involuntary_switches=1000)
+
+    run = measure(faults={BASELINE: Faults(kind=Disturbed)}, budget_seconds=0.5)
+    row = run.row("other")
+    assert (run.row(BASELINE).disturbed_blocks, row.disturbed_blocks) == (4, 0)
+    assert (row.comparison, row.comparison_undisturbed) == ("ambiguous", "equivalent")
+
+
 def test_each_time_has_its_share_of_the_roofline(measure):
     row = measure(peaks=[PEAKS]).row("other")
     assert row.roofline_seconds == pytest.approx(roofline.flop(CASE) / 1e9)
