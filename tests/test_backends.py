@@ -95,13 +95,13 @@ def checked(tmp_path_factory, names, *options: str) -> dict[str, dict[str, str]]
 
 
 def verdicts(printed: str) -> dict[str, dict[str, str]]:
-    """Verdict by backend and title of the table, from what `check` prints."""
-    found: dict[str, dict[str, str]] = {}
+    """Return the verdicts by backend and title of the table, from the output of `check`."""
+    by_backend: dict[str, dict[str, str]] = {}
     title = ""
     for line in printed.splitlines():
-        words = line.split()
+        words = [word for word in line.split() if word != "!"]  # marks a row with flags
         if words and words[-1] in ("cpu", "cuda"):
             title = line.strip()
         elif len(words) > 1 and words[0] in OURS:
-            found.setdefault(words[0], {})[title] = words[1]
-    return found
+            by_backend.setdefault(words[0], {})[title] = words[1]
+    return by_backend
