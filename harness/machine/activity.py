@@ -14,16 +14,16 @@ from typing import Final
 
 from harness.machine import threads
 
-#: Largest share of all CPUs' time that a hypervisor may steal: about the width of the reported intervals. Stolen time is
-#: counted in ticks of 10 ms, so one tick flags a sample shorter than 0.2 s / CPUs.
+#: Largest share of all CPUs' time that a hypervisor may steal: about the width of the reported intervals. Stolen time
+#: is counted in ticks of 10 ms, so one tick flags a sample shorter than 0.2 s / CPUs.
 STOLEN_SHARE: Final = 0.05
 #: Largest rate of involuntary context switches, per second. An exclusive CPU has a few, for threads of the kernel. A
 #: shared one has more than 150: one for each time slice of 0.75 to 6 ms (base slice of kernel/sched/fair.c).
 SWITCHES_PER_SECOND: Final = 100.0
 #: Fewest involuntary context switches that flag a sample: in a short sample one or two are chance.
 FEWEST_SWITCHES: Final = 3
-#: Least share of the best clock. The turbo of all cores is about a tenth below the turbo of one core; a lower clock means
-#: heat, a power limit or a governor.
+#: Least share of the best clock. The turbo of all cores is about a tenth below the turbo of one core; a lower clock
+#: means heat, a power limit or a governor.
 CLOCK_SHARE: Final = 0.9
 #: Largest number of CPUs whose clocks are read. Each is a file to open, and before Linux 5.18 a wait of up to 10 ms
 #: (arch_freq_get_on_cpu). Heat and power are common to the package, so a few CPUs represent it.
@@ -52,8 +52,7 @@ def read(root: Path = Path("/"), cpus: Sequence[int] | None = None) -> State:
 
     Args:
         root: Folder of /proc and /sys.
-        cpus: Numbers of the CPUs whose clocks are read, those of the thread budget; by default all that this process may
-            use.
+        cpus: Numbers of the CPUs whose clocks are read, those of the thread budget; None for all CPUs of this process.
     """
     chosen = threads.affinity() if cpus is None else cpus
     return State(

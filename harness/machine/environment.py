@@ -1,6 +1,6 @@
-"""What machine this is and what is installed on it, without importing a framework and without naming its owner.
+"""Describe the machine and what is installed on it, without importing a framework.
 
-Host name, user name and paths stay out: the files of a run are made to be shared.
+Host name, user name and paths are left out, since the files of a run are made to be shared.
 """
 
 from __future__ import annotations
@@ -20,28 +20,35 @@ import psutil
 
 from harness.machine import nvidia_smi, threads
 
-#: Distributions whose versions are noted, where they are installed.
+#: Distributions whose versions are recorded, if they are installed.
 DISTRIBUTIONS: Final = (
     *("bilinear-bench", "numpy", "scipy", "pandas", "torch", "triton", "numba", "llvmlite", "jax", "jaxlib"),
     *("jax-cuda13-plugin", "jax-cuda12-plugin", "cupy-cuda13x", "cupy-cuda12x", "flag-gems", "nvidia-ml-py"),
     *("opt-einsum", "threadpoolctl"),
 )
-#: Variables that change what frameworks do; noted when set.
+#: Prefixes of variables that change what frameworks do, recorded if they are set.
 VARIABLE_PREFIXES: Final = (
     *("OMP_", "OPENBLAS_", "MKL_", "KMP_", "GOMP_", "BLIS_", "NUMBA_", "TORCH", "XLA_", "JAX_", "NVIDIA_TF32", "CUDA_"),
     *("TRITON_", "CUPY_", "LD_PRELOAD", "MALLOC_"),
 )
+#: Parts of names of variables that are never recorded: they may hold a secret or a path.
 _SECRET: Final = ("KEY", "TOKEN", "SECRET", "PASS", "DIR", "PATH", "HOME")
-#: The folders of a path inside a value, which would name the owner; the file's name stays.
+#: The folders of a path inside a value, which may contain the owner's name; the file's name stays.
 _FOLDERS: Final = re.compile(r"[^\s=:,;]*/")
-#: Memory that stays free beside the workers, in bytes.
+#: Memory that the workers leave free, in bytes.
 RESERVE_BYTES: Final = 2**30
-#: Units of a cache's size in /sys.
+#: Bytes of the units of a cache's size in /sys.
 _SIZES: Final = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
 class Cache(NamedTuple):
-    """One cache of the machine: its level (``L1``), its size, and the CPUs that share it."""
+    """One cache of the machine.
+
+    Attributes:
+        name: Level: ``L1``, ``L2`` or ``L3``.
+        size_bytes: Size in bytes.
+        cpus: Numbers of the CPUs that share it.
+    """
 
     name: str
     size_bytes: int
@@ -49,7 +56,7 @@ class Cache(NamedTuple):
 
 
 def describe() -> dict[str, Any]:
-    """Return a flat mapping that says where a run was made; unknown things are None."""
+    """Return a mapping that describes the machine of a run; unknown values are None."""
     memory = psutil.virtual_memory()
     return {
         "python": platform.python_version(),
@@ -78,7 +85,10 @@ def describe() -> dict[str, Any]:
 
 
 def available_bytes() -> int:
-    """Memory that workers may take together: what is free now, cut to the cgroup's limit, less a reserve; in bytes."""
+    """Return the memory that all workers together may take, in bytes.
+
+    It is the memory that is free now, at most the free part of the cgroup's limit, less ``RESERVE_BYTES``.
+    """
     free = int(psutil.virtual_memory().available)
     limit, used = read(Path("/sys/fs/cgroup/memory.max")), read(Path("/sys/fs/cgroup/memory.current"))
     if limit and limit.isdigit() and used and used.isdigit():
@@ -87,7 +97,7 @@ def available_bytes() -> int:
 
 
 def total_bytes() -> int:
-    """Memory of this machine or of its cgroup, whichever is less, in bytes."""
+    """Return the memory of this machine or of its cgroup, whichever is less, in bytes."""
     limit = read(Path("/sys/fs/cgroup/memory.max"))
     total = int(psutil.virtual_memory().total)
     return min(total, int(limit)) if limit and limit.isdigit() else total
@@ -100,24 +110,28 @@ def gpus() -> list[str]:
 
 @functools.cache
 def device_bytes(device: str) -> int | None:
-    """Memory of a device that has its own: of the first GPU; None for the CPU, and where nobody tells."""
+    """Return the memory of the first GPU, in bytes; None for the CPU, and where nvidia-smi does not list it."""
     listed = gpus() if device != "cpu" else []
-    found = re.search(r"(\d+) MiB", listed[0]) if listed else None
-    return int(found[1]) * 2**20 if found else None
+    match = re.search(r"(\d+) MiB", listed[0]) if listed else None
+    return int(match[1]) * 2**20 if match else None
 
 
 def caches(root: Path = Path("/sys/devices/system/cpu")) -> list[Cache]:
-    """Every cache that holds data, once each, smallest level first; empty where the system does not say."""
-    found = set()
+    """Return every cache that holds data, each once, smallest level first; empty if unknown.
+
+    Args:
+        root: Folder with a folder for each CPU.
+    """
+    data_caches = set()
     for folder in root.glob("cpu[0-9]*/cache/index[0-9]*"):
         level, kind, size, shared = (read(folder / name) for name in ("level", "type", "size", "shared_cpu_list"))
         if kind in ("Data", "Unified") and level and shared and (match := re.fullmatch(r"(\d+)([KMG]?)", size or "")):
-            found.add(Cache(f"L{level}", int(match[1]) * _SIZES.get(match[2], 1), cpu_list(shared)))
-    return sorted(found, key=lambda cache: (cache.name, min(cache.cpus)))
+            data_caches.add(Cache(f"L{level}", int(match[1]) * _SIZES.get(match[2], 1), cpu_list(shared)))
+    return sorted(data_caches, key=lambda cache: (cache.name, min(cache.cpus)))
 
 
 def oom_kills() -> int | None:
-    """How often the kernel has killed a process for memory since boot; None where it does not say."""
+    """Return how many processes the kernel has killed for memory since boot; None if unknown."""
     for line in (read(Path("/proc/vmstat")) or "").splitlines():
         name, _, value = line.partition(" ")
         if name == "oom_kill":
@@ -126,7 +140,7 @@ def oom_kills() -> int | None:
 
 
 def cpu_model() -> str | None:
-    """The CPU's own name, with family and model where it has them: in a virtual machine names say little."""
+    """Return the CPU's name, with family and model if known: names in a virtual machine are often generic."""
     known = fields(Path("/proc/cpuinfo"))
     name = known.get("model name") or platform.processor() or None
     if name is None or not {"cpu family", "model"} <= set(known):
@@ -135,11 +149,11 @@ def cpu_model() -> str | None:
 
 
 def git_revision(folder: Path) -> str | None:
-    """Revision of the checkout this package lies in, ``+changed`` if its files differ from it; None outside one."""
+    """Return the revision of the checkout in a folder, with ``+changed`` if files differ; None without a checkout."""
     if not (folder / ".git").exists() or shutil.which("git") is None:
         return None
     try:
-        said = subprocess.run(
+        described = subprocess.run(
             ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty=+changed"],  # noqa: S607  # by name, as a user would
             capture_output=True,
             text=True,
@@ -148,18 +162,18 @@ def git_revision(folder: Path) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return said.stdout.strip() or None
+    return described.stdout.strip() or None
 
 
 def cpu_list(text: str) -> frozenset[int]:
-    """Read the kernel's way to list CPUs: ``0-3,8``."""
+    """Return the CPUs of a list in the kernel's notation: ``0-3,8``."""
     ranges = re.findall(r"(\d+)(?:-(\d+))?", text)
     return frozenset(cpu for first, last in ranges for cpu in range(int(first), int(last or first) + 1))
 
 
 def _cpu_flags() -> set[str]:
-    said = fields(Path("/proc/cpuinfo"))
-    return set((said.get("flags") or said.get("Features") or "").split())
+    known = fields(Path("/proc/cpuinfo"))
+    return set((known.get("flags") or known.get("Features") or "").split())
 
 
 def _version(distribution: str) -> str | None:
@@ -170,16 +184,16 @@ def _version(distribution: str) -> str | None:
 
 
 def fields(path: Path) -> dict[str, str]:
-    """The ``name: value`` lines of a file of the kernel, the first of each name; {} where there is none."""
-    found: dict[str, str] = {}
+    """Return the ``name: value`` lines of a file of the kernel, the first of each name; {} without the file."""
+    values: dict[str, str] = {}
     for line in (read(path) or "").splitlines():
         name, _, value = line.partition(":")
-        found.setdefault(name.strip(), value.strip())
-    return found
+        values.setdefault(name.strip(), value.strip())
+    return values
 
 
 def read(path: Path) -> str | None:
-    """A small file of the kernel as text; None where it cannot be read."""
+    """Return a small file of the kernel as text; None if it cannot be read."""
     try:
         return path.read_text().strip()
     except OSError:

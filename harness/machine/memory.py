@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-#: Text that resets the high-water mark of the resident set (VmHWM) to the present size, written to clear_refs (proc(5)).
+#: Text for clear_refs that resets the high-water mark of the resident set (VmHWM) to its present size (proc(5)).
 _RESET: Final = "5"
 #: Parts of the messages of PyTorch, CUDA, cuBLAS, XLA and C++ when memory ran out, in lower case.
 _SIGNS: Final = (

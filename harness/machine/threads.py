@@ -1,7 +1,7 @@
-"""The thread budget: how many threads this process may use, how a worker is held to it, and what it then says.
+"""The thread budget: its size, the settings that hold a worker to it, and the check that they had an effect.
 
-Variables are set before a worker imports anything, because the pools read them once. XLA reads none of them: it sizes
-its pool by the affinity mask, so the mask is set to exactly as many CPUs as the budget has threads.
+The variables are set before a worker imports anything, because the pools read them once. XLA reads none of them. It
+sizes its pool by the affinity mask, so the mask has one CPU for each thread of the budget.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final
 
 from harness.record import Flag
 
-#: Environment variables that size a thread pool, one for each runtime that backends bring along.
+#: Environment variables that size a thread pool, one for each runtime that a backend may load.
 POOL_VARIABLES: Final = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -26,14 +26,14 @@ POOL_VARIABLES: Final = (
     "VECLIB_MAXIMUM_THREADS",
     "NUMBA_NUM_THREADS",
 )
-#: So many threads more than the budget, on average, are too many. Below lie a main thread that hands over to its pool,
-#: and what else the machine does.
+#: Largest mean number of runnable threads above the budget. A main thread that hands over to its pool, and other
+#: processes of the machine, stay below it.
 OVERLOAD: Final = 0.5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pool:
-    """One thread pool, as threadpoolctl sees it; None where the library does not say."""
+    """One thread pool, as threadpoolctl reports it; a value that the library does not provide is None."""
 
     user_api: str | None
     internal_api: str | None
@@ -44,13 +44,13 @@ class Pool:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ThreadReport:
-    """What a process's pools say of themselves.
+    """The thread counts that the pools of a process report.
 
     Attributes:
-        affinity: CPUs that the process may use; None where the system has no affinity.
+        affinity: Numbers of the CPUs that the process may use; None where the system has no affinity.
         pools: Pools of BLAS and OpenMP libraries.
-        torch_threads: Threads of PyTorch; None if it is not loaded.
-        numba_threads: Threads of Numba; None if it is not loaded.
+        torch_threads: Number of PyTorch's threads; None if it is not loaded.
+        numba_threads: Number of Numba's threads; None if it is not loaded.
         numba_threading_layer: Threading layer of Numba; None before a parallel kernel has run.
     """
 
@@ -63,11 +63,11 @@ class ThreadReport:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Busy:
-    """Threads of a process in a period.
+    """The threads of a process in a period.
 
     Attributes:
         threads: Number of threads that ran for a tenth of the period or more.
-        runnable: Threads that ran or waited for a CPU, on average.
+        runnable: Mean number of threads that ran or waited for a CPU.
     """
 
     threads: int
@@ -75,18 +75,22 @@ class Busy:
 
 
 class BudgetError(ValueError):
-    """A thread budget that this machine does not have. The message says what it has."""
+    """A thread budget that this machine does not have; the message has the possible ones."""
 
 
 def available_threads() -> int:
-    """CPUs that this process may run on: its affinity mask, cut to the cgroup's quota; at least 1."""
+    """Return the number of CPUs that this process may use: its affinity mask, cut to the cgroup's quota; at least 1."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cgroup_quota()
     return max(1, allowed if quota is None else min(allowed, math.floor(quota)))
 
 
 def cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """CPUs that the cgroup (version 2) grants this process, None without a limit: quota and period from ``cpu.max``."""
+    """Return the CPUs that the cgroup (version 2) grants, as quota / period of ``cpu.max``; None without a limit.
+
+    Args:
+        root: Folder of the cgroup.
+    """
     try:
         quota, period = (root / "cpu.max").read_text().split()
         return None if quota == "max" else int(quota) / int(period)
@@ -95,10 +99,13 @@ def cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
 
 
 def budget(asked: int | None) -> int:
-    """Return the thread budget: what was asked for, or all that there is.
+    """Return the thread budget: the requested number, or by default all available threads.
+
+    Args:
+        asked: Number of threads, from 1 to ``available_threads()``; None for all.
 
     Raises:
-        BudgetError: Less than one thread, or more than this process may use.
+        BudgetError: The number is outside that range.
     """
     most = available_threads()
     if asked is None:
@@ -109,29 +116,29 @@ def budget(asked: int | None) -> int:
 
 
 def pool_environment(threads: int) -> dict[str, str]:
-    """Environment variables that hold every known pool to ``threads``."""
+    """Return the environment variables that hold every known pool to ``threads``."""
     return dict.fromkeys(POOL_VARIABLES, str(threads))
 
 
 def cpus(threads: int) -> list[int] | None:
-    """The first ``threads`` CPUs of the affinity mask; None where the system has no affinity."""
-    found = affinity()
-    return None if found is None else found[:threads]
+    """Return the first ``threads`` CPUs of the affinity mask; None where the system has no affinity."""
+    allowed = affinity()
+    return None if allowed is None else allowed[:threads]
 
 
 def affinity() -> list[int] | None:
-    """The CPUs that this process may use now; None where the system has no affinity."""
+    """Return the CPUs that this process may use now; None where the system has no affinity."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
 def bind(chosen: Sequence[int] | None) -> None:
-    """Hold this process to the given CPUs; None leaves it alone."""
+    """Hold this process to the chosen CPUs; None changes nothing."""
     if chosen is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, chosen)
 
 
 def read_back() -> ThreadReport:
-    """Return what this process's pools say of themselves now, asking only libraries that are already loaded."""
+    """Return the thread counts that this process's pools report now; only loaded libraries are asked."""
     import threadpoolctl
 
     keys = [field.name for field in dataclasses.fields(Pool)]
@@ -151,23 +158,31 @@ def read_back() -> ThreadReport:
 
 
 def usage(tasks: Path = Path("/proc/self/task")) -> dict[str, tuple[int, int]]:
-    """For each thread of this process, nanoseconds that it has run and that it has waited for a CPU; {} if unknown.
+    """Return the times that each thread of this process has run and has waited for a CPU, in ns; {} if unknown.
 
-    Source: the first two numbers of schedstat (Documentation/scheduler/sched-stats.rst of Linux).
+    They are the first two numbers of schedstat (Documentation/scheduler/sched-stats.rst of Linux).
+
+    Args:
+        tasks: Folder with a folder for each thread.
     """
-    found = {}
+    times = {}
     for path in tasks.glob("*/schedstat"):
-        with contextlib.suppress(OSError, ValueError):  # it may end while we look
+        with contextlib.suppress(OSError, ValueError):  # a thread may end before its file is read
             ran, waited = path.read_text().split()[:2]
-            found[path.parent.name] = int(ran), int(waited)
-    return found
+            times[path.parent.name] = int(ran), int(waited)
+    return times
 
 
 def busy(before: Mapping[str, tuple[int, int]], after: Mapping[str, tuple[int, int]], seconds: float) -> Busy | None:
-    """Return how busy the threads were between two readings of ``usage``; None where the system does not tell.
+    """Return how busy the threads were between two readings of ``usage``; None if unknown.
 
-    Frameworks size their pools by many rules, and settings are not always obeyed: what has run is what counts. A thread
-    that ran for less than a tenth of the time does not.
+    Frameworks size their pools by many rules and do not always obey settings, so the threads that ran are counted. A
+    thread that ran for less than a tenth of the time is not.
+
+    Args:
+        before: First reading of ``usage``.
+        after: Second reading of ``usage``.
+        seconds: Time between the readings, in seconds.
     """
     if not after or not seconds > 0:
         return None
@@ -182,14 +197,14 @@ def busy(before: Mapping[str, tuple[int, int]], after: Mapping[str, tuple[int, i
 
 
 def overload(busy: Busy | None, threads: int) -> str | None:
-    """Return a flag if more threads wanted to run at a time than the budget has; None if they did not."""
+    """Return a flag if more than ``threads + OVERLOAD`` threads were runnable on average; None otherwise."""
     if busy is None or busy.runnable <= threads + OVERLOAD:
         return None
     return Flag.OVERSUBSCRIBED.detailed(f"{busy.runnable:.1f}")
 
 
 def fault(report: ThreadReport, threads: int) -> str | None:
-    """Return a flag that says how a report differs from the budget; None when all agree."""
+    """Return a flag with the counts of a report that differ from the budget; None if all agree."""
     if report.affinity is None:
         return Flag.THREADS_UNVERIFIED
     counts = [

@@ -14,21 +14,21 @@ GIB = 2**30
 
 @pytest.fixture
 def system_files(monkeypatch):
-    """Answer for the system's files; those not named are missing."""
+    """Replace the system's files by a mapping from path to text; a path that it lacks is missing."""
     files: dict[str, str] = {}
     monkeypatch.setattr(environment, "read", lambda path: files.get(str(path)))
     return files
 
 
-def test_a_description_is_json_and_names_the_machine():
-    said = environment.describe()
-    assert json.loads(json.dumps(said)) == said
-    assert said["threads_available"] >= 1
-    assert said["memory_bytes"] >= said["memory_available_bytes"] > 0
-    assert "numpy" in said["versions"]
+def test_description_is_json_and_describes_the_machine():
+    description = environment.describe()
+    assert json.loads(json.dumps(description)) == description
+    assert description["threads_available"] >= 1
+    assert description["memory_bytes"] >= description["memory_available_bytes"] > 0
+    assert "numpy" in description["versions"]
 
 
-def test_no_path_no_secret_and_no_owner_reaches_the_description(monkeypatch):
+def test_description_has_no_path_no_secret_and_no_owner(monkeypatch):
     variables = {
         "OMP_NUM_THREADS": "2",
         "JAX_API_KEY": "hush-alice",
@@ -41,20 +41,18 @@ def test_no_path_no_secret_and_no_owner_reaches_the_description(monkeypatch):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "argv", ["/home/alice/bin/bilinear-bench", "run", "--out", "/home/alice/results"])
-    said = environment.describe()
-    assert said["variables"]["OMP_NUM_THREADS"] == "2"
-    assert said["arguments"] == ["run", "--out", "results"]
-    assert "libjemalloc.so" in said["variables"]["LD_PRELOAD"]  # that it is there changes times, where it lies does not
-    assert "alice" not in json.dumps(said)
+    description = environment.describe()
+    assert description["variables"]["OMP_NUM_THREADS"] == "2"
+    assert description["arguments"] == ["run", "--out", "results"]
+    assert "libjemalloc.so" in description["variables"]["LD_PRELOAD"]  # the library changes times, its folder does not
+    assert "alice" not in json.dumps(description)
 
 
 @pytest.mark.parametrize(
     ("limit", "used", "available"),
     [("max", "1", 9 * GIB), (str(4 * GIB), str(GIB), 2 * GIB), (str(GIB), str(GIB), 0), (None, None, 9 * GIB)],
 )
-def test_memory_is_cut_to_the_cgroup_less_a_reserve_and_never_negative(
-    system_files, monkeypatch, limit, used, available
-):
+def test_memory_is_cut_to_the_cgroup_less_a_reserve(system_files, monkeypatch, limit, used, available):
     monkeypatch.setattr(environment.psutil, "virtual_memory", lambda: FakeMemory)
     system_files.update({"/sys/fs/cgroup/memory.max": limit, "/sys/fs/cgroup/memory.current": used})
     assert environment.available_bytes() == available
@@ -66,7 +64,7 @@ class FakeMemory:
     total = 16 * GIB
 
 
-def test_the_systems_files_are_read_and_a_missing_one_is_none(system_files):
+def test_system_files_are_read_and_a_missing_one_is_none(system_files):
     assert environment.oom_kills() is None
     system_files["/proc/vmstat"] = "pgfault 9\noom_kill_disable 5\noom_kill 3"
     system_files["/proc/cpuinfo"] = "processor\t: 0\nmodel name\t: Fast One 3000\nflags\t: fma avx2"
@@ -78,7 +76,7 @@ def test_the_systems_files_are_read_and_a_missing_one_is_none(system_files):
 
 
 @pytest.mark.parametrize(
-    ("script", "found", "memory"),
+    ("script", "listed", "memory"),
     [
         (None, [], None),
         ("exit 9", [], None),
@@ -86,19 +84,17 @@ def test_the_systems_files_are_read_and_a_missing_one_is_none(system_files):
         ("echo 'GB10, 580.1, [N/A]'", ["GB10, 580.1, [N/A]"], None),
     ],
 )
-def test_gpus_are_what_nvidia_smi_lists_and_none_where_it_is_missing_or_fails(
-    tmp_path, monkeypatch, script, found, memory
-):
+def test_gpus_are_those_that_nvidia_smi_lists(tmp_path, monkeypatch, script, listed, memory):
     if script is not None:
         (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert environment.gpus() == found
+    assert environment.gpus() == listed
     assert environment.device_bytes.__wrapped__("cuda") == memory
     assert environment.device_bytes.__wrapped__("cpu") is None
 
 
-def test_the_revision_is_that_of_the_checkout_and_says_if_files_differ(tmp_path, monkeypatch):
+def test_revision_is_that_of_the_checkout_and_marks_changed_files(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
     assert environment.git_revision(tmp_path) is None
 

@@ -23,19 +23,19 @@ def pool(api, count):
 
 @pytest.mark.usefixtures("four_cpus")
 @pytest.mark.parametrize("asked", [0, -1, 5])
-def test_a_budget_of_none_or_too_many_is_refused_with_what_there_is(asked):
+def test_budget_outside_the_available_threads_is_refused(asked):
     with pytest.raises(threads.BudgetError, match=f"--threads is {asked}, expected 1 to 4 "):
         threads.budget(asked)
 
 
 @pytest.mark.usefixtures("four_cpus")
-def test_a_budget_is_what_was_asked_or_all_there_is():
+def test_budget_is_the_requested_number_or_all_threads():
     assert [threads.budget(asked) for asked in (1, 4, None)] == [1, 4, 4]
 
 
 @pytest.mark.usefixtures("four_cpus")
 @pytest.mark.parametrize(("quota", "available"), [(None, 4), (8.0, 4), (2.9, 2), (0.5, 1)])
-def test_the_cgroup_cuts_what_affinity_allows_and_leaves_one(monkeypatch, quota, available):
+def test_cgroup_cuts_what_affinity_allows_and_leaves_one(monkeypatch, quota, available):
     monkeypatch.setattr(threads, "cgroup_quota", lambda: quota)
     assert threads.available_threads() == available
 
@@ -44,23 +44,23 @@ def test_the_cgroup_cuts_what_affinity_allows_and_leaves_one(monkeypatch, quota,
     ("text", "quota"),
     [("150000 100000\n", 1.5), ("max 100000\n", None), ("", None), ("nonsense\n", None), ("a b\n", None)],
 )
-def test_the_quota_is_read_from_the_cgroup(tmp_path, text, quota):
+def test_quota_is_read_from_the_cgroup(tmp_path, text, quota):
     (tmp_path / "cpu.max").write_text(text)
     assert threads.cgroup_quota(tmp_path) == quota
 
 
-def test_no_cgroup_is_no_quota(tmp_path):
+def test_missing_cgroup_has_no_quota(tmp_path):
     assert threads.cgroup_quota(tmp_path) is None
 
 
 @pytest.mark.usefixtures("four_cpus")
-def test_a_worker_gets_as_many_cpus_as_threads():
+def test_worker_gets_as_many_cpus_as_threads():
     assert threads.cpus(2) == [3, 5]
     assert set(threads.pool_environment(2).values()) == {"2"}
     assert {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"} <= set(threads.pool_environment(2))
 
 
-def test_without_affinity_nothing_is_bound_and_the_row_says_so(monkeypatch):
+def test_worker_without_affinity_is_not_bound_and_is_flagged(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert threads.cpus(2) is None
     threads.bind(None)
@@ -74,7 +74,7 @@ def test_pools_that_keep_to_the_budget_are_no_fault():
 
 
 @pytest.mark.parametrize(
-    ("found", "fault"),
+    ("reported", "fault"),
     [
         (report(affinity=(0, 1, 2)), "threads_differ(affinity=3)"),
         (report(torch_threads=1), "threads_differ(torch=1)"),
@@ -85,14 +85,14 @@ def test_pools_that_keep_to_the_budget_are_no_fault():
         (report(affinity=(0,), pools=[pool("openmp", 1)]), "threads_differ(affinity=1,openmp=1)"),
     ],
 )
-def test_a_pool_that_differs_is_named_with_its_count(found, fault):
-    assert threads.fault(found, 2) == fault
+def test_pool_that_differs_is_named_with_its_count(reported, fault):
+    assert threads.fault(reported, 2) == fault
 
 
-def test_what_this_process_says_is_what_the_system_says():
-    found = threads.read_back()
-    assert found.affinity == tuple(sorted(os.sched_getaffinity(0)))
-    assert all(one.internal_api for one in found.pools)
+def test_report_of_this_process_agrees_with_the_system():
+    read_back = threads.read_back()
+    assert read_back.affinity == tuple(sorted(os.sched_getaffinity(0)))
+    assert all(one.internal_api for one in read_back.pools)
 
 
 def schedstat(root, **threads_):
@@ -102,7 +102,7 @@ def schedstat(root, **threads_):
     return threads.usage(root)
 
 
-def test_threads_that_ran_are_counted_and_so_is_how_many_wanted_to_at_a_time(tmp_path):
+def test_threads_that_ran_and_threads_that_were_runnable_are_counted(tmp_path):
     before = schedstat(tmp_path, main=(0, 0), pool=(5_000_000, 0), idle=(7_000_000, 0))
     after = schedstat(
         tmp_path,
@@ -111,18 +111,18 @@ def test_threads_that_ran_are_counted_and_so_is_how_many_wanted_to_at_a_time(tmp
         idle=(8_000_000, 0),
         late=(300_000_000, 0),
     )
-    found = threads.busy(before, after, seconds=1.0)
-    assert found.threads == 3
-    assert found.runnable == pytest.approx(1.0 + 1.0 + 0.001 + 0.3)
+    busy = threads.busy(before, after, seconds=1.0)
+    assert busy.threads == 3
+    assert busy.runnable == pytest.approx(1.0 + 1.0 + 0.001 + 0.3)
 
 
-def test_more_threads_than_the_budget_are_an_overload_and_a_main_thread_that_hands_over_is_none():
+def test_main_thread_that_hands_over_to_its_pool_is_no_overload():
     assert threads.overload(threads.Busy(3, 2.2), 2) is None
     assert threads.overload(threads.Busy(4, 3.6), 2) == "oversubscribed(3.6)"
     assert threads.overload(None, 2) is None
 
 
-def test_what_the_system_does_not_tell_is_unknown(tmp_path):
+def test_usage_that_the_system_lacks_is_unknown(tmp_path):
     assert threads.usage(tmp_path) == {}
     assert threads.busy({}, {}, 1.0) is None
     schedstat(tmp_path, main=(1, 1))
