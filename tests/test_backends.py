@@ -1,4 +1,4 @@
-"""Every backend of ours against the gate, each in its own worker, through the command that users have."""
+"""Check every backend of this project with the gate, each in its own worker, through the command line."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from command_line import command, environment
 
 from harness.catalog.registry import entries
 
-#: Who is for GPUs alone; Triton's interpreter has tests of its own.
+#: Backends that need a GPU; Triton's interpreter has tests of its own.
 FOR_GPUS = ("cupy-einsum", "flaggems", "triton-fused")
 OURS = sorted(
     name
     for name, entry in entries().items()
     if entry.distribution.startswith("bilinear-bench") and name not in FOR_GPUS
 )
-#: One of each kind, for `make test`; and the others.
+#: One backend of each kind, for `make test`.
 OFTEN = ("jax-contract", "numba-fused", "numpy-loop", "torch-bilinear", "torch-contract")
+#: The other backends, for `make slow`.
 SELDOM = tuple(name for name in OURS if name not in OFTEN)
-#: Sizes that are all different primes, in every other dtype that a case can have.
+#: Cases in every other dtype; the sizes are different primes, so that no two axes can be exchanged.
 OTHER_DTYPES = ("7x5x3x11:float64:nobias", "7x5x3x11:float16", "7x5x3x11:bfloat16")
-#: Who has no half precision.
+#: Dtypes that a backend lacks.
 WITHOUT = {
     "numba-fused": ("float16", "bfloat16"),
     "numba-loop": ("float16", "bfloat16"),
@@ -36,47 +37,47 @@ WITHOUT = {
 
 @pytest.fixture(scope="module")
 def in_both_modes(tmp_path_factory):
-    """What some of them are told on the suite `seed`; in one run, for the baseline and the reference are in each."""
+    """Return verdicts on the suite `seed`, of several backends in one run with one baseline and one reference."""
     return functools.cache(lambda names: checked(tmp_path_factory, names, "--suite", "seed"))
 
 
 @pytest.fixture(scope="module")
 def in_other_dtypes(tmp_path_factory):
-    """The same in other dtypes. Compiling is slow: torch.compile shows float32 alone. A step has the output, too."""
+    """Return verdicts on steps in other dtypes, of all backends but torch-compile, whose compiling is slow."""
     chosen = [word for case in OTHER_DTYPES for word in ("--case", case)]
     names = [name for name in OURS if name != "torch-compile"]
     return checked(tmp_path_factory, names, "--mode", "forward_backward", *chosen)
 
 
 @pytest.mark.parametrize("name", OFTEN, ids="both modes: {}".format)
-def test_one_backend_of_each_kind_passes_the_gate_on_the_suite_seed_in_both_modes(in_both_modes, name):
+def test_one_backend_of_each_kind_passes_the_gate_in_both_modes(in_both_modes, name):
     assert list(in_both_modes(OFTEN)[name].values()) == ["right", "right"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SELDOM, ids="both modes, all others: {}".format)
-def test_all_other_backends_pass_the_gate_on_the_suite_seed_in_both_modes(in_both_modes, name):
+def test_all_other_backends_pass_the_gate_in_both_modes(in_both_modes, name):
     assert list(in_both_modes(SELDOM)[name].values()) == ["right", "right"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in OURS if name != "torch-compile"], ids="other dtypes: {}".format)
 def test_every_backend_passes_the_gate_in_every_dtype_that_it_has(in_other_dtypes, name):
-    said = in_other_dtypes[name]
-    assert len(said) == len(OTHER_DTYPES)
-    for title, verdict in said.items():
+    verdict_of = in_other_dtypes[name]
+    assert len(verdict_of) == len(OTHER_DTYPES)
+    for title, verdict in verdict_of.items():
         lacking = any(f":{dtype}," in title for dtype in WITHOUT.get(name, ()))
         assert verdict == ("unsupported" if lacking else "right"), title
 
 
 @pytest.mark.slow
-def test_the_shapes_of_pytorchs_tests_pass_the_gate_work_of_size_zero_included(bilinear_bench):
+def test_shapes_of_pytorchs_tests_pass_the_gate_even_those_of_size_zero(bilinear_bench):
     ended = bilinear_bench("check", "--suite", "upstream", "--backend", "numpy-loop", "--mode", "forward_backward")
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    said = verdicts(ended.stdout)["numpy-loop"]
-    assert set(said.values()) == {"right"}
-    assert len(said) == 23
-    assert sum(": 0x" in title for title in said) == 4
+    verdict_of = verdicts(ended.stdout)["numpy-loop"]
+    assert set(verdict_of.values()) == {"right"}
+    assert len(verdict_of) == 23
+    assert sum(": 0x" in title for title in verdict_of) == 4
 
 
 def checked(tmp_path_factory, names, *options: str) -> dict[str, dict[str, str]]:
@@ -95,13 +96,13 @@ def checked(tmp_path_factory, names, *options: str) -> dict[str, dict[str, str]]
 
 
 def verdicts(printed: str) -> dict[str, dict[str, str]]:
-    """Verdict by backend and title of the table, from what `check` prints."""
-    found: dict[str, dict[str, str]] = {}
+    """Return the verdicts by backend and title of the table, from the output of `check`."""
+    verdict_of: dict[str, dict[str, str]] = {}
     title = ""
     for line in printed.splitlines():
         words = line.split()
         if words and words[-1] in ("cpu", "cuda"):
             title = line.strip()
         elif len(words) > 1 and words[0] in OURS:
-            found.setdefault(words[0], {})[title] = words[1]
-    return found
+            verdict_of.setdefault(words[0], {})[title] = words[1]
+    return verdict_of

@@ -1,4 +1,4 @@
-"""The rows of CuPy and FlagGems without a GPU: NumPy and PyTorch stand in for what the packages would compute."""
+"""Test the backends of CuPy and FlagGems without a GPU: NumPy and PyTorch compute in place of the packages."""
 
 from __future__ import annotations
 
@@ -20,29 +20,30 @@ STEP = Case(5, 4, 3, 2, mode="forward_backward")
 
 @pytest.fixture
 def backend_of(monkeypatch):
-    """Import a backend's module anew, with these modules in the place of a package."""
+    """Import a backend's module again, with stand-ins for packages."""
 
     def backend_of(module: str, label: str, **packages: types.ModuleType):
         for name, package in packages.items():
             monkeypatch.setitem(sys.modules, name.replace("__", "."), package)
         monkeypatch.delitem(sys.modules, module, raising=False)
-        found = getattr(importlib.import_module(module), label)
+        kind = getattr(importlib.import_module(module), label)
         monkeypatch.delitem(sys.modules, module)
-        return found
+        return kind
 
     return backend_of
 
 
 def cupy(count: int = 1) -> types.ModuleType:
-    made = types.ModuleType("cupy")
-    made.__version__, made.einsum, made.asarray, made.asnumpy = "14", np.einsum, np.asarray, np.asarray
+    """Return a stand-in for CuPy with `count` GPUs."""
+    module = types.ModuleType("cupy")
+    module.__version__, module.einsum, module.asarray, module.asnumpy = "14", np.einsum, np.asarray, np.asarray
     runtime = types.SimpleNamespace(getDeviceCount=lambda: count, CUDARuntimeError=RuntimeError)
-    made.cuda = types.SimpleNamespace(runtime=runtime)
-    return made
+    module.cuda = types.SimpleNamespace(runtime=runtime)
+    return module
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_cupys_einsum_has_a_path_and_gives_the_output_and_every_gradient(backend_of, bias):
+def test_cupys_einsum_returns_the_output_and_every_gradient(backend_of, bias):
     backend = backend_of("backends.cupy_einsum", "CupyEinsum", cupy=cupy())("cuda")
     case = dataclasses.replace(STEP, bias=bias)
     made = make_inputs(case)
@@ -56,7 +57,7 @@ def test_cupys_einsum_has_a_path_and_gives_the_output_and_every_gradient(backend
     np.testing.assert_array_equal(kernel(made["input1"], made["input2"]), output)
 
 
-def test_cupy_without_a_gpu_and_what_it_lacks_are_answers(backend_of):
+def test_cupy_states_what_it_lacks(backend_of):
     kind = backend_of("backends.cupy_einsum", "CupyEinsum", cupy=cupy(count=0))
     assert kind.available("cuda").reason == "CuPy 14 sees no GPU"
     assert kind("cuda").supports(dataclasses.replace(STEP, dtype="bfloat16")).reason == "CuPy has no bfloat16"
@@ -66,7 +67,7 @@ def test_cupy_without_a_gpu_and_what_it_lacks_are_answers(backend_of):
     assert kind("cuda").supports(STEP).ok
 
 
-def test_flaggems_is_called_as_it_is_and_only_forward_in_what_it_computes_in(backend_of):
+def test_flaggems_is_called_unchanged_and_only_forward_in_its_dtypes(backend_of):
     package, ops, module = (types.ModuleType(name) for name in ("flag_gems", "flag_gems.ops", "flag_gems.ops.bilinear"))
     module.bilinear = torch.nn.functional.bilinear
     modules = {"flag_gems": package, "flag_gems__ops": ops, "flag_gems__ops__bilinear": module}

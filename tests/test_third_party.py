@@ -1,4 +1,4 @@
-"""An outside package from its folder to a row in the tables, as its author would go about it."""
+"""Take an outside package from its folder to a row in the tables, as its author does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CASE = ("--case", "33x20x30x7", "--backend", "outside-matmul", "--threads", "1")
 
 
 class Environment:
-    """A virtual environment that sees the packages of this one, and pip without an index."""
+    """Provide a virtual environment with the packages of this one, and pip without an index."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -64,20 +64,20 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     return environment
 
 
-def test_it_is_listed_after_its_installation(outside):
+def test_outside_backend_is_listed_after_its_installation(outside):
     listed = outside.run("-m", "harness", "list")
     assert "outside-matmul" in listed.stdout, listed.stdout + listed.stderr
     assert "[bilinear-outside 1.0]" in listed.stdout
 
 
-def test_it_is_checked(outside):
+def test_outside_backend_is_checked(outside):
     checked = outside.run("-m", "harness", "check", *CASE)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     lines = [line for line in checked.stdout.splitlines() if line.startswith("outside-matmul ")]
     assert [" right " in line for line in lines] == [True, True]
 
 
-def test_it_is_timed(outside):
+def test_outside_backend_is_timed(outside):
     ended = outside.run("-m", "harness", "run", *BRIEF, *CASE, "--budget", "1", "--out", "run")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     with (outside.folder / "run" / "records.csv").open() as file:
@@ -85,7 +85,7 @@ def test_it_is_timed(outside):
     assert [row["status"] for row in rows] == ["timed", "timed"]
 
 
-def test_its_own_tests_are_the_conformance_checks_each_named_by_a_sentence(outside):
+def test_conformance_checks_of_the_package_are_named_by_sentences(outside):
     tests = outside.folder / f"source-{OUTSIDE.name}" / "test_bilinear_outside.py"
     tested = outside.run("-m", "pytest", "-v", "-p", "no:cacheprovider", str(tests))
     assert tested.returncode == 0, tested.stdout + tested.stderr
@@ -93,14 +93,14 @@ def test_its_own_tests_are_the_conformance_checks_each_named_by_a_sentence(outsi
 
 
 @pytest.mark.parametrize(
-    ("mode", "right", "wrong", "said"),
+    ("mode", "right", "wrong", "reason"),
     [
         ("forward", "output + bias", "output", "output[0, "),
         ("forward_backward", "@ gradient)[:, 0, :]", "@ gradient)[:, 0, :] / 2", "grad_input2[0, "),
     ],
-    ids=["bias dropped", "half a gradient"],  # the first row is wrong, but for what happens to be 0
+    ids=["bias dropped", "half a gradient"],  # each in row 0 of the result
 )
-def test_a_broken_copy_is_rejected_and_never_timed(tmp_path, mode, right, wrong, said):
+def test_broken_copy_is_rejected_and_never_timed(tmp_path, mode, right, wrong, reason):
     copy = shutil.copytree(OUTSIDE, tmp_path / "broken")
     source = (copy / "bilinear_outside.py").read_text()
     assert source.count(right) == 1
@@ -112,10 +112,10 @@ def test_a_broken_copy_is_rejected_and_never_timed(tmp_path, mode, right, wrong,
     with (tmp_path / "run" / "records.csv").open() as file:
         (row,) = [row for row in csv.DictReader(file) if row["backend"] == "outside-matmul"]
     assert (row["status"], row["median_seconds"]) == ("rejected", "")
-    assert said in row["reason"]
+    assert reason in row["reason"]
 
 
-def test_the_readme_shows_this_very_package():
+def test_readme_shows_the_outside_package_verbatim():
     readme = (ROOT / "README.md").read_text()
     for name in ("bilinear_outside.py", "pyproject.toml", "test_bilinear_outside.py"):
         assert (OUTSIDE / name).read_text().strip() in readme, name
