@@ -1,4 +1,4 @@
-"""The case: what it refuses, and that its name says all that the command line can say."""
+"""Test which cases are refused, and that a case's name holds all that the command line can state."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ SIZES = st.integers(1, 10**6)
 
 
 @given(SIZES, SIZES, SIZES, SIZES, st.sampled_from(sorted(DTYPES)), st.booleans(), st.booleans())
-def test_a_case_is_read_back_from_its_name(batch, in1, in2, out, dtype, bias, tf32):
+def test_case_is_read_back_from_its_name(batch, in1, in2, out, dtype, bias, tf32):
     precision = "tf32" if tf32 and dtype == "float32" else "ieee"
     case = Case(batch, in1, in2, out, dtype, precision, bias)
     assert Case.parse(case.name) == case
 
 
 @given(st.text(max_size=30))
-def test_any_other_text_is_refused_with_a_message_and_nothing_else(text):
+def test_text_that_names_no_case_raises_only_a_case_error(text):
     try:
         Case.parse(text)
     except CaseError:
         return
-    # What is read after all is what a case's name can be.
+    # A text that is read is a case's name, possibly in another order of its options.
     assert Case.parse(Case.parse(text).name) == Case.parse(text)
 
 
@@ -42,7 +42,7 @@ def test_any_other_text_is_refused_with_a_message_and_nothing_else(text):
         ("3x4x5x6:float64:tf32", "tf32 is a way to multiply float32 numbers"),
     ],
 )
-def test_the_message_says_what_is_wrong(text, expected):
+def test_message_states_what_is_wrong(text, expected):
     with pytest.raises(CaseError, match=expected.replace("(", r"\(")):
         Case.parse(text)
 
@@ -51,7 +51,7 @@ def test_the_message_says_what_is_wrong(text, expected):
     ("field", "value"),
     [("batch", -1), ("in1_features", 0), ("in2_features", 0), ("out_features", -1), ("mode", "backward")],
 )
-def test_what_nn_bilinear_does_not_have_cannot_be_built(field, value):
+def test_case_that_nn_bilinear_refuses_cannot_be_built(field, value):
     with pytest.raises(CaseError, match=f"{field} is {value!r}"):
         dataclasses.replace(Case(1, 1, 1, 1), **{field: value})
 
@@ -62,14 +62,14 @@ def test_shapes_are_those_of_nn_bilinear():
     assert case.result_shapes() == {"output": (7, 11)}
 
 
-def test_a_step_also_takes_grad_output_and_gives_one_gradient_for_each_input():
+def test_step_takes_grad_output_and_returns_a_gradient_of_each_input():
     case = Case(7, 5, 3, 11, bias=False, mode="forward_backward")
     assert case.shapes()["grad_output"] == (7, 11)
     assert list(case.result_shapes()) == ["output", "grad_input1", "grad_input2", "grad_weight"]
     assert case.result_shapes()["grad_weight"] == (11, 5, 3)
 
 
-def test_a_case_without_rows_or_outputs_is_empty():
+def test_case_without_rows_or_outputs_is_empty():
     assert Case(0, 1, 1, 1).empty
     assert Case(1, 1, 1, 0).empty
     assert not Case(1, 1, 1, 1).empty

@@ -1,4 +1,4 @@
-"""What only a GPU can show: every backend that runs on one passes the gate there, and has its device's times."""
+"""Test on a GPU that every backend for it passes the gate, and that a row has the device's times."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ ARITHMETIC = [(), ("--precision", "tf32"), ("--dtype", "float16"), ("--dtype", "
 
 
 @pytest.mark.parametrize("options", ARITHMETIC, ids=lambda options: " ".join(options) or "float32")
-def test_every_backend_on_a_gpu_is_right_or_says_what_it_lacks(bilinear_bench, options):
+def test_every_backend_on_a_gpu_is_right_or_states_what_it_lacks(bilinear_bench, options):
     ended = bilinear_bench("check", "--device", "cuda", "--suite", "seed", *options, timeout=600)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "triton-fused    right" in ended.stdout
 
 
-def test_a_row_on_a_gpu_has_the_device_s_times_and_limit(bilinear_bench, tmp_path):
-    # Of BRIEF all but --no-roofline.
+def test_row_on_a_gpu_has_the_times_and_the_roofline_of_the_device(bilinear_bench, tmp_path):
+    # BRIEF begins with --no-roofline, which is left out.
     ended = bilinear_bench(
         "run", "--device", "cuda", "--case", "512x128x128x256", "--out", "run", *BRIEF[1:], timeout=600
     )

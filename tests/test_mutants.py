@@ -1,4 +1,4 @@
-"""The gate against backends that are wrong, or cheat, on purpose: each ends exactly as it states, or the gate leaks."""
+"""Test the gate with backends that are wrong, or cheat, on purpose: each ends exactly as it states."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from command_line import BRIEF, ROOT, command, cpus_for
 TESTS = Path(__file__).parent
 MUTANTS = TESTS / "mutants"
 CPUS = min(2, len(os.sched_getaffinity(0)))
-#: What each run measures, and on how many CPUs. `late` takes all blocks, since what it has is caught in any of them.
+#: Options of each run. The run `late` takes all blocks, since its mutants are caught in any of them.
 RUNS = {
     "numpy": ("--case", "64x40x24x16", "--budget", "1", "--threads", "1"),
     "late": ("--case", "48x32x32x16", "--budget", "60", "--threads", "1"),
     "float64": ("--case", "16x12x10x6:float64", "--budget", "1", "--threads", str(CPUS)),
     "frameworks": ("--case", "64x40x24x16", "--budget", "1", "--threads", "1"),
 }
-#: Left to `make slow`: importing frameworks for each mutant, waiting for what happens late, two thirds of the others.
+#: Parts for `make slow`: mutants that import frameworks, mutants that fail late, and two thirds of the others.
 SLOW_PARTS = ("late", "frameworks", "numpy/1", "numpy/2")
-#: The longest run is made in so many parts.
+#: Number of parts of the longest run.
 NUMPY_PARTS = 3
 MODES = ("forward", "forward_backward")
 
 
 def registered() -> dict[str, str]:
-    """Names and targets of all mutants, from their entry points."""
+    """Return names and targets of all mutants, from their entry points."""
     parser = ConfigParser()
     parser.read(MUTANTS / "mutants-1.0.dist-info" / "entry_points.txt")
     return dict(parser["bilinear_bench.backends"])
@@ -56,7 +56,7 @@ INEFFECTIVE = {name: mutant.ineffective for name, mutant in CLASSES.items() if n
 
 
 def parts() -> dict[str, list[str]]:
-    """The names that are measured together."""
+    """Return the names of the mutants that are measured together, by part."""
     names = {run: [name for name, mutant in CLASSES.items() if mutant.run == run] for run in RUNS}
     whole = names.pop("numpy")
     return {f"numpy/{part}": whole[part::NUMPY_PARTS] for part in range(NUMPY_PARTS)} | names
@@ -67,7 +67,7 @@ PART_OF = {name: part for part, members in PARTS.items() for name in members}
 
 
 def each(names: Iterable[str]) -> list[Any]:
-    """Parameters for tests: those of a part go to the same process of pytest-xdist, which measures them once."""
+    """Return parameters for tests; pytest-xdist sends those of a part to one process, which measures them once."""
     return [
         pytest.param(
             name, id=f"{PART_OF[name]}: {name}", marks=[pytest.mark.slow] if PART_OF[name] in SLOW_PARTS else []
@@ -78,7 +78,7 @@ def each(names: Iterable[str]) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def row_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], dict[str, str]]:
-    """The row of a mutant in a mode; all of its part are measured when the first is asked for."""
+    """Return the row of a mutant in a mode; the first request of a part measures all its mutants."""
     folder = tmp_path_factory.mktemp("mutants")
     measured = functools.cache(functools.partial(measure, folder=folder))
 
@@ -86,7 +86,7 @@ def row_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], dic
 
 
 def measure(part: str, folder: Path) -> dict[tuple[str, str], dict[str, str]]:
-    """Run the command line on the mutants of a part, in both modes; return their rows."""
+    """Run the command line on the mutants of a part, in both modes; return their rows by backend and mode."""
     options = RUNS[part.partition("/")[0]]
     chosen = [option for name in PARTS[part] for option in ("--backend", name)]
     out = folder / part.replace("/", "-")
@@ -106,13 +106,13 @@ def measure(part: str, folder: Path) -> dict[tuple[str, str], dict[str, str]]:
 
 
 def ending(row: dict[str, str]) -> tuple[str, str, str]:
-    """Status, phase and, of a rejected row, the probe that its reason begins with."""
+    """Return status, phase and, of a rejected row, the probe that its reason begins with."""
     return row["status"], row["phase"], row["reason"].partition(":")[0] if row["status"] == "rejected" else ""
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", each(CAUGHT))
-def test_a_mutant_ends_with_the_status_phase_and_probe_that_it_states(row_of, name, mode):
+def test_mutant_ends_with_the_status_phase_and_probe_that_it_states(row_of, name, mode):
     if name == "mutant-race" and CPUS == 1:
         pytest.skip("a race needs two CPUs")
     stated, row = CAUGHT[name], row_of(name, mode)
@@ -125,18 +125,18 @@ def test_a_mutant_ends_with_the_status_phase_and_probe_that_it_states(row_of, na
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", each(INEFFECTIVE))
-def test_a_backend_whose_fault_is_none_is_timed_and_flagged_where_there_is_something_to_say(row_of, name, mode):
+def test_mutant_without_effect_is_timed_and_flagged_as_it_states(row_of, name, mode):
     stated, row = INEFFECTIVE[name], row_of(name, mode)
     assert row["status"] == "timed", row["reason"]
     assert stated.flag in row["flags"]
 
 
-def test_there_are_at_least_forty_mutants_and_ten_are_wrong_in_a_gradient_alone():
+def test_forty_mutants_are_caught_and_ten_are_wrong_in_a_gradient_alone():
     assert len(CAUGHT) >= 40
     assert sum(stated.modes == ("forward_backward",) for stated in CAUGHT.values()) >= 10
 
 
-def test_every_class_that_states_something_is_registered_under_its_own_name_and_is_in_a_run():
+def test_every_mutant_is_registered_under_its_name_and_is_in_a_run():
     stating = {
         member.name
         for module in {mutant.__module__ for mutant in CLASSES.values()}

@@ -1,12 +1,14 @@
-"""PyTorch's own tests of nn.Bilinear, and FlagGems' of its kernel, restated for every backend that is available.
+"""Restate PyTorch's tests of nn.Bilinear, and FlagGems' tests of its kernel, for every available backend.
 
-Shapes, ranges and promises are facts of theirs: the operator's samples (torch/testing/_internal/
+Length: all tests of both projects, each with its shapes.
+
+Shapes, ranges and promises are those of the two projects: the operator's samples (torch/testing/_internal/
 common_methods_invocations.py), the module's inputs (common_modules.py), the five tests in test/test_nn.py, and
-FlagGems' tests/test_bilinear.py. The tolerances are the gate's, which are narrower than any of theirs.
+FlagGems' tests/test_bilinear.py. The tolerances are the gate's, which are narrower than those of both projects.
 
-A backend gets two-dimensional contiguous arrays: whoever calls it flattens leading dimensions and strides. Here that is
-``run``, so the tests pass what nn.Bilinear takes. Only first derivatives are part of a backend's interface: upstream's
-gradgradcheck has no counterpart.
+A backend gets two-dimensional contiguous arrays. Here ``run`` flattens leading dimensions and copies strided arrays, so
+the tests pass what nn.Bilinear takes. A backend's interface has first derivatives only, so PyTorch's gradgradcheck has
+no counterpart.
 """
 
 from __future__ import annotations
@@ -32,25 +34,25 @@ from harness.worker import integrity
 from harness.worker.arrays import to_host
 from harness.worker.calls import call
 
-# Warnings are errors in our tests; those that a framework raises of itself while it compiles are not ours to mend.
+# Warnings are errors in these tests, but a framework's own deprecations while it compiles are not.
 pytestmark = [pytest.mark.filterwarnings("default::DeprecationWarning"), pytest.mark.usefixtures("one_thread")]
 
 BACKENDS = [name for name, entry in entries().items() if entry.distribution.startswith("bilinear-bench")]
-#: torch-compile takes seconds to compile a shape: it takes these three, and all of them in `make gate`.
+#: Layers for torch-compile, which takes seconds to compile a shape; `make gate` has all layers.
 COMPILED = ("sample, 8 rows of 3x4x5", "module, a single row of 2x3x4", "FlagGems, 16 rows of 17x13x7")
 ALL = os.environ.get("BILINEAR_BENCH_ALL") == "1"
 
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """What one of their tests calls nn.Bilinear with.
+    """A layer of an upstream test.
 
     Attributes:
-        label: Where it is from.
+        label: Source of the layer.
         leading: Leading dimensions of both inputs; () for a single row.
         sizes: in1_features, in2_features, out_features.
-        bias: Whether there is one.
-        dtype: Of inputs, parameters and output.
+        bias: True if there is a bias vector (out,).
+        dtype: Element type of inputs, parameters and output.
     """
 
     label: str
@@ -61,18 +63,18 @@ class Layer:
 
     @property
     def name(self) -> str:
-        """Label and sizes; what differs from a float32 layer with a bias comes last."""
+        """Return label and sizes, then the differences from a float32 layer with a bias."""
         rows = f"{_times(self.leading)} rows" if self.leading else "a single row"
         others = ("" if self.bias else ", no bias") + ("" if self.dtype == "float32" else f", {self.dtype}")
         return f"{self.label}, {rows} of {_times(self.sizes)}{others}"
 
     @property
     def case(self) -> Case:
-        """The same with its leading dimensions flattened; a single row is a batch of one."""
+        """Return the case with the leading dimensions flattened; a single row is a batch of 1."""
         return Case(math.prod(self.leading), *self.sizes, dtype=self.dtype, bias=self.bias, mode="forward_backward")
 
     def draw(self) -> dict[str, np.ndarray]:
-        """Arrays in the caller's shapes, uniform from -2 to 2 as upstream draws its samples."""
+        """Draw arrays in the caller's shapes, uniform from -2 to 2 as upstream does."""
         generator, (in1, in2, out) = np.random.default_rng(0), self.sizes
         shapes = {"input1": (*self.leading, in1), "input2": (*self.leading, in2), "weight": (out, in1, in2)}
         shapes |= {"bias": (out,)} if self.bias else {}
@@ -120,7 +122,7 @@ TESTS = {
 
 @functools.cache
 def instance(name: str):
-    """The backend on the CPU; skips with the reason where it is not available."""
+    """Return the backend on the CPU; skip with the reason if it is not available."""
     entry = entries()[name]
     if not (installed := entry.installed()).ok:
         pytest.skip(installed.reason)
@@ -133,15 +135,15 @@ def instance(name: str):
 
 
 def run(name: str, layer: Layer, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Flatten, take one training step, and give all results the caller's shapes; skips what is unsupported."""
+    """Take one training step on flattened arrays; return all results in the caller's shapes, or skip."""
     backend, case = instance(name), layer.case
     if not (supported := backend.supports(case)).ok:
         pytest.skip(supported.reason)
     if name == "torch-compile" and not ALL and layer.name not in COMPILED:
-        pytest.skip("compiling each shape takes too long here: make gate does")
+        pytest.skip("compiling each shape takes long: make gate does it")
     shapes = case.shapes()
-    given = {key: backend.to_device(array.reshape(shapes[key]), case.dtype) for key, array in arrays.items()}
-    results = call(case, backend.prepare_forward_backward(case), given, given)
+    inputs = {key: backend.to_device(array.reshape(shapes[key]), case.dtype) for key, array in arrays.items()}
+    results = call(case, backend.prepare_forward_backward(case), inputs, inputs)
     backend.synchronize(tuple(results.values()))
     assert {key: integrity.describe(result).shape for key, result in results.items()} == case.result_shapes()
     wanted = {f"grad_{key}": array.shape for key, array in arrays.items()} | {"output": arrays["grad_output"].shape}
@@ -149,7 +151,7 @@ def run(name: str, layer: Layer, arrays: dict[str, np.ndarray]) -> dict[str, np.
 
 
 def upstream(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Output and gradients by nn.functional.bilinear and its autograd, in float64 and in the caller's shapes."""
+    """Return output and gradients of nn.functional.bilinear and its autograd, in float64 and the caller's shapes."""
     leaves = {key: torch.from_numpy(array).double() for key, array in arrays.items()}
     grad_output = leaves.pop("grad_output")
     output = torch.nn.functional.bilinear(*(leaf.requires_grad_() for leaf in leaves.values()))
@@ -159,7 +161,7 @@ def upstream(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def judge(layer: Layer, arrays: dict[str, np.ndarray], results: dict[str, np.ndarray]) -> None:
-    """Hold results against PyTorch's, each element by the gate's own bound, and all of them by their precision."""
+    """Compare results with PyTorch's: each element by the gate's bound, and all by their precision."""
     case, shapes = layer.case, layer.case.result_shapes()
     squares = upstream({key: np.square(array, dtype=np.float64) for key, array in arrays.items()})
     expected = Expected(
@@ -181,7 +183,7 @@ def test_output_and_gradients_are_those_of_nn_bilinear_on_their_shapes(name, lay
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-def test_bilinear_is_the_einsum_with_its_bias_and_so_are_all_four_gradients(name):
+def test_bilinear_and_its_four_gradients_are_the_einsums(name):
     layer = TESTS["test_bilinear"]
     arrays = layer.draw()
     results = run(name, layer, arrays)
@@ -234,23 +236,23 @@ def test_bilinear_broadcasting_is_leading_dimensions_row_by_row(name):
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("name", BACKENDS)
-def test_gradcheck_finds_the_gradients_of_every_backend_to_be_those_of_its_output(name, bias):
+def test_gradcheck_accepts_the_gradients_of_every_backend(name, bias):
     layer = dataclasses.replace(TESTS["test_bilinear_no_bias"], bias=bias)
     assert gradcheck(name, layer)
 
 
-def test_gradcheck_sees_a_gradient_that_is_half_of_what_it_should_be():
+def test_gradcheck_rejects_half_a_gradient():
     with pytest.raises(RuntimeError, match="Jacobian mismatch"):
         gradcheck("numpy-loop", TESTS["test_bilinear_no_bias"], {"grad_input2": 0.5})
 
 
 def gradcheck(name: str, layer: Layer, factors: dict[str, float] | None = None) -> bool:
-    """PyTorch's gradcheck of a backend in any framework, with respect to every array that goes in.
+    """Run PyTorch's gradcheck on a backend in any framework, with respect to every input array.
 
     Args:
-        name: The backend.
-        layer: In float64, as finite differences ask for.
-        factors: What to multiply gradients by, to see it fail.
+        name: Name of the backend.
+        layer: Layer in float64, which finite differences need.
+        factors: Factors of wrong gradients by name, to make the check fail.
     """
     keys = [key for key in layer.draw() if key != "grad_output"]
 
@@ -276,7 +278,7 @@ def gradcheck(name: str, layer: Layer, factors: dict[str, float] | None = None) 
     return torch.autograd.gradcheck(Step.apply, leaves, check_undefined_grad=False, fast_mode=True)
 
 
-#: What nn.Bilinear refuses and a case could say, with the error that each of the two raises.
+#: Sizes and dtypes that nn.Bilinear refuses, with its error and the message of a case.
 REFUSED = [
     # test_bilinear_value_error
     ({"in1_features": 0}, lambda: torch.nn.Bilinear(0, 3, 4), ValueError, "in1_features is 0, expected at least 1"),
@@ -311,7 +313,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("given", "theirs", "error", "said"), REFUSED, ids=[str(refused[0]) for refused in REFUSED])
-def test_what_nn_bilinear_refuses_a_case_refuses_in_its_own_words(given, theirs, error, said):
+def test_case_refuses_what_nn_bilinear_refuses(given, theirs, error, said):
     with pytest.raises(error):
         theirs()
     sizes = {"batch": 8, "in1_features": 2, "in2_features": 3, "out_features": 4}
@@ -320,14 +322,14 @@ def test_what_nn_bilinear_refuses_a_case_refuses_in_its_own_words(given, theirs,
     assert str(raised.value).startswith(said)
 
 
-def test_inputs_that_do_not_match_cannot_be_said_since_all_shapes_of_a_case_come_from_its_four_sizes():
+def test_shapes_of_a_case_always_match():
     for layer in (*SAMPLES, *MODULES, *FLAGGEMS):
         shapes = layer.case.shapes()
         assert shapes["input1"][0] == shapes["input2"][0] == shapes["grad_output"][0]
         assert shapes["weight"] == (shapes["grad_output"][1], shapes["input1"][1], shapes["input2"][1])
 
 
-def test_what_torch_compile_takes_here_are_three_layers_of_those_above():
+def test_layers_for_torch_compile_are_among_all_layers():
     names = [layer.name for layer in itertools.chain(SAMPLES, MODULES, FLAGGEMS)]
     assert len(names) == len(set(names)) == 16 + 6 + 36
     assert set(COMPILED) <= set(names)

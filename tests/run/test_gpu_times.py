@@ -39,7 +39,7 @@ def test_device_clock_that_cannot_be_right_is_flagged_and_costs_no_time(measure_
     assert (row.status, row.flags) == (Status.TIMED, flag)
 
 
-def test_call_that_cannot_be_captured_keeps_its_times_and_loses_its_process(measure_on_gpu):
+def test_call_that_cannot_be_captured_keeps_its_times_not_its_process(measure_on_gpu):
     reason = {"graph_seconds": "RuntimeError: operation not permitted when stream is capturing"}
     run = measure_on_gpu(faults={"other": Faults(absent=reason, device_shares={"graph_seconds": None})})
     row = run.row("other")

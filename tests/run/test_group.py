@@ -190,7 +190,7 @@ def test_no_backend_is_attempted_where_the_reference_does_not_fit(measure):
 
 
 @pytest.mark.parametrize("room", [{"free_bytes": 32 * GIB}, {"free_bytes": 1000 * GIB, "device_bytes": 32 * GIB}])
-def test_backends_that_do_not_fit_together_are_split_each_with_the_baseline(measure, room):
+def test_backends_too_large_for_memory_are_split_each_with_the_baseline(measure, room):
     hungry = Faults(workspace_bytes=20 * GIB)
     run = measure(**room, faults={"other": hungry, "third": hungry})
     assert {row.status for row in run.records} == {Status.TIMED}

@@ -58,7 +58,7 @@ def test_backend_that_was_slow_only_in_its_warmup_gets_all_blocks(measure):
     assert run.row("other").blocks == FEWEST_BLOCKS
 
 
-def test_results_from_inside_samples_are_judged_even_if_the_budget_ends_early(measure):
+def test_results_inside_samples_are_judged_even_if_the_budget_ends_early(measure):
     asked = measure(budget_seconds=0.05).workers.asked("other")
     assert asked.count(TakeSample) == LEAST_BLOCKS
     assert asked.count(KeptResults) == 2
@@ -149,7 +149,7 @@ def test_processes_after_the_pilot_take_more_blocks_where_processes_agree(measur
     assert FEWEST_BLOCKS < blocks[PILOT] <= MOST_BLOCKS
 
 
-def test_more_blocks_of_the_last_process_are_not_taken_where_processes_count(measure):
+def test_last_process_gets_no_more_blocks_where_processes_count(measure):
     row = measure(processes=4, faults={"other": Faults(spread=(0.1, 0.002))}).row("other")
     assert (row.processes, row.blocks, row.stopped_by) == (4, 4 * FEWEST_BLOCKS, "processes")
     assert row.comparison == "ambiguous"
@@ -171,7 +171,7 @@ def test_fresh_processes_that_the_budget_cannot_pay_for_are_not_started(measure)
     assert (row.processes, row.stopped_by) == (1, "target")
 
 
-def test_first_results_of_a_fresh_process_are_judged_before_its_times_count(measure):
+def test_first_results_of_a_process_are_judged_before_its_times_count(measure):
     class Changeling(FakeWorker):
         def prepare(self, request):
             reply = super().prepare(request)

@@ -37,7 +37,7 @@ class Groups:
         assert text
 
 
-def test_groups_that_are_done_are_left_out_and_the_others_keep_their_number(tmp_path):
+def test_finished_groups_are_left_out_and_the_others_keep_their_number(tmp_path):
     progress = Groups()
     workers = FakePool(tmp_path)
     runner = Runner(RunContext(plan(CASE, LARGER), workers, progress, now=lambda: workers.clock.now))

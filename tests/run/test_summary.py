@@ -169,7 +169,7 @@ def test_share_of_the_spot_roofline_cancels_the_machines_own_slowness(measure):
 
 
 @pytest.mark.parametrize("peaks", [by_product(1.4e9, 1e9), by_product(1.4e9, 0.5e9), by_product(1e9)])
-def test_gemm_of_a_better_moment_than_the_chains_does_not_hide_the_spot_peak(measure, peaks):
+def test_gemm_faster_than_the_chains_by_chance_keeps_the_spot_peak(measure, peaks):
     row = measure(peaks=[peaks], spot_peak=lambda dtype, seconds: 1e9).row("other")
     assert row.spot_roofline_fraction == pytest.approx(SHARE)
 
@@ -187,7 +187,7 @@ def test_chains_that_reached_the_peak_in_another_case_count_in_this_one(measure)
     [([BY_CHAINS], None), ([by_product(2e9, 1e9)], 1e9), ([], 1e9)],
     ids=["unknown", "the peak is of other units", "no peaks"],
 )
-def test_without_a_spot_peak_that_the_roofline_is_made_of_there_is_no_share(measure, peaks, spot_peak):
+def test_row_without_a_spot_peak_of_its_roofline_has_no_share(measure, peaks, spot_peak):
     row = measure(peaks=peaks, spot_peak=lambda dtype, seconds: spot_peak).row("other")
     assert row.status is Status.TIMED
     assert (row.spot_roofline_fraction, row.spot_roofline_fraction_low) == (None, None)
