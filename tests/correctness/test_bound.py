@@ -152,7 +152,7 @@ def over_bound(case, inputs, name, result):
 @pytest.mark.parametrize(
     ("name", "count", "least"), [("float32", 1000, 0.99), ("float32", 30_000, 0.99), ("float64", 1000, 0.49)]
 )
-def test_a_sum_that_swallows_every_term_but_the_first_comes_near_the_bound_and_not_over_it(name, count, least):
+def test_a_sum_that_loses_all_terms_but_one_stays_below_the_bound(name, count, least):
     case = Case(1, count, 1, 1, bias=False, **FORMATS[name])
     kind = np.float64 if name == "float64" else np.float32
     terms_summed = np.full(count, UNIT_ROUNDOFF[name], kind)
@@ -226,7 +226,7 @@ def test_a_bound_follows_the_scale_of_its_element():
         ("bfloat16", 2.0**-8, np.finfo(np.float32).tiny),
     ],
 )
-def test_besides_its_scale_an_element_may_be_off_by_its_last_rounding_and_by_underflow(name, unit, smallest):
+def test_the_bound_includes_the_last_rounding_and_underflow(name, unit, smallest):
     case = of_format(name)
     assert tolerance(case, "output", np.array([0.0]), np.array([0.0])) == smallest == TINY[name]
     assert tolerance(case, "output", np.array([-3.0]), np.array([0.0])) == pytest.approx(3 * unit + smallest, rel=1e-15)

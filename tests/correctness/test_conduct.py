@@ -138,11 +138,11 @@ def test_memory_that_is_not_known_and_empty_results_are_nobodys():
         (Storage(3004, 40), "output and grad_input1 lie in the same memory"),
     ],
 )
-def test_a_result_in_the_memory_of_an_input_an_earlier_result_or_its_sibling_is_refused(place, reason):
+def test_a_result_in_the_memory_of_another_array_is_refused(place, reason):
     assert judge_storage({"output": Storage(3000, 40), "grad_input1": place}, INPUTS, EARLIER) == no(reason)
 
 
-def test_results_that_stay_as_they_were_returned_are_intact_nan_and_minus_zero_too():
+def test_unchanged_results_are_intact_with_nan_and_minus_zero():
     assert judge_intact(results(), results()) == YES
 
 
@@ -155,7 +155,7 @@ def test_a_result_that_changed_by_a_bit_after_it_was_returned_is_refused(later):
     )
 
 
-def test_the_same_bits_twice_are_deterministic_and_others_are_remarked_but_not_refused():
+def test_other_bits_from_the_same_inputs_are_flagged_and_not_refused():
     assert judge_repeated(results(), results()) == YES
     other = results(grad_bias=np.array([1.0, 0.0, np.nan]))
     assert judge_repeated(results(), other) == passed("conduct", "nondeterministic")
@@ -170,7 +170,7 @@ def test_other_operators_of_pytorch_are_anybodys(called):
 
 
 @pytest.mark.parametrize("operator", ["aten::bilinear", "aten::_trilinear"])
-def test_nn_bilinear_may_be_called_by_itself_is_remarked_in_pytorch_and_refused_outside(operator):
+def test_calling_nn_bilinear_is_flagged_in_pytorch_and_refused_elsewhere(operator):
     called = ["aten::add", operator]
     assert judge_operators(called, True, "torch.Tensor") == YES
     assert judge_operators(called, False, "torch.Tensor") == passed("conduct", "calls_nn_bilinear")
@@ -184,7 +184,7 @@ def test_replaced_clocks_and_functions_are_named():
     assert judge_tampering(["numpy.save", "time.perf_counter"]) == no("replaced numpy.save, time.perf_counter")
 
 
-def test_new_inputs_that_take_as_long_as_seen_ones_are_no_sign_of_remembered_answers():
+def test_new_inputs_as_fast_as_seen_ones_show_no_memoising():
     assert judge_memory_of_answers([0.011, 0.010, 0.012], [0.010, 0.011, 0.009]) == YES
     assert judge_memory_of_answers([0.002, 0.002, 0.002], [0.010, 0.010, 0.010]) == YES
     assert judge_memory_of_answers([], []) == YES
@@ -196,7 +196,7 @@ def test_new_inputs_that_take_far_longer_than_seen_ones_are_refused():
     )
 
 
-def test_a_few_calls_that_take_long_or_hardly_any_time_do_not_decide_whether_answers_are_remembered():
+def test_a_few_outlying_calls_do_not_decide_about_memoising():
     assert judge_memory_of_answers([0.010, 0.010, 9.0, 0.010, 9.0], [0.010] * 5) == YES
     assert judge_memory_of_answers([0.5] * 5, [0.5, 0.5, 1e-6, 0.5, 1e-6]) == YES
     assert not judge_memory_of_answers([0.5, 1e-6, 0.5, 1e-6, 0.5], [0.010] * 5).ok
@@ -219,7 +219,7 @@ def test_a_few_calls_that_take_long_or_hardly_any_time_do_not_decide_whether_ans
         (60e-6, 20e-6, False),
     ],
 )
-def test_remembering_takes_several_times_as_long_and_longer_than_a_cold_cache(fresh, seen, ok):
+def test_memoising_shows_in_times_longer_than_a_cold_cache_explains(fresh, seen, ok):
     assert judge_memory_of_answers([fresh] * 3, [seen] * 3).ok == ok
 
 
@@ -229,7 +229,7 @@ def test_copying_results_that_are_there_takes_no_longer_than_copying_does():
     assert judge_conversion(100e-6, 10e-6, 4000) == YES
 
 
-def test_results_whose_copying_takes_as_long_as_their_making_should_have_are_refused():
+def test_results_computed_while_they_are_copied_are_refused():
     assert judge_conversion(0.5, 0.001, 4000) == no(
         "puts off its work: a call takes 0.001 s, copying its results 0.5 s"
     )
@@ -247,7 +247,7 @@ def test_results_whose_copying_takes_as_long_as_their_making_should_have_are_ref
         (1.0, 10**9, CONVERT_CALLS + CONVERT_SECONDS_PER_BYTE * 10**9 + CONVERT_SECONDS),
     ],
 )
-def test_copying_may_take_some_calls_some_time_and_some_for_each_byte_all_added_up(call, size, allowed):
+def test_copying_has_an_allowance_of_calls_seconds_and_bytes(call, size, allowed):
     assert judge_conversion(0.99 * allowed, call, size) == YES
     assert not judge_conversion(1.01 * allowed, call, size).ok
 
@@ -278,7 +278,7 @@ def test_a_clock_that_says_far_less_than_passed_is_refused():
         (1.01 * UNSEEN_SHARE, 1.0, False),
     ],
 )
-def test_time_unseen_may_be_what_pipes_take_or_a_share_of_what_was_measured(unseen, measured, ok):
+def test_unseen_time_may_be_that_of_pipes_or_a_share_of_the_measured_time(unseen, measured, ok):
     assert judge_clock([unseen] * 3, [measured] * 3).ok == ok
 
 
@@ -292,7 +292,7 @@ def test_where_time_was_lost_to_all_alike_a_clock_is_not_wrong_for_it():
     assert not judge_clock(lost, [0.01] * 3, others(0.99)).ok, "the one that lost least counts"
 
 
-def test_a_few_blocks_in_which_much_time_was_lost_do_not_make_a_clock_wrong():
+def test_a_few_blocks_with_much_lost_time_do_not_make_a_clock_wrong():
     assert judge_clock([0.001, 9.0, 0.001, 9.0, 0.001], [0.1] * 5) == YES
     assert not judge_clock([9.0, 0.001, 9.0, 0.001, 9.0], [0.1] * 5).ok
 

@@ -98,7 +98,7 @@ def test_a_format_has_every_integer_up_to_its_limit_and_not_the_next(name):
 @pytest.mark.parametrize("name", FORMATS)
 @given(case=SMALL)
 @several
-def test_sums_stay_below_the_limit_however_large_the_numbers_that_are_drawn(name, case):
+def test_sums_stay_below_the_limit_for_the_largest_numbers(name, case):
     asked, limit = FORMATS[name]
     case = dataclasses.replace(case, **asked)
     generator = Largest(case.seed)
@@ -130,7 +130,7 @@ def test_sums_of_large_cases_stay_below_the_limit(name, case):
     kind=st.sampled_from(["integers", "other integers", "exchanged input1", "added input1", "permuted rows"]),
 )
 @several
-def test_inputs_that_are_asked_are_exact_in_the_format_and_their_sums_stay_below_the_limit(name, case, kind):
+def test_drawn_inputs_and_their_sums_are_exact_in_the_format(name, case, kind):
     asked, limit = FORMATS[name]
     case = dataclasses.replace(case, **asked)
     made = make_inputs(case, 0, kind)
@@ -139,7 +139,7 @@ def test_inputs_that_are_asked_are_exact_in_the_format_and_their_sums_stay_below
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_sum_in_any_order_is_exact_though_every_partial_sum_is_rounded_to_the_format(name):
+def test_a_sum_in_any_order_is_exact_with_rounded_partial_sums(name):
     asked, _ = FORMATS[name]
     case = Case(6, 40, 30, 3, **asked)
     made = make_inputs(case, kind="integers")
@@ -165,7 +165,7 @@ def test_float32_and_float64_are_dense_on_usual_sizes(case):
         assert density.in_column >= case.batch
 
 
-def test_dense_integers_are_minus_two_to_two_everywhere_and_each_about_as_often():
+def test_dense_integers_are_minus_two_to_two_equally_often():
     case = Case(50, 60, 50, 40, mode="forward_backward")
     for name, array in draw(case, np.random.default_rng(0)).items():
         values, counts = np.unique(array, return_counts=True)
@@ -175,7 +175,7 @@ def test_dense_integers_are_minus_two_to_two_everywhere_and_each_about_as_often(
 
 
 @pytest.mark.parametrize("name", ["tf32", "float16", "bfloat16"])
-def test_coarse_formats_have_ones_everywhere_where_there_is_room_and_weights_up_to_two(name):
+def test_coarse_formats_have_ones_and_weights_up_to_two_if_they_fit(name):
     case = Case(7, 5, 3, 11, mode="forward_backward", **FORMATS[name][0])
     made = draw(case, np.random.default_rng(0))
     for asked in ("input1", "input2", "grad_output"):
@@ -184,7 +184,7 @@ def test_coarse_formats_have_ones_everywhere_where_there_is_room_and_weights_up_
 
 
 @pytest.mark.parametrize("name", ["tf32", "float16", "bfloat16"])
-def test_coarse_formats_are_sparse_where_there_is_no_room_with_so_many_numbers_in_each_row(name):
+def test_coarse_formats_are_sparse_if_sums_would_not_fit(name):
     case = Case(9, 300, 200, 100, mode="forward_backward", **FORMATS[name][0])
     density = exact.plan(case)
     made = draw(case, np.random.default_rng(0))
@@ -198,7 +198,7 @@ def test_coarse_formats_are_sparse_where_there_is_no_room_with_so_many_numbers_i
 
 
 @pytest.mark.parametrize("name", ["float32", "float64"])
-def test_float32_and_float64_have_ones_and_zeros_where_there_is_no_room_either(name):
+def test_float32_and_float64_have_ones_and_zeros_if_sums_would_not_fit(name):
     case = Case(2, 2200, 2100, 1, **FORMATS[name][0])
     density = exact.plan(case)
     made = draw(case, np.random.default_rng(0))
@@ -220,7 +220,7 @@ MILLIONS = [
 
 @pytest.mark.parametrize("name", ["float32", "float64"])
 @pytest.mark.parametrize("case", MILLIONS, ids=lambda case: case.name)
-def test_float32_and_float64_have_ones_without_a_zero_where_there_is_room_for_two_a_term_and_not_for_eight(case, name):
+def test_float32_and_float64_have_ones_alone_if_two_a_term_fit(case, name):
     case = dataclasses.replace(case, **FORMATS[name][0])
     made = draw(case, np.random.default_rng(0))
     for asked in ("input1", "input2", "grad_output"):
@@ -245,12 +245,12 @@ def test_float32_and_float64_have_ones_without_a_zero_where_there_is_room_for_tw
     ],
     ids=lambda value: f"{value.name}-{value.mode}" if isinstance(value, Case) else str(value),
 )
-def test_numbers_up_to_two_stand_everywhere_as_long_as_every_sum_has_room_for_eight_a_term(case, dense):
+def test_numbers_up_to_two_are_drawn_while_eight_a_term_fit(case, dense):
     assert exact.plan(case).dense == dense
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_column_of_grad_output_has_no_more_numbers_than_a_sum_over_the_batch_can_take(name):
+def test_a_column_of_grad_output_fits_into_a_sum_over_the_batch(name):
     case = Case(3000, 2, 3, 2, mode="forward_backward", **FORMATS[name][0])
     density = exact.plan(case)
     filled = np.count_nonzero(draw(case, np.random.default_rng(0))["grad_output"], axis=0)

@@ -143,7 +143,7 @@ def test_a_wrong_float32_output_is_rejected_at_its_first_wrong_index(fault):
     assert verdict.error_over_bound > 1
 
 
-def test_tf32_operands_are_within_the_bound_of_a_float32_case_but_placed_below_what_it_asks():
+def test_tf32_operands_pass_the_bound_of_float32_and_fail_its_class():
     case = Case(6, 64, 64, 3)
     expected, _ = question(case)
     verdict = judge(case, expected, narrow(case, oracle.to_tf32))
@@ -228,7 +228,7 @@ def given(case, **changes):
 
 
 @pytest.mark.parametrize("case", ASKED, ids=lambda case: case.name)
-def test_inputs_and_parameters_of_the_cases_dtype_shapes_and_device_are_what_was_to_be_made(case):
+def test_inputs_of_the_cases_dtype_shapes_and_device_are_accepted(case):
     for asked in (case, case.with_mode("forward"), dataclasses.replace(case, bias=False)):
         assert judge_given(asked, "cuda", given(asked)) == passed("conduct")
 
@@ -247,7 +247,7 @@ def test_inputs_and_parameters_of_the_cases_dtype_shapes_and_device_are_what_was
         ({"shape": None}, "float32, (), on cuda"),
     ],
 )
-def test_an_input_or_parameter_made_in_another_dtype_shape_or_place_is_refused_by_name(name, changes, said):
+def test_an_input_of_another_dtype_shape_or_device_is_refused_by_name(name, changes, said):
     shape = "x".join(map(str, STEP.shapes()[name]))
     assert judge_given(STEP, "cuda", given(STEP, **{name: changes})) == refused(
         "conduct",
@@ -304,7 +304,7 @@ def test_an_empty_batch_passes_with_its_gradients_all_zero_and_only_so():
         assert asked(case, expected, actual).reason.startswith("grad_weight[1, 3, 2] is ")
 
 
-def test_figures_of_float64_results_are_those_of_the_elements_that_the_wider_reference_knows():
+def test_float64_results_are_judged_by_elements_of_the_wider_reference():
     case = dataclasses.replace(FORWARD, dtype="float64")
     expected, actual = question(case)
     positions = np.array([2, 29])
@@ -351,7 +351,7 @@ def test_results_in_no_class_are_said_to_be_in_less_than_bfloat16():
     assert verdict.reason.startswith("output was computed in less than bfloat16, expected float32")
 
 
-def test_an_element_too_far_off_is_rejected_though_the_result_as_a_whole_is_exact():
+def test_one_wrong_element_of_an_exact_result_is_rejected():
     few = {**verdict_with(STEP).errors, "output": precision.Errors(20 * 2.0**-24, 100 * 2.0**-24)}
     _, verdict = judge_precision(STEP, [Verdict(ok=True, reason="", errors=few)])
     assert not verdict.ok
@@ -359,7 +359,7 @@ def test_an_element_too_far_off_is_rejected_though_the_result_as_a_whole_is_exac
     assert "largest 20 u of S, allowed 16 u" in verdict.reason
 
 
-def test_float16s_range_is_not_enough_for_tf32_and_the_reason_says_so_and_nothing_of_errors():
+def test_the_range_of_float16_is_too_small_for_tf32_and_named_as_reason():
     narrower = verdict_with(TF32)
     assert judge_precision(TF32, [narrower]) == ("tf32", passed("precision"))
     assert judge_precision(TF32, [narrower], wide_range=False) == (
@@ -370,13 +370,13 @@ def test_float16s_range_is_not_enough_for_tf32_and_the_reason_says_so_and_nothin
 
 @pytest.mark.parametrize("wide_range", [True, False])
 @pytest.mark.parametrize(("typical", "found"), [(1.1, "bfloat16"), (1e6, "less than bfloat16")])
-def test_where_the_errors_alone_are_too_large_the_reason_is_them_whatever_the_range(typical, found, wide_range):
+def test_errors_that_are_too_large_are_the_reason_in_any_range(typical, found, wide_range):
     _, verdict = judge_precision(TF32, [verdict_with(TF32, grad_weight=typical)], wide_range)
     assert verdict.reason.startswith(f"grad_weight was computed in {found}, expected tf32: typical error ")
     assert verdict.reason.endswith("(u = 0.00049; seed 0)")
 
 
-def test_float32_is_good_enough_for_tf32_and_the_range_is_then_that_of_float32():
+def test_float32_passes_for_tf32_with_the_range_of_float32():
     errors = {name: precision.limits(TF32, name, "float32") for name in TF32.result_shapes()}
     exact_enough = Verdict(ok=True, reason="", errors=errors)
     assert judge_precision(TF32, [exact_enough], wide_range=False) == ("float32", passed("precision"))

@@ -91,7 +91,7 @@ def test_new_weights_are_the_variations_own_beside_inputs_that_are_normals(dtype
 
 
 @pytest.mark.parametrize("kind", PRECISE_KINDS)
-def test_kinds_judged_by_their_precision_are_random_numbers_of_mean_zero_and_usual_size(kind):
+def test_inputs_judged_by_precision_have_mean_zero_and_usual_size(kind):
     made = make_inputs(Case(200, 25, 40, 40, mode="forward_backward"), 3, kind)
     for name, array in made.items():
         deviation = 0.2 / 3**0.5 if name in ("weight", "bias") else 1.0
@@ -154,7 +154,7 @@ def test_kinds_of_integers_are_integers(dtype, kind):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_positive_numbers_are_one_and_two_everywhere_and_each_about_as_often(dtype):
+def test_positive_numbers_are_ones_and_twos_equally_often(dtype):
     case = Case(40, 30, 20, 40, dtype=dtype, mode="forward_backward")
     for name, array in make_inputs(case, kind="positive").items():
         assert list(np.unique(array)) == [1, 2], name
@@ -164,14 +164,14 @@ def test_positive_numbers_are_one_and_two_everywhere_and_each_about_as_often(dty
 
 @pytest.mark.parametrize("kind", SHARED)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_kinds_made_of_integers_differ_from_them_only_in_what_they_are_named_for(dtype, kind):
+def test_kinds_of_integers_differ_only_in_what_they_are_named_for(dtype, kind):
     case = of_dtype(dtype)
     integers, made = make_inputs(case, 2, "integers"), make_inputs(case, 2, kind)
     assert {name for name in made if same(made[name], integers[name])} == SHARED[kind]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_input1_is_exchanged_for_that_of_the_next_variation_or_added_to_it_or_zero(dtype):
+def test_input1_is_exchanged_added_or_zero_as_its_kind_says(dtype):
     case = of_dtype(dtype)
     one, next_one = (make_inputs(case, variation, "integers")["input1"] for variation in (2, 3))
     assert same(make_inputs(case, 2, "exchanged input1")["input1"], next_one)
@@ -191,7 +191,7 @@ def test_permuted_rows_are_the_same_rows_in_one_order_for_all_arrays():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_one_hot_inputs_read_every_weight_back_and_no_two_weights_are_alike(dtype):
+def test_one_hot_inputs_read_back_weights_that_all_differ(dtype):
     case = of_dtype(dtype, batch=5 * 3, in1_features=5, in2_features=3, out_features=11, bias=False)
     made = make_inputs(case, kind="one-hot")
     weight = made["weight"]
@@ -205,7 +205,7 @@ def test_one_hot_inputs_read_every_weight_back_and_no_two_weights_are_alike(dtyp
 
 @pytest.mark.parametrize("kind", SCALED)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_one_array_alone_is_not_normal_in_kinds_that_go_to_the_ends_of_the_range(dtype, kind):
+def test_one_array_alone_goes_to_the_ends_of_the_range(dtype, kind):
     case, scaled = of_dtype(dtype), SCALED[kind]
     normal, made = make_inputs(case, kind="normal"), make_inputs(case, kind=kind)
     assert {name for name in made if not same(made[name], normal[name])} == {scaled}
@@ -250,7 +250,7 @@ def test_small_numbers_are_about_the_root_of_the_smallest_normal_one(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_subnormal_numbers_are_below_the_smallest_normal_one_and_hardly_any_is_zero(dtype):
+def test_subnormal_inputs_are_subnormal_and_hardly_ever_zero(dtype):
     _, smallest = RANGES[dtype]
     subnormal = make_inputs(of_dtype(dtype, batch=100), kind="subnormal")["input1"]
     assert np.abs(subnormal).max() < smallest
@@ -271,7 +271,7 @@ def test_one_nan_and_one_infinity_go_in_different_rows_of_different_inputs(dtype
 
 
 @pytest.mark.parametrize("kind", ["normal", "integers", "new weight"])
-def test_arrays_that_are_asked_for_alone_have_the_values_that_they_have_among_all(kind):
+def test_arrays_drawn_alone_have_the_values_drawn_with_all_others(kind):
     made = make_inputs(CASE, 3, kind)
     for names in (("weight", "bias"), ("input1", "input2", "grad_output"), ()):
         alone = make_inputs(CASE, 3, kind, only=names)

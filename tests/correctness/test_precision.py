@@ -146,7 +146,7 @@ ARITHMETICS = {
 
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("arithmetic", ARITHMETICS)
-def test_an_arithmetic_is_placed_in_its_class_by_the_output_and_by_each_gradient(arithmetic, sizes):
+def test_the_output_and_each_gradient_place_an_arithmetic_in_its_class(arithmetic, sizes):
     dtype, computed, wanted = ARITHMETICS[arithmetic]
     for seed in range(4):
         case = Case(*sizes, dtype=dtype, seed=seed, mode="forward_backward")
@@ -159,7 +159,7 @@ def test_an_arithmetic_is_placed_in_its_class_by_the_output_and_by_each_gradient
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("pages", [5, 60, 300])
-def test_half_precision_sums_of_pages_are_in_their_class_however_many_pages_there_are(dtype, pages):
+def test_half_precision_sums_are_in_their_class_for_any_number_of_pages(dtype, pages):
     for seed in range(4):
         case = Case(5, 16, 12, pages, dtype=dtype, seed=seed, mode="forward_backward")
         found = figures(case, pages_in_half(inputs_in(case, np.float32), dtype))
@@ -217,7 +217,7 @@ def test_honest_results_of_few_elements_are_never_refused_by_chance(name, way, s
             assert max(roots.values()) > 2.33 * unit + 600 * U, "a seed that tells nothing"
 
 
-def test_honest_arithmetic_is_well_within_its_class_and_the_next_one_well_beyond():
+def test_honest_arithmetic_is_within_its_class_and_the_next_one_is_not():
     for sizes in SIZES:
         case = Case(*sizes, mode="forward_backward")
         inputs = inputs_in(case, np.float32)
@@ -241,7 +241,7 @@ def test_one_result_below_the_class_of_the_others_places_them_all():
 
 
 @pytest.mark.parametrize("narrow", [to_tf32, to_half("float16")], ids=["tf32", "float16"])
-def test_what_rounds_like_tf32_without_its_range_is_float16_and_not_good_enough_for_tf32(narrow):
+def test_rounding_like_tf32_without_its_range_is_float16(narrow):
     found = figures(TF32, compute(inputs_in(TF32, np.float32), narrow))
     assert place(TF32, found, wide_range=True) == "tf32"
     assert place(TF32, found, wide_range=False) == "float16"
@@ -302,7 +302,7 @@ def test_limits_are_those_of_the_table(precision_class, peak, typical):
 
 @pytest.mark.parametrize("name", ["tf32", "float16", "bfloat16"])
 @pytest.mark.parametrize(("sizes", "elements"), [((1, 1), 1), ((2, 1), 2), ((1, 3), 3), ((5, 1), 5)])
-def test_a_few_elements_may_have_larger_errors_as_a_whole_where_operands_are_rounded(sizes, elements, name):
+def test_a_few_elements_may_have_larger_errors_with_rounded_operands(sizes, elements, name):
     batch, pages = sizes
     case = Case(batch, 8, 8, pages, **({"precision": "tf32"} if name == "tf32" else {"dtype": name}))
     many, few = (limits(asked, "output", name) for asked in (dataclasses.replace(case, batch=100), case))
@@ -321,7 +321,7 @@ def test_six_elements_are_no_longer_few_and_no_elements_are_no_error():
         assert math.isfinite(limits(Case(0, 8, 8, 1), "output", name).typical)
 
 
-def test_excess_is_the_larger_figure_over_its_limit_and_a_class_ends_where_it_is_one():
+def test_excess_is_the_larger_figure_over_its_limit():
     allowed = limits(STEP, "output", "float32")
     assert excess(STEP, "output", allowed, "float32") == 1
     assert excess(STEP, "output", Errors(allowed.peak / 4, allowed.typical / 2), "float32") == 0.5
@@ -334,7 +334,7 @@ def test_excess_is_the_larger_figure_over_its_limit_and_a_class_ends_where_it_is
         assert place(STEP, {"output": beyond}) == "tf32"
 
 
-def test_peak_is_the_largest_error_over_its_own_scale_without_the_last_rounding_and_underflow():
+def test_peak_leaves_out_the_last_rounding_and_underflow():
     expected, scale = np.array([4.0, -1.0, 0.0]), np.array([8.0, 2.0, 1.0])
     rounding = U * np.abs(expected) + TINY["float32"]
     assert measure(STEP, expected, scale, 1.0, expected + rounding).peak == 0
@@ -343,7 +343,7 @@ def test_peak_is_the_largest_error_over_its_own_scale_without_the_last_rounding_
     assert found.peak == pytest.approx(2.0**-12, rel=1e-6)
 
 
-def test_typical_is_the_root_mean_square_of_all_errors_over_that_of_q_without_the_last_rounding_and_underflow():
+def test_typical_is_the_rms_error_over_that_of_q():
     expected, scale = np.array([[4.0, -1.0, 0.0, 7.0]]), np.ones((1, 4))
     rounding = U * np.abs(expected) + TINY["float32"]
     assert measure(STEP, expected, scale, 0.25, expected - rounding).typical == 0
@@ -366,7 +366,7 @@ def test_results_that_are_rounded_once_to_their_dtype_have_no_error_at_all(dtype
         assert measure(case, exact, scale, quadratics[name], rounded) == Errors(0, 0), name
 
 
-def test_where_nothing_is_expected_nothing_may_come_and_an_empty_result_has_no_error():
+def test_an_element_expected_as_zero_must_be_zero():
     zero, scale = np.zeros((2, 2)), np.zeros((2, 2))
     assert measure(STEP, zero, scale, 0.0, zero) == Errors(0, 0)
     assert measure(STEP, zero, scale, 0.0, zero + TINY["float32"]) == Errors(0, 0)

@@ -71,7 +71,7 @@ def in_both_modes(cases):
 
 
 @pytest.mark.parametrize("case", CASES, ids=repr)
-def test_values_are_those_of_nn_bilinear_with_the_names_and_shapes_of_the_case(case):
+def test_values_names_and_shapes_are_those_of_nn_bilinear(case):
     values = reference.expected(case, make_inputs(case))
     assert {name: tuple(tensor.shape) for name, tensor in values.items()} == case.result_shapes()
     assert all(tensor.dtype == torch.float64 for tensor in values.values())
@@ -109,7 +109,7 @@ def test_scales_are_the_sums_of_the_absolute_values_of_the_terms(case):
 
 
 @pytest.mark.parametrize("case", in_both_modes(CASES), ids=repr)
-def test_quadratics_are_the_root_of_the_mean_over_the_elements_of_the_sums_of_the_squared_terms(case):
+def test_quadratics_are_root_mean_squares_of_the_terms(case):
     found = reference.quadratics(case, make_inputs(case))
     assert set(found) == set(case.result_shapes())
     for name, squared in summed(case, lambda parts: sum(part**2 for part in parts)).items():
@@ -134,7 +134,7 @@ def test_wide_samples_are_elements_of_each_result_more_exact_than_float64(case):
             assert abs(error) <= Fraction(2) ** -63 * (len(parts) + 3) * sum(map(abs, parts)), (name, index)
 
 
-def test_wide_samples_are_different_positions_with_the_last_element_among_them():
+def test_wide_samples_are_different_positions_and_the_last_element():
     case = Case(40, 20, 15, 10, dtype="float64", mode="forward_backward")
     for name, (positions, _) in reference.wide_samples(case, make_inputs(case)).items():
         size = math.prod(case.result_shapes()[name])
@@ -181,7 +181,7 @@ def test_a_gpu_that_is_the_reference_is_held_against_the_cpu():
             reference.spot_check(STEP, inputs, wrong, scales)
 
 
-def test_the_referee_computes_where_it_is_told_and_on_the_cpu_where_that_is_full_or_the_case_is_float64(
+def test_the_reference_falls_back_to_the_cpu_when_full_or_in_float64(
     tmp_path, monkeypatch
 ):
     asked, trimmed, ours = [], [], reference.expected
