@@ -46,15 +46,15 @@ def cupy(count: int = 1) -> types.ModuleType:
 def test_cupys_einsum_returns_the_output_and_every_gradient(backend_of, bias):
     backend = backend_of("backends.cupy_einsum", "CupyEinsum", cupy=cupy())("cuda")
     case = dataclasses.replace(STEP, bias=bias)
-    made = make_inputs(case)
-    expected = reference.expected(case, made)
+    inputs = make_inputs(case)
+    expected = reference.expected(case, inputs)
     step = backend.prepare_forward_backward(case)
-    output = step.forward(made["input1"], made["input2"], made["weight"], made.get("bias"))
-    results = [result for result in (output, *step.backward(made["grad_output"])) if result is not None]
+    output = step.forward(inputs["input1"], inputs["input2"], inputs["weight"], inputs.get("bias"))
+    results = [result for result in (output, *step.backward(inputs["grad_output"])) if result is not None]
     for (name, right), result in zip(expected.items(), results, strict=True):
         np.testing.assert_allclose(result, right, rtol=1e-5, atol=1e-6, err_msg=name)
-    kernel = backend.prepare_forward(case.with_mode("forward"), made["weight"], made.get("bias"))
-    np.testing.assert_array_equal(kernel(made["input1"], made["input2"]), output)
+    kernel = backend.prepare_forward(case.with_mode("forward"), inputs["weight"], inputs.get("bias"))
+    np.testing.assert_array_equal(kernel(inputs["input1"], inputs["input2"]), output)
 
 
 def test_cupy_states_what_it_lacks(backend_of):

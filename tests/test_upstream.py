@@ -317,7 +317,9 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("sizes", "refused_call", "error", "message"), REFUSED, ids=[str(refused[0]) for refused in REFUSED])
+@pytest.mark.parametrize(
+    ("sizes", "refused_call", "error", "message"), REFUSED, ids=[str(refused[0]) for refused in REFUSED]
+)
 def test_case_refuses_what_nn_bilinear_refuses(sizes, refused_call, error, message):
     with pytest.raises(error):
         refused_call()
