@@ -26,7 +26,7 @@ def test_text_that_names_no_case_raises_only_a_case_error(text):
         Case.parse(text)
     except CaseError:
         return
-    # A text that is read is a case's name, possibly in another order of its options.
+    # A text that is read is another spelling of a name.
     assert Case.parse(Case.parse(text).name) == Case.parse(text)
 
 

@@ -312,14 +312,16 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("given", "theirs", "error", "said"), REFUSED, ids=[str(refused[0]) for refused in REFUSED])
-def test_case_refuses_what_nn_bilinear_refuses(given, theirs, error, said):
+@pytest.mark.parametrize(
+    ("sizes", "refused_call", "error", "message"), REFUSED, ids=[str(refused[0]) for refused in REFUSED]
+)
+def test_case_refuses_what_nn_bilinear_refuses(sizes, refused_call, error, message):
     with pytest.raises(error):
-        theirs()
-    sizes = {"batch": 8, "in1_features": 2, "in2_features": 3, "out_features": 4}
+        refused_call()
+    accepted = {"batch": 8, "in1_features": 2, "in2_features": 3, "out_features": 4}
     with pytest.raises(CaseError) as raised:
-        Case(**(sizes | given))
-    assert str(raised.value).startswith(said)
+        Case(**(accepted | sizes))
+    assert str(raised.value).startswith(message)
 
 
 def test_shapes_of_a_case_always_match():
