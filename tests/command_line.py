@@ -22,8 +22,9 @@ def command(*arguments: str) -> list[str]:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's environment with checkout and faulty backends on the path."""
-    return os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{FAULTY}"} | variables
+    """Return this process's environment with checkout and faulty backends on the path, and no width of its own."""
+    inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    return inherited | {"PYTHONPATH": f"{ROOT}{os.pathsep}{FAULTY}"} | variables
 
 
 @contextlib.contextmanager
