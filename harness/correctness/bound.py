@@ -1,23 +1,23 @@
-"""The bound probe: every element within the textbook bound, which no technique that sums the terms can exceed.
+"""The bound probe: hold every element to the textbook bound, which no technique that sums the terms can exceed.
 
-For an element with reference value r that sums n terms, and whose terms sum to S when each is taken positive::
+Let an element have the reference value r and n terms, and let S be the sum of their absolute values. Then::
 
     error <= ((1 + gamma_n) (1 + u_in)^k - 1) S + u_out |r| + tiny
 
 * ``gamma_n = n u / (1 - n u)`` bounds rounding in a sum of n products added up in *any* order, with or without fused
-  multiply-add (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1 and 3.4). ``u`` is the unit
-  roundoff of the accumulation: 2^-24 in float32, and for half-precision cases, whose products are accumulated in
-  float32; 2^-53 in float64, twice, since the float64 reference rounds as well.
-* n is the number of terms, and three more: a second product in each term, the bias, the last rounding. A technique that
-  contracts one index after the other rounds less often; n covers it.
-* ``u_in`` and k: how often a factor or a stored intermediate is rounded to something coarser than the accumulation. For
-  tf32 (2^-11) that is the two operands of two products, k = 4. For float16 (2^-11) and bfloat16 (2^-8) an intermediate
-  is stored (1), a sum of pages is stored after each page (nn.Bilinear adds up the gradients of the inputs in that way),
-  the bias is added to a rounded sum (1), and the result is stored (1).
-* ``u_out |r|`` is the rounding of the result to its dtype; ``tiny`` the smallest normal number, for underflow.
+  multiply-add (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1 and 3.4).
+* ``u`` is the unit roundoff of the accumulation. It is 2^-24 in float32 and half-precision cases, which accumulate in
+  float32. It is 2^-53 in float64, where gamma counts twice because the float64 reference rounds as well.
+* The n in gamma_n is the number of terms plus three: a second product in each term, the bias, the last rounding. A
+  technique that contracts one index after the other rounds less often, so n covers it.
+* ``u_in`` is a unit roundoff coarser than the accumulation's; k counts the factors and intermediates rounded to it. For
+  tf32 (2^-11) k = 4, the two operands of two products. For float16 (2^-11) and bfloat16 (2^-8) k = 3: a stored
+  intermediate, the bias added to a rounded sum, the stored result. The gradients of the inputs add one rounding a page,
+  because nn.Bilinear stores their sum after each page.
+* ``u_out |r|`` is the rounding of the result to its dtype. ``tiny`` is the smallest normal number, for underflow.
 
-The bound is sure but wide: with 1024 terms it lets tf32 pass in float32. Which arithmetic it was is for
-``precision.py``.
+The bound never rejects honest rounding, but it is wide: with 1024 terms it accepts tf32 in float32. ``precision.py``
+finds the arithmetic.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
     from harness.case import Case
 
-#: Elements of a piece: half a megabyte of float64.
+#: Length of a piece in elements: half a mebibyte of float64.
 PIECE: Final = 2**16
+#: Unit roundoff of each dtype and of tf32.
 UNIT_ROUNDOFF: Final = {
     "float64": 2.0**-53,
     "float32": 2.0**-24,
@@ -42,6 +43,7 @@ UNIT_ROUNDOFF: Final = {
     "float16": 2.0**-11,
     "bfloat16": 2.0**-8,
 }
+#: Smallest normal number of each dtype.
 TINY: Final = {"float64": 2.0**-1022, "float32": 2.0**-126, "float16": 2.0**-14, "bfloat16": 2.0**-126}
 
 
@@ -56,14 +58,14 @@ def tolerance(
 
 
 def pieces(*arrays: npt.NDArray[np.floating]) -> Iterator[tuple[npt.NDArray[np.floating], ...]]:
-    """Yield arrays of the same size piece by piece, flat: what is computed from a piece stays in the cache."""
+    """Yield arrays of equal size in flat pieces of ``PIECE`` elements, whose temporaries stay in the cache."""
     flat = [array.reshape(-1) for array in arrays]
     for start in range(0, flat[0].size, PIECE):
         yield tuple(array[start : start + PIECE] for array in flat)
 
 
 def relative_bound(case: Case, name: str) -> float:
-    """The factor before S."""
+    """Return the bound of an element of the result ``name``, as a share of S."""
     wide = case.dtype == "float64"
     gamma = _gamma(terms(case, name) + 3, UNIT_ROUNDOFF["float64" if wide else "float32"]) * (2 if wide else 1)
     coarse = 1.0
@@ -76,7 +78,7 @@ def relative_bound(case: Case, name: str) -> float:
 
 
 def terms(case: Case, name: str) -> int:
-    """How many products an element of the result sums up."""
+    """Return the number of products that an element of the result ``name`` sums."""
     return {
         "output": case.in1_features * case.in2_features,
         "grad_input1": case.out_features * case.in2_features,

@@ -1,7 +1,7 @@
-"""The behaviour probe: what a right kernel does besides returning the right numbers.
+"""The conduct probe: judge what a kernel does other than computing.
 
-The worker reports what it saw around the calls: which inputs changed, where results lie in memory, which operators of
-PyTorch ran. Whether that is as it should be is decided here. Every rule is a promise of ``harness.backend.Backend``.
+The worker reports what it saw around the calls: changed inputs, the memory of results, the operators of PyTorch that
+ran. This module judges these reports. Every rule is a promise of ``harness.backend.Backend``.
 """
 
 from __future__ import annotations
@@ -21,49 +21,57 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, npt.NDArray[np.floating]]
 
 PROBE: Final = "conduct"
-#: What PyTorch calls nn.Bilinear's work, in the order of its layers.
+#: PyTorch's operators that do nn.Bilinear's work, outermost first.
 BASELINE_OPERATORS: Final = ("aten::bilinear", "aten::_trilinear")
-#: Arrays that there is no reason to derive from.
+#: Array types that a backend may use but not derive from.
 PLAIN_ARRAYS: Final = ("numpy.ndarray", "torch.Tensor")
 
-#: Calls on inputs never seen may take this many times longer than calls on inputs seen before, in the median, ...
+#: Largest ratio of the median call on new inputs to that on seen inputs. A backend memoises if it is beyond this and
+#: ``FRESH_SECONDS``.
 FRESH_RATIO: Final = 2.5
-#: ... or this much longer, in seconds, before it is called remembering: a cold cache is slower, too.
+#: Largest excess of the median call on new inputs, in seconds: a cold cache makes an honest call slower, too.
 FRESH_SECONDS: Final = 10e-6
-#: Copying results to the host may take as long as this many calls, ...
+#: Time allowed for copying results to the host, in calls. The three allowances add up.
 CONVERT_CALLS: Final = 2.0
-#: ... this many seconds, and this many for each byte, before work is said to be put off until then.
-CONVERT_SECONDS, CONVERT_SECONDS_PER_BYTE = 200e-6, 2e-9
-#: The parent sees more time pass around a sample than the worker measured: pipes, thawing. In the median over the
-#: blocks it may be this much, in seconds, ...
+#: Time allowed for copying results to the host, in seconds.
+CONVERT_SECONDS: Final = 200e-6
+#: Time allowed for copying results to the host, in seconds per byte.
+CONVERT_SECONDS_PER_BYTE: Final = 2e-9
+#: Median unseen time of a block that is always allowed, in seconds: the parent's clock includes pipes and thawing. The
+#: largest of the three allowances counts.
 UNSEEN_SECONDS: Final = 0.015
-#: ... or this share of what was measured, ...
+#: Median unseen time that is always allowed, as a share of the measured time.
 UNSEEN_SHARE: Final = 0.5
-#: ... or this many times what it was for another backend in the same blocks: a busy machine takes it from all of them.
+#: Median unseen time that is always allowed, as a multiple of another backend's: a busy machine delays all of them.
 UNSEEN_TIMES: Final = 3.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Storage:
-    """Where an array lies in memory, from its first byte to its last; of no size if that cannot be known."""
+    """The memory of an array, from its first byte to its last.
+
+    Attributes:
+        start: Address of the first byte.
+        size: Length of the range in bytes; 0 if it cannot be known.
+    """
 
     start: int
     size: int
 
     def overlaps(self, other: Storage) -> bool:
-        """Whether the two ranges meet: arrays whose elements take turns in one buffer share no byte, and do meet."""
+        """True if the two ranges meet. Arrays with alternating elements of one buffer meet, but share no byte."""
         if not (self.size and other.size):
             return False
         return self.start < other.start + other.size and other.start < self.start + self.size
 
 
 def judge_type(native_type: str, bases: Sequence[str], home_made: bool) -> Verdict:
-    """Arrays are a framework's own: any other could put off its work until the clock has stopped.
+    """Refuse array types that are not a framework's own: they could postpone work until the clock has stopped.
 
     Args:
-        native_type: The exact type, with its module.
-        bases: What it is derived from.
-        home_made: Whether the type is from the backend's own package or folder.
+        native_type: Exact type, with its module.
+        bases: Types that it is derived from, with their modules.
+        home_made: True if the type is from the backend's own package or folder.
     """
     if home_made:
         return refused(PROBE, f"its arrays are {native_type}, a type of its own, expected a framework's")
@@ -75,7 +83,7 @@ def judge_type(native_type: str, bases: Sequence[str], home_made: bool) -> Verdi
 
 
 def judge_unchanged(changed: Sequence[str]) -> Verdict:
-    """A kernel changes none of its inputs, bit for bit."""
+    """Refuse a kernel that changed an input, bit for bit."""
     if changed:
         return refused(PROBE, f"changed its input: {', '.join(changed)}")
     return passed(PROBE)
@@ -84,7 +92,7 @@ def judge_unchanged(changed: Sequence[str]) -> Verdict:
 def judge_storage(
     results: Mapping[str, Storage], inputs: Mapping[str, Storage], earlier: Mapping[str, Storage]
 ) -> Verdict:
-    """A result lies in memory of its own: not in an input, not in an earlier result, not in its sibling."""
+    """Refuse a result that shares memory with an input, an earlier result or another result of its call."""
     for name, storage in results.items():
         for what, others in (("the input", inputs), ("an earlier", earlier)):
             for other, place in others.items():
@@ -97,7 +105,7 @@ def judge_storage(
 
 
 def judge_intact(then: Arrays, now: Arrays) -> Verdict:
-    """What was returned stays as it was when it was returned: complete then, and untouched by later calls."""
+    """Refuse a result that changed after it was returned: it was incomplete, or a later call wrote to it."""
     for name, result in then.items():
         if not same_bits(result, now[name]):
             return refused(PROBE, f"{name} changed after it had been returned")
@@ -105,14 +113,20 @@ def judge_intact(then: Arrays, now: Arrays) -> Verdict:
 
 
 def judge_repeated(first: Arrays, again: Arrays) -> Verdict:
-    """The same input twice gives the same bits, or the row says so; both were judged right or wrong elsewhere."""
+    """Flag a kernel whose results differ in any bit between two calls on the same input."""
     if all(same_bits(result, again[name]) for name, result in first.items()):
         return passed(PROBE)
     return passed(PROBE, Flag.NONDETERMINISTIC)
 
 
 def judge_operators(called: Sequence[str], baseline: bool, native_type: str) -> Verdict:
-    """Nobody computes by calling nn.Bilinear but nn.Bilinear; inside PyTorch it is remarked, from outside refused."""
+    """Judge calls of nn.Bilinear's operators: flag them in a PyTorch backend, refuse them in any other.
+
+    Args:
+        called: Names of the PyTorch operators that ran.
+        baseline: True if the backend is nn.Bilinear itself, which may call them.
+        native_type: Exact type of the backend's arrays, with its module.
+    """
     found = [name for name in called if name in BASELINE_OPERATORS]
     if not found or baseline:
         return passed(PROBE)
@@ -122,18 +136,18 @@ def judge_operators(called: Sequence[str], baseline: bool, native_type: str) -> 
 
 
 def judge_tampering(replaced: Sequence[str]) -> Verdict:
-    """A backend leaves the harness and the clock alone."""
+    """Refuse a backend that replaced a part of the harness or of the clock."""
     if replaced:
         return refused(PROBE, f"replaced {', '.join(replaced)}")
     return passed(PROBE)
 
 
 def judge_memory_of_answers(fresh_seconds: Sequence[float], seen_seconds: Sequence[float]) -> Verdict:
-    """Inputs never seen take about as long as inputs seen before; else answers are remembered, and were timed.
+    """Refuse a backend that is much slower on new inputs: it memoises, and look-ups were timed.
 
     Args:
-        fresh_seconds: Single calls, each on inputs of its own.
-        seen_seconds: Single calls on inputs in rotation, taken in turn with them.
+        fresh_seconds: Times of single calls, each on new inputs, in seconds.
+        seen_seconds: Times of single calls on the timed inputs, in seconds, alternating with the fresh ones.
     """
     if not fresh_seconds:
         return passed(PROBE)
@@ -146,14 +160,14 @@ def judge_memory_of_answers(fresh_seconds: Sequence[float], seen_seconds: Sequen
 
 
 def judge_conversion(convert_seconds: float, call_seconds: float, result_bytes: int) -> Verdict:
-    """What a call returned is done: copying it to the host takes no longer than copying does.
+    """Refuse a backend whose results take longer to copy to the host than a copy does: it postpones work.
 
-    Asked of frameworks that the harness does not know, and so cannot wait for by itself.
+    The question is for frameworks that the harness does not know. It cannot wait for their work by itself.
 
     Args:
-        convert_seconds: Of all results of a call, in the median; 0 where the framework is known.
-        call_seconds: Of the fastest call.
-        result_bytes: Size of all results.
+        convert_seconds: Median time to copy all results of a call, in seconds; 0 where the framework is known.
+        call_seconds: Time of the fastest call, in seconds.
+        result_bytes: Size of all results of a call, in bytes.
     """
     allowed = CONVERT_CALLS * call_seconds + CONVERT_SECONDS + CONVERT_SECONDS_PER_BYTE * result_bytes
     if convert_seconds > allowed:
@@ -164,7 +178,7 @@ def judge_conversion(convert_seconds: float, call_seconds: float, result_bytes: 
 
 
 def judge_affinity(then: Sequence[int] | None, now: Sequence[int] | None) -> Verdict:
-    """A backend stays on the CPUs that it was given."""
+    """Refuse a backend that left the CPUs it was held to."""
     if now != then:
         return refused(PROBE, f"runs on the CPUs {now}, was held to {then}")
     return passed(PROBE)
@@ -173,13 +187,13 @@ def judge_affinity(then: Sequence[int] | None, now: Sequence[int] | None) -> Ver
 def judge_clock(
     unseen_seconds: Sequence[float], measured_seconds: Sequence[float], others: Sequence[Sequence[float]] = ()
 ) -> Verdict:
-    """The time that the worker measured is the time that passed, by the parent's own clock.
+    """Refuse a worker that measured less time than passed by the parent's own clock.
 
     Args:
-        unseen_seconds: By block: time that passed in the parent and that neither the worker nor the hypervisor, which
-            takes CPUs away, accounts for.
-        measured_seconds: By block: what the worker measured.
-        others: The unseen time of each other backend of the panel; the one with the least counts.
+        unseen_seconds: Time of each block that passed in the parent, in seconds, less the worker's time and the time
+            that the hypervisor took CPUs away.
+        measured_seconds: Time of each block that the worker measured, in seconds.
+        others: Unseen times of each other backend of the panel; the smallest median counts.
     """
     if not unseen_seconds:
         return passed(PROBE)
@@ -191,7 +205,7 @@ def judge_clock(
 
 
 def same_bits(one: npt.NDArray[np.floating], other: npt.NDArray[np.floating]) -> bool:
-    """Whether two arrays are equal bit for bit: NaN equals itself, and zero not minus zero."""
+    """True if two arrays are equal bit for bit: NaN equals itself, and zero differs from minus zero."""
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
     kind = np.uint64 if one.dtype == np.float64 else np.uint32

@@ -1,22 +1,22 @@
 """Turn a case and a seed into input arrays, rounded to the case's dtype.
 
-Every worker makes its own arrays from the seed, so nothing large travels, and all of them see the same bits. NumPy has
-no bfloat16, so outside a backend a half-precision array is float32 that holds only values its dtype has.
+Every worker makes its own arrays from the seed. So nothing large travels, and all workers see the same bits. NumPy has
+no bfloat16, so outside a backend a half-precision array is float32 and holds only values of its dtype.
 
-What the arrays are filled with is their *kind*; each kind asks another question of a kernel:
+The *kind* of the arrays is the rule that fills them. Each kind asks a kernel another question:
 
 ========================  ==============================================================================================
-``normal``                zero-mean random numbers: how large are the rounding errors? What is timed runs on these.
-``new weight``            ``normal``, with weight and bias of the variation's own: a step may not keep an earlier one
+``normal``                zero-mean random numbers: how large are the rounding errors? Timed calls run on these.
+``new weight``            ``normal``, with another weight and bias for each variation: a step may not keep an earlier one
 ``integers``              small integers whose every partial sum is exact (``exact.py``): is it the right sum?
-``other integers``        the same with another weight: does each kernel answer for its own weight?
+``other integers``        ``integers``, with another weight: does each kernel answer for its own weight?
 ``exchanged input1``      ``integers``, with the input1 of the next variation
-``added input1``          ``integers``, with the sum of both: is it linear?
+``added input1``          ``integers``, with input1 the sum of two variations' input1: is the kernel linear?
 ``permuted rows``         ``integers``, with the rows of the batch in another order
-``zero input1``           ``integers`` with an input1 of zeros: what is left is the bias
-``positive``              1 and 2 everywhere: no result is zero, whatever is left out
+``zero input1``           ``integers`` with an input1 of zeros: the output is the bias
+``positive``              1 and 2 everywhere: no result is zero, even if terms are left out
 ``one-hot``               row (i, j) of the batch picks weight[:, i, j]; all weights differ, as far as the dtype allows
-``large ARRAY``           ``normal`` with that array so large that results come near the dtype's largest number
+``large ARRAY``           ``normal`` with that array scaled up: results come near the dtype's largest number
 ``small``                 ``normal`` with an input1 of about the root of the dtype's smallest normal number
 ``subnormal``             ``normal`` with an input1 below the dtype's smallest normal number
 ``nonfinite``             ``normal`` with one NaN in input1 and one infinity in input2, in different rows
@@ -41,47 +41,49 @@ if TYPE_CHECKING:
 
     Arrays = dict[str, npt.NDArray[np.floating]]
 
-#: Exponent of the largest number of each dtype, and of its smallest normal one: 2^127 and 2^-126 in float32.
+#: Binary exponents of each dtype's largest number and of its smallest normal one: 2^127 and 2^-126 in float32.
 EXPONENTS: Final = {"float64": (1023, -1022), "float32": (127, -126), "float16": (15, -14), "bfloat16": (127, -126)}
-#: ``large`` stays this many powers of two below the largest exponent: room for the sums of the cases it is used with.
+#: Distance of ``large`` from the largest exponent, in powers of two: room for the sums of the edge cases.
 LARGE_ROOM: Final = 10
 #: Kinds whose results are judged by their precision.
 PRECISE_KINDS: Final = ("normal", "new weight")
-#: The arrays that take turns in being large.
+#: Kinds with one large array each.
 LARGE_KINDS: Final = ("large input1", "large input2", "large weight", "large grad_output")
-#: Rows that ``nonfinite`` spoils.
-NAN_ROW, INFINITE_ROW = 1, 3
+#: Row of input1 in which ``nonfinite`` has a NaN.
+NAN_ROW: Final = 1
+#: Row of input2 in which ``nonfinite`` has an infinity.
+INFINITE_ROW: Final = 3
 
 
 def make_inputs(case: Case, variation: int = 0, kind: str = "normal", only: Collection[str] | None = None) -> Arrays:
     """Return seeded arrays by the operator's own names, with the shapes of ``case.shapes()``.
 
     Args:
-        case: Gives shapes, dtype and seed.
-        variation: Tells the input sets of one case apart. Weight and bias are the same in all of them, but for
-            ``new weight`` and ``positive``.
-        kind: What to fill them with; see the module's docstring.
-        only: The names that are wanted; None for all. The values are the same as without.
+        case: Case with shapes, dtype and seed.
+        variation: Number of the input set within the case, from 0. Weight and bias are the same in all variations,
+            except in ``new weight`` and ``positive``.
+        kind: Kind of the arrays; see the module's docstring.
+        only: Names of the arrays to return; None for all. The values do not depend on it.
 
     Raises:
         KeyError: There is no such kind.
     """
-    # Only these are drawn without the others, since they come in great numbers and beside large weights.
+    # Only ``normal`` skips the drawing of other arrays: it has many variations, and their weights can be large.
     made = _normal(case, variation, only=only) if kind == "normal" else _KINDS[kind](case, variation)
     return {name: round_to(values, case.dtype) for name, values in made.items() if only is None or name in only}
 
 
 def permutation(case: Case, variation: int) -> npt.NDArray[np.intp]:
-    """The order of rows, (b,), that ``permuted rows`` brings the rows of ``integers`` into."""
+    """Return the order, (b,), in which ``permuted rows`` has the rows of ``integers``."""
     return np.random.default_rng([case.seed, 99, variation]).permutation(case.batch)
 
 
 def round_to(values: npt.NDArray[np.floating], dtype: str) -> npt.NDArray[np.floating]:
-    """Round to the nearest value that ``dtype`` has, ties to even; the array stays float32 (float64 for float64)."""
+    """Round to the nearest value of ``dtype``, ties to even; the array stays float32 (float64 for float64)."""
     if dtype == "float16":
         return values.astype(np.float16).astype(np.float32)
     if dtype == "bfloat16":
-        # bfloat16 is the upper half of a float32: add just under half of the last kept bit, plus that bit, and cut.
+        # bfloat16 is the upper half of a float32. Add just under half of the last kept bit, plus that bit, then cut.
         bits = values.astype(np.float32).view(np.uint32)
         rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)
         return rounded.view(np.float32)
@@ -89,9 +91,9 @@ def round_to(values: npt.NDArray[np.floating], dtype: str) -> npt.NDArray[np.flo
 
 
 def _normal(case: Case, variation: int, weights: int = 0, only: Collection[str] | None = None) -> Arrays:
-    """Inputs and ``grad_output`` are standard normal. Weight and bias are uniform in ±1/sqrt(in1_features).
+    """Draw inputs and ``grad_output`` standard normal, weight and bias uniform in ±1/sqrt(in1_features).
 
-    nn.Bilinear initialises both so (``Bilinear.reset_parameters``): magnitudes are those of a real layer.
+    nn.Bilinear initialises weight and bias in this way (``Bilinear.reset_parameters``), so magnitudes are realistic.
     """
     made: Arrays = {}
     bound = 1 / math.sqrt(case.in1_features)
@@ -100,7 +102,7 @@ def _normal(case: Case, variation: int, weights: int = 0, only: Collection[str] 
         if only is not None and name not in only:
             continue
         parameter = name in ("weight", "bias")
-        # A stream of its own for each array: adding a bias, say, does not change the weight.
+        # Each array has its own random stream, so adding a bias does not change the weight.
         generator = np.random.default_rng([case.seed, number, len(name), weights if parameter else variation])
         if parameter:
             made[name] = (2 * generator.random(shape, dtype=kind) - 1) * kind(bound)
@@ -153,7 +155,10 @@ def _positive(case: Case, variation: int) -> Arrays:
 
 
 def _one_hot(case: Case, variation: int) -> Arrays:
-    """Needs a batch of in1 x in2 rows and no bias; the weights are distinct integers about zero."""
+    """Return one-hot rows and a weight of distinct integers about zero.
+
+    The case has a batch of in1 x in2 rows and no bias.
+    """
     in1, in2, out = case.in1_features, case.in2_features, case.out_features
     kind = _kind(case)
     rows = np.arange(case.batch)
@@ -168,7 +173,7 @@ def _one_hot(case: Case, variation: int) -> Arrays:
 
 
 def _scaled(name: str, exponent: Callable[[str], int], case: Case, variation: int) -> Arrays:
-    """``normal`` with one array times two to a power that depends on the dtype."""
+    """Return ``normal`` with one array scaled by a power of two that depends on the dtype."""
     made = _normal(case, variation)
     return made | {name: np.ldexp(made[name], exponent(case.dtype))}
 

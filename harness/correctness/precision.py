@@ -1,22 +1,20 @@
-"""The precision probe: in which arithmetic were these results computed?
+"""The precision probe: find the arithmetic that results were computed in.
 
-On zero-mean random data the rounding errors of the terms are as good as independent, and two figures tell the formats
-apart, far more sharply than any bound that must cover the worst case:
+On zero-mean random data the rounding errors of the terms are nearly independent. Two figures then separate the formats
+more sharply than a bound for the worst case:
 
 * **peak**: the largest error over its element's scale S, the sum of the absolute values of its terms;
 * **typical**: the root mean square of the errors over that of Q, the root of the sum of the squares of its terms.
-  Rounding the factors of each term to a unit roundoff v gives 0.4 v sqrt(number of roundings) here, *whatever the size
-  of the case*, for signs cancel in the error as they do in the sum.
+  Rounding the factors of each term to a unit roundoff v gives about 0.4 v sqrt(number of roundings). Signs cancel in
+  the error as they do in the sum, so this figure does not depend on the size of the case.
 
-Measured in units of float32's u = 2^-24, at 32 x 32 to 512 x 512: honest float32 techniques 0.04 to 2.7 (peak) and 1.7
-to 153 (typical; one sequential sum over all i and j is the worst); operands in tf32 about 4 900 (typical), an
-intermediate stored in bfloat16 27 000, operands in bfloat16 49 000. The thresholds stand between, near the geometric
-mean of the two neighbours; README.md beside this file has the table of the gap. A float32 sum of over about
-2000 x 2000 terms, added up one by one, is placed below float32.
+The thresholds are near the geometric mean of honest float32 techniques and coarser arithmetic; docs/evidence.md#the-gap
+has the figures. A sequential float32 sum grows with the number of terms. Beyond about 2000 x 2000 terms it is placed
+below float32.
 
-A case asks for a class: its dtype, or tf32. Results are placed in the best class whose thresholds all of them meet, and
-what is placed below the class asked for is rejected, whatever the bound says. tf32 and float16 round alike, and differ
-in their range: whoever cannot do numbers beyond float16's is placed there.
+A case requests a class: its dtype, or tf32. Results are placed in the best class whose thresholds all of them meet.
+Results below the requested class are rejected, even within the bound. tf32 and float16 have the same unit roundoff, but
+differ in range. A backend that fails beyond float16's range is placed in float16.
 """
 
 from __future__ import annotations
@@ -35,23 +33,32 @@ if TYPE_CHECKING:
 
     from harness.case import Case
 
-#: Best first.
+#: Classes of arithmetic, the most precise first.
 CLASSES: Final = ("float64", "float32", "tf32", "float16", "bfloat16")
-#: Accumulation in the class's own unit (float64) or in float32: peak and typical, in units of that roundoff.
-PEAK_ACCUMULATED, TYPICAL_ACCUMULATED = 16.0, 600.0
-#: Factors and intermediates rounded to the class's unit: peak (four roundings of a term) and typical.
-PEAK_ROUNDED, TYPICAL_ROUNDED = 4.0, 2.33
-#: A root mean square over a handful of elements varies more. Errors of sd 0.9 u over n elements are beyond
-#: 2.33 u max(1, 2.4 / sqrt(n)) once in a million draws at the most, by the chi distribution, if they are independent.
-#: Those of grad_weight at batch 1 are not, in tf32: 3 in 10,000 of 1x3x4x1 are refused.
+#: Largest peak from accumulation, in unit roundoffs of float64 for class float64, else of float32.
+PEAK_ACCUMULATED: Final = 16.0
+#: Largest typical error from accumulation, in unit roundoffs of float64 for class float64, else of float32.
+TYPICAL_ACCUMULATED: Final = 600.0
+#: Largest peak from rounded factors and intermediates, in the class's unit roundoffs: a term is rounded four times.
+PEAK_ROUNDED: Final = 4.0
+#: Largest typical error from rounded factors and intermediates, in the class's unit roundoffs.
+TYPICAL_ROUNDED: Final = 2.33
+#: Factor of ``TYPICAL_ROUNDED`` over sqrt(n) for n elements, where that exceeds 1: their root mean square varies more.
+#: By the chi distribution it rejects independent errors of sd 0.9 u at most once in a million draws. The errors of
+#: grad_weight at batch 1 are dependent in tf32, so they are rejected more often.
 FEW_ELEMENTS: Final = 2.4
-#: Half-precision sums of pages grow like the root of their number; a sum of m pages was seen at 0.3 sqrt(m).
+#: Extra typical error for a half-precision sum of m pages, in the class's unit roundoffs times sqrt(m).
 TYPICAL_PAGES: Final = 0.75
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Errors:
-    """The two figures of one result."""
+    """The two figures of one result.
+
+    Attributes:
+        peak: Largest error over S.
+        typical: Root mean square of the errors over that of Q.
+    """
 
     peak: float
     typical: float
@@ -67,11 +74,11 @@ def measure(
     """Return the figures of one result.
 
     Args:
-        case: Gives the dtype, whose last rounding and underflow are left out.
+        case: Case with the dtype, whose last rounding and underflow are left out.
         expected: Reference values.
         scale: S of each element.
-        quadratic: The root of the mean over the elements of Q squared.
-        actual: What came back, finite, of the shape of ``expected``.
+        quadratic: Root of the mean over the elements of Q squared.
+        actual: The backend's result, finite, of the shape of ``expected``.
     """
     if actual.size == 0:
         return Errors(0.0, 0.0)
@@ -88,7 +95,7 @@ def measure(
 
 
 def limits(case: Case, name: str, precision_class: str) -> Errors:
-    """Return the largest figures that the result ``name`` may have in a class."""
+    """Return the largest figures that a class allows the result ``name``."""
     accumulation = UNIT_ROUNDOFF["float64" if precision_class == "float64" else "float32"]
     peak, typical = PEAK_ACCUMULATED * accumulation, TYPICAL_ACCUMULATED * accumulation
     if precision_class not in ("float64", "float32"):
@@ -101,7 +108,7 @@ def limits(case: Case, name: str, precision_class: str) -> Errors:
 
 
 def asked_class(case: Case) -> str:
-    """The class that a case asks for."""
+    """Return the class that a case requests."""
     return "tf32" if case.precision == "tf32" else case.dtype
 
 
@@ -109,9 +116,9 @@ def place(case: Case, errors: Mapping[str, Errors], wide_range: bool = True) -> 
     """Return the best class that all results fit in; None if they fit in none.
 
     Args:
-        case: Its dtype is the best that results of that dtype can be in.
-        errors: The figures by the result's name.
-        wide_range: Whether numbers beyond float16's range came out right.
+        case: Case whose dtype is the best possible class.
+        errors: Figures by the result's name.
+        wide_range: True if numbers beyond float16's range came out right.
     """
     for precision_class in CLASSES[CLASSES.index(case.dtype) :]:
         if precision_class == "tf32" and not wide_range:
@@ -122,11 +129,11 @@ def place(case: Case, errors: Mapping[str, Errors], wide_range: bool = True) -> 
 
 
 def excess(case: Case, name: str, errors: Errors, precision_class: str) -> float:
-    """How near the figures come to the limits of a class: above 1 they are beyond."""
+    """Return the larger ratio of a figure to its limit in a class; above 1 it is beyond the limit."""
     allowed = limits(case, name, precision_class)
     return max(errors.peak / allowed.peak, errors.typical / allowed.typical)
 
 
 def good_enough(case: Case, precision_class: str | None) -> bool:
-    """Whether a class is what the case asks for, or better."""
+    """True if a class is the one that the case requests, or better."""
     return precision_class is not None and CLASSES.index(precision_class) <= CLASSES.index(asked_class(case))
