@@ -1,17 +1,16 @@
-"""The exact probe: small integers, whose sum is the same in any order, so that the tolerance is zero.
+"""Draw small integers whose sum is the same in any order, and compare with tolerance zero.
 
-An integer of at most p bits is exact in a format with p bits of precision, and so is a sum of such integers as long as
-no partial sum leaves that range (Goldberg, What Every Computer Scientist Should Know About Floating-Point Arithmetic,
-1991). A technique may sum in any order and store any intermediate in the case's own format, so the inputs are chosen
-such that even the sum of absolute values of all terms of any result, S, stays below 2^p::
+An integer of at most p bits is exact in a format with p bits of precision. A sum of such integers is exact while no
+partial sum leaves that range (Goldberg, What Every Computer Scientist Should Know About Floating-Point Arithmetic,
+1991). A technique may sum in any order and store any intermediate in the case's own format. The inputs therefore keep
+S, the sum of the absolute values of all terms of a result, below 2^p::
 
-    float64, float32    p = 24        -2 to 2 everywhere (at most 8 a term) up to a million terms, then as below
-    tf32, float16       p = 11        -1 and 1 times weights of -2 to 2 (at most 2 a term), with zeros where needed
-    bfloat16            p = 8         the same
+    float64, float32    p = 24    -2 to 2 everywhere (at most 8 a term) up to a million terms, else as for tf32
+    tf32, float16       p = 11    -1 and 1 times weights of -2 to 2 (at most 2 a term), with zeros where needed
+    bfloat16            p = 8     -1 and 1 times weights of -2 to 2 (at most 2 a term), with zeros where needed
 
-What the rounding probes cannot see, this one does: a term left out, taken twice or from elsewhere changes the sum by
-at least one, and one is too much. What it cannot see is precision as such: products of small integers are exact in
-every format.
+This probe finds what the rounding probes cannot: a term that is missing, doubled or misplaced changes the sum by at
+least 1. It cannot judge precision: products of small integers are exact in every format.
 """
 
 from __future__ import annotations
@@ -27,18 +26,18 @@ if TYPE_CHECKING:
 
     from harness.case import Case
 
-#: Integers up to this are exact in what a technique may store, by dtype or, for float32, by precision.
+#: Largest integer up to which all are exact in the stored format, by dtype, or by precision for tf32.
 LIMITS: Final = {"float64": 2**24, "float32": 2**24, "tf32": 2**11, "float16": 2**11, "bfloat16": 2**8}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Density:
-    """How many numbers differ from zero, so that every sum stays exact.
+    """The number of nonzero elements with which every sum is exact.
 
     Attributes:
-        dense: Whether values of -2 to 2 may stand everywhere; else inputs are -1, 0 or 1.
-        in_row: For ``input1``, ``input2`` and ``grad_output``: how many in each row of the batch.
-        in_column: How many rows of ``grad_output`` have one, in each of its columns.
+        dense: True if all arrays may hold -2 to 2 everywhere; else inputs are -1, 0 or 1.
+        in_row: Nonzero elements per row of ``input1``, ``input2`` and ``grad_output``.
+        in_column: Nonzero elements per column of ``grad_output``.
     """
 
     dense: bool
@@ -47,16 +46,16 @@ class Density:
 
 
 def plan(case: Case) -> Density:
-    """Choose the density: as many numbers as the case's format allows.
+    """Return the largest density that the case's format allows.
 
-    Half of the limit is used, so that the sum of two such inputs (for linearity) is exact, too.
+    S stays below half of the limit: the probe of linearity adds two such inputs.
     """
     limit = LIMITS["tf32" if case.precision == "tf32" else case.dtype] // 2
     in_row = {"input1": case.in1_features, "input2": case.in2_features, "grad_output": case.out_features}
     summed = [("input1", "input2")]
     if case.mode == "forward_backward":
         summed += [("grad_output", "input1"), ("grad_output", "input2")]
-    # A term is at most 2 * 2 * 2 where everything is dense, else 1 * 2 * 1; and there is a bias of at most 2.
+    # A term is at most 2 * 2 * 2 where all arrays are dense, else 1 * 2 * 1. The bias is at most 2.
     dense = limit > 2**11 and all(8 * in_row[one] * in_row[other] <= limit - 2 for one, other in summed)
     terms = (limit - 2) // (8 if dense else 2)
     for pair in summed:
@@ -69,7 +68,7 @@ def plan(case: Case) -> Density:
 def integers(
     generator: np.random.Generator, name: str, shape: tuple[int, ...], density: Density
 ) -> npt.NDArray[np.integer]:
-    """Return the array ``name`` of ``shape``, integers of at most 2."""
+    """Return the array ``name`` of ``shape``, integers from -2 to 2."""
     if name in ("weight", "bias") or density.dense:
         values = generator.integers(-2, 3, shape, dtype=np.int8)
     else:
@@ -82,8 +81,8 @@ def integers(
 
 
 def first_difference(expected: npt.NDArray[np.floating], actual: npt.NDArray[np.floating]) -> tuple[int, int] | None:
-    """Return the position of the first element that differs and how many do; None if none does. NaN differs."""
-    differ = ~(expected == actual)
+    """Return the flat position of the first element that differs and their number; None if none differs."""
+    differ = ~(expected == actual)  # NaN differs
     count = int(np.count_nonzero(differ))
     return (int(np.argmax(differ)), count) if count else None
 

@@ -5,9 +5,9 @@ no bfloat16, so outside a backend a half-precision array is float32 and holds on
 
 The *kind* of the arrays is the rule that fills them. Each kind asks a kernel another question:
 
-========================  ==============================================================================================
+========================  =============================================================================================
 ``normal``                zero-mean random numbers: how large are the rounding errors? Timed calls run on these.
-``new weight``            ``normal``, with another weight and bias for each variation: a step may not keep an earlier one
+``new weight``            ``normal``, with another weight and bias for each variation: a step must keep no earlier one
 ``integers``              small integers whose every partial sum is exact (``exact.py``): is it the right sum?
 ``other integers``        ``integers``, with another weight: does each kernel answer for its own weight?
 ``exchanged input1``      ``integers``, with the input1 of the next variation
@@ -20,7 +20,7 @@ The *kind* of the arrays is the rule that fills them. Each kind asks a kernel an
 ``small``                 ``normal`` with an input1 of about the root of the dtype's smallest normal number
 ``subnormal``             ``normal`` with an input1 below the dtype's smallest normal number
 ``nonfinite``             ``normal`` with one NaN in input1 and one infinity in input2, in different rows
-========================  ==============================================================================================
+========================  =============================================================================================
 """
 
 from __future__ import annotations

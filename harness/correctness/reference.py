@@ -1,14 +1,14 @@
-"""Turn inputs into the right answer: nn.Bilinear in float64, and the scale of each element.
+"""Compute the right results: nn.Bilinear in float64, and the scale of each element.
 
-It is computed on the CPU; for rows on a GPU on that, where large layers take seconds instead of minutes, and then a few
-elements of each result are held against the CPU (``spot_check``).
+Rows on the CPU have their reference computed on the CPU. Rows on a GPU have it computed on the GPU, where large layers
+take seconds instead of minutes; ``spot_check`` then compares some elements with the CPU.
 
-This is the only file of the harness that imports a framework, so it runs in a worker of its own and never beside a
-backend. Axes: ``b`` batch, ``i`` in1, ``j`` in2, ``o`` out.
+This module imports a framework, so it runs in a worker of its own and never in a backend's process.
+Axes: ``b`` batch, ``i`` in1, ``j`` in2, ``o`` out.
 
-nn.Bilinear's own autograd builds a (b, i, j) temporary for every output page, gigabytes and minutes on real layers. So
-its gradients are the reference only where that temporary is small; elsewhere they are float64 contractions written as
-matrix products, which a test holds against autograd.
+nn.Bilinear's own autograd builds a (b, i, j) temporary for every output page: gigabytes and minutes on real layers. Its
+gradients are the reference where that temporary is small. Elsewhere the reference is a float64 contraction by matrix
+products; a test compares the two.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 
     Arrays = dict[str, npt.NDArray[np.floating]]
 
-#: Largest (b, i, j) float64 temporary, times out_features, that autograd is asked to move, in bytes.
+#: Largest (b, i, j) float64 temporary, times out_features, for which autograd is used, in bytes.
 AUTOGRAD_BYTES: Final = 256 * 2**20
-#: Elements of each result that a float64 case is judged by in a wider format.
+#: Elements of each result of a float64 case that are judged in a wider format.
 SAMPLE_ELEMENTS: Final = 64
-#: How far a GPU's float64 may be off, in units of float64's epsilon on the scale of the element. Sums of thousands of
-#: terms are off by a few; one in another precision by millions.
+#: Largest error of a GPU's float64, in units of float64's epsilon times the element's scale.
+#: Sums of thousands of terms are off by a few units; a sum in another precision is off by millions.
 SPOT_ULPS: Final = 1000
 
 Tensors = dict[str, torch.Tensor]
 
 
 def sees(device: str) -> bool:
-    """Whether PyTorch can compute there."""
+    """True if PyTorch can compute on the device."""
     return device != "cuda" or torch.cuda.is_available()
 
 
@@ -47,9 +47,9 @@ def expected(case: Case, inputs: Arrays, device: str = "cpu") -> Tensors:
     """Return the results of the case in float64, with the keys of ``case.result_shapes()``.
 
     Args:
-        case: Decides mode and shapes.
-        inputs: What ``correctness.inputs.make_inputs`` gave.
-        device: Where to compute, and where the results are.
+        case: The case, for its mode and shapes.
+        inputs: Arrays of ``correctness.inputs.make_inputs``.
+        device: The device that computes and that holds the results.
     """
     exact = _double(inputs, device)
     values = {"output": _module(case, exact)}
@@ -72,16 +72,16 @@ def scales(case: Case, inputs: Arrays, device: str = "cpu") -> Tensors:
 
 
 def spot_check(case: Case, inputs: Arrays, values: Tensors, sizes: Tensors) -> None:
-    """Hold some elements of results that a GPU has computed against the CPU.
+    """Compare some elements of results from a GPU with the CPU's.
 
     Args:
-        case: Of the results.
-        inputs: What they are of.
-        values: What ``expected`` gave.
-        sizes: What ``scales`` gave.
+        case: The case of the results.
+        inputs: Arrays that the results were computed from.
+        values: Results of ``expected``.
+        sizes: Results of ``scales``.
 
     Raises:
-        RuntimeError: An element is further off than float64 rounds: the GPU is no reference.
+        RuntimeError: An element is off by more than ``SPOT_ULPS``: the GPU cannot be the reference.
     """
     for name, (positions, wide) in wide_samples(case, inputs).items():
         found = values[name].cpu().numpy().reshape(-1)[positions]
@@ -135,8 +135,8 @@ def wide_samples(case: Case, inputs: Arrays) -> dict[str, tuple[npt.NDArray[np.i
     x1, x2, weight = inputs["input1"], inputs["input2"], inputs["weight"]
     g = inputs.get("grad_output", np.empty((0, 0)))
     bias = inputs["bias"] if "bias" in inputs else np.zeros(weight.shape[0])
-    # Only what an element needs is widened: a whole weight would take four times its memory. Each formula takes the
-    # indices of one element and sums over the others.
+    # Widen the slices of one element alone: a whole wide weight would take up to four times its memory.
+    # Each formula takes the indices of one element and sums over the other axes.
     formulas: dict[str, Callable[..., Any]] = {
         "output": lambda b, o: ((x1[b].astype(wide) @ weight[o].astype(wide)) * x2[b]).sum() + bias[o],
         "grad_input1": lambda b, i: ((g[b].astype(wide) @ weight[:, i, :].astype(wide)) * x2[b]).sum(),
@@ -161,7 +161,7 @@ def _double(inputs: Arrays, device: str = "cpu") -> Tensors:
 
 
 def _module(case: Case, inputs: Tensors) -> torch.Tensor:
-    """Output (b, o) by torch.nn.Bilinear itself."""
+    """Return the output (b, o) of torch.nn.Bilinear itself."""
     module = torch.nn.Bilinear(
         case.in1_features, case.in2_features, case.out_features, bias=case.bias, dtype=torch.float64, device="meta"
     )
@@ -173,7 +173,7 @@ def _module(case: Case, inputs: Tensors) -> torch.Tensor:
 
 
 def autograd_gradients(case: Case, inputs: Tensors) -> Tensors:
-    """Gradients by nn.Bilinear's own autograd, named ``grad_<input>``."""
+    """Return the gradients of nn.Bilinear's own autograd, named ``grad_<input>``."""
     names = ("input1", "input2", "weight", *(("bias",) if case.bias else ()))
     leaves = [inputs[name].detach().clone().requires_grad_() for name in names]
     output = torch.nn.functional.bilinear(*leaves)
@@ -182,7 +182,7 @@ def autograd_gradients(case: Case, inputs: Tensors) -> Tensors:
 
 
 def contract_output(inputs: Tensors) -> torch.Tensor:
-    """Output (b, o) as ``x1 @ W[o]``, times x2, summed over j: page by page."""
+    """Return the output (b, o) page by page: ``x1 @ W[o]``, times x2, summed over j."""
     input1, input2, weight = inputs["input1"], inputs["input2"], inputs["weight"]
     output = input1.new_zeros(input1.shape[0], weight.shape[0])
     for page in range(weight.shape[0]):
@@ -191,10 +191,9 @@ def contract_output(inputs: Tensors) -> torch.Tensor:
 
 
 def contract_gradients(inputs: Tensors) -> Tensors:
-    """Gradients page by page, named ``grad_<input>``; the same function on absolute values gives their scales.
+    """Return the gradients page by page, named ``grad_<input>``; on absolute values these are their scales.
 
-    A page takes three products, 6 b i j flop, and nothing larger than an input or itself: with few pages far less than
-    moving a (b, i, j) temporary takes.
+    A page takes three products, 6 b i j flop, and no temporary larger than an input or a page.
     """
     input1, input2, weight, grad_output = (inputs[name] for name in ("input1", "input2", "weight", "grad_output"))
     grad_input1, grad_input2 = torch.zeros_like(input1), torch.zeros_like(input2)

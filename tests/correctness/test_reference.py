@@ -181,9 +181,7 @@ def test_a_gpu_that_is_the_reference_is_held_against_the_cpu():
             reference.spot_check(STEP, inputs, wrong, scales)
 
 
-def test_the_reference_falls_back_to_the_cpu_when_full_or_in_float64(
-    tmp_path, monkeypatch
-):
+def test_the_reference_falls_back_to_the_cpu_when_full_or_in_float64(tmp_path, monkeypatch):
     asked, trimmed, ours = [], [], reference.expected
 
     def expected(case, inputs, device):
