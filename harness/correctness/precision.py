@@ -8,9 +8,9 @@ more sharply than a bound for the worst case:
   Rounding the factors of each term to a unit roundoff v gives about 0.4 v sqrt(number of roundings). Signs cancel in
   the error as they do in the sum, so this figure does not depend on the size of the case.
 
-The thresholds are near the geometric mean of honest float32 techniques and coarser arithmetic. The figures are in
-docs/evidence.md#the-gap-of-the-precision-classes. A sequential float32 sum grows with the number of terms. Beyond about 2000 x 2000 terms it is placed
-below float32.
+The thresholds are near the geometric mean of honest float32 techniques and coarser arithmetic. The section "The gap of
+the precision classes" of docs/evidence.md has the figures. A sequential float32 sum grows with the number of terms.
+Beyond about 2000 x 2000 terms it is placed below float32.
 
 A case requests a class: its dtype, or tf32. Results are placed in the best class whose thresholds all of them meet.
 Results below the requested class are rejected, even within the bound. tf32 and float16 have the same unit roundoff, but
