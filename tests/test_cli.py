@@ -256,14 +256,15 @@ def start_long_run(tmp_path: Path) -> subprocess.Popen[bytes]:
     options = ("--backend", "faulty-honest", "--backend", "numpy-loop", "--budget", "1", "--out", "run")
     options += ("--target", "0.01%")  # never reached: the budget is used up, so there is time to interrupt it
     with cpus_for(arguments):
+        # A shell's background job ignores SIGINT, and so would its children; a handler is not inherited.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(
             command(*arguments, *options),
             cwd=tmp_path,
             env=environment(TMPDIR=str(tmp_path)),
             stdout=subprocess.DEVNULL,
-            # A shell's background job ignores SIGINT, and so would its children.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
+        signal.signal(signal.SIGINT, before)
     wait_for(lambda: (tmp_path / "run" / "records.csv").is_file() and len(rows(tmp_path / "run")) >= 3)
     samples = tmp_path / "run" / "samples.csv"
     wait_for(lambda: any(s.startswith("7x5x4x3,") and ",call," in s for s in samples.read_text().splitlines()))
