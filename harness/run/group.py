@@ -43,7 +43,6 @@ class Group:
         self.baselines: list[Cell] = []
         self.processes: dict[int, int] = {}
         self._context = context
-        self._case, self._device = case, device
         self._services = services
 
     def measure(self, free_bytes: int, device_bytes: int | None) -> None:
@@ -53,7 +52,7 @@ class Group:
             free_bytes: Memory that all workers may take together, in bytes.
             device_bytes: Memory of a device that has its own, in bytes; None for the CPU.
         """
-        self._services.reference_cache.device = self._device
+        self._services.reference_cache.device = self.device
         blocks = Blocks(self._context.now(), self.processes)
         free_bytes = self._reserve(free_bytes)
         for cell in self.cells:
@@ -61,13 +60,13 @@ class Group:
                 self._ask(cell, free_bytes)
         for members in cohorts(self.cells, min(free_bytes, device_bytes or free_bytes)):
             self.baselines += [cell for cell in members if cell.name == BASELINE]
-            cohort = Cohort(self._context, self._case, self._device, members, self._services)
+            cohort = Cohort(self._context, self.case, self.device, members, self._services)
             try:
                 cohort.prepare()
                 cohort.check()
                 cohort.time(blocks)
                 cohort.check_again()
-                if self.processes and self._device != "cpu" and not self._context.plan.flush_l2:
+                if self.processes and self.device != "cpu" and not self._context.plan.flush_l2:
                     cohort.time_by_device(max(self.processes.values()))
             except ReferenceUnavailable as error:
                 cohort.end(error.status, error.reason)
@@ -75,7 +74,7 @@ class Group:
 
     def _reserve(self, free_bytes: int) -> int:
         """Return the memory that is left to the backends; no cell is attempted where the reference does not fit."""
-        needed = roofline.reference_bytes(self._case)
+        needed = roofline.reference_bytes(self.case)
         if needed > free_bytes:
             for cell in self.cells:
                 cell.end(Status.OUT_OF_MEMORY, _too_large("the reference", needed, free_bytes))
@@ -86,7 +85,7 @@ class Group:
     def _ask(self, cell: Cell, free_bytes: int) -> None:
         """Load a backend and ask whether it is available, supports the case and fits; a no ends the cell."""
         cell.phase = "load"
-        loaded = self._services.loader.load(cell.name, self._device)
+        loaded = self._services.loader.load(cell.name, self.device)
         cell.worker, reply = loaded.worker, loaded.reply
         if isinstance(reply, WorkerError):
             cell.end(reply.status, reply.reason)
@@ -96,14 +95,14 @@ class Group:
             return
         cell.replies.loaded = cell.replies.latest = reply
         cell.phase = "support"
-        support = cell.request(AskSupport(self._case), self._context.plan.time_limit_seconds)
+        support = cell.request(AskSupport(self.case), self._context.plan.time_limit_seconds)
         if support is None:
             return
         if not support.supported:
             cell.end(Status.UNSUPPORTED, support.reason)
             return
-        cell.predicted_bytes = roofline.backend_bytes(self._case, support.workspace_bytes)
-        if self._device == "cpu" and cell.predicted_bytes > free_bytes:
+        cell.predicted_bytes = roofline.backend_bytes(self.case, support.workspace_bytes)
+        if self.device == "cpu" and cell.predicted_bytes > free_bytes:
             cell.end(Status.OUT_OF_MEMORY, _too_large(cell.name, cell.predicted_bytes, free_bytes))
 
 
