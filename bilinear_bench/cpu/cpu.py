@@ -32,7 +32,6 @@ class Cpu:
         packed_bytes: Bytes of inputs that are packed into strips at a time, at most.
         forward_tiles_bytes: Bytes of a forward's tiles that a step with few outputs stores for its backward, at most.
         parallel_flop: Work of a forward in flop; below it threads cost more than they bring.
-        share_flop: Work in flop that is worth the start of one more share, which takes some microseconds.
     """
 
     vector_bytes: int = 16
@@ -47,7 +46,6 @@ class Cpu:
     packed_bytes: int = 16 * MIB
     forward_tiles_bytes: int = 16 * MIB
     parallel_flop: int = 1_000_000
-    share_flop: int = 2_000_000
 
     @classmethod
     def host(cls) -> Cpu:

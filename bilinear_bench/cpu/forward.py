@@ -29,7 +29,7 @@ from bilinear_bench.cpu.cpu import HOST, KIB, LINE_BYTES, PRIVATE_BYTES, ROWS, V
 from bilinear_bench.cpu.packing import Array, aligned, pack, packed, strip_width, strips_of_batch, unpack
 from bilinear_bench.cpu.sizes import Sizes
 from bilinear_bench.cpu.small_batch import SmallForwardPlan, plan_small_forward, small_forward
-from bilinear_bench.cpu.threads import SHARES, narrow, part_of, shared_counter
+from bilinear_bench.cpu.threads import narrow, part_of, shared_counter
 from bilinear_bench.cpu.tiles.abi import address
 from bilinear_bench.cpu.tiles.contract import Contract, contract
 from bilinear_bench.cpu.tiles.intrinsics import at, call, lanes, spread, take
@@ -40,8 +40,6 @@ from bilinear_bench.cpu.tiles.transpose import transpose
 RESULT_BYTES: Final = 256 * KIB
 #: Features over which a tile takes long enough to hide its epilogue.
 LONG: Final = 160
-#: Pages of a share, at least: threads with fewer pages each write to the same lines of the output.
-SHARE_PAGES: Final = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +48,7 @@ class ForwardPlan:
 
     Attributes:
         workers: Number of threads.
-        blocks: Blocks of strips. Its parts are parts of the pages; they may be more than the threads, which take one
-            after the other.
+        blocks: Blocks of strips. Its parts are parts of the pages.
         transpose: Address of the tile of that name.
         contract: Address of the tile of that name.
     """
@@ -91,15 +88,10 @@ def plan(sizes: Sizes, threads: int, cpu: Cpu = HOST) -> ForwardPlan | SmallForw
         return plan_small_forward(sizes, workers)
     pages = max(1, sizes.out)
     parts = min(workers, pages) if division.shares_strips(sizes, workers, pages, cpu) else 1
-    if parts == workers > 1:
-        # Shares that threads take one after the other, where each is much work.
-        flop_shares, page_shares = sizes.flop // (workers * cpu.share_flop), pages // (workers * SHARE_PAGES)
-        parts = workers * max(1, min(SHARES, flop_shares, page_shares))
     strip_bytes = cpu.strip_width(sizes.itemsize) * (sizes.in1 + sizes.in2) * sizes.itemsize
     blocks = division.blocks(
-        division.strips_of(sizes, cpu), workers, parts, strip_bytes=strip_bytes, cached_bytes=strip_bytes, cpu=cpu,
-        shares=SHARES,
-    )  # fmt: skip
+        division.strips_of(sizes, cpu), workers, parts, strip_bytes=strip_bytes, cached_bytes=strip_bytes, cpu=cpu
+    )
     return ForwardPlan(workers, blocks, address(transpose, sizes.dtype), address(contract, sizes.dtype))
 
 
@@ -141,8 +133,8 @@ def _shared_strips(
 ) -> None:  # fmt: skip
     """All threads pack some blocks; then each takes part after part of the pages.
 
-    With as many parts as threads or more, a task is one part with all blocks, so that its weight is read once; with
-    fewer parts it is one part with one block.
+    With as many parts as threads, a task is one part with all blocks, so that its weight is read once; with fewer parts
+    it is one part with one block.
     """
     strips, width = strips_of_batch(input1.shape[0], input1), strip_width(input1)
     in1, in2 = weight.shape[1:]
@@ -154,7 +146,7 @@ def _shared_strips(
             pack(transpose, input1, (begin + strip) * width, strips1, strip * in1 * width)
             pack(transpose, input2, (begin + strip) * width, strips2, strip * in2 * width)
         count = min(blocks, here)
-        groups = 1 if parts >= workers else count
+        groups = 1 if parts == workers else count
         counter = shared_counter(workers)
         for worker in numba.prange(min(workers, parts * groups)):
             task = np.int64(worker)

@@ -43,8 +43,6 @@ SCALED_FEATURES: Final = 48
 #: Products for each packed number from which a thread packs all rows for itself: packing them again takes less time
 #: than waiting for all threads, and fetching what another core has just written.
 PACKED_PRODUCTS: Final = 8
-#: Tiles of a part of a page, at least: a part with fewer reads its columns too often.
-SHARE_TILES: Final = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,12 +105,10 @@ def plan(sizes: Sizes, threads: int, cpu: Cpu = HOST) -> GradWeightPlan | PageGr
 
 
 def _parts_of_page(pages: int, tiles: int, workers: int) -> int:
-    """Return the parts of a page: as few as give threads equal work; more as shares, if each still has some tiles."""
+    """Return the parts of a page: as few as give threads equal work, and 1 where pages are many."""
     if workers == 1 or pages >= workers * SHARES:
         return 1
-    even = min(tiles, workers // math.gcd(workers, max(1, pages)))
-    more = min(tiles // SHARE_TILES, math.ceil(workers * SHARES / max(1, pages)))
-    return max(1, even, more // max(1, even) * even)
+    return max(1, min(tiles, workers // math.gcd(workers, max(1, pages))))
 
 
 @serial_and_parallel

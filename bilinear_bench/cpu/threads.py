@@ -16,10 +16,8 @@ from bilinear_bench.cpu.compiled import compiled
 from bilinear_bench.cpu.cpu import VECTORS, Cpu
 from bilinear_bench.cpu.sizes import Sizes
 
-#: Shares of the work for each thread, where it can be divided that far.
+#: Shares of grad_weight for each thread, where pages and their parts suffice.
 SHARES: Final = 8
-#: Strips of a share, at least: a block with fewer reads the weight too often.
-SHARE_STRIPS: Final = 4
 #: Threads share each strip instead of the batch only if their parts then differ this much less.
 EVEN: Final = 1.1
 
@@ -67,9 +65,7 @@ class Blocks:
     parts: int
 
 
-def blocks(
-    strips: int, workers: int, parts: int, *, strip_bytes: int, cached_bytes: int, cpu: Cpu, shares: int = 1
-) -> Blocks:
+def blocks(strips: int, workers: int, parts: int, *, strip_bytes: int, cached_bytes: int, cpu: Cpu) -> Blocks:
     """Divide strips into blocks that stay in the L2 cache, evenly.
 
     Args:
@@ -79,16 +75,12 @@ def blocks(
         strip_bytes: Bytes of a packed strip.
         cached_bytes: Bytes of a strip that a block reads again and again.
         cpu: Its caches, and how much may be packed.
-        shares: Blocks for each thread, where strips suffice.
     """
     together = math.ceil(workers / parts)  # blocks that are worked on at the same time
     most = max(1, min(cpu.block_bytes // cached_bytes, cpu.packed_bytes // (strip_bytes * together)))
     count = math.ceil(strips / most)
     if parts < workers:
-        rounds = math.ceil(count / workers)
-        if parts == 1 and workers > 1:
-            rounds = max(rounds, min(shares, strips // (workers * SHARE_STRIPS)))
-        count = min(strips, rounds * workers)
+        count = min(strips, math.ceil(count / workers) * workers)
     block = math.ceil(strips / count)
     if parts > 1:
         count = min(count, max(1, cpu.packed_bytes // (strip_bytes * block * together)) * together)

@@ -32,7 +32,6 @@ MANY_PAGES = 210
 SMALL = dataclasses.replace(
     HOST,
     parallel_flop=0,
-    share_flop=1,
     l2_bytes=4 * 2**14 // 3 + 2,  # blocks of 16 KiB
     packed_bytes=32 * KIB,
     shared_bytes=64 * KIB,

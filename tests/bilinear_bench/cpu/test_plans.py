@@ -34,7 +34,6 @@ CPUS = st.builds(
     forward_tiles_bytes=st.sampled_from([0, 16 * MIB]),
     shared_bytes=st.sampled_from([64 * KIB, 16 * MIB]),
     parallel_flop=st.sampled_from([0, 1_000_000]),
-    share_flop=st.sampled_from([1, 2_000_000]),
 )
 SIZES = st.builds(
     Sizes,
@@ -153,7 +152,7 @@ DIVISIONS = [
     ((70, 9, 31, 5), 1, {}),
     ((130, 20, 30, 7), 3, {"parallel_flop": 0}),
     ((150, 40, 13, 9), 2, {"parallel_flop": 0, "l2_bytes": 4 * KIB}),
-    ((33, 25, 30, 20), 3, {"parallel_flop": 0, "share_flop": 1}),
+    ((33, 25, 30, 20), 3, {"parallel_flop": 0}),
     ((90, 30, 20, 11), 2, {"parallel_flop": 0, "shared_bytes": 0, "packed_bytes": 8 * KIB}),
 ]
 
