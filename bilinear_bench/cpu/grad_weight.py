@@ -8,7 +8,7 @@ Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features (p
 
 * Work: 2 b i j o flop. Written between: both inputs and grad_output, packed once for all pages.
 * Along a column of the arrays themselves, as many cache lines as rows would be read, often from the same few sets.
-* grad_output is multiplied into a column of input2 before it meets the tiles; with few tiles, into its vectors in each.
+* grad_output is multiplied into a column of input2 before it meets the tiles.
 * Threads share the pages, or parts of them. Each packs some rows for all, or all rows for itself.
 * For a small batch a page is little work: see ``page_groups``.
 """
@@ -30,7 +30,7 @@ from bilinear_bench.cpu.page_groups import PageGroupsPlan, page_groups, plan_pag
 from bilinear_bench.cpu.sizes import Sizes
 from bilinear_bench.cpu.threads import SHARES, part_of, shared_counter
 from bilinear_bench.cpu.tiles.abi import address
-from bilinear_bench.cpu.tiles.accumulate import Accumulate, accumulate, accumulate_scaled
+from bilinear_bench.cpu.tiles.accumulate import Accumulate, accumulate
 from bilinear_bench.cpu.tiles.intrinsics import at, call, take
 from bilinear_bench.cpu.tiles.multiply import Multiply, multiply
 from bilinear_bench.cpu.tiles.transpose import transpose
@@ -38,8 +38,6 @@ from bilinear_bench.cpu.weight_packing import PACKED_ROWS, buffers, pack_rows, p
 
 #: Tiles that meet a panel of columns: they stay in the L2 cache. A panel itself stays in L1.
 PANEL_TILES: Final = 64
-#: in1_features from which columns of input2 are multiplied before they meet the tiles.
-SCALED_FEATURES: Final = 48
 #: Products for each packed number from which a thread packs all rows for itself: packing them again takes less time
 #: than waiting for all threads, and fetching what another core has just written.
 PACKED_PRODUCTS: Final = 8
@@ -54,17 +52,15 @@ class GradWeightPlan:
         parts: Parts of the tiles of a page.
         rows: Rows of the batch that are packed and summed up at a time.
         pack_per_thread: Whether each thread packs all rows for itself.
-        scale_columns: Whether columns are multiplied by grad_output before they meet the tiles.
         transpose: Address of the tile of that name.
         multiply: Address of the tile of that name.
-        accumulate: Address of ``accumulate``, or of ``accumulate_scaled`` without ``scale_columns``.
+        accumulate: Address of the tile of that name.
     """
 
     workers: int
     parts: int
     rows: int
     pack_per_thread: bool
-    scale_columns: bool
     transpose: int
     multiply: int
     accumulate: int
@@ -74,7 +70,7 @@ class GradWeightPlan:
         shape = grad_output.shape[1], input1.shape[1], input2.shape[1]
         grad_weight = gradient_buffer(shape, input1) if len(input1) else np.zeros(shape, input1.dtype)
         kernel = (_each_packs_all if self.pack_per_thread else _all_pack)[self.workers > 1]
-        tiles = self.transpose, self.multiply, self.accumulate, self.scale_columns
+        tiles = self.transpose, self.multiply, self.accumulate
         kernel(*tiles, input1, input2, grad_output, grad_weight, self.workers, self.parts, self.rows)
         return grad_weight
 
@@ -91,16 +87,14 @@ def plan(sizes: Sizes, threads: int, cpu: Cpu = HOST) -> GradWeightPlan | PageGr
     rows = max(1, min(panels * PANEL_ROWS, cpu.packed_bytes // row_bytes))
     products, numbers = sizes.in1 * sizes.in2 * sizes.out, sizes.in1 + sizes.in2 + sizes.out
     pays = workers * numbers * PACKED_PRODUCTS <= products
-    scale_columns = sizes.in1 >= SCALED_FEATURES or sizes.out == 1
     return GradWeightPlan(
         workers,
         _parts_of_page(sizes.out, math.ceil(sizes.in1 / cpu.rows), workers),
         rows,
         pack_per_thread=workers > 1 and pays and workers * min(sizes.batch, rows) * row_bytes <= cpu.packed_bytes,
-        scale_columns=scale_columns and sizes.out > 1,  # a single page's columns are multiplied as they are packed
         transpose=address(transpose, sizes.dtype),
         multiply=address(multiply, sizes.dtype),
-        accumulate=address(accumulate if scale_columns else accumulate_scaled, sizes.dtype),
+        accumulate=address(accumulate, sizes.dtype),
     )
 
 
@@ -113,7 +107,7 @@ def _parts_of_page(pages: int, tiles: int, workers: int) -> int:
 
 @serial_and_parallel
 def _all_pack(
-    transpose: int, multiply: int, accumulate: int, scale_columns: bool, input1: Array, input2: Array,
+    transpose: int, multiply: int, accumulate: int, input1: Array, input2: Array,
     grad_output: Array, grad_weight: Array, workers: int, parts: int, most: int,
 ) -> None:  # fmt: skip
     """All threads pack some rows; then each takes share after share of grad_weight."""
@@ -130,14 +124,14 @@ def _all_pack(
         counter = shared_counter(workers)
         for worker in numba.prange(min(workers, pages * parts)):
             _shares(
-                multiply, accumulate, scale_columns, tiles1, columns2, factors, rows, chunk == 0, np.int64(worker),
+                multiply, accumulate, tiles1, columns2, factors, rows, chunk == 0, np.int64(worker),
                 counter, workers, parts, grad_weight,
             )  # fmt: skip
 
 
 @serial_and_parallel
 def _each_packs_all(
-    transpose: int, multiply: int, accumulate: int, scale_columns: bool, input1: Array, input2: Array,
+    transpose: int, multiply: int, accumulate: int, input1: Array, input2: Array,
     grad_output: Array, grad_weight: Array, workers: int, parts: int, most: int,
 ) -> None:  # fmt: skip
     """Each thread packs all rows for itself, and takes share after share of grad_weight."""
@@ -152,14 +146,14 @@ def _each_packs_all(
                 transpose, multiply, input1, input2, grad_output, chunk, rows, 0, groups, tiles1, columns2, factors
             )
             _shares(
-                multiply, accumulate, scale_columns, tiles1, columns2, factors, rows, chunk == 0, np.int64(worker),
+                multiply, accumulate, tiles1, columns2, factors, rows, chunk == 0, np.int64(worker),
                 counter, workers, parts, grad_weight,
             )  # fmt: skip
 
 
 @compiled
 def _shares(
-    multiply: int, accumulate: int, scale_columns: bool, tiles1: Array, columns2: Array, factors: Array, rows: int,
+    multiply: int, accumulate: int, tiles1: Array, columns2: Array, factors: Array, rows: int,
     begins: bool, share: int, counter: Array, workers: int, parts: int, grad_weight: Array,
 ) -> None:  # fmt: skip
     """Add what the packed rows give to share after share of grad_weight: this one first, then those of the counter."""
@@ -174,7 +168,7 @@ def _shares(
             for piece in range(pieces):
                 low, high = part_of(piece, pieces, end - begin)
                 _tiles(
-                    multiply, accumulate, scale_columns, tiles1, columns2, factors, rows, begins, task // parts,
+                    multiply, accumulate, tiles1, columns2, factors, rows, begins, task // parts,
                     begin + low, begin + high, grad_weight,
                 )  # fmt: skip
         share = take(counter)
@@ -182,7 +176,7 @@ def _shares(
 
 @compiled
 def _tiles(
-    multiply: int, accumulate: int, scale_columns: bool, tiles1: Array, columns2: Array, factors: Array, rows: int,
+    multiply: int, accumulate: int, tiles1: Array, columns2: Array, factors: Array, rows: int,
     begins: bool, page: int, begin: int, end: int, grad_weight: Array,
 ) -> None:  # fmt: skip
     """Add the packed rows to tiles ``begin`` to ``end`` of a page, panel by panel; ``begins`` with the first rows."""
@@ -191,15 +185,16 @@ def _tiles(
     tiles = (in1 + ROWS - 1) // ROWS
     short, taller = in1 // tiles, in1 % tiles
     far = int(grad_weight.size * grad_weight.itemsize > PRIVATE_BYTES)
+    scale_columns = len(grad_weight) > 1  # a single page's columns are multiplied as they are packed
     scaled = aligned(PANEL_ROWS * width if scale_columns else 1, tiles1)
     for first in range(0, rows, PANEL_ROWS):
-        count, factor = min(PANEL_ROWS, rows - first), at(factors, page * rows + first)
+        count = min(PANEL_ROWS, rows - first)
         for j in range(0, in2, width):
             column = at(columns2, j * rows + first * width)
             if scale_columns:
                 call(multiply, Multiply(
-                    rows=count, source=column, source_stride_r=width, factor=factor, factor_stride_r=1, valid=in2 - j,
-                    target=at(scaled, 0), target_stride_r=width,
+                    rows=count, source=column, source_stride_r=width, factor=at(factors, page * rows + first),
+                    factor_stride_r=1, valid=in2 - j, target=at(scaled, 0), target_stride_r=width,
                 ))  # fmt: skip
                 column = at(scaled, 0)
             # Tiles of one height at a time, the taller ones first.
@@ -208,7 +203,7 @@ def _tiles(
                     top = low * short + min(low, taller)
                     call(accumulate, Accumulate(
                         rows=height, a=at(tiles1, (low * rows + first) * stride), a_stride_c=stride, a_stride_r=1,
-                        b=column, b_stride_c=width, count=count, scale=factor, times=high - low,
+                        b=column, b_stride_c=width, count=count, times=high - low,
                         a_stride_t=rows * stride, out=at(grad_weight, (page * in1 + top) * in2 + j), out_stride_r=in2,
                         valid=in2 - j, overwrite=int(begins and first == 0), prefetch=far,
                     ))  # fmt: skip

@@ -115,7 +115,7 @@ def _group(
                 top = low * short + min(low, taller)
                 call(accumulate, Accumulate(
                     rows=height, a=at(scaled, top), a_stride_c=rows, a_stride_r=1, b=at(column, 0), b_stride_c=width,
-                    count=batch, scale=at(one, 0), times=high - low, a_stride_t=height,
+                    count=batch, times=high - low, a_stride_t=height,
                     out=at(grad_weight, (begin * in1 + top) * in2 + j), out_stride_r=in2, valid=in2 - j,
                     overwrite=1, prefetch=far,
                 ))  # fmt: skip

@@ -1,11 +1,7 @@
-"""Tiles ``accumulate`` and ``accumulate_scaled``: ``out[r, v] += acc[r, v]``; the second multiplies ``b[c]`` first.
-
-In ``accumulate_scaled`` each tile multiplies ``b[c, v]`` by ``scale[c]``.
-"""
+"""Tile ``accumulate``: ``out[r, v] += acc[r, v]``."""
 
 from __future__ import annotations
 
-import functools
 import itertools
 from typing import Any, NamedTuple
 
@@ -17,7 +13,7 @@ from bilinear_bench.cpu.tiles.register_tile import Factors, Masks, for_tiles, fo
 
 
 class Accumulate(NamedTuple):
-    """Arguments of both tiles; strides count elements.
+    """Arguments of the tile; strides count elements.
 
     Attributes:
         rows: Rows of the tile.
@@ -27,7 +23,6 @@ class Accumulate(NamedTuple):
         b: Vectors ``b[c, v]``, the same for all tiles of the call; all their lanes are valid.
         b_stride_c: From one ``c`` to the next.
         count: Steps of ``c``.
-        scale: Numbers ``scale[c]``, which ``accumulate`` does not use.
         times: Tiles of this call.
         a_stride_t: From one tile's ``a`` to the next one's.
         out: Numbers ``out[r, v]``; each tile of the call has the rows that follow those of the tile before.
@@ -44,7 +39,6 @@ class Accumulate(NamedTuple):
     b: Pointer
     b_stride_c: Number
     count: Number
-    scale: Pointer
     times: Number
     a_stride_t: Number
     out: Pointer
@@ -54,7 +48,7 @@ class Accumulate(NamedTuple):
     prefetch: Number
 
 
-def emit_accumulate(emit: Emitter, given: Accumulate, *, scaled: bool) -> None:
+def emit_accumulate(emit: Emitter, given: Accumulate) -> None:
     """Emit the tiles and their epilogue."""
     builder = emit.builder
     overwriting, prefetching = (builder.icmp_signed("!=", flag, INT(0)) for flag in (given.overwrite, given.prefetch))
@@ -69,8 +63,7 @@ def emit_accumulate(emit: Emitter, given: Accumulate, *, scaled: bool) -> None:
                     address = builder.ptrtoint(emit.ahead(row, v * emit.lanes), INT)
                     prefetch_line(builder, address, for_writing=True)
             factors = Factors.of(emit, given, a_offset=builder.mul(number, given.a_stride_t))
-            scale = given.scale if scaled else None
-            tile = multiply(emit, factors, rows, (None,) * len(masks), scale=scale)
+            tile = multiply(emit, factors, rows, (None,) * len(masks))
             for r, row in enumerate(out):
                 for v, mask in enumerate(masks):
                     place = emit.ahead(row, v * emit.lanes)
@@ -84,19 +77,9 @@ def emit_accumulate(emit: Emitter, given: Accumulate, *, scaled: bool) -> None:
 
 @intrinsic
 def _accumulate(_: Any, given: Any) -> Any:
-    return tile_code(functools.partial(emit_accumulate, scaled=False), given)
-
-
-@intrinsic
-def _accumulate_scaled(_: Any, given: Any) -> Any:
-    return tile_code(functools.partial(emit_accumulate, scaled=True), given)
+    return tile_code(emit_accumulate, given)
 
 
 def accumulate(given: Accumulate) -> None:
     """Run the tile."""
     _accumulate(given)
-
-
-def accumulate_scaled(given: Accumulate) -> None:
-    """Run the tile, with ``b[c, v] * scale[c]`` in place of ``b[c, v]``."""
-    _accumulate_scaled(given)

@@ -81,7 +81,6 @@ def multiply(
     grouped: int = GROUPED_ROWS,
     group_stride: Any = None,
     prefetch: Prefetch | None = None,
-    scale: Any = None,
 ) -> list[list[Any]]:
     """Emit the loop over ``c`` and return the sums, row by row and vector by vector.
 
@@ -93,11 +92,10 @@ def multiply(
         grouped: Rows of a group, in which each is ``a_stride_r`` after the one before.
         group_stride: Elements from one group to the next, or None for ``grouped * a_stride_r``.
         prefetch: Memory to prefetch, or None.
-        scale: Pointer to one number for each ``c``, which multiplies its vectors; or None.
     """
     builder = emit.builder
     sums = [[cgutils.alloca_once_value(builder, emit.zero) for _ in masks] for _ in range(rows)]
-    step = _Step(emit, factors, sums, masks, grouped, group_stride, scale)
+    step = _Step(emit, factors, sums, masks, grouped, group_stride)
     unrolled = INT(UNROLLED)
     whole = builder.mul(builder.sdiv(factors.count, unrolled), unrolled)
     with cgutils.for_range_slice(builder, INT(0), whole, unrolled, INT):
@@ -128,7 +126,6 @@ class _Step:
         masks: Masks,
         grouped: int,
         stride: Any,
-        scale: Any,
     ) -> None:
         self._emit, self._factors, self._sums, self._masks, self._grouped = emit, factors, sums, masks, grouped
         builder = emit.builder
@@ -137,17 +134,11 @@ class _Step:
         starts = [emit.ahead(factors.a, builder.mul(stride, INT(group))) for group in range(-(-len(sums) // grouped))]
         self._groups = [cgutils.alloca_once_value(builder, start) for start in starts]
         self._vectors = cgutils.alloca_once_value(builder, factors.b)
-        self._scale = scale and cgutils.alloca_once_value(builder, scale)
 
     def emit(self) -> None:
         emit, builder = self._emit, self._emit.builder
         from_b, from_a = builder.load(self._vectors), [builder.load(group) for group in self._groups]
         vectors = [emit.load(emit.ahead(from_b, v * emit.lanes), mask) for v, mask in enumerate(self._masks)]
-        if self._scale:
-            from_scale = builder.load(self._scale)
-            scale = emit.splat(builder.load(from_scale))
-            vectors = [builder.fmul(vector, scale) for vector in vectors]
-            builder.store(emit.opaque(emit.ahead(from_scale, 1)), self._scale)
         for number, row in enumerate(self._sums):
             group, within = divmod(number, self._grouped)
             factor = emit.splat(builder.load(emit.ahead(from_a[group], self._offsets[within])))
