@@ -28,6 +28,7 @@ class Cpu:
         l1_safe_ways: Lines of one set that a tile may use; L1 caches of x86 and ARM have about 8 ways.
         l2_bytes: Bytes of a core's L2 cache.
         private_bytes: Bytes of an array that stays in no cache of a single core.
+        shared_bytes: Bytes of a weight that may not even stay in the cache that all cores share.
         packed_bytes: Bytes of inputs that are packed into strips at a time, at most.
         forward_tiles_bytes: Bytes of a forward's tiles that a step with few outputs stores for its backward, at most.
         parallel_flop: Work of a forward in flop; below it threads cost more than they bring.
@@ -41,6 +42,7 @@ class Cpu:
     l1_safe_ways: int = 4
     l2_bytes: int = 512 * KIB
     private_bytes: int = 1 * MIB
+    shared_bytes: int = 16 * MIB
     packed_bytes: int = 16 * MIB
     forward_tiles_bytes: int = 16 * MIB
     parallel_flop: int = 1_000_000

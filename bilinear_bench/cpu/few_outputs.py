@@ -105,7 +105,7 @@ def few_outputs(sizes: Sizes, cpu: Cpu) -> bool:
 def plan_few_outputs(sizes: Sizes, workers: int, cpu: Cpu) -> FewOutputsPlan:
     """Divide the strips among the threads; they share each strip only if there are not enough for all."""
     strips = division.strips_of(sizes, cpu)
-    shared = strips < workers
+    shared = strips < workers or sizes.weight_bytes > cpu.shared_bytes
     parts = min(workers, sizes.in1) if shared else 1
     row_bytes = cpu.strip_width(sizes.itemsize) * sizes.itemsize
     strip_bytes = row_bytes * (2 * sizes.in1 + (1 + parts) * sizes.in2 + sizes.out)

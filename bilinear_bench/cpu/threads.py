@@ -40,10 +40,11 @@ def strips_of(sizes: Sizes, cpu: Cpu) -> int:
 def shares_strips(sizes: Sizes, workers: int, along: int, cpu: Cpu) -> bool:
     """Return True if threads share each strip, along an axis of ``along`` features or pages.
 
-    Each thread has strips of its own unless these are too few or too uneven.
+    Each thread has strips of its own unless these are too few or too uneven. A weight that comes from memory is better
+    read by one thread than by all.
     """
     strips = strips_of(sizes, cpu)
-    if strips < workers:
+    if strips < workers or sizes.weight_bytes > cpu.shared_bytes:
         return True
     own = evenness(strips - narrow(sizes.batch, cpu.lanes(sizes.itemsize)) / 2, strips, workers)
     return EVEN * own < evenness(along, along, workers)

@@ -33,6 +33,7 @@ SMALL = dataclasses.replace(
     HOST,
     parallel_flop=0,
     l2_bytes=4 * 2**14 // 3 + 2,  # blocks of 16 KiB
+    shared_bytes=64 * KIB,
     packed_bytes=32 * KIB,
 )
 
@@ -84,7 +85,7 @@ DIVIDED = [
     *((170, 64, 128, 1), (70, 64, 64, 20)),
     # A small batch in the rows of a forward's tiles, which stores none of them for the backward.
     (6, 40, 60, 2),
-    # A weight too large for a cache: its lines are prefetched.
+    # A weight too large for a cache: threads share its rows, and its lines are prefetched.
     *((40, 200, 90, 1), (60, 90, 200, 2), (40, 100, 90, 40)),
     # The same with few lines: several tiles pass between two prefetches.
     (40, 800, 90, 4),

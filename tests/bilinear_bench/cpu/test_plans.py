@@ -32,6 +32,7 @@ CPUS = st.builds(
     l2_bytes=st.sampled_from([16 * KIB, 512 * KIB, 2 * MIB]),
     packed_bytes=st.sampled_from([32 * KIB, 16 * MIB]),
     forward_tiles_bytes=st.sampled_from([0, 16 * MIB]),
+    shared_bytes=st.sampled_from([64 * KIB, 16 * MIB]),
     parallel_flop=st.sampled_from([0, 1_000_000]),
 )
 SIZES = st.builds(
@@ -152,7 +153,7 @@ DIVISIONS = [
     ((130, 20, 30, 7), 3, {"parallel_flop": 0}),
     ((150, 40, 13, 9), 2, {"parallel_flop": 0, "l2_bytes": 4 * KIB}),
     ((33, 25, 30, 20), 3, {"parallel_flop": 0}),
-    ((90, 30, 20, 11), 7, {"parallel_flop": 0, "packed_bytes": 8 * KIB}),
+    ((90, 30, 20, 11), 2, {"parallel_flop": 0, "shared_bytes": 0, "packed_bytes": 8 * KIB}),
 ]
 
 
