@@ -97,10 +97,10 @@ def judge_storage(
         for what, others in (("the input", inputs), ("an earlier", earlier)):
             for other, place in others.items():
                 if storage.overlaps(place):
-                    return refused(PROBE, f"{name} lies in the memory of {what} {other}")
+                    return refused(PROBE, f"{name} is in the memory of {what} {other}")
         for other, place in results.items():
             if other != name and storage.overlaps(place):
-                return refused(PROBE, f"{name} and {other} lie in the same memory")
+                return refused(PROBE, f"{name} and {other} are in the same memory")
     return passed(PROBE)
 
 

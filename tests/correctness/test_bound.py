@@ -1,3 +1,5 @@
+"""The bound on every element: honest techniques stay within it, and it is as narrow as documented."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -5,40 +7,24 @@ import functools
 import math
 
 import numpy as np
-import oracle
 import pytest
+from formats import FORMATS
 from oracle import to_tf32
+from reference_results import expect
+from techniques import einsum, exactly, outer_product, page_loop, sequential_sum
 
 from harness.case import Case
-from harness.correctness import reference
 from harness.correctness.bound import TINY, UNIT_ROUNDOFF, relative_bound, terms, tolerance
 from harness.correctness.gate import judge
 from harness.correctness.inputs import make_inputs, round_to
-from harness.correctness.verdict import Expected
 
 STEP = Case(6, 10, 7, 5, mode="forward_backward")
 RESULTS = tuple(STEP.result_shapes())
-FORMATS = {
-    "float64": {"dtype": "float64"},
-    "float32": {},
-    "tf32": {"precision": "tf32"},
-    "float16": {"dtype": "float16"},
-    "bfloat16": {"dtype": "bfloat16"},
-}
 SEEDS = range(15)
 
 
 def of_format(name, case=STEP, **changes):
     return dataclasses.replace(case, **FORMATS[name], **changes)
-
-
-def expect(case, inputs):
-    values, scales = reference.expected(case, inputs), reference.scales(case, inputs)
-    return Expected(
-        {name: value.numpy() for name, value in values.items()},
-        {name: scale.numpy() for name, scale in scales.items()},
-        reference.quadratics(case, inputs),
-    )
 
 
 @functools.cache
@@ -47,96 +33,23 @@ def question(case):
     return inputs, expect(case, inputs)
 
 
-# Honest techniques. ``store`` rounds what is written to memory, ``operand`` what goes into a matrix product.
-
-
-def einsum(made, store, operand):
-    inputs = dict(zip(("input1", "input2", "weight", "bias", "grad_output"), made, strict=True))
-    return {name: store(result) for name, result in oracle.results(STEP, inputs).items()}
-
-
-def page_loop(made, store, operand):
-    """nn.Bilinear's own way: page by page, the gradients of the inputs added up after each page."""
-    x1, x2, weight, bias, g = made
-    output, grad_weight = np.empty_like(g), np.empty_like(weight)
-    grad_input1, grad_input2 = np.zeros_like(x1), np.zeros_like(x2)
-    for page in range(len(weight)):
-        gradient = g[:, page, None]
-        output[:, page] = store((operand(store(operand(x1) @ operand(weight[page]))) * operand(x2)).sum(1))
-        grad_input1 = store(grad_input1 + store(gradient * store(operand(x2) @ operand(weight[page]).T)))
-        grad_input2 = store(grad_input2 + store(gradient * store(operand(x1) @ operand(weight[page]))))
-        grad_weight[page] = store(operand(store(gradient * x1)).T @ operand(x2))
-    return {
-        "output": store(output + bias),
-        "grad_input1": grad_input1,
-        "grad_input2": grad_input2,
-        "grad_weight": grad_weight,
-        "grad_bias": store(g.sum(0)),
-    }
-
-
-def outer_product(made, store, operand):
-    """One matrix product with the outer product of the inputs, and the same backwards."""
-    x1, x2, weight, bias, g = made
-    (pages, in1, in2), batch = weight.shape, len(x1)
-    outer = operand(store(x1[:, :, None] * x2[:, None, :]).reshape(batch, in1 * in2))
-    flat = operand(weight.reshape(pages, in1 * in2))
-    gradient = operand(store(operand(g) @ flat)).reshape(batch, in1, in2)
-    return {
-        "output": store(store(outer @ flat.T) + bias),
-        "grad_input1": store(gradient @ operand(x2)[:, :, None])[:, :, 0],
-        "grad_input2": store(operand(x1)[:, None, :] @ gradient)[:, 0, :],
-        "grad_weight": store(operand(g).T @ outer).reshape(pages, in1, in2),
-        "grad_bias": store(g.sum(0)),
-    }
-
-
-def sequential_sum(made, store, operand):
-    """Every product rounded, and one added after the other."""
-    x1, x2, weight, _, g = map(operand, made)
-    bias, unrounded = made[3:]
-
-    def added_up(first, *products):
-        return functools.reduce(np.add, products, first)
-
-    pages, in1, in2 = (range(size) for size in weight.shape)
-    rows = range(len(x1))
-    zeros = [np.zeros_like(array) for array in (x1, x2, weight, g[0])]
-    found = {
-        "output": np.stack(
-            [added_up(bias[o], *(x1[:, i] * weight[o, i, j] * x2[:, j] for i in in1 for j in in2)) for o in pages], 1
-        ),
-        "grad_weight": added_up(zeros[2], *(g[b][:, None, None] * x1[b][:, None] * x2[b] for b in rows)),
-        "grad_bias": added_up(zeros[3], *unrounded),
-    }
-    for o, i, j in np.ndindex(weight.shape):
-        zeros[0][:, i] += g[:, o] * weight[o, i, j] * x2[:, j]
-        zeros[1][:, j] += g[:, o] * weight[o, i, j] * x1[:, i]
-    found |= {"grad_input1": zeros[0], "grad_input2": zeros[1]}
-    return {name: store(result) for name, result in found.items()}
-
-
 @pytest.mark.parametrize("technique", [einsum, page_loop, outer_product, sequential_sum])
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("sizes", [STEP, Case(40, 3, 16, 2, mode="forward_backward")], ids=lambda case: case.name)
-def test_honest_techniques_lie_within_the_bound(sizes, name, technique):
+def test_honest_techniques_stay_within_the_bound(sizes, name, technique):
     for seed in SEEDS:
         case = of_format(name, sizes, seed=seed)
         inputs, expected = question(case)
-        made = [inputs[key] for key in ("input1", "input2", "weight", "bias", "grad_output")]
+        store, operand = functools.partial(round_to, dtype=case.dtype), to_tf32 if name == "tf32" else exactly
         with np.errstate(under="ignore"):
-            results = technique(
-                made,
-                functools.partial(round_to, dtype=case.dtype),
-                to_tf32 if name == "tf32" else lambda array: array,
-            )
+            results = technique(inputs, operand, store)
         verdict = judge(case, expected, results)
         assert verdict.ok, (seed, verdict.reason)
         assert verdict.absolute_error > 0
 
 
 def alone(name, **inputs):
-    """A case of which one result alone is looked at, with its inputs as the format has them."""
+    """Return a case with these inputs, and the inputs in the dtype of its arrays."""
     sizes = len(inputs["input1"]), *inputs["weight"].shape[1:], len(inputs["weight"])
     case = Case(*sizes, bias="bias" in inputs, mode="forward_backward", **FORMATS[name])
     wide = np.float64 if name == "float64" else np.float32
@@ -160,7 +73,7 @@ def test_a_sum_that_loses_all_terms_but_one_stays_below_the_bound(name, count, l
     swallowed = np.add.accumulate(terms_summed)[-1]
     assert swallowed == 1, "half a unit in the last place of 1 is a tie, and is lost"
     exact = np.array(math.fsum(terms_summed))
-    # float64 has twice the room, for the reference rounds too.
+    # The bound of float64 is twice as wide, because the reference rounds, too.
     assert least < (exact - swallowed) / tolerance(case, "output", exact, exact) < 1
 
 
@@ -183,7 +96,7 @@ def test_half_precision_sums_of_pages_may_swallow_every_page_but_the_first(name,
 
 
 @pytest.mark.parametrize("value", [1 + 2.0**-11, 1 + 3 * 2.0**-11])
-def test_tf32_operands_that_all_round_the_same_way_lie_within_the_bound(value):
+def test_tf32_operands_that_all_round_the_same_way_stay_within_the_bound(value):
     one = np.full((1, 1), value)
     case, inputs = alone("tf32", input1=one, input2=one, weight=one[None], grad_output=one)
     rounded = to_tf32(inputs["input1"])

@@ -1,23 +1,14 @@
+"""The conduct probe: storage, types of arrays, operators, CPUs, and bits that changed."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
 from harness.correctness.conduct import (
-    CONVERT_CALLS,
-    CONVERT_SECONDS,
-    CONVERT_SECONDS_PER_BYTE,
-    FRESH_RATIO,
-    FRESH_SECONDS,
-    UNSEEN_SECONDS,
-    UNSEEN_SHARE,
-    UNSEEN_TIMES,
     Storage,
     judge_affinity,
-    judge_clock,
-    judge_conversion,
     judge_intact,
-    judge_memory_of_answers,
     judge_operators,
     judge_repeated,
     judge_storage,
@@ -69,7 +60,7 @@ def test_two_storages_overlap_where_their_ranges_meet(one, other, wanted):
         ("outsider.Array", ["builtins.object"]),
     ],
 )
-def test_a_frameworks_own_arrays_are_welcome(native_type, bases):
+def test_a_frameworks_own_arrays_pass(native_type, bases):
     assert judge_type(native_type, bases, home_made=False) == YES
 
 
@@ -78,7 +69,7 @@ def test_a_frameworks_own_arrays_are_welcome(native_type, bases):
     [
         ("mine.Late", [], True, "its arrays are mine.Late, a type of its own, expected a framework's"),
         ("mine.Late", ["numpy.ndarray"], True, "its arrays are mine.Late, a type of its own, expected a framework's"),
-        # What a type calls itself does not count.
+        # The name of a type says nothing about its origin.
         ("numpy.ndarray", [], True, "its arrays are numpy.ndarray, a type of its own, expected a framework's"),
         (
             "elsewhere.Late",
@@ -114,14 +105,14 @@ INPUTS = {"input1": Storage(1000, 100), "weight": Storage(1100, 100)}
 EARLIER = {"output": Storage(2000, 40), "grad_bias": Storage(2040, 8)}
 
 
-def test_results_in_memory_of_their_own_may_lie_side_by_side():
+def test_results_in_memory_of_their_own_may_be_neighbours():
     found = {"output": Storage(3000, 40), "grad_input1": Storage(3040, 40)}
     assert judge_storage(found, INPUTS, EARLIER) == YES
     assert judge_storage(found, INPUTS, {}) == YES
     assert judge_storage({}, INPUTS, EARLIER) == YES
 
 
-def test_memory_that_is_not_known_and_empty_results_are_nobodys():
+def test_unknown_memory_and_empty_results_overlap_nothing():
     assert judge_storage({"output": Storage(0, 0), "grad_bias": Storage(0, 0)}, {"input1": Storage(0, 0)}, {}) == YES
     assert judge_storage({"output": Storage(1000, 0)}, INPUTS, EARLIER) == YES
 
@@ -129,13 +120,13 @@ def test_memory_that_is_not_known_and_empty_results_are_nobodys():
 @pytest.mark.parametrize(
     ("place", "reason"),
     [
-        (Storage(1090, 20), "grad_input1 lies in the memory of the input input1"),
-        (Storage(1199, 1), "grad_input1 lies in the memory of the input weight"),
-        (Storage(2000, 40), "grad_input1 lies in the memory of an earlier output"),
-        (Storage(2047, 40), "grad_input1 lies in the memory of an earlier grad_bias"),
-        (Storage(3039, 2), "output and grad_input1 lie in the same memory"),
-        # Every other number of one buffer, from its second on: no byte is shared, and yet it is one memory.
-        (Storage(3004, 40), "output and grad_input1 lie in the same memory"),
+        (Storage(1090, 20), "grad_input1 is in the memory of the input input1"),
+        (Storage(1199, 1), "grad_input1 is in the memory of the input weight"),
+        (Storage(2000, 40), "grad_input1 is in the memory of an earlier output"),
+        (Storage(2047, 40), "grad_input1 is in the memory of an earlier grad_bias"),
+        (Storage(3039, 2), "output and grad_input1 are in the same memory"),
+        # The results alternate number by number in one buffer: they share no byte, but their ranges overlap.
+        (Storage(3004, 40), "output and grad_input1 are in the same memory"),
     ],
 )
 def test_a_result_in_the_memory_of_another_array_is_refused(place, reason):
@@ -163,7 +154,7 @@ def test_other_bits_from_the_same_inputs_are_flagged_and_not_refused():
 
 
 @pytest.mark.parametrize("called", [[], ["aten::matmul", "aten::bmm", "aten::einsum"]])
-def test_other_operators_of_pytorch_are_anybodys(called):
+def test_other_operators_of_pytorch_are_allowed(called):
     for baseline in (True, False):
         assert judge_operators(called, baseline, "torch.Tensor") == YES
         assert judge_operators(called, baseline, "numpy.ndarray") == YES
@@ -184,117 +175,12 @@ def test_replaced_clocks_and_functions_are_named():
     assert judge_tampering(["numpy.save", "time.perf_counter"]) == no("replaced numpy.save, time.perf_counter")
 
 
-def test_new_inputs_as_fast_as_seen_ones_show_no_memoising():
-    assert judge_memory_of_answers([0.011, 0.010, 0.012], [0.010, 0.011, 0.009]) == YES
-    assert judge_memory_of_answers([0.002, 0.002, 0.002], [0.010, 0.010, 0.010]) == YES
-    assert judge_memory_of_answers([], []) == YES
-
-
-def test_new_inputs_that_take_far_longer_than_seen_ones_are_refused():
-    assert judge_memory_of_answers([0.5, 0.25, 0.75], [0.001, 0.003, 0.001]) == no(
-        "remembers answers: new inputs take 0.5 s a call, inputs seen before 0.001 s"
-    )
-
-
-def test_a_few_outlying_calls_do_not_decide_about_memoising():
-    assert judge_memory_of_answers([0.010, 0.010, 9.0, 0.010, 9.0], [0.010] * 5) == YES
-    assert judge_memory_of_answers([0.5] * 5, [0.5, 0.5, 1e-6, 0.5, 1e-6]) == YES
-    assert not judge_memory_of_answers([0.5, 1e-6, 0.5, 1e-6, 0.5], [0.010] * 5).ok
-    assert not judge_memory_of_answers([0.5] * 5, [9.0, 0.010, 9.0, 0.010, 0.010]).ok
-
-
-@pytest.mark.parametrize(
-    ("fresh", "seen", "ok"),
-    [
-        (0.99 * FRESH_RATIO, 1.0, True),
-        (1.01 * FRESH_RATIO, 1.0, False),
-        # A few microseconds are a cold cache, however often they hold those of a warm one.
-        (0.99 * FRESH_SECONDS, 1e-9, True),
-        (1.01 * FRESH_SECONDS, 1e-9, False),
-        (1e-3 * FRESH_SECONDS, 0.0, True),
-        # The same in numbers: twice as long may be a cold cache, three times is not one.
-        (2.0, 1.0, True),
-        (3.0, 1.0, False),
-        (6e-6, 1e-6, True),
-        (60e-6, 20e-6, False),
-    ],
-)
-def test_memoising_shows_in_times_longer_than_a_cold_cache_explains(fresh, seen, ok):
-    assert judge_memory_of_answers([fresh] * 3, [seen] * 3).ok == ok
-
-
-def test_copying_results_that_are_there_takes_no_longer_than_copying_does():
-    assert judge_conversion(0.0, 0.0, 0) == YES
-    assert judge_conversion(0.0, 0.01, 4000) == YES
-    assert judge_conversion(100e-6, 10e-6, 4000) == YES
-
-
-def test_results_computed_while_they_are_copied_are_refused():
-    assert judge_conversion(0.5, 0.001, 4000) == no(
-        "puts off its work: a call takes 0.001 s, copying its results 0.5 s"
-    )
-    # A call that does nothing but note what is to be done, and a millisecond of work when asked for it.
-    assert not judge_conversion(1e-3, 5e-6, 4000).ok
-
-
-@pytest.mark.parametrize(
-    ("call", "size", "allowed"),
-    [
-        (0.0, 0, CONVERT_SECONDS),
-        (1.0, 0, CONVERT_CALLS + CONVERT_SECONDS),
-        (CONVERT_SECONDS / CONVERT_CALLS, 0, 2 * CONVERT_SECONDS),
-        (0.0, 10**9, CONVERT_SECONDS_PER_BYTE * 10**9 + CONVERT_SECONDS),
-        (1.0, 10**9, CONVERT_CALLS + CONVERT_SECONDS_PER_BYTE * 10**9 + CONVERT_SECONDS),
-    ],
-)
-def test_copying_has_an_allowance_of_calls_seconds_and_bytes(call, size, allowed):
-    assert judge_conversion(0.99 * allowed, call, size) == YES
-    assert not judge_conversion(1.01 * allowed, call, size).ok
-
-
 def test_a_backend_that_leaves_the_cpus_it_was_given_is_refused():
     assert judge_affinity([0, 3], [0, 3]) == YES
     assert judge_affinity(None, None) == YES, "where a system has no affinity there is nothing to leave"
     assert judge_affinity([0], [0, 1]) == no("runs on the CPUs [0, 1], was held to [0]")
     assert judge_affinity([0, 1], [0]) == no("runs on the CPUs [0], was held to [0, 1]")
     assert judge_affinity([0], [1]) == no("runs on the CPUs [1], was held to [0]")
-
-
-def test_a_clock_that_accounts_for_the_time_that_passed_is_right():
-    assert judge_clock([0.001, 0.002, 0.001], [0.1, 0.1, 0.1]) == YES
-    assert judge_clock([], []) == YES
-
-
-def test_a_clock_that_says_far_less_than_passed_is_refused():
-    assert judge_clock([0.5, 0.4, 0.5], [0.1, 0.1, 0.2]) == no("its samples say 0.1 s where 0.6 s passed")
-
-
-@pytest.mark.parametrize(
-    ("unseen", "measured", "ok"),
-    [
-        (0.99 * UNSEEN_SECONDS, 0.0, True),
-        (1.01 * UNSEEN_SECONDS, 0.0, False),
-        (0.99 * UNSEEN_SHARE, 1.0, True),
-        (1.01 * UNSEEN_SHARE, 1.0, False),
-    ],
-)
-def test_unseen_time_may_be_that_of_pipes_or_a_share_of_the_measured_time(unseen, measured, ok):
-    assert judge_clock([unseen] * 3, [measured] * 3).ok == ok
-
-
-def test_where_time_was_lost_to_all_alike_a_clock_is_not_wrong_for_it():
-    lost = [10 * UNSEEN_SECONDS] * 3
-
-    def others(share):
-        return [[9.0] * 3, [], [share * lost[0] / UNSEEN_TIMES] * 3]
-
-    assert judge_clock(lost, [0.01] * 3, others(1.01)) == YES
-    assert not judge_clock(lost, [0.01] * 3, others(0.99)).ok, "the one that lost least counts"
-
-
-def test_a_few_blocks_with_much_lost_time_do_not_make_a_clock_wrong():
-    assert judge_clock([0.001, 9.0, 0.001, 9.0, 0.001], [0.1] * 5) == YES
-    assert not judge_clock([9.0, 0.001, 9.0, 0.001, 9.0], [0.1] * 5).ok
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])

@@ -1,3 +1,5 @@
+"""The inputs of each kind: reproducible, in the case's dtype, and in the range that the kind names."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -8,22 +10,15 @@ import pytest
 import torch
 
 from harness.case import DTYPES, Case
-from harness.correctness.inputs import LARGE_KINDS, PRECISE_KINDS, make_inputs, permutation, round_to
+from harness.correctness.conduct import same_bits
+from harness.correctness.inputs import LARGE_KINDS, PRECISE_KINDS, make_inputs, round_to
 
 CASE = Case(5, 16, 7, 3, mode="forward_backward", seed=4)
 INTEGERS = ("integers", "other integers", "exchanged input1", "added input1", "permuted rows", "zero input1", "one-hot")
 LARGE = ("large input1", "large input2", "large weight", "large grad_output")
-#: ``normal`` with one array of numbers that are large or small, by kind.
+#: The scaled array, by kind; the other arrays are those of kind ``normal``.
 SCALED = {kind: kind.removeprefix("large ") for kind in LARGE} | {"small": "input1", "subnormal": "input1"}
 KINDS = ("normal", "new weight", *INTEGERS, "positive", *SCALED, "nonfinite")
-#: What the integers of these kinds share with those of kind ``integers``; they say nothing about the other names.
-SHARED = {
-    "other integers": {"input1", "input2", "grad_output"},
-    "exchanged input1": {"input2", "weight", "bias", "grad_output"},
-    "added input1": {"input2", "weight", "bias", "grad_output"},
-    "permuted rows": {"weight", "bias"},
-    "zero input1": {"input2", "weight", "bias", "grad_output"},
-}
 #: The largest number and the smallest normal one.
 RANGES = {
     "float64": (np.finfo(np.float64).max, 2.0**-1022),
@@ -31,12 +26,8 @@ RANGES = {
     "float16": (65504.0, 2.0**-14),
     "bfloat16": (float.fromhex("0x1.fep127"), 2.0**-126),
 }
-#: Powers of two between ``normal`` and numbers that are large, or small.
+#: Exponents of two by which ``normal`` becomes large, and small.
 EXPONENTS = {"float64": (1013, -511), "float32": (117, -63), "float16": (5, -7), "bfloat16": (117, -63)}
-
-
-def same(one, other):
-    return one.dtype == other.dtype and one.tobytes() == other.tobytes()
 
 
 def of_dtype(dtype, **changes):
@@ -64,7 +55,7 @@ def test_a_kind_that_does_not_exist_is_an_error():
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_seed_gives_the_same_bits(kind):
     one, again = make_inputs(CASE, 1, kind), make_inputs(CASE, 1, kind)
-    assert all(same(one[name], again[name]) for name in one)
+    assert all(same_bits(one[name], again[name]) for name in one)
 
 
 @pytest.mark.parametrize("kind", ["normal", "new weight", "integers", "positive"])
@@ -77,17 +68,17 @@ def test_another_seed_gives_others(kind):
 @pytest.mark.parametrize("kind", ["normal", "integers", "other integers", *SCALED])
 def test_variations_change_the_inputs_and_keep_the_parameters(kind):
     one, other = make_inputs(CASE, 0, kind), make_inputs(CASE, 1, kind)
-    assert {name for name in one if same(one[name], other[name])} == {"weight", "bias"}
+    assert {name for name in one if same_bits(one[name], other[name])} == {"weight", "bias"}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_new_weights_are_the_variations_own_beside_inputs_that_are_normals(dtype):
+def test_new_weights_differ_by_variation_and_their_inputs_are_normals(dtype):
     case = of_dtype(dtype)
     made = [make_inputs(case, variation, "new weight") for variation in range(4)]
     for variation, new in enumerate(made[1:], 1):
         normal = make_inputs(case, variation, "normal")
-        assert {name for name in new if same(new[name], normal[name])} == {"input1", "input2", "grad_output"}
-        assert not any(same(new[name], other[name]) for other in made[:variation] for name in new)
+        assert {name for name in new if same_bits(new[name], normal[name])} == {"input1", "input2", "grad_output"}
+        assert not any(same_bits(new[name], other[name]) for other in made[:variation] for name in new)
 
 
 @pytest.mark.parametrize("kind", PRECISE_KINDS)
@@ -121,7 +112,7 @@ def test_dropping_the_bias_changes_no_other_input_of_inference():
     with_bias = make_inputs(CASE.with_mode("forward"))
     without = make_inputs(dataclasses.replace(CASE.with_mode("forward"), bias=False))
     assert set(with_bias) - set(without) == {"bias"}
-    assert all(same(without[name], with_bias[name]) for name in without)
+    assert all(same_bits(without[name], with_bias[name]) for name in without)
 
 
 def test_parameters_fill_the_range_of_nn_bilinear():
@@ -139,68 +130,8 @@ def test_rounding_is_torchs_own_ties_to_even_included(dtype):
     random = np.random.default_rng(0).standard_normal(10_000)
     values = np.concatenate([ties, -ties, random, random * 1e-4, [0.0, -0.0]]).astype(np.float32)
     theirs = torch.from_numpy(values).to(getattr(torch, dtype)).float().numpy()
-    assert same(round_to(values, dtype), theirs)
+    assert same_bits(round_to(values, dtype), theirs)
     assert not np.array_equal(theirs, values)
-
-
-@pytest.mark.parametrize("kind", INTEGERS)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_kinds_of_integers_are_integers(dtype, kind):
-    made = make_inputs(of_dtype(dtype, bias=kind != "one-hot"), kind=kind)
-    for name, array in made.items():
-        assert np.array_equal(array, np.rint(array)), name
-        if kind != "one-hot":
-            assert np.abs(array).max() <= (4 if (kind, name) == ("added input1", "input1") else 2), name
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_positive_numbers_are_ones_and_twos_equally_often(dtype):
-    case = Case(40, 30, 20, 40, dtype=dtype, mode="forward_backward")
-    for name, array in make_inputs(case, kind="positive").items():
-        assert list(np.unique(array)) == [1, 2], name
-        if array.size > 500:
-            assert 1.4 < array.mean() < 1.6, name
-
-
-@pytest.mark.parametrize("kind", SHARED)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_kinds_of_integers_differ_only_in_what_they_are_named_for(dtype, kind):
-    case = of_dtype(dtype)
-    integers, made = make_inputs(case, 2, "integers"), make_inputs(case, 2, kind)
-    assert {name for name in made if same(made[name], integers[name])} == SHARED[kind]
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_input1_is_exchanged_added_or_zero_as_its_kind_says(dtype):
-    case = of_dtype(dtype)
-    one, next_one = (make_inputs(case, variation, "integers")["input1"] for variation in (2, 3))
-    assert same(make_inputs(case, 2, "exchanged input1")["input1"], next_one)
-    assert same(make_inputs(case, 2, "added input1")["input1"], one + next_one)
-    assert not make_inputs(case, 2, "zero input1")["input1"].any()
-
-
-def test_permuted_rows_are_the_same_rows_in_one_order_for_all_arrays():
-    case = dataclasses.replace(CASE, batch=50)
-    order = permutation(case, 1)
-    integers, permuted = make_inputs(case, 1, "integers"), make_inputs(case, 1, "permuted rows")
-    assert sorted(order) == list(range(50))
-    assert not np.array_equal(order, np.arange(50))
-    assert not np.array_equal(order, permutation(case, 2))
-    for name in ("input1", "input2", "grad_output"):
-        assert same(permuted[name], integers[name][order]), name
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_one_hot_inputs_read_back_weights_that_all_differ(dtype):
-    case = of_dtype(dtype, batch=5 * 3, in1_features=5, in2_features=3, out_features=11, bias=False)
-    made = make_inputs(case, kind="one-hot")
-    weight = made["weight"]
-    read = np.einsum("bi,oij,bj->bo", made["input1"], weight, made["input2"])
-    assert np.array_equal(read, weight.reshape(11, 15).T)
-    assert len(np.unique(weight)) == weight.size
-    assert np.abs(weight.mean()) < 1
-    gradient = made["grad_output"]
-    assert np.array_equal(gradient, np.eye(11, dtype=gradient.dtype)[np.arange(15) % 11])
 
 
 @pytest.mark.parametrize("kind", SCALED)
@@ -208,7 +139,7 @@ def test_one_hot_inputs_read_back_weights_that_all_differ(dtype):
 def test_one_array_alone_goes_to_the_ends_of_the_range(dtype, kind):
     case, scaled = of_dtype(dtype), SCALED[kind]
     normal, made = make_inputs(case, kind="normal"), make_inputs(case, kind=kind)
-    assert {name for name in made if not same(made[name], normal[name])} == {scaled}
+    assert {name for name in made if not same_bits(made[name], normal[name])} == {scaled}
     kept = made[scaled] != 0
     assert np.array_equal(np.sign(made[scaled][kept]), np.sign(normal[scaled][kept]))
 
@@ -218,7 +149,7 @@ def test_one_array_alone_goes_to_the_ends_of_the_range(dtype, kind):
 def test_large_and_small_numbers_are_normal_ones_times_a_power_of_two(dtype, kind):
     case, scaled = of_dtype(dtype), SCALED[kind]
     normal, made = (make_inputs(case, kind=asked)[scaled] for asked in ("normal", kind))
-    # Whatever is not about to be subnormal, before or after, keeps all its bits.
+    # A number keeps all its bits if it is not subnormal, before or after.
     usual = np.abs(normal) > 2.0**-7
     assert usual.mean() > 0.9
     large, small = EXPONENTS[dtype]
@@ -237,7 +168,7 @@ def test_large_results_come_near_the_largest_number_and_none_can_pass_it(dtype, 
             for name, scale in oracle.results(case, made).items()
         }
         for name, scale in scales.items():
-            # All but the one that is made of the three other arrays.
+            # The large array is a factor of every result but its own gradient.
             assert name == SCALED[kind] or 2.0**-12 * largest < scale.max(), name
             assert scale.max() < largest, name
 
@@ -276,4 +207,4 @@ def test_arrays_drawn_alone_have_the_values_drawn_with_all_others(kind):
     for names in (("weight", "bias"), ("input1", "input2", "grad_output"), ()):
         alone = make_inputs(CASE, 3, kind, only=names)
         assert set(alone) == set(names)
-        assert all(same(alone[name], made[name]) for name in names)
+        assert all(same_bits(alone[name], made[name]) for name in names)

@@ -1,3 +1,5 @@
+"""The reference: nn.Bilinear in float64, its scales and quadratics, and samples in a wider format."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -36,7 +38,7 @@ def close(one, other):
 
 
 def brute_force(case):
-    """The terms of every element of every result, as fractions: straight from the operator's definition."""
+    """Return the terms of every element of every result as fractions, by the operator's definition."""
     given = {
         name: np.array([Fraction(float(value)) for value in array.flat], object).reshape(array.shape)
         for name, array in make_inputs(case).items()
@@ -59,7 +61,7 @@ def brute_force(case):
 
 
 def summed(case, of):
-    """What ``of`` makes of the terms of each element, as arrays in float64."""
+    """Apply ``of`` to the terms of each element; return arrays in float64."""
     return {
         name: np.array([float(of(elements[index])) for index in np.ndindex(shape)]).reshape(shape)
         for (name, elements), shape in zip(brute_force(case).items(), case.result_shapes().values(), strict=True)
@@ -170,12 +172,12 @@ def test_inference_has_the_output_alone():
         assert set(ask(case, make_inputs(case))) == {"output"}
 
 
-def test_a_gpu_that_is_the_reference_is_held_against_the_cpu():
+def test_a_reference_on_a_gpu_is_compared_with_the_cpu():
     inputs = make_inputs(STEP)
     values, scales = reference.expected(STEP, inputs), reference.scales(STEP, inputs)
     reference.spot_check(STEP, inputs, values, scales)
     for name in values:
-        # As if it had multiplied in float32.
+        # The relative error of products in float32.
         wrong = values | {name: values[name] * (1 + 1e-7)}
         with pytest.raises(RuntimeError, match=rf"the GPU's float64 gives {name} .* it cannot be the reference"):
             reference.spot_check(STEP, inputs, wrong, scales)
@@ -195,5 +197,5 @@ def test_the_reference_falls_back_to_the_cpu_when_full_or_in_float64(tmp_path, m
     for case in (dataclasses.replace(STEP, dtype="float64"), STEP):
         ReferenceWorker().expect(Expect(case, 0, "normal", tmp_path, device="meta"))
     assert asked == ["cpu", "meta", "cpu"]
-    assert trimmed == [["meta", "cpu"]]  # a GPU's memory is given back once the answer is there
+    assert trimmed == [["meta", "cpu"]]  # the worker frees the GPU's memory once the CPU has computed
     assert np.array_equal(np.load(tmp_path / "output.npy"), ours(STEP, make_inputs(STEP))["output"].numpy())

@@ -119,7 +119,7 @@ class InInput(Spoils):
     """C03, F22: the output lies in input1's memory."""
 
     name = "mutant-output-in-input"
-    caught = Caught("conduct", reason="output lies in the memory of the input input1")
+    caught = Caught("conduct", reason="output is in the memory of the input input1")
 
     def output(self, input1, input2, weight, bias):
         right = Mutant.output(self, input1, input2, weight, bias)
@@ -133,7 +133,7 @@ class StaticBuffer(Counts):
     """C19, F22: one buffer for all outputs of a kernel."""
 
     name = "mutant-static-buffer"
-    caught = Caught("conduct", reason="output lies in the memory of an earlier output")
+    caught = Caught("conduct", reason="output is in the memory of an earlier output")
     buffers = 1
 
     def __init__(self, device="cpu"):

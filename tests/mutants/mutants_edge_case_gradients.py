@@ -107,7 +107,7 @@ class GradBiasAliased(Mutant):
     """F22: with one row grad_bias is grad_output itself."""
 
     name = "mutant-grad-bias-is-grad-output"
-    caught = in_a_gradient("edge_cases", reason="grad_bias lies in the memory of the input grad_output")
+    caught = in_a_gradient("edge_cases", reason="grad_bias is in the memory of the input grad_output")
 
     def gradients(self, grad_output, input1, input2, weight, bias):
         right = super().gradients(grad_output, input1, input2, weight, bias)

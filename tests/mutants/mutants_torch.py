@@ -54,11 +54,11 @@ class TorchInPlace(TorchMutant):
 
 
 class TorchAlias(TorchMutant):
-    """C03, F22: the output lies in the memory of input1."""
+    """C03, F22: the output is in the memory of input1."""
 
     name = "mutant-torch-output-in-input"
     caught = Caught(
-        "conduct", modes=("forward",), otherwise="unsupported", reason="output lies in the memory of the input input1"
+        "conduct", modes=("forward",), otherwise="unsupported", reason="output is in the memory of the input input1"
     )
     prepare_forward_backward = Backend.prepare_forward_backward
 
