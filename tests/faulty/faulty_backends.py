@@ -30,7 +30,7 @@ class Honest(HonestBackend):
 
 
 class Chatty(Honest):
-    """Right, but prints a megabyte of rubbish at every call, with lines that look like answers."""
+    """Right, but prints a megabyte of rubbish at every call, with lines that look like replies."""
 
     name = "faulty-chatty"
 
@@ -79,7 +79,7 @@ class Hangs(Honest):
 
 
 class Sleeps(Honest):
-    """Never returns, and says nothing: no pipe that closes can wake it."""
+    """Never returns and prints nothing, so no closed pipe ends it."""
 
     name = "faulty-sleeps"
 
@@ -90,8 +90,8 @@ class Sleeps(Honest):
 class Killed(Honest):
     """Is killed with signal 9 in the middle of a block.
 
-    Timed calls run with the garbage collector off, those that settle a worker before a sample with it on: a timed call
-    that comes after settling, after a timed call, is one of a block.
+    Timed calls run with the garbage collector off; the calls that settle a worker before a sample run with it on. So a
+    timed call belongs to a block if a settling call and another timed call came before it.
     """
 
     name = "faulty-killed"
@@ -107,7 +107,7 @@ class Killed(Honest):
 
 
 class Garbles(Honest):
-    """Writes into every pipe it can find."""
+    """Writes garbage into every pipe that it can find."""
 
     name = "faulty-garbles"
     line = b"faulty: not an answer\n"
@@ -122,7 +122,7 @@ class Garbles(Honest):
 
 
 class Lies(Garbles):
-    """Writes what looks like an answer, with nothing in it, into every pipe it can find."""
+    """Writes an empty reply into every pipe that it can find."""
 
     name = "faulty-lies"
     line = b'{"id": 2, "ok": true}\n'
@@ -138,7 +138,7 @@ class Hungry(Honest):
 
 
 class Slow(Honest):
-    """Takes over a second a call, with the six rows of the tests' case."""
+    """Takes over a second a call with six rows, as the tests' case has."""
 
     name = "faulty-slow"
 
@@ -149,7 +149,7 @@ class Slow(Honest):
 
 
 class OneWrong(Honest):
-    """Wrong in a single element, the last one, by one part in a thousand of its scale."""
+    """Is wrong by 0.001 in the last element."""
 
     name = "faulty-one-wrong"
 
@@ -159,7 +159,7 @@ class OneWrong(Honest):
 
 
 class Stale(Honest):
-    """Remembers its answers to the first inputs it sees and gives one of them to all later ones."""
+    """Remembers its answers to the first inputs, and returns one of them for all later inputs."""
 
     name = "faulty-stale"
     remembered = None

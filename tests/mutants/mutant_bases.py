@@ -8,7 +8,7 @@ import time
 
 from oracle import HonestBackend
 
-#: Calls after which a mutant trusts that the gate is past: the gate makes about 20.
+#: Calls after which a mutant takes the gate for finished: the gate makes about 20 calls.
 MANY_CALLS = 50
 
 

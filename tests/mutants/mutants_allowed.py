@@ -2,7 +2,7 @@
 
 import numpy as np
 from mutant_bases import Mutant, Spoils, StartsSlowly
-from mutants_edge_cases import Prepared
+from mutants_edge_case_answers import Prepared
 from mutants_stated import Ineffective
 from oracle import HonestBackend
 
@@ -18,11 +18,11 @@ class Honest(HonestBackend):
 
 
 class PreparedElseHonest(Prepared):
-    """C20: the same, and honest for all others, which takes it longer."""
+    """C20: computes answers while it prepares, as its base does, and computes slowly for all other inputs."""
 
     name = "mutant-prepares-answers"
     caught = None
-    ineffective = Ineffective()  # there are no inputs yet while it prepares: it finds nothing, and computes
+    ineffective = Ineffective()  # the inputs do not exist yet while it prepares
 
     def unknown(self, input1, input2, weight, bias):
         right = np.einsum("bi,oij,bj->bo", input1, weight, input2)
@@ -40,7 +40,7 @@ class MinusZero(Spoils):
 
 
 class RandomOrder(Mutant):
-    """F23: sums in another order at each call: off by a unit in the last place or so, and integers are right."""
+    """F23: sums in another order at each call: the last bits differ, and integers are right."""
 
     name = "mutant-random-order"
     ineffective = Ineffective("nondeterministic")
@@ -62,7 +62,7 @@ class HidesNan(Mutant):
 
 
 class Flushes(Mutant):
-    """Takes subnormal inputs for zero, as some processors are told to."""
+    """Takes subnormal inputs for zero, as processors can be set to do."""
 
     name = "mutant-flushes-subnormals"
     ineffective = Ineffective("flushes_subnormals")
@@ -74,12 +74,12 @@ class Flushes(Mutant):
         return super().gradients(grad_output, self.normal(input1), input2, weight, bias)
 
     def normal(self, array):
-        """Flush to zero."""
+        """Return the array with zeros for subnormal numbers."""
         return np.where(abs(array) < 2.0**-126, 0, array).astype(array.dtype)
 
 
 class Eights(Mutant):
-    """Does multiples of eight alone, so that most trials cannot ask it, and the row says so."""
+    """Supports multiples of 8 alone, so most edge cases are left out, and the row is flagged."""
 
     name = "mutant-eights"
     ineffective = Ineffective("edge_cases_partial")
@@ -90,7 +90,7 @@ class Eights(Mutant):
 
 
 class FortranInputs(Mutant):
-    """Wants its inputs column by column: the harness makes them, row by row."""
+    """Makes its inputs column by column; the harness passes them row by row."""
 
     name = "mutant-fortran-inputs"
     ineffective = Ineffective()
@@ -104,7 +104,7 @@ class FortranInputs(Mutant):
 
 
 class WorksInToDevice(Mutant):
-    """C20: would compute while its inputs are copied, but never sees them there."""
+    """C20: would compute while its inputs are copied to the device, but sees only zeros there."""
 
     name = "mutant-works-in-to-device"
     ineffective = Ineffective()
@@ -120,7 +120,7 @@ class WorksInToDevice(Mutant):
 
 
 class SlowStart(StartsSlowly):
-    """C18: sleeps in its first timed call to get fewer samples: it gets fewer, none is shorter, and the row says so."""
+    """C18: sleeps in its first timed call: it gets fewer samples, none of them shorter, and the row is flagged."""
 
     name = "mutant-slow-start"
     ineffective = Ineffective("few_blocks")

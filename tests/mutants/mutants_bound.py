@@ -28,7 +28,7 @@ class GradInput1Sloppy(GradientMutant):
 
 
 class GradInput2Missing(GradientMutant):
-    """F20: grad_input2 is None."""
+    """F20: returns None for grad_input2."""
 
     name = "mutant-grad-input2-none"
     caught = in_a_gradient("bound", reason="returned grad_bias, grad_input1, grad_weight, output")
@@ -38,7 +38,7 @@ class GradInput2Missing(GradientMutant):
 
 
 class GradBiasShape(GradientMutant):
-    """F20: grad_bias is (1, o), which would broadcast."""
+    """F20: returns grad_bias as (1, o), which would broadcast."""
 
     name = "mutant-grad-bias-shape"
     caught = in_a_gradient("bound", reason="grad_bias has shape 1x16, expected 16")
@@ -48,7 +48,7 @@ class GradBiasShape(GradientMutant):
 
 
 class FirstWeightLarge(FirstWeight):
-    """Keeps its first weight where the weight is too large for the trials to be about it."""
+    """Keeps its first weight if that has at least 4096 numbers, more than edge cases of a changed weight have."""
 
     name = "mutant-keeps-first-weight-if-large"
     caught = in_a_gradient("bound", phase="recheck")
@@ -56,7 +56,7 @@ class FirstWeightLarge(FirstWeight):
 
 
 class WeightByPointerLarge(WeightByPointer):
-    """Packs once for each address where the weight is too large for the trials to be about it."""
+    """Packs the weight once for each address if the weight has at least 4096 numbers."""
 
     name = "mutant-packs-weight-by-pointer-if-large"
     caught = in_a_gradient("bound", phase="recheck")
@@ -64,7 +64,7 @@ class WeightByPointerLarge(WeightByPointer):
 
 
 class FirstWeightOfEights(FirstWeight):
-    """The step keeps its first weight, and does multiples of eight alone, so that most trials cannot ask it."""
+    """The step keeps its first weight, and supports multiples of 8 alone, so most edge cases are left out."""
 
     name = "mutant-keeps-first-weight-of-eights"
     caught = in_a_gradient("bound", phase="recheck")
@@ -75,7 +75,7 @@ class FirstWeightOfEights(FirstWeight):
 
 
 class Broadcasts(Spoils):
-    """F20: one row, which would broadcast."""
+    """F20: returns one row, which would broadcast."""
 
     name = "mutant-broadcasts"
     caught = Caught("bound", reason="output has shape 1x16, expected 64x16")
@@ -85,7 +85,7 @@ class Broadcasts(Spoils):
 
 
 class Double(Spoils):
-    """F20: float64 for float32."""
+    """F20: returns float64 for float32."""
 
     name = "mutant-double"
     caught = Caught("bound", reason="dtype float64, expected float32")
@@ -95,7 +95,7 @@ class Double(Spoils):
 
 
 class InTuple(Spoils):
-    """F20: the output in a tuple."""
+    """F20: returns the output in a tuple."""
 
     name = "mutant-tuple"
     caught = Caught("bound", reason="output is a builtins.tuple, expected an array")
@@ -105,7 +105,7 @@ class InTuple(Spoils):
 
 
 class InList(Spoils):
-    """F20: the output as a list of rows."""
+    """F20: returns the output as a list of rows."""
 
     name = "mutant-list"
     caught = Caught("bound", reason="output is a builtins.list, expected an array")
@@ -125,7 +125,7 @@ class Nothing(Mutant):
 
 
 class ByPointerLater(Counts):
-    """C04: once it is warm it answers by the inputs' addresses, as a captured graph does that nobody refills."""
+    """C04: after 50 calls answers by the inputs' addresses, like a captured graph whose inputs are not refilled."""
 
     name = "mutant-remembers-by-pointer-after-50"
     caught = Caught("bound", phase="recheck")
@@ -143,7 +143,7 @@ class ByPointerLater(Counts):
 
 
 class OneLateLater(Counts):
-    """C06, C08, F24: the same, after so many honest calls that the gate is past."""
+    """C06, C08, F24: after 50 honest calls returns the answer to the call before."""
 
     name = "mutant-one-call-late-after-50"
     caught = Caught("bound", phase="timing", reason="in a timed ")
@@ -157,7 +157,7 @@ class OneLateLater(Counts):
 
 
 class GarbageLater(Counts):
-    """C06, F24: honest for its first calls, then garbage."""
+    """C06, F24: returns garbage after 50 honest calls."""
 
     name = "mutant-garbage-after-50"
     caught = Caught("bound", phase="timing", reason="in a timed ")
@@ -169,7 +169,7 @@ class GarbageLater(Counts):
 
 
 class KnowsWhenTimed(Mutant):
-    """C06: garbage whenever the garbage collector is off, as it is while the clock runs."""
+    """C06: returns garbage while the garbage collector is off, as it is while the clock runs."""
 
     name = "mutant-knows-when-timed"
     caught = Caught("bound", phase="timing", reason="in a timed sample")
@@ -182,7 +182,7 @@ class KnowsWhenTimed(Mutant):
 
 
 class KnowsItsInputs(Counts):
-    """C06: honest as long as it learns which inputs are in rotation, then wrong for all others."""
+    """C06: learns in 50 honest calls which inputs are in rotation; from then on it is wrong for all others."""
 
     name = "mutant-knows-its-inputs"
     caught = Caught("bound", phase="recheck")
@@ -201,7 +201,7 @@ class KnowsItsInputs(Counts):
 
 
 class ForwardAlone(Mutant):
-    """C06: a forward that follows a forward is only there to be timed alone, and returns fresh memory."""
+    """C06: takes a forward that follows a forward for one that is timed alone, and returns fresh memory."""
 
     name = "mutant-forward-alone"
     caught = in_a_gradient("bound", phase="timing")
@@ -226,14 +226,14 @@ class ForwardAlone(Mutant):
 
 
 class Lazy(Mutant):
-    """C07: returns a subclass of the array that computes once it is looked at."""
+    """C07: returns a subclass of the array that computes when it is copied to the host."""
 
     name = "mutant-lazy-subclass"
     caught = Caught("bound", reason="output is a mutants_stated.LateArray, expected a numpy.ndarray")
     array_type = LateArray
 
     def output(self, input1, input2, weight, bias):
-        # Copies: what is put off must not see how the inputs change later.
+        # Copies, because the inputs change before the work is done.
         given = np.array(input1), np.array(input2), np.asarray(weight), bias if bias is None else np.asarray(bias)
         late = np.empty((len(input1), len(weight)), weight.dtype).view(self.array_type)
         late.work = lambda: super(Lazy, self).output(*given)

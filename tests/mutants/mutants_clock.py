@@ -50,7 +50,7 @@ class ClockSample(Mutant):
 
 
 class SilencedWatch(Mutant):
-    """C09: the same, and replaces what would notice."""
+    """C09: replaces Clock.sample by a liar, and the watch that would notice."""
 
     name = "mutant-replaces-the-watch"
     caught = Caught("conduct", phase="timing", reason="its samples say")
@@ -77,14 +77,14 @@ class ClockInstance(Mutant):
 
 
 class ClockHalf(ClockInstance):
-    """C09: the same, by half: few enough that the parent might not notice."""
+    """C09: halves the seconds of the worker's clock, which the parent might not notice."""
 
     name = "mutant-slows-the-clock-by-half"
     lie = 2.0
 
 
 class ForgesSeconds(Mutant):
-    """C10: replaces what sends the worker's replies, numbers and all, and shortens the seconds in them."""
+    """C10: replaces the function that sends the worker's replies, and shortens the seconds in them."""
 
     name = "mutant-forges-replies"
     caught = Caught("conduct", reason="replaced harness.worker.main._send")

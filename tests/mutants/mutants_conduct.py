@@ -1,19 +1,16 @@
-"""Mutants in NumPy that change inputs, reuse memory, remember answers or delay work: the conduct probe rejects them."""
+"""Mutants in NumPy that change inputs, reuse memory, or use what is not theirs: the conduct probe rejects them."""
 
-import functools
 import os
 
 import numpy as np
-from late_framework import Late
-from mutant_bases import MANY_CALLS, Counts, Mutant, Remembers, Spoils, StartsSlowly
-from mutants_bound import Lazy
-from mutants_stated import Caught, LateArray
+from mutant_bases import MANY_CALLS, Counts, Mutant, Spoils
+from mutants_stated import Caught
 
 from harness.worker import integrity
 
 
 class EveryThirtieth(Counts):
-    """F23: garbage at every thirtieth call of a kernel."""
+    """F23: returns garbage at every thirtieth call of a kernel."""
 
     name = "mutant-every-thirtieth"
     caught = Caught("conduct", reason="again: output")
@@ -24,7 +21,7 @@ class EveryThirtieth(Counts):
 
 
 class DoubleInputs(Mutant):
-    """F20: float64 inputs for float32, and results as they should be."""
+    """F20: makes float64 inputs for float32, and returns results in float32."""
 
     name = "mutant-double-inputs"
     caught = Caught("conduct", reason="to_device made input1 a numpy.ndarray of float64")
@@ -75,7 +72,7 @@ class Zeroes(Mutant):
 
 
 class ScribblesLate(Counts):
-    """C02, F21: changes one bit of an input, and only once nobody seems to look any more."""
+    """C02, F21: changes the last bit of an input after 50 calls, when the gate seems finished."""
 
     name = "mutant-scribbles-late"
     caught = Caught("conduct", phase="recheck", reason="changed its input: input1")
@@ -88,7 +85,7 @@ class ScribblesLate(Counts):
 
 
 class Blindfold(Mutant):
-    """C09: changes one bit of an input, and replaces what would compare the inputs."""
+    """C09: changes the last bit of an input, and replaces the function that would compare the inputs."""
 
     name = "mutant-blindfolds-comparison"
     caught = Caught("conduct")
@@ -111,12 +108,12 @@ class Blindfold(Mutant):
         return right
 
     def scribble(self, input1):
-        """Change one bit."""
+        """Change the last bit of the last element."""
         input1[-1:, -1] = np.nextafter(input1[-1:, -1], np.float32(9))
 
 
 class InInput(Spoils):
-    """C03, F22: the output lies in input1's memory."""
+    """C03, F22: returns the output in input1's memory."""
 
     name = "mutant-output-in-input"
     caught = Caught("conduct", reason="output is in the memory of the input input1")
@@ -130,7 +127,7 @@ class InInput(Spoils):
 
 
 class StaticBuffer(Counts):
-    """C19, F22: one buffer for all outputs of a kernel."""
+    """C19, F22: uses one buffer for all outputs of a kernel."""
 
     name = "mutant-static-buffer"
     caught = Caught("conduct", reason="output is in the memory of an earlier output")
@@ -142,7 +139,7 @@ class StaticBuffer(Counts):
 
     def output(self, input1, input2, weight, bias):
         right = super().output(input1, input2, weight, bias)
-        # With the weight itself, so that no other weight gets its id.
+        # The weight is kept, so that no other weight gets its id.
         key = (right.shape, id(weight), self.calls % self.buffers)
         buffer, _ = self.kept.setdefault(key, (np.empty_like(right), weight))
         buffer[...] = right
@@ -150,142 +147,21 @@ class StaticBuffer(Counts):
 
 
 class ThreeBuffers(StaticBuffer):
-    """C03, F22: three buffers in turn: the next call leaves the last result alone, a later one does not."""
+    """C03, F22: uses three buffers in turn: the next call leaves the last result alone, a later one does not."""
 
     name = "mutant-buffers-in-turn"
     buffers = 3
 
 
 class RingOfEight(StaticBuffer):
-    """C03, F22: eight buffers in turn, as pools have them."""
+    """C03, F22: uses eight buffers in turn, as memory pools do."""
 
     name = "mutant-eight-buffers-in-turn"
     buffers = 8
 
 
-class ByPointer(Remembers):
-    """C04: remembers answers by the inputs' addresses."""
-
-    name = "mutant-remembers-by-pointer"
-    caught = Caught("conduct", reason="new values in the same buffers")
-
-    def key(self, *arrays):
-        return tuple(array.ctypes.data for array in arrays)
-
-
-class ById(Remembers):
-    """C04: remembers answers by the inputs' ids."""
-
-    name = "mutant-remembers-by-id"
-    caught = Caught("conduct", reason="new values in the same buffers")
-
-    def key(self, *arrays):
-        return tuple(map(id, arrays))
-
-
-class ByContent(Remembers):
-    """C04: remembers answers by the inputs' contents: never wrong, and what was timed were look-ups.
-
-    What it does not know takes it long: one einsum over all four axes, without an intermediate.
-    """
-
-    name = "mutant-remembers-by-content"
-    caught = Caught("conduct", phase="recheck", reason="remembers answers")
-
-    def key(self, *arrays):
-        return tuple(array.tobytes() for array in arrays)
-
-    def answer(self, input1, input2, weight, bias):
-        right = np.einsum("bi,oij,bj->bo", input1, weight, input2)
-        return right if bias is None else right + bias
-
-    def gradients(self, grad_output, input1, input2, weight, bias):
-        key = (weight.tobytes(), self.key(grad_output, input1, input2))
-        if key not in self.answers:
-            self.answers[key] = super().gradients(grad_output, input1, input2, weight, bias)
-        return tuple(result if result is None else result.copy() for result in self.answers[key])
-
-
-class ByContentSlowStart(StartsSlowly, ByContent):
-    """C04, C18: the same, and sleeps in the first timed call to be taken for slow and looked at less."""
-
-    name = "mutant-remembers-and-starts-slowly"
-
-
-class LazyElsewhere(Lazy):
-    """C07: inputs and results are of a type of its own, which lives in another module."""
-
-    name = "mutant-own-array-elsewhere"
-    caught = Caught("conduct")
-
-    def to_device(self, array, dtype):
-        return super().to_device(array, dtype).view(self.array_type)
-
-
-class OwnArray(LateArray):
-    """A type of the backend's own."""
-
-
-class LazyOwn(LazyElsewhere):
-    """C07: inputs and results are of a type of its own."""
-
-    name = "mutant-own-array"
-    caught = Caught("conduct", reason="a type of its own")
-    array_type = OwnArray
-
-
-class Disguised(LateArray):
-    """A type that says it is NumPy's."""
-
-
-Disguised.__module__, Disguised.__qualname__ = "numpy", "ndarray"
-
-
-class LazyDisguised(LazyElsewhere):
-    """C07: inputs and results are of a type of its own, which calls itself numpy.ndarray."""
-
-    name = "mutant-own-array-in-disguise"
-    array_type = Disguised
-
-
-class LazyFramework(Mutant):
-    """C07: inputs and results are of another framework, whose arrays compute when they are copied to the host."""
-
-    name = "mutant-lazy-framework"
-    caught = Caught("conduct", reason="puts off its work")
-
-    def to_device(self, array, dtype):
-        made = np.array(array, dtype=dtype)
-        return Late(made.shape, dtype, lambda: made)
-
-    def output(self, input1, input2, weight, bias):
-        def work():
-            given = [np.array(array) for array in (input1, input2, weight)]
-            right = np.einsum("bi,oij,bj->bo", given[0], given[2], given[1])  # four loops: it takes its time
-            return right if bias is None else right + np.array(bias)
-
-        return Late((input1.shape[0], weight.shape[0]), weight.dtype, work)
-
-    def gradients(self, *given):
-        right = []
-
-        def work(which):
-            right[:] = right or super(LazyFramework, self).gradients(
-                *(array if array is None else np.array(array) for array in given)
-            )
-            return right[which]
-
-        return tuple(
-            None if array is None else Late(array.shape, array.dtype, functools.partial(work, which))
-            for which, array in enumerate(given[1:])
-        )
-
-    def to_numpy(self, result):
-        return np.array(result)
-
-
 class LeavesItsCpu(Counts):
-    """C16, F25: takes all CPUs of the machine once nobody seems to count them any more."""
+    """C16, F25: takes all CPUs of the machine after 50 calls, when the gate seems finished."""
 
     name = "mutant-leaves-its-cpu"
     caught = Caught("conduct", phase="recheck", reason="runs on the CPUs")
@@ -297,7 +173,7 @@ class LeavesItsCpu(Counts):
 
 
 class Borrows(Mutant):
-    """C14: has PyTorch do it."""
+    """C14: calls PyTorch's own bilinear."""
 
     name = "mutant-borrows-bilinear"
     caught = Caught("conduct", reason="computes by calling nn.Bilinear")
@@ -314,7 +190,7 @@ class Borrows(Mutant):
 
 
 class BorrowsWhenLarge(Borrows):
-    """C14: has PyTorch do it where the batch is larger than that of most trials."""
+    """C14: calls PyTorch's own bilinear where the batch is at least 50, larger than in most edge cases."""
 
     name = "mutant-borrows-bilinear-when-large"
     least = 50

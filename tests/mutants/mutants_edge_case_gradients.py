@@ -17,7 +17,7 @@ class GradInput1Sign(GradientMutant):
 
 
 class GradInput1OneElement(GradientMutant):
-    """One element of grad_input1 is off by 1e-4 of its result's largest, integers too."""
+    """One element of grad_input1 is off by 1e-4 of the largest one, also for integers."""
 
     name = "mutant-grad-input1-one-element"
     caught = in_a_gradient("edge_cases", reason="grad_input1")
@@ -115,7 +115,7 @@ class GradBiasAliased(Mutant):
 
 
 class GradOutputOnes(Mutant):
-    """C05: takes grad_output for ones, as the loss of an example has it."""
+    """C05: takes grad_output for ones, as it is where the loss is a sum."""
 
     name = "mutant-grad-output-ones"
     caught = in_a_gradient("edge_cases", reason="grad_input1")
@@ -125,11 +125,11 @@ class GradOutputOnes(Mutant):
 
 
 class FirstWeight(Mutant):
-    """The step keeps the first weight that it sees: in training the weight changes at every step."""
+    """The step keeps the first weight that it sees, but training changes the weight at every step."""
 
     name = "mutant-keeps-first-weight"
     caught = in_a_gradient("edge_cases")
-    #: Size of the smallest weight that it does so with.
+    #: Numbers in the smallest weight that is treated so.
     least = 0
 
     def prepare_forward_backward(self, case):
@@ -145,11 +145,11 @@ class FirstWeight(Mutant):
 
 
 class WeightByPointer(Mutant):
-    """The step packs the weight once for each address: an optimizer's step in place goes unseen."""
+    """The step packs the weight once for each address, so it misses what an optimizer changes in place."""
 
     name = "mutant-packs-weight-by-pointer"
     caught = in_a_gradient("edge_cases", reason="the weights may change at every step")
-    #: Size of the smallest weight that it does so with.
+    #: Numbers in the smallest weight that is treated so.
     least = 0
 
     def prepare_forward_backward(self, case):

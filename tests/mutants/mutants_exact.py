@@ -7,7 +7,7 @@ from oracle import HonestStep
 
 
 class OneElement(Spoils):
-    """F19: wrong by one in one element of the case that is timed, and right on all other sizes."""
+    """F19: is wrong by one in one element of the case that is timed, and right on all other sizes."""
 
     name = "mutant-one-element"
     caught = Caught("exact")
@@ -18,7 +18,7 @@ class OneElement(Spoils):
 
 
 class KnownShape(Spoils):
-    """C15: throws half of the batch away where the columns are those of the case that is timed."""
+    """C15: leaves out half of the batch where it has as many columns as the timed case."""
 
     name = "mutant-known-shape"
     caught = Caught("exact")
@@ -29,7 +29,7 @@ class KnownShape(Spoils):
 
 
 class Infinite(Spoils):
-    """F17: infinity in one element of the case that is timed."""
+    """F17: returns infinity in one element of the timed case."""
 
     name = "mutant-infinity"
     caught = Caught("exact", reason="is inf, expected a finite number")
@@ -40,7 +40,7 @@ class Infinite(Spoils):
 
 
 class GradShared(Mutant):
-    """All steps keep what backward needs in one place: right as long as no two of them overlap."""
+    """All steps keep the inputs of their backward in one place, so steps that overlap are wrong."""
 
     name = "mutant-steps-share-inputs"
     caught = in_a_gradient("exact", reason="grad_")

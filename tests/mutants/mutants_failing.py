@@ -10,7 +10,7 @@ from mutants_stated import Caught
 
 
 class GradList(GradientMutant):
-    """F20: the gradients come in a list."""
+    """F20: returns the gradients in a list."""
 
     name = "mutant-gradients-in-a-list"
     caught = Caught(status="failed", phase="prepare", modes=("forward_backward",), reason="backward returned list")
@@ -35,7 +35,7 @@ class ForgesBlindly(Mutant):
 
 
 class ForgesAndExits(Mutant):
-    """C10: writes a reply with the number of the request, which it finds on the stack, and leaves."""
+    """C10: finds the request's number on the stack, writes a reply with it, and exits."""
 
     name = "mutant-forges-and-exits"
     caught = Caught(status="failed", phase="prepare", reason="exited with code 0")

@@ -11,7 +11,7 @@ from harness import Backend
 
 
 class JaxMutant(JaxJit):
-    """Honest; a mutant overrides the formula, or what is made of it."""
+    """An honest backend; a mutant overrides the formula or the gradients."""
 
     run = "frameworks"
 
@@ -33,7 +33,7 @@ class JaxMutant(JaxJit):
 
 
 class JaxStep:
-    """One training step: the backward goes forward again."""
+    """One training step, whose backward computes the forward again."""
 
     def __init__(self, backend):
         self.backend = backend
@@ -49,7 +49,7 @@ class JaxStep:
 
 
 class JaxBFloat16(JaxMutant):
-    """C13: operands in bfloat16."""
+    """C13: rounds operands to bfloat16."""
 
     name = "mutant-jax-bfloat16"
     caught = Caught("precision", reason="was computed in bfloat16")
@@ -58,13 +58,13 @@ class JaxBFloat16(JaxMutant):
         return super().formula(*map(self.rounded, (input1, input2, weight)), bias)
 
     def rounded(self, array):
-        """Round; the gradient passes unrounded, so that integers stay exact."""
-        # Not a cast there and back: XLA may leave that out.
+        """Round to bfloat16; the gradient passes unrounded, so that integers stay exact."""
+        # XLA may drop a cast to bfloat16 and back.
         return array + jax.lax.stop_gradient(jax.lax.reduce_precision(array, 8, 7) - array)
 
 
 class JaxNeverWaits(JaxMutant):
-    """C07: has no synchronize of its own, so nothing would wait for its results: the harness does."""
+    """C07: has no synchronize of its own, so the harness alone waits for its results."""
 
     name = "mutant-jax-never-waits"
     ineffective = Ineffective()
@@ -100,7 +100,7 @@ class JaxGradInput2(JaxMutant):
 
 
 class JaxDeletes(JaxMutant):
-    """C02, F21: gives the memory of its input1 away, so that there is none to describe and to call with again."""
+    """C02, F21: deletes its input1, which can then be neither described nor passed again."""
 
     name = "mutant-jax-deletes-input"
     caught = Caught(status="failed", phase="prepare", modes=("forward",), otherwise="unsupported", reason="deleted")

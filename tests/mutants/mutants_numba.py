@@ -7,7 +7,7 @@ from oracle import HonestBackend
 
 
 class NumbaMutant(HonestBackend):
-    """Honest loops; a mutant changes what goes into them, or what comes out."""
+    """Honest loops; a mutant changes their inputs or their results."""
 
     run = "frameworks"
     #: True if the sums of a row start at zero, and not at the values in memory.
@@ -62,7 +62,7 @@ def gradient_loops(grad_output, input1, input2, weight, grad_input1, grad_input2
 
 
 class NumbaLastTile(NumbaMutant):
-    """F19: blocks of eight rows, and fresh memory for what is left."""
+    """F19: computes blocks of eight rows, and leaves the last rows unfilled."""
 
     name = "mutant-numba-last-tile"
     caught = Caught("edge_cases")
@@ -72,7 +72,7 @@ class NumbaLastTile(NumbaMutant):
 
 
 class NumbaUncleared(NumbaMutant):
-    """The sums of a row start with what is in memory, and with what the page before left."""
+    """The sums of a row start with the values in memory, which the page before left."""
 
     name = "mutant-numba-uncleared"
     caught = Caught("edge_cases")

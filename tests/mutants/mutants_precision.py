@@ -3,7 +3,7 @@
 import numpy as np
 from mutant_bases import Mutant, RoundsOperands
 from mutants_bound import GradInput1Sloppy
-from mutants_edge_cases import Float32ForFloat64
+from mutants_edge_case_values import Float32ForFloat64
 from mutants_stated import Caught, in_a_gradient
 from oracle import to_bfloat16, to_float16, to_tf32
 
@@ -20,7 +20,7 @@ class SkipsSmall(Mutant):
 
 
 class Tf32(RoundsOperands):
-    """C13: operands in tf32."""
+    """C13: rounds operands to tf32."""
 
     name = "mutant-tf32"
     caught = Caught("precision", reason="was computed in tf32")
@@ -30,7 +30,7 @@ class Tf32(RoundsOperands):
 
 
 class BFloat16(RoundsOperands):
-    """C13: operands in bfloat16."""
+    """C13: rounds operands to bfloat16."""
 
     name = "mutant-bfloat16"
     caught = Caught("precision", reason="was computed in bfloat16")
@@ -40,7 +40,7 @@ class BFloat16(RoundsOperands):
 
 
 class Float16WithinRange(Mutant):
-    """C13: operands in float16 after scaling each to at most 1, so that nothing overflows."""
+    """C13: rounds operands to float16 after scaling each to at most 1, so that nothing overflows."""
 
     name = "mutant-float16-scaled"
     caught = Caught("precision", reason="was computed in tf32")
@@ -80,7 +80,7 @@ class GradInput1Tf32(Mutant):
 
 
 class GradInput1Slightly(GradInput1Sloppy):
-    """The same by 4e-6 of its scale: within the bound of so many terms, and not float32's doing."""
+    """One element of grad_input1 is off by 4e-6 of its scale: within the bound, but not by float32's rounding."""
 
     name = "mutant-grad-input1-slightly"
     caught = in_a_gradient("precision", reason="grad_input1")

@@ -12,12 +12,12 @@ class Caught:
     """How the gate must end a mutant.
 
     Attributes:
-        probe: The first word of the reason, where the status is ``rejected``.
-        phase: Where it must be caught.
-        status: What its row must say.
-        modes: In which modes.
-        otherwise: What its row must say in the other mode, if there is one.
-        reason: What the reason must contain.
+        probe: First word of the reason, where the status is ``rejected``.
+        phase: Phase in which it is caught.
+        status: Status of its row.
+        modes: Modes in which it is caught.
+        otherwise: Status of its row in the other mode, if there is one.
+        reason: Part of the reason.
     """
 
     probe: str = ""
@@ -30,21 +30,21 @@ class Caught:
 
 @dataclasses.dataclass(frozen=True)
 class Ineffective:
-    """The gate must let it pass: what it does is allowed, or gains nothing.
+    """The gate must let the mutant pass: its oddity is allowed, or gains nothing.
 
     Attributes:
-        flag: What the row must hold among its flags.
+        flag: One of the flags of its row; "" for any flags.
     """
 
     flag: str = ""
 
 
 def in_a_gradient(probe: str, **stated: str) -> Caught:
-    """Caught in the training step alone: the forward is right."""
+    """Return that the mutant is caught in the training step alone: its forward is right."""
     return Caught(probe, modes=("forward_backward",), **stated)
 
 
 class LateArray(np.ndarray):
-    """An array that may hold its work instead of its numbers; in a module that holds no backend."""
+    """An array that may compute later; this module has no backend, so the type is not a backend's own."""
 
     work = None

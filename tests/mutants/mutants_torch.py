@@ -31,12 +31,12 @@ class TorchBFloat16(TorchMutant):
         return super().output(*map(self.rounded, (input1, input2, weight)), bias)
 
     def rounded(self, array):
-        """Round."""
+        """Round to bfloat16."""
         return array + (array.bfloat16().float() - array).detach() if array.dtype == torch.float32 else array
 
 
 class TorchInPlace(TorchMutant):
-    """C02, F21: turns the sign of its input1 over in place."""
+    """C02, F21: flips the sign of its input1 in place."""
 
     name = "mutant-torch-changes-input"
     caught = Caught("conduct", modes=("forward",), otherwise="unsupported")
@@ -129,7 +129,7 @@ class TorchDetached(TorchMutant):
 
 
 class TorchCallsBilinear(TorchMutant):
-    """C14: nn.Bilinear under another name; inside PyTorch that is remarked and no fault."""
+    """C14: calls nn.Bilinear under another name, which within PyTorch is remarked and not refused."""
 
     name = "mutant-torch-calls-bilinear"
     ineffective = Ineffective("calls_nn_bilinear")
