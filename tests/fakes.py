@@ -1,383 +1,42 @@
-"""Fake workers and a fake supervisor: they reply with the protocol's own classes, and no process starts.
-
-``test_fakes.py`` holds the fake worker to the real one: to each request both reply with the same class, and leave the
-same files.
-"""
+"""A fake supervisor, and all that the tests of a run take from its workers."""
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from fake_worker import FakeWorker, right
+from faults import CASE, GIB, LARGER, OVERHEAD_SECONDS, QUIET, STEP, TICK_SECONDS, Clock, Faults
 
-from harness.case import Case
-from harness.correctness.inputs import PRECISE_KINDS, make_inputs
-from harness.correctness.questions import SCENARIOS
-from harness.correctness.verdict import Facts
-from harness.machine import activity
-from harness.machine.gpu import State as GpuState
-from harness.machine.threads import Busy, ThreadReport
-from harness.process import protocol
-from harness.process.handle import WorkerError
-from harness.process.protocol import Affinity, Request, Results, Storages, Stretch
-from harness.timing import roofline
-from harness.worker.reference_worker import ROUNDED_KINDS
+from harness.process.protocol import Request
 
-#: Cases that runs of fake workers measure: a small one, its training step, and another size.
-CASE = Case(3, 2, 2, 2)
-STEP = CASE.with_mode("forward_backward")
-LARGER = dataclasses.replace(CASE, batch=4)
-GIB = 2**30
-#: A machine that does nothing else.
-QUIET = activity.State(0.0, 0, 3000.0, 0)
-
-TICK_SECONDS = 1e-7
-OVERHEAD_SECONDS = 1e-8
-NATIVE_TYPE = "numpy.ndarray"
-
-
-class Clock:
-    """The clock of a run; fake calls move it on.
-
-    Attributes:
-        now: Time since the run's beginning, in seconds.
-    """
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Faults:
-    """How a fake worker behaves; by default it is right, supports everything and takes 10 ms a call.
-
-    Attributes:
-        kind: Class of the worker.
-        instead: Reply in place of the usual one, or the error that is raised, by class of request.
-        call_seconds: Time of a call.
-        unseen_seconds: Time around each request that the worker does not account for.
-        spread: Standard deviations of the logarithm of a sample's time: of processes, of blocks.
-        import_seconds: Time of importing.
-        compile_seconds: Time of the first call beyond 0.2 s.
-        untimeable: Why its times mean nothing.
-        tuning: What it chose for the case.
-        workspace_bytes: Memory that its technique takes.
-        peak_bytes: Memory of a call at its peak; None where the system does not tell.
-        trims: True if freed memory goes back to the system.
-        device: Device of its arrays.
-        input_dtype: Dtype of its inputs.
-        home_made: True if the type of its arrays is its own.
-        answers: Variation that a scenario's results are right for, by the scenario's name.
-        noise: Relative error of every term.
-        first_becomes: Variation of the first results after the scenarios.
-        changed: Inputs that it has changed.
-        replaced: Functions that it has replaced.
-        convert_seconds: Time of its own conversion to the host.
-        kept: Variation of the results from inside a sample; None for the right one.
-        kept_forward: The same of a step's forward alone.
-        edge_case_errors: What it raises, by the edge case's name.
-        gradcheck: What finite differences object to.
-        fresh_seconds: Time of a call on new inputs at each attempt, the last one repeated; empty for ``call_seconds``.
-        affinity_later: Its CPUs after timing.
-        wrong_later: Difference of the variation whose results it returns after timing.
-        runnable: Threads that want to run, on average.
-        stretches: Calls of its warmup; empty for one call of ``call_seconds``.
-        device_shares: Time by the device's clock as a share of ``call_seconds``, by column; None for none.
-        absent: Why there are no times of the device's clock, by column; the process is unusable then.
-        gpu_states: States of the GPU after each sample; None without NVML.
-        gpu_seconds: Time of reading the GPU's state.
-    """
-
-    kind: type[FakeWorker] | None = None
-    instead: Mapping[type[Request[Any]], object] = dataclasses.field(default_factory=dict)
-    call_seconds: float = 0.01
-    unseen_seconds: float = 0.0
-    spread: tuple[float, float] = (0.0, 0.0)
-    import_seconds: float = 0.1
-    compile_seconds: float = 0.0
-    untimeable: str = ""
-    tuning: str = ""
-    workspace_bytes: int = 0
-    peak_bytes: int | None = 2**20
-    trims: bool = True
-    device: str = "cpu"
-    input_dtype: str = "float32"
-    home_made: bool = False
-    answers: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    noise: float = 0.0
-    first_becomes: int = 0
-    changed: tuple[str, ...] = ()
-    replaced: tuple[str, ...] = ()
-    convert_seconds: float = 0.0
-    kept: int | None = None
-    kept_forward: int | None = None
-    edge_case_errors: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    gradcheck: str = ""
-    fresh_seconds: tuple[float, ...] = ()
-    affinity_later: tuple[int, ...] = (0,)
-    wrong_later: int = 0
-    runnable: float = 1.0
-    stretches: tuple[Stretch, ...] = ()
-    device_shares: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
-    absent: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    gpu_states: Iterator[GpuState] | None = None
-    gpu_seconds: float = 1.0
-
-
-class FakeWorker:
-    """A backend's, an edge-case or a reference worker, by what it is asked.
-
-    Args:
-        name: Name in the log.
-        directory: Private folder; made here.
-        clock: Clock that its calls move on.
-        number: Number of the process: seed of its noise.
-        log: Requests of all workers, as (name, request).
-        faults: How it behaves.
-    """
-
-    def __init__(
-        self,
-        name: str = "fake",
-        directory: Path = Path("fake"),
-        clock: Clock | None = None,
-        number: int = 1,
-        log: list[tuple[str, Request[Any]]] | None = None,
-        faults: Faults = Faults(),  # it is frozen
-    ) -> None:
-        self.name, self.directory, self.clock, self.number, self.faults = (
-            name,
-            directory,
-            clock or Clock(),
-            number,
-            faults,
-        )
-        self.alive, self.elapsed_seconds = True, 0.0
-        self.blocks = 0
-        self._log = [] if log is None else log
-        self._attempts = 0
-        self._kept_set = 0
-        self.handlers: protocol.Handlers = {
-            protocol.Load: self.load,
-            protocol.AskSupport: self.support,
-            protocol.RunEdgeCase: self.edge_case,
-            protocol.CheckGradients: self.gradients,
-            protocol.Prepare: self.prepare,
-            protocol.RunScenario: self.scenario,
-            protocol.CheckIntegrity: self.integrity,
-            protocol.WarmUp: self.warm_up,
-            protocol.MoveArrays: self.move_arrays,
-            protocol.SteadyGpuClock: self.steady_gpu_clock,
-            protocol.TakeSample: self.sample,
-            protocol.ReadGpu: self.read_gpu,
-            protocol.KeptResults: self.kept_results,
-            protocol.MeasureMemory: self.memory,
-            protocol.MeasureDeviceTimes: self.device_times,
-            protocol.CheckFresh: self.fresh,
-            protocol.Release: self.release,
-            protocol.Expect: self.expect,
-        }
-        directory.mkdir(parents=True, exist_ok=True)
-
-    def request(self, request: Request[Any], time_limit_seconds: float) -> Any:
-        self._log.append((self.name, request))
-        instead = self.faults.instead.get(type(request))
-        if isinstance(instead, WorkerError):
-            raise instead
-        if instead is not None:
-            return instead
-        before = self.clock.now
-        reply = self.handlers[type(request)](request)
-        self.elapsed_seconds = self.clock.now - before + self.faults.unseen_seconds
-        return reply
-
-    def kill(self) -> None:
-        self.alive = False
-
-    def load(self, request: protocol.Load) -> protocol.Loaded:
-        return protocol.Loaded(
-            available=True,
-            version="fake 1",
-            untimeable=self.faults.untimeable,
-            import_seconds=self.faults.import_seconds,
-            tick_seconds=TICK_SECONDS,
-            overhead_seconds=OVERHEAD_SECONDS,
-        )
-
-    def support(self, request: protocol.AskSupport) -> protocol.Supported:
-        return protocol.Supported(supported=True, workspace_bytes=self.faults.workspace_bytes)
-
-    def edge_case(self, request: protocol.RunEdgeCase) -> protocol.EdgeCaseRun:
-        (edge_case,) = [edge_case for edge_case in request.alike if edge_case.name == request.name]
-        folder = request.directory / request.name
-        folder.mkdir()
-        if error := self.faults.edge_case_errors.get(request.name):
-            return protocol.EdgeCaseRun(None, error)
-        return protocol.EdgeCaseRun(self.results(edge_case.case, 0, folder, edge_case.kind))
-
-    def gradients(self, request: protocol.CheckGradients) -> protocol.GradientsChecked:
-        return protocol.GradientsChecked(self.faults.gradcheck)
-
-    def prepare(self, request: protocol.Prepare) -> protocol.Prepared:
-        self.case = request.case
-        dtype, device = self.faults.input_dtype, self.faults.device
-        return protocol.Prepared(
-            prepare_seconds=0.1,
-            first_call_seconds=0.2 + self.faults.compile_seconds,
-            tuning=self.faults.tuning,
-            threads=ThreadReport((0,)),
-            affinity=Affinity((0,), (0,)),
-            home_made=self.faults.home_made,
-            native_bases=("builtins.object",),
-            inputs={name: Facts(NATIVE_TYPE, dtype, shape, device) for name, shape in self.case.shapes().items()},
-            results=self.results(self.case, 0, request.directory),
-        )
-
-    def scenario(self, request: protocol.RunScenario) -> protocol.ScenarioRun:
-        (question,) = [question for question in SCENARIOS if question.name == request.scenario]
-        variation = self.faults.answers.get(question.name, question.variation or 0)
-        return protocol.ScenarioRun(
-            self.results(self.case, variation, request.directory, question.kind),
-            call_seconds=1e-6,
-            convert_seconds=self.faults.convert_seconds if question.name == "again" else 0.0,
-            kernel_seconds=1e-6,
-        )
-
-    def integrity(self, request: protocol.CheckIntegrity) -> protocol.Integrity:
-        self.results(self.case, self.faults.first_becomes, request.directory)
-        return protocol.Integrity(self.faults.changed, self.faults.replaced)
-
-    def warm_up(self, request: protocol.WarmUp) -> protocol.WarmedUp:
-        stretches = self.faults.stretches or (Stretch(1, self.faults.call_seconds),)
-        return protocol.WarmedUp(stretches, Busy(1, self.faults.runnable))
-
-    def move_arrays(self, request: protocol.MoveArrays) -> protocol.Done:
-        return protocol.Done()
-
-    def steady_gpu_clock(self, request: protocol.SteadyGpuClock) -> protocol.Done:
-        self.clock.now += 0.5
-        return protocol.Done()
-
-    def sample(self, request: protocol.TakeSample) -> protocol.SampleTaken:
-        sets = {(request.first + call) % roofline.INPUT_SETS for call in request.keep}
-        assert len(sets) <= 1, "kept results are compared, so they are of one input set"
-        self._kept_set = next(iter(sets), 0)
-        call_seconds = self.faults.call_seconds
-        if request.settle_seconds:
-            self.clock.now += request.settle_seconds + call_seconds  # it ends with a whole call
-        seconds = request.calls * call_seconds
-        self.clock.now += seconds * (1.5 if request.forward else 1)
-        return protocol.SampleTaken(seconds * self._noise(), seconds / 2 if request.forward else None, 0)
-
-    def read_gpu(self, request: protocol.ReadGpu) -> protocol.GpuReading:
-        if self.faults.device != "cpu":
-            self.clock.now += self.faults.gpu_seconds
-        return protocol.GpuReading(None if self.faults.gpu_states is None else next(self.faults.gpu_states))
-
-    def kept_results(self, request: protocol.KeptResults) -> Results:
-        wrong = self.faults.kept_forward if request.forward else self.faults.kept
-        case = self.case.with_mode("forward") if request.forward else self.case
-        return self.results(case, self._kept_set if wrong is None else wrong, request.directory)
-
-    def memory(self, request: protocol.MeasureMemory) -> protocol.MemoryPeak:
-        return protocol.MemoryPeak(self.faults.peak_bytes)
-
-    def device_times(self, request: protocol.MeasureDeviceTimes) -> protocol.DeviceTimes:
-        shares = {"queued_seconds": 0.9, "device_seconds": 0.25, "graph_seconds": 0.3} | dict(self.faults.device_shares)
-
-        def sampled(column: str, calls: int) -> tuple[float, ...]:
-            share = shares[column]
-            return () if share is None else (share * self.faults.call_seconds * calls,) * request.repeats
-
-        return protocol.DeviceTimes(
-            queued_seconds=sampled("queued_seconds", request.calls),
-            device_seconds=sampled("device_seconds", 1),
-            graph_seconds=sampled("graph_seconds", request.calls),
-            absent=dict(self.faults.absent),
-            broken=bool(self.faults.absent),
-        )
-
-    def fresh(self, request: protocol.CheckFresh) -> protocol.FreshChecked:
-        by_attempt = self.faults.fresh_seconds or (self.faults.call_seconds,)
-        fresh = by_attempt[min(self._attempts, len(by_attempt) - 1)]
-        self._attempts += 1
-        pairs = len(request.variations) - 1
-        variation = request.variations[-1] + self.faults.wrong_later
-        return protocol.FreshChecked(
-            fresh_seconds=(fresh,) * pairs,
-            seen_seconds=(self.faults.call_seconds,) * pairs,
-            affinity=Affinity((0,), self.faults.affinity_later),
-            results=self.results(self.case, variation, request.directory, request.kind),
-        )
-
-    def release(self, request: protocol.Release) -> protocol.Released:
-        return protocol.Released(self.faults.trims)
-
-    def expect(self, request: protocol.Expect) -> protocol.ReferenceReply:
-        """Leave the right results, as the reference does."""
-        case, kind = request.case, request.kind
-        for name, value in right(case, request.variation, kind).items():
-            np.save(request.directory / f"{name}.npy", value)
-            if kind in ROUNDED_KINDS:
-                scale = right(case, request.variation, kind, np.abs)[name]
-                np.save(request.directory / f"{name}.scale.npy", scale)
-        squares = right(case, request.variation, kind, np.square) if kind in PRECISE_KINDS else {}
-        return protocol.ReferenceReply({name: math.sqrt(value.mean()) for name, value in squares.items() if value.size})
-
-    def results(self, case: Case, variation: int, directory: Path, kind: str = "normal") -> Results:
-        """Leave the results for a variation in a folder, and describe them."""
-        noise = self.faults.noise if kind in PRECISE_KINDS else 0.0
-        for name, value in right(case, variation, kind).items():
-            spoilt = value + noise * right(case, variation, kind, np.abs)[name] if noise else value
-            with np.errstate(over="ignore"):
-                np.save(directory / f"{name}.npy", spoilt.astype(np.float32))
-        facts = {
-            name: Facts(NATIVE_TYPE, "float32", shape, self.faults.device)
-            for name, shape in case.result_shapes().items()
-        }
-        return Results(NATIVE_TYPE, facts, Storages({}, {}, {}))
-
-    def _noise(self) -> float:
-        """Return a factor on the times of a sample: that of the process times that of the block."""
-        self.blocks += 1
-        of_process, of_block = self.faults.spread
-        process = np.random.default_rng([self.number, 0]).normal(0, of_process)
-        return float(np.exp(process + np.random.default_rng([self.number, self.blocks]).normal(0, of_block)))
-
-
-@functools.cache
-def right(case: Case, variation: int, kind: str = "normal", form: Any = np.positive) -> dict[str, Any]:
-    """Return the right results in float64; of the inputs' absolute values or squares with another ``form``."""
-    inputs = {name: form(array.astype(np.float64)) for name, array in make_inputs(case, variation, kind).items()}
-    one, two, weight = inputs["input1"], inputs["input2"], inputs["weight"]
-    results = {"output": np.einsum("bi,oij,bj->bo", one, weight, two) + inputs.get("bias", 0.0)}
-    if case.mode == "forward_backward":
-        grad = inputs["grad_output"]
-        results |= {
-            "grad_input1": np.einsum("bo,oij,bj->bi", grad, weight, two),
-            "grad_input2": np.einsum("bo,oij,bi->bj", grad, weight, one),
-            "grad_weight": np.einsum("bo,bi,bj->oij", grad, one, two),
-        }
-        if case.bias:
-            results["grad_bias"] = grad.sum(0)
-    return results
+__all__ = (
+    "CASE",
+    "GIB",
+    "LARGER",
+    "OVERHEAD_SECONDS",
+    "QUIET",
+    "STEP",
+    "TICK_SECONDS",
+    "Clock",
+    "FakePool",
+    "FakeWorker",
+    "Faults",
+    "right",
+)
 
 
 class FakePool:
     """A supervisor of fake workers.
 
     Args:
-        folder: Where workers get their folders.
-        faults: How each worker behaves, by its name in the log; others are right.
+        folder: Parent of the workers' folders.
+        faults: Faults by the worker's name in the log; other workers have none.
 
     Attributes:
         log: Requests of all workers, as (name, request).
-        clock: The clock that calls move on.
+        clock: The clock that calls advance.
         kept: Workers by name.
         discarded: Names of workers that were ended, in order.
     """

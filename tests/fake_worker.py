@@ -1,0 +1,248 @@
+"""A fake worker: it replies with the protocol's own classes, and no process starts.
+
+``run/test_fakes.py`` holds it to the real worker: to each request both reply with the same class, and leave the same
+files.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import oracle
+from faults import NATIVE_TYPE, OVERHEAD_SECONDS, RIGHT, TICK_SECONDS, Clock, Faults
+
+from harness.case import Case
+from harness.correctness.inputs import PRECISE_KINDS, make_inputs
+from harness.correctness.questions import SCENARIOS
+from harness.correctness.verdict import Facts
+from harness.machine.threads import Busy, ThreadReport
+from harness.process import protocol
+from harness.process.handle import WorkerError
+from harness.process.protocol import Affinity, Request, Results, Storages, Stretch
+from harness.timing import roofline
+from harness.worker.reference_worker import ROUNDED_KINDS
+
+
+class FakeWorker:
+    """A worker of any kind: it replies to every request of a run.
+
+    Args:
+        name: Name in the log.
+        directory: Private folder, which is created here.
+        clock: Clock that its calls advance.
+        number: Number of the process: seed of its noise.
+        log: Requests of all workers, as (name, request).
+        faults: How it behaves.
+    """
+
+    def __init__(
+        self,
+        name: str = "fake",
+        directory: Path = Path("fake"),
+        clock: Clock | None = None,
+        number: int = 1,
+        log: list[tuple[str, Request[Any]]] | None = None,
+        faults: Faults = RIGHT,
+    ) -> None:
+        self.name, self.directory, self.number, self.faults = name, directory, number, faults
+        self.clock = clock or Clock()
+        self.alive, self.elapsed_seconds, self.blocks = True, 0.0, 0
+        self._log = [] if log is None else log
+        self._attempts, self._kept_set = 0, 0
+        self.handlers: protocol.Handlers = {
+            protocol.Load: self.load,
+            protocol.AskSupport: self.support,
+            protocol.RunEdgeCase: self.edge_case,
+            protocol.CheckGradients: self.gradients,
+            protocol.Prepare: self.prepare,
+            protocol.RunScenario: self.scenario,
+            protocol.CheckIntegrity: self.integrity,
+            protocol.WarmUp: self.warm_up,
+            protocol.MoveArrays: self.move_arrays,
+            protocol.SteadyGpuClock: self.steady_gpu_clock,
+            protocol.TakeSample: self.sample,
+            protocol.ReadGpu: self.read_gpu,
+            protocol.KeptResults: self.kept_results,
+            protocol.MeasureMemory: self.memory,
+            protocol.MeasureDeviceTimes: self.device_times,
+            protocol.CheckFresh: self.fresh,
+            protocol.Release: self.release,
+            protocol.Expect: self.expect,
+        }
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def request(self, request: Request[Any], time_limit_seconds: float) -> Any:
+        self._log.append((self.name, request))
+        instead = self.faults.instead.get(type(request))
+        if isinstance(instead, WorkerError):
+            raise instead
+        if instead is not None:
+            return instead
+        before = self.clock.now
+        reply = self.handlers[type(request)](request)
+        self.elapsed_seconds = self.clock.now - before + self.faults.unseen_seconds
+        return reply
+
+    def kill(self) -> None:
+        self.alive = False
+
+    def load(self, request: protocol.Load) -> protocol.Loaded:
+        return protocol.Loaded(
+            available=True,
+            version="fake 1",
+            untimeable=self.faults.untimeable,
+            import_seconds=self.faults.import_seconds,
+            tick_seconds=TICK_SECONDS,
+            overhead_seconds=OVERHEAD_SECONDS,
+        )
+
+    def support(self, request: protocol.AskSupport) -> protocol.Supported:
+        return protocol.Supported(supported=True, workspace_bytes=self.faults.workspace_bytes)
+
+    def edge_case(self, request: protocol.RunEdgeCase) -> protocol.EdgeCaseRun:
+        (edge_case,) = [edge_case for edge_case in request.alike if edge_case.name == request.name]
+        folder = request.directory / request.name
+        folder.mkdir()
+        if error := self.faults.edge_case_errors.get(request.name):
+            return protocol.EdgeCaseRun(None, error)
+        return protocol.EdgeCaseRun(self.results(edge_case.case, 0, folder, edge_case.kind))
+
+    def gradients(self, request: protocol.CheckGradients) -> protocol.GradientsChecked:
+        return protocol.GradientsChecked(self.faults.gradcheck)
+
+    def prepare(self, request: protocol.Prepare) -> protocol.Prepared:
+        self.case = request.case
+        dtype, device = self.faults.input_dtype, self.faults.device
+        return protocol.Prepared(
+            prepare_seconds=0.1,
+            first_call_seconds=0.2 + self.faults.compile_seconds,
+            tuning=self.faults.tuning,
+            threads=ThreadReport((0,)),
+            affinity=Affinity((0,), (0,)),
+            home_made=self.faults.home_made,
+            native_bases=("builtins.object",),
+            inputs={name: Facts(NATIVE_TYPE, dtype, shape, device) for name, shape in self.case.shapes().items()},
+            results=self.results(self.case, 0, request.directory),
+        )
+
+    def scenario(self, request: protocol.RunScenario) -> protocol.ScenarioRun:
+        (question,) = [question for question in SCENARIOS if question.name == request.scenario]
+        variation = self.faults.answers.get(question.name, question.variation or 0)
+        return protocol.ScenarioRun(
+            self.results(self.case, variation, request.directory, question.kind),
+            call_seconds=1e-6,
+            convert_seconds=self.faults.convert_seconds if question.name == "again" else 0.0,
+            kernel_seconds=1e-6,
+        )
+
+    def integrity(self, request: protocol.CheckIntegrity) -> protocol.Integrity:
+        self.results(self.case, self.faults.first_becomes, request.directory)
+        return protocol.Integrity(self.faults.changed, self.faults.replaced)
+
+    def warm_up(self, request: protocol.WarmUp) -> protocol.WarmedUp:
+        stretches = self.faults.stretches or (Stretch(1, self.faults.call_seconds),)
+        return protocol.WarmedUp(stretches, Busy(1, self.faults.runnable))
+
+    def move_arrays(self, request: protocol.MoveArrays) -> protocol.Done:
+        return protocol.Done()
+
+    def steady_gpu_clock(self, request: protocol.SteadyGpuClock) -> protocol.Done:
+        self.clock.now += 0.5
+        return protocol.Done()
+
+    def sample(self, request: protocol.TakeSample) -> protocol.SampleTaken:
+        sets = {(request.first + call) % roofline.INPUT_SETS for call in request.keep}
+        assert len(sets) <= 1, "kept results are compared, so they are of one input set"
+        self._kept_set = next(iter(sets), 0)
+        call_seconds = self.faults.call_seconds
+        if request.settle_seconds:
+            self.clock.now += request.settle_seconds + call_seconds  # settling ends with a whole call
+        seconds = request.calls * call_seconds
+        self.clock.now += seconds * (1.5 if request.forward else 1)
+        return protocol.SampleTaken(seconds * self._noise(), seconds / 2 if request.forward else None, 0)
+
+    def read_gpu(self, request: protocol.ReadGpu) -> protocol.GpuReading:
+        if self.faults.device != "cpu":
+            self.clock.now += self.faults.gpu_seconds
+        return protocol.GpuReading(None if self.faults.gpu_states is None else next(self.faults.gpu_states))
+
+    def kept_results(self, request: protocol.KeptResults) -> Results:
+        wrong = self.faults.kept_forward if request.forward else self.faults.kept
+        case = self.case.with_mode("forward") if request.forward else self.case
+        return self.results(case, self._kept_set if wrong is None else wrong, request.directory)
+
+    def memory(self, request: protocol.MeasureMemory) -> protocol.MemoryPeak:
+        return protocol.MemoryPeak(self.faults.peak_bytes)
+
+    def device_times(self, request: protocol.MeasureDeviceTimes) -> protocol.DeviceTimes:
+        shares = {"queued_seconds": 0.9, "device_seconds": 0.25, "graph_seconds": 0.3} | dict(self.faults.device_shares)
+
+        def sampled(column: str, calls: int) -> tuple[float, ...]:
+            share = shares[column]
+            return () if share is None else (share * self.faults.call_seconds * calls,) * request.repeats
+
+        return protocol.DeviceTimes(
+            queued_seconds=sampled("queued_seconds", request.calls),
+            device_seconds=sampled("device_seconds", 1),
+            graph_seconds=sampled("graph_seconds", request.calls),
+            absent=dict(self.faults.absent),
+            broken=bool(self.faults.absent),
+        )
+
+    def fresh(self, request: protocol.CheckFresh) -> protocol.FreshChecked:
+        by_attempt = self.faults.fresh_seconds or (self.faults.call_seconds,)
+        fresh = by_attempt[min(self._attempts, len(by_attempt) - 1)]
+        self._attempts += 1
+        pairs = len(request.variations) - 1
+        variation = request.variations[-1] + self.faults.wrong_later
+        return protocol.FreshChecked(
+            fresh_seconds=(fresh,) * pairs,
+            seen_seconds=(self.faults.call_seconds,) * pairs,
+            affinity=Affinity((0,), self.faults.affinity_later),
+            results=self.results(self.case, variation, request.directory, request.kind),
+        )
+
+    def release(self, request: protocol.Release) -> protocol.Released:
+        return protocol.Released(self.faults.trims)
+
+    def expect(self, request: protocol.Expect) -> protocol.ReferenceReply:
+        """Leave the right results, as the reference does."""
+        case, kind = request.case, request.kind
+        for name, value in right(case, request.variation, kind).items():
+            np.save(request.directory / f"{name}.npy", value)
+            if kind in ROUNDED_KINDS:
+                scale = right(case, request.variation, kind, np.abs)[name]
+                np.save(request.directory / f"{name}.scale.npy", scale)
+        squares = right(case, request.variation, kind, np.square) if kind in PRECISE_KINDS else {}
+        return protocol.ReferenceReply({name: math.sqrt(value.mean()) for name, value in squares.items() if value.size})
+
+    def results(self, case: Case, variation: int, directory: Path, kind: str = "normal") -> Results:
+        """Leave the results for a variation in a folder, and describe them."""
+        noise = self.faults.noise if kind in PRECISE_KINDS else 0.0
+        for name, value in right(case, variation, kind).items():
+            spoilt = value + noise * right(case, variation, kind, np.abs)[name] if noise else value
+            with np.errstate(over="ignore"):
+                np.save(directory / f"{name}.npy", spoilt.astype(np.float32))
+        facts = {
+            name: Facts(NATIVE_TYPE, "float32", shape, self.faults.device)
+            for name, shape in case.result_shapes().items()
+        }
+        return Results(NATIVE_TYPE, facts, Storages({}, {}, {}))
+
+    def _noise(self) -> float:
+        """Return a factor on the times of a sample: that of the process times that of the block."""
+        self.blocks += 1
+        of_process, of_block = self.faults.spread
+        process = np.random.default_rng([self.number, 0]).normal(0, of_process)
+        return float(np.exp(process + np.random.default_rng([self.number, self.blocks]).normal(0, of_block)))
+
+
+@functools.cache
+def right(case: Case, variation: int, kind: str = "normal", form: Any = np.positive) -> dict[str, Any]:
+    """Return the right results in float64; of the inputs' absolute values or squares with another ``form``."""
+    inputs = {name: form(array.astype(np.float64)) for name, array in make_inputs(case, variation, kind).items()}
+    return oracle.results(case, inputs)
