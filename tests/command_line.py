@@ -12,12 +12,12 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 #: Folders that the faulty backends need on the path: their own, and that of ``oracle.py``.
 FAULTY = os.pathsep.join(map(str, (Path(__file__).parent / "faulty", Path(__file__).parent)))
-#: Leaves out what takes longest in a run and is tested on its own: the machine's limit, and fresh processes.
+#: Options that leave out the slowest parts of a run, which have tests of their own: the roofline, fresh processes.
 BRIEF = ("--no-roofline", "--processes", "1")
 
 
 def command(*arguments: str) -> list[str]:
-    """The command line, as a list for subprocess."""
+    """Return the command line, as a list for subprocess."""
     return [sys.executable, "-P", "-m", "harness", *arguments]
 
 
@@ -29,9 +29,9 @@ def environment(**variables: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def cpus_for(arguments: Iterable[str]) -> Iterator[None]:
-    """Hold what is started meanwhile with these arguments, if it uses one CPU, to one that no neighbour is held to.
+    """Bind this process and those that it starts to one CPU, if the arguments are for one thread.
 
-    Does nothing where the system knows no such thing.
+    Each process of pytest-xdist takes another CPU. Where the system has no affinity, nothing is bound.
     """
     if ("--threads", "1") not in itertools.pairwise(arguments) or not hasattr(os, "sched_setaffinity"):
         yield

@@ -1,4 +1,4 @@
-"""Fixtures for the tests that start processes, or read what a run has left."""
+"""Fixtures for tests that start processes, or read the files of a run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SLOW = "BILINEAR_BENCH_SLOW"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave slow tests out, unless they are asked for."""
+    """Skip slow tests unless the environment asks for them."""
     if os.environ.get(SLOW) == "1":
         return
     for item in items:
@@ -37,10 +37,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Tests go to whichever process is free; those that share what takes long to make go to the same one.
+    """Send a test to any free process, but tests that share a slow fixture to the same process.
 
-    They say so by a name before a colon: `test_something[what they share: parameter]`. (The groups that pytest-xdist
-    3.8 knows do not reach its scheduler under pytest 9.2.)
+    Such tests have a name before a colon: `test_something[what they share: parameter]`. The groups of pytest-xdist 3.8
+    do not reach its scheduler under pytest 9.2.
     """
     from xdist.scheduler import LoadScopeScheduling
 
@@ -94,8 +94,8 @@ def bilinear_bench(tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def one_thread():
-    """One thread of PyTorch: on work this small a pool only waits, and for long where the machine is shared."""
-    import torch  # not at the top: few tests want it
+    """Give PyTorch one thread: on small work a pool of threads only waits, and long on a shared machine."""
+    import torch  # not at the top: few tests need it
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""What tests compare with: the operator by einsum, coarser roundings, and an honest backend in NumPy."""
+"""What tests compare with: the operator by einsum, coarse roundings, and an honest backend in NumPy."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def gradients(grad_output, input1, input2, weight, bias):
 
 
 class HonestBackend(Backend):
-    """The right results in NumPy; a test's backend has a name and replaces ``output`` or ``gradients``."""
+    """A backend with the right results; a test's backend has a name, and replaces ``output`` or ``gradients``."""
 
     def prepare_forward(self, case, weight, bias):
         return lambda input1, input2: self.output(input1, input2, weight, bias)

@@ -1,4 +1,4 @@
-"""The floors, held by reading imports; and that the parent process imports no framework."""
+"""The floors, which the imports keep to; and the limits that keep the code readable."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ FLOORS = (
     {"run", "conformance", "explain"},
     {"cli", "__main__"},
 )
-#: From, to: the vocabulary is one; reports name the suites' cases; workers speak the protocol; conformance and explain
-#: use what a run uses.
+#: Imports within one floor, (from, to): reports name the suites' cases, workers speak the protocol, conformance uses the
+#: parts of a run.
 SIDEWAYS = {
     ("backend", "case"),
     ("output", "catalog"),
@@ -53,7 +53,7 @@ def floor(unit: str) -> int:
 
 
 def imports(source: str) -> set[str]:
-    """Every module that a source imports anywhere, in functions and under TYPE_CHECKING too."""
+    """Return every module that a source imports anywhere, also in functions and under TYPE_CHECKING."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -66,7 +66,7 @@ def imports(source: str) -> set[str]:
 
 
 def faults(module: str, imported: set[str]) -> list[str]:
-    """Say which imports of a harness module go the wrong way."""
+    """Return a line for each import of a harness module that goes the wrong way."""
     wrong = []
     for other in sorted(imported):
         if other.split(".")[0] == "backends":
@@ -124,7 +124,7 @@ def test_nothing_is_called_utils_helpers_or_common():
 
 
 def frameworks_in(code: str) -> str:
-    """Run code in a new process; return the frameworks that it has imported then."""
+    """Run code in a new process; return the frameworks that it has imported."""
     ended = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport sys\nprint(*[f for f in {FRAMEWORKS} if f in sys.modules])"],
         capture_output=True,

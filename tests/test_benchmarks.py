@@ -10,7 +10,7 @@ from command_line import ROOT
 
 
 def collect(*options: str) -> str:
-    # Nothing is benchmarked in a process of pytest-xdist.
+    # pytest-benchmark does nothing in a process of pytest-xdist.
     variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "tests/benchmarks", "-p", "no:cacheprovider", *options],

@@ -1,4 +1,4 @@
-"""Test which cases are refused, and that a case's name holds all that the command line can state."""
+"""Which cases are refused; and that a case's name has all that the command line can state."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_text_that_names_no_case_raises_only_a_case_error(text):
         Case.parse(text)
     except CaseError:
         return
-    # A text that is read is another spelling of a name.
+    # Texts that are other spellings of a name.
     assert Case.parse(Case.parse(text).name) == Case.parse(text)
 
 

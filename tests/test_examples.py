@@ -1,4 +1,4 @@
-"""The examples run, and show what they say they show."""
+"""The examples run, and print what their text says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Test on a GPU that every backend for it passes the gate, and that a row has the device's times."""
+"""On a GPU every backend for it passes the gate, and a row has the device's times."""
 
 from __future__ import annotations
 

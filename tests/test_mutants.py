@@ -1,4 +1,4 @@
-"""Test the gate with backends that are wrong, or cheat, on purpose: each ends exactly as it states."""
+"""The gate with backends that are wrong, or cheat, on purpose: each ends exactly as it states."""
 
 from __future__ import annotations
 

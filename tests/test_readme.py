@@ -1,4 +1,4 @@
-"""The pages say what is so: commands, code, links, committed figures, and plain words."""
+"""What the pages say is true: commands, code, links, and committed figures; and they use plain words."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from harness.catalog.suites import suite
 README = ROOT / "README.md"
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [README, ROOT / "CONTRIBUTING.md", *DOCS]
-#: A README is read in one go up to this number of lines.
+#: Most lines of the README.
 MOST_LINES = 150
 MOST_WORDS = 25
 OUTSIDE = ROOT / "tests" / "third_party"
@@ -36,7 +36,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`((?:bilinear-bench|make) [^`]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"<!-- \w+: .*? -->\n.*?<!-- end -->", re.DOTALL)
-#: The words of a dialect that this project has given up.
+#: Words of the project's former dialect.
 OLD_WORDS = re.compile(
     r"\b(entrant|sitting|contestant|referee|surveyor|examin\w*|so many|so much|so long|anew|whoever|nobody|everybody"
     r"|beside|besides|meanwhile|shall|laid|lies|lie)\b",

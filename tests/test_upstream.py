@@ -34,7 +34,7 @@ from harness.worker import integrity
 from harness.worker.arrays import to_host
 from harness.worker.calls import call
 
-# Warnings are errors in these tests, but a framework's own deprecations while it compiles are not.
+# Warnings are errors in our tests, but not the deprecations that a framework raises while it compiles.
 pytestmark = [pytest.mark.filterwarnings("default::DeprecationWarning"), pytest.mark.usefixtures("one_thread")]
 
 BACKENDS = [name for name, entry in entries().items() if entry.distribution.startswith("bilinear-bench")]
@@ -190,7 +190,7 @@ def test_bilinear_and_its_four_gradients_are_the_einsums(name):
     formulas = oracle.results(layer.case, {key: array.astype(np.float64) for key, array in arrays.items()})
     assert set(results) == set(formulas)
     for key, value in formulas.items():
-        # Upstream's default for float32; a sum of 100 terms of up to 8 is about 30, so 1e-5 alone is too little.
+        # Upstream's tolerance for float32. A sum of 100 terms of up to 8 is about 30, so 1e-5 alone is too little.
         torch.testing.assert_close(results[key].astype(np.float64), value, rtol=1.3e-6, atol=1e-4)
     judge(layer, arrays, results)
 

@@ -17,7 +17,7 @@ OURS = sorted(
     for name, entry in entries().items()
     if entry.distribution.startswith("bilinear-bench") and name not in FOR_GPUS
 )
-#: One backend of each kind, for `make test`; and the others.
+#: One backend of each kind, which `make test` checks; `make slow` checks the others.
 OFTEN = ("jax-contract", "numba-fused", "numpy-loop", "torch-bilinear", "torch-contract")
 SELDOM = tuple(name for name in OURS if name not in OFTEN)
 #: Sizes that are all different primes, in every other dtype that a case can have.
@@ -36,13 +36,13 @@ WITHOUT = {
 
 @pytest.fixture(scope="module")
 def in_both_modes(tmp_path_factory):
-    """Return the verdicts of some backends on the suite `seed`; one run, since each has baseline and reference."""
+    """Return the verdicts of some backends on the suite `seed`, from one run."""
     return functools.cache(lambda names: checked(tmp_path_factory, names, "--suite", "seed"))
 
 
 @pytest.fixture(scope="module")
 def in_other_dtypes(tmp_path_factory):
-    """Return the verdicts in other dtypes, of steps; without torch.compile, which compiles for minutes."""
+    """Return the verdicts on steps in other dtypes, without torch.compile, which compiles for minutes."""
     chosen = [word for case in OTHER_DTYPES for word in ("--case", case)]
     names = [name for name in OURS if name != "torch-compile"]
     return checked(tmp_path_factory, names, "--mode", "forward_backward", *chosen)

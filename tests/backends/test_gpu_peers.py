@@ -20,7 +20,7 @@ STEP = Case(5, 4, 3, 2, mode="forward_backward")
 
 @pytest.fixture
 def backend_of(monkeypatch):
-    """Import a backend's module again, with these modules in the place of a package."""
+    """Return a function that imports a backend with these modules in place of a package."""
 
     def backend_of(module: str, label: str, **packages: types.ModuleType):
         for name, package in packages.items():
@@ -56,7 +56,7 @@ def test_cupys_einsum_returns_the_output_and_every_gradient(backend_of, bias):
     np.testing.assert_array_equal(kernel(inputs["input1"], inputs["input2"]), output)
 
 
-def test_cupy_says_what_it_lacks_a_gpu_among_it(backend_of):
+def test_cupy_says_what_it_lacks(backend_of):
     kind = backend_of("backends.cupy_einsum", "CupyEinsum", cupy=cupy(count=0))
     assert kind.available("cuda").reason == "CuPy 14 sees no GPU"
     assert kind("cuda").supports(dataclasses.replace(STEP, dtype="bfloat16")).reason == "CuPy has no bfloat16"

@@ -1,4 +1,4 @@
-"""A compiler that misses something is reported before it compiles."""
+"""A compiler that lacks something is reported before it compiles."""
 
 from __future__ import annotations
 

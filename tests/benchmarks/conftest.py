@@ -1,4 +1,4 @@
-"""Collect the benchmarks only for those who ask: `pytest --benchmark-only`. Plain `pytest` does not see them."""
+"""Collect the benchmarks for `pytest --benchmark-only` alone; plain `pytest` does not see them."""
 
 
 def pytest_ignore_collect(collection_path, config):

@@ -1,8 +1,8 @@
-"""Every backend x every `quick` case for those who work with pytest-benchmark: `pytest --benchmark-only`.
+"""Every backend with every `quick` case, for pytest-benchmark: `pytest --benchmark-only`.
 
-Here all frameworks share one process and nothing is stopped while another runs, so thread pools disturb each other and
-times are NOT those of `records.csv`, which come from a process per backend. Use this to work on one backend
-(`-k numba-loop`) and `make bench` to compare. What is the same is the gate: a backend that is wrong is never timed.
+Here all frameworks share one process, so their thread pools disturb each other. The times are not those of
+`records.csv`, which come from a process per backend. Use this to work on one backend (`-k numba-loop`), and `make
+bench` to compare. The gate is the same: a backend that is wrong is never timed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.correctness.verdict import Expected
 from harness.worker import arrays, integrity
 from harness.worker.calls import call
 
-# Warnings are errors in our tests; those that a framework raises of itself while it compiles are not ours to mend.
+# Warnings are errors in our tests, but not those that a framework raises while it compiles.
 pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning")
 
 CASES = [entry.case.with_mode(mode) for entry in suite("quick").entries for mode in MODES]
@@ -32,7 +32,7 @@ def case(request):
 
 @pytest.fixture(scope="module")
 def expected(case):
-    """What the reference says, once per case."""
+    """Return what the reference computes, once per case."""
     inputs = make_inputs(case)
     values, scales = (
         {name: tensor.numpy() for name, tensor in ask(case, inputs).items()}
@@ -43,7 +43,7 @@ def expected(case):
 
 @pytest.fixture(params=list(entries()))
 def ready(request, case, expected):
-    """Prepare a backend and let the gate judge it; return what is to be timed, with its arguments."""
+    """Prepare a backend and let the gate judge it; return the timed function, with its arguments."""
     entry = entries()[request.param]
     if not (installed := entry.installed()).ok:
         pytest.skip(installed.reason)

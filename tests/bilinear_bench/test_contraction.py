@@ -1,4 +1,4 @@
-"""The three orders of contraction: each correct in any pieces, and the cheapest one chosen."""
+"""The three orders of contraction: each is correct in pieces of any size, and the cheapest is chosen."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ interprets = pytest.mark.skipif(
     reason="the interpreter of Triton before 3.7 cannot count loops with NumPy from 2.4 on",
 )
 
-#: In a process of its own, since Triton decides at import whether it interprets.
+#: A program for a process of its own: Triton decides at import whether it interprets.
 INTERPRETED = """
 import dataclasses, itertools
 import numpy as np
@@ -56,7 +56,7 @@ for each, tile in itertools.product(sizes, tiles):
         assert (np.abs(backend.to_numpy(got) - right) <= bound).all(), (case.name, tile, name)
     print("correct", case.name, tile)
 
-# In parts, and rounded once: 2049 + 0.9 is nearest to 2050 in float16, but 2049 alone to 2048.
+# The sum is rounded once: 2049 + 0.9 rounds to 2050 in float16, but 2049 alone to 2048.
 half = lambda *shape: torch.full(shape, 1.0, dtype=torch.float16)
 weight = 32 * half(1, 64, 1)
 weight[0, 0] = 33
@@ -74,7 +74,7 @@ import triton.language as tl
 from bilinear_bench.gpu import kernels
 from bilinear_bench.gpu.tuning import candidates
 
-#: Rows of 148 elements begin at multiples of 4.
+#: Rows of 148 elements begin at multiples of 4 elements.
 FEATURES = 148
 POINTERS = {"float32": "*fp32", "float64": "*fp64", "float16": "*fp16", "bfloat16": "*bf16"}
 ARRAYS = ("input1", "input2", "first", "weight", "bias", "target", "other", "grad_output")
@@ -94,7 +94,7 @@ def compiled(kernel, dtype, precision, tile, capability):
     signature = {name: "constexpr" if name in constants else "i32" for name in kernel.arg_names}
     signature |= {name: POINTERS[dtype] for name in kernel.arg_names if name in ARRAYS}
     places = {name: (kernel.arg_names.index(name),) for name in kernel.arg_names}
-    # As PyTorch allocates them.
+    # PyTorch aligns arrays to 16 bytes or more.
     aligned = {places[name]: [["tt.divisibility", 16]] for name in kernel.arg_names if name in ARRAYS}
     source = ASTSource(kernel, signature, {places[name]: value for name, value in constants.items()}, aligned)
     options = {"num_warps": tile.warps, "num_stages": tile.stages}
@@ -110,8 +110,8 @@ for capability, dtype, precision in [
         matrix_unit = "mma" in text
         assert matrix_unit == ((dtype, precision) != ("float32", "ieee")), (kernel, dtype, precision, capability)
         assert ("tf32" in text) == (precision == "tf32"), (kernel, dtype, precision, capability)
-        # A pipeline, though rows are not aligned to 16 elements: the features are constants. (The kernel of small
-        # pages has no loop over terms.)
+        # Loads are pipelined though rows are not aligned to 16 elements, because the features are constants. The
+        # kernel of small pages has no loop over terms.
         assert "cp.async" in text or "small_pages" in kernel.__name__, (kernel, dtype, precision, capability)
         # Strides are those of input2 first: on Hopper tf32 needs contiguous terms, and 16 bytes are copied at once.
         if (kernel, precision, capability) == (kernels.forward_kernel, "tf32", 90):
@@ -180,7 +180,7 @@ def test_the_fastest_tile_is_taken_whatever_its_place(monkeypatch):
     monkeypatch.setattr(tuning, "WARM_UP_SECONDS", 0.0)
     monkeypatch.setattr(tuning, "_milliseconds", lambda call: call() or next(milliseconds))
     assert tuning.fastest(ran.append, tuning.TILES[:3], 3) == tuning.TILES[1]
-    # Each is compiled first; then they take turns.
+    # Each tile is compiled first; then the tiles take turns.
     assert ran == list(tuning.TILES[:3]) * (1 + tuning.ROUNDS)
 
 

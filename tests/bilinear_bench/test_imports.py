@@ -1,4 +1,4 @@
-"""The package that people take home: it needs nothing of the harness, and no framework before a name is used."""
+"""The package that users install: it imports nothing of the harness, and no framework before a name is used."""
 
 from __future__ import annotations
 

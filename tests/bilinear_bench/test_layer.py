@@ -1,4 +1,4 @@
-"""The layer in nn.Bilinear's place does whatever nn.Bilinear does."""
+"""The layer can replace nn.Bilinear: it does the same."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZES = (7, 5, 3)
 
 
 def twins(*sizes, **options):
-    """The layer and nn.Bilinear from the same seed."""
+    """Return the layer and nn.Bilinear from the same seed."""
     made = []
     for kind in (Bilinear, torch.nn.Bilinear):
         torch.manual_seed(0)
@@ -150,7 +150,7 @@ def test_first_and_second_derivatives_are_right():
 
 
 def test_stored_forward_tiles_last_as_long_as_their_graph():
-    ours, right = twins(*SIZES, dtype=torch.float64)  # three outputs: few enough
+    ours, right = twins(*SIZES, dtype=torch.float64)  # with three outputs the forward stores its tiles
     given = [leaves(*inputs(33)) for _ in range(2)]
     outputs = [ours(*pair).square().sum() for pair in given]
     for output in (*outputs, outputs[0]):

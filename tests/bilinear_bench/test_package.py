@@ -1,4 +1,4 @@
-"""What people install: warmed kernels compile nothing more, and a wheel works next to packages of the same names."""
+"""What users install: a wheel works without frameworks, and next to packages of the same names."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Installed:
     """Our wheel in an environment of its own, with another project's folders on PYTHONPATH.
 
     Args:
-        folder: Where the environment is made.
+        folder: Folder of the environment, which is created here.
         wheel: Our wheel.
     """
 
@@ -99,7 +99,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plain(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """An environment with our declared requirements, and no framework."""
+    """Return an environment with our declared requirements, and no framework."""
     installed = Installed(tmp_path_factory.mktemp("plain"), wheel)
     for place in requirement_places():
         (installed.packages / place.name).symlink_to(place)

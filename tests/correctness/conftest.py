@@ -7,4 +7,4 @@ import pytest
 
 @pytest.fixture(autouse=True, scope="module")
 def with_one_thread(one_thread):
-    """Ask for the fixture of ``tests/conftest.py`` in every module."""
+    """Use the fixture of ``tests/conftest.py`` in every module."""

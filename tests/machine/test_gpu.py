@@ -1,4 +1,4 @@
-"""A GPU's state by NVML, with a fake NVML."""
+"""The state of a GPU, read from a fake NVML."""
 
 from __future__ import annotations
 

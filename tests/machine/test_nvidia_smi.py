@@ -1,4 +1,4 @@
-"""GPUs by nvidia-smi, with a script in its place."""
+"""The GPUs that nvidia-smi lists, with a script in its place."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_lines_of_another_form_are_left_out(text):
         (None, ("", "")),
         ("exit 9", ("", "")),
         ('case "$1" in *event*|*compute*) echo "$1";; *) exit 2;; esac', ("event_reasons", "gpu_uuid,pid")),
-        # An older driver, which knows only the older name of the column.
+        # An older driver knows only the older name of the column.
         ('case "$1" in *throttle*|*compute*) echo "$1";; *) exit 2;; esac', ("throttle_reasons", "gpu_uuid,pid")),
     ],
 )

@@ -1,4 +1,4 @@
-"""The protocol: every message survives the wire, and what is not as declared is refused."""
+"""The protocol: every message survives the wire, and a message that is not as declared is refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.process.protocol import Failure, ProtocolError, Request, Started
 from harness.worker.main import ROLES
 
 REQUESTS = protocol.request_types()
-#: Each property holds for dozens of classes, so a few examples of each will do.
+#: A few examples suffice for each of the dozens of classes.
 FEW = settings(max_examples=10, deadline=None)
 NONCE = "0123456789abcdef"
 
@@ -111,7 +111,7 @@ def test_a_reply_with_a_field_of_a_wrong_type_is_refused(name, data):
     reply = data.draw(values(kind))
     fields, hints = protocol.encode(reply), typing.get_type_hints(kind)
     for field in fields:
-        # A field that may be any number of things is never a list that holds an object.
+        # A union field never has a list of objects.
         wrong = [{"no": "such thing"}] if typing.get_origin(hints[field]) is not tuple else "a text"
         with pytest.raises(ProtocolError):
             protocol.decode_reply(reply_line(fields | {field: wrong}), NONCE, kind)

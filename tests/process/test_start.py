@@ -15,7 +15,7 @@ from harness.process import start
 
 ROOT = Path(harness.__file__).parent.parent
 
-#: A module on PYTHONPATH, run as a worker is. It spawns a process, as a backend may, which imports our packages, too.
+#: A module on PYTHONPATH, started like a worker. It spawns a process that imports our packages, as a backend may.
 SPAWNS = """
 import multiprocessing
 import pathlib
@@ -67,7 +67,7 @@ def test_the_folder_of_our_packages_is_not_put_on_the_path(strangers):
     library = str(Path(os.__file__).parent)
     before = ended.stdout.splitlines()[: ended.stdout.splitlines().index(library)]
     assert {str(ROOT), str(ROOT / "harness" / "process"), ""}.isdisjoint(before)
-    assert str(strangers) in before  # the user's own folders come where Python puts them
+    assert str(strangers) in before  # the user's own folders stay where Python puts them
 
 
 def test_the_finder_answers_for_our_top_level_names_alone():

@@ -1,4 +1,4 @@
-"""The supervisor with real workers: stopped, timed out, killed, drained, and none left behind."""
+"""The supervisor with real workers: each is stopped, timed out, killed or drained, and none is left behind."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_killing_a_worker_ends_the_wait_of_another_thread(workers):
         while state(worker.pid) == psutil.STATUS_STOPPED:
             time.sleep(0.01)  # until it has its request
         worker.kill()
-        # The waiting thread sees a pipe that ends, or one that is closed already.
+        # The waiting thread reads from a pipe that ends, or that is closed already.
         assert isinstance(answer.exception(timeout=20), WorkerError | OSError | ValueError)
     worker.kill()
     assert not worker.alive
@@ -157,7 +157,7 @@ def test_a_request_to_a_dead_worker_raises(workers):
     worker = load(workers, "faulty-exits")
     with pytest.raises(WorkerError):
         prepare(worker)
-    # The number of its closed pipe may be another file's by now, which must not be written into.
+    # The number of its closed pipe may be that of another file now, which the request must not be written to.
     with pytest.raises(WorkerError, match="its process had ended before") as caught:
         prepare(worker)
     assert caught.value.status is Status.FAILED

@@ -1,4 +1,4 @@
-"""Run a plan with fake workers and a fake clock: no process is started, and nothing is timed or waited for."""
+"""Run a plan with fake workers and a fake clock: no process starts, and no time passes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from harness.timing import roofline
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """What a run has left: records in order, samples, and its workers."""
+    """The records of a run in order, its samples, its workers, and its runner."""
 
     records: list[Record]
     samples: list[Sample]
@@ -37,13 +37,13 @@ class Measured:
         return row
 
     def of(self, backend: str, *kinds: str) -> list[Sample]:
-        """Return the samples of a backend, of some kinds only if they are given."""
+        """Return the samples of a backend: of these kinds, or of all."""
         return [s for s in self.samples if s.backend == backend and (not kinds or s.kind in kinds)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:
-    """The machine and the limits of a run; plan fields go by their own name."""
+    """The machine of a run: its memory, its rooflines, its activity and its spot peak."""
 
     free_bytes: int = 64 * GIB
     device_bytes: int | None = None
@@ -95,7 +95,7 @@ def measure(tmp_path):
 
 @pytest.fixture
 def measure_on_gpu(measure):
-    """Return the same function for backends whose arrays are on a GPU."""
+    """Return ``measure`` for backends whose arrays are on a GPU."""
 
     def run(*cases: Case, faults: dict[str, Faults] | None = None, **fields: Any) -> Measured:
         faults = faults or {}

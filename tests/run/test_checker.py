@@ -1,4 +1,4 @@
-"""The checker: what the gate asks is asked, and what is wrong is refused with its reason."""
+"""The checker: it puts every question of the gate, and a wrong result is refused with its reason."""
 
 from __future__ import annotations
 

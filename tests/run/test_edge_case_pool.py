@@ -21,7 +21,7 @@ NAMES = ("one", "two", "three")
 
 
 class Pool(FakePool):
-    """Starts edge-case workers whose ``load`` is given; notes which thread started which."""
+    """A pool whose edge-case workers call ``load``; it notes which thread started each."""
 
     def __init__(self, folder, load):
         super().__init__(folder)
@@ -97,11 +97,11 @@ def test_ctrl_c_ends_every_edge_case_worker_and_starts_no_other(ask):
 
     def load(name):
         if met.wait() == 0:
-            time.sleep(0.2)  # until the main thread waits: a signal just before that is seen only after it
+            time.sleep(0.2)  # the main thread must wait already: it would see an earlier signal only after its wait
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         ended.wait(10)
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores SIGINT
     try:
         with pytest.raises(KeyboardInterrupt):
             ask(load, pool=Ending)

@@ -1,4 +1,4 @@
-"""The fake worker keeps to what the real one does: the same classes of replies, and the same files."""
+"""The fake worker behaves like the real one: it replies with the same classes, and leaves the same files."""
 
 from __future__ import annotations
 

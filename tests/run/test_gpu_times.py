@@ -1,4 +1,4 @@
-"""Times by a GPU's own clock: columns and flags, and no verdict."""
+"""Times by a GPU's own clock: they have columns and flags, and decide no verdict."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def test_gate_comes_before_the_clock_within_it_and_after_it(measure):
     assert asked[-len(after) :] == after
     within = asked[len(before) : -len(after)]
     assert set(within) == {MoveArrays, TakeSample, KeptResults}
-    # Two of the first three blocks, one of the seven after them.
+    # Kept results come from two of the first three blocks, and from one of the seven after them.
     assert (within.count(TakeSample), within.count(KeptResults)) == (FEWEST_BLOCKS, 3)
     assert all(within[number - 1] is MoveArrays for number, kind in enumerate(within) if kind is TakeSample)
 
@@ -72,7 +72,7 @@ def test_worker_out_of_memory_is_ended_before_the_next_is_prepared(measure):
             raise WorkerError(Status.OUT_OF_MEMORY, "OutOfMemoryError: CUDA out of memory")
 
     class Alone(FakeWorker):
-        """There is room for it only where the other one is gone."""
+        """Fits into memory only where the other worker has ended."""
 
         def prepare(self, request):
             assert not full[0].alive
@@ -100,7 +100,7 @@ def test_worker_that_keeps_a_gpus_memory_is_ended_after_a_large_case(measure_on_
 )
 def test_unusable_process_costs_one_cell_and_the_next_case_has_a_new_one(measure_on_gpu, status, reason):
     class Poisoned(FakeWorker):
-        """Fails in the first case; from then on every request to the same process fails."""
+        """Fails in the first case; after that every request to the same process fails."""
 
         poisoned = False
 

@@ -1,4 +1,4 @@
-"""Readings around a sample: spot peak, activity, the GPU's state, and time that is not accounted for."""
+"""Readings around a sample: spot peak, activity, the GPU's state, and unaccounted time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_time_that_a_busy_machine_takes_from_all_alike_is_no_lie(measure):
 
 @pytest.mark.parametrize(("unseen_seconds", "status"), [(0.2, Status.TIMED), (0.3, Status.REJECTED)])
 def test_time_that_the_hypervisor_took_hides_no_larger_lie(measure, unseen_seconds, status):
-    stolen = 0.2 * os.cpu_count()  # of one CPU, whose share it is
+    stolen = 0.2 * os.cpu_count()  # one CPU's share is 0.2 s
     states = (dataclasses.replace(QUIET, steal_seconds=stolen * look) for look in itertools.count())
     run = measure(states=states, faults={"other": Faults(unseen_seconds=unseen_seconds)})
     assert run.row("other").status is status
@@ -69,7 +69,7 @@ def test_disturbed_blocks_are_flagged_and_kept(measure):
     assert [(sample.block, sample.disturbance, sample.steal_seconds) for sample in hit] == [(0, "steal", 1.0)]
     assert sorted(run.row(name).disturbed_blocks for name in (BASELINE, "other")) == [0, 1]
     assert all(row.blocks == FEWEST_BLOCKS for row in run.records)
-    # Nine blocks are too few for the interval that ten have.
+    # The nine undisturbed blocks are fewer than LEAST_VALUES, so their interval is Student's.
     assert (run.row("other").comparison, run.row("other").comparison_undisturbed) == ("equivalent", "equivalent")
 
 

@@ -1,4 +1,4 @@
-"""The reference's results: each computed once, read into memory, and never left in a folder."""
+"""The reference's results: each is computed once, read into memory, and never left in a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The measurement: blocks, their order, fresh processes, the budget, and where it stops."""
+"""Sampling: blocks and their order, fresh processes, the budget, and the end of a measurement."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_larger_budget_gives_a_slow_baseline_more_blocks_and_no_other(measure):
     slow = Faults(call_seconds=0.5)
     faults = {BASELINE: slow, "other": Faults(spread=(0.0, 0.05)), "third": slow}
     run = measure(target=0.0001, budget_seconds=40.0, faults=faults)
-    assert run.row(BASELINE).blocks == 20  # of a quarter of the budget
+    assert run.row(BASELINE).blocks == 20  # a quarter of the budget pays for 20
     assert run.row("third").blocks == SLOW_BLOCKS
 
 
@@ -113,7 +113,7 @@ def test_backend_that_has_reached_the_target_stops_and_the_baseline_stays(measur
 
 
 def test_what_the_interval_says_does_not_stop_measuring(measure):
-    # Twice as fast is beyond doubt after ten blocks, and not yet known to 1 %.
+    # After ten blocks it is certain that it is faster, but the ratio is not yet known to 1 %.
     run = measure(target=0.01, faults={"other": Faults(call_seconds=0.005, spread=(0.0, 0.05))})
     assert run.row("other").blocks > 10 * FEWEST_BLOCKS
 

@@ -1,4 +1,4 @@
-"""A run: groups in order, those that are done left out, and what workers say of themselves."""
+"""A run: its groups in order without the finished ones, and what its workers report of themselves."""
 
 from __future__ import annotations
 

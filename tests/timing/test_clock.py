@@ -17,7 +17,7 @@ from harness.timing.clock import (
 
 
 class FakeTime:
-    """Advance time by `call_seconds` at each call, and not otherwise."""
+    """A time that advances by ``call_seconds`` at each call alone."""
 
     def __init__(self, call_seconds=0.25, sets=2):
         self.time = 100.0
@@ -127,7 +127,7 @@ def test_tick_is_the_smallest_step_between_different_readings():
 
 
 def test_overhead_is_the_least_time_of_a_call_that_does_nothing():
-    # A sample has two readings: five samples take 7, 3, 9, 5 and 4 seconds.
+    # A sample reads the clock twice: five samples take 7, 3, 9, 5 and 4 seconds.
     readings = iter([0, 7, 10, 13, 20, 29, 30, 35, 40, 44])
     assert Clock(lambda: float(next(readings))).overhead_seconds(count=6) == 3 / 6
 

@@ -1,4 +1,4 @@
-"""Count coverage as `studies/interval_coverage.py` does, with fewer traces, under every kind of noise."""
+"""Intervals cover the true ratio under every kind of noise, as in `studies/interval_coverage.py` with more traces."""
 
 from __future__ import annotations
 

@@ -69,8 +69,8 @@ def test_noise_of_a_whole_block_cancels_from_the_ratio():
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_difference_without_the_medians_support_is_ambiguous(sign):
-    # No symmetry: two thirds are far faster, one third is a little slower. The averages of pairs show a difference, the
-    # median does not.
+    # The ratios are not symmetric: two thirds are far faster, one third is a little slower. The averages of pairs show
+    # a difference, the median does not.
     ratios = sign * np.array([0.5] * 14 + [-0.01] * 7)
     comparison = compare(blocks(np.exp(-ratios)), blocks(np.ones(21)), ONE)
     shown = Relation.FASTER if sign > 0 else Relation.SLOWER
@@ -146,8 +146,8 @@ MIRRORED = {Relation.FASTER: Relation.SLOWER, Relation.SLOWER: Relation.FASTER}
 def two_backends(draw):
     """Draw times of two backends, and processes, by block.
 
-    The logarithms of the times are on a grid of 0.001, of one backend moved by 0.00011. So no interval end is 0 or an
-    edge of the band, where rounding would decide the relation.
+    The logarithms of the times are on a grid of 0.001; those of one backend are moved by 0.00011. So no end of an
+    interval is 0 or an edge of the band, where rounding would decide the relation.
     """
     noise = draw(st.lists(st.tuples(st.integers(-20, 20), st.integers(-20, 20)), min_size=1, max_size=30))
     shift = draw(st.integers(-60, 60))

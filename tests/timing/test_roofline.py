@@ -32,7 +32,7 @@ def test_backend_needs_its_workspace_and_copies_in_the_hosts_dtype():
     assert roofline.backend_bytes(CASE, 1000) - roofline.backend_bytes(CASE, 0) == 1000
     arrays = roofline.array_bytes(CASE)
     half = dataclasses.replace(CASE, dtype="float16")
-    # One more set of results is kept for the gate, and the clock holds the last one while the next is computed.
+    # The gate keeps one set of results, and the clock keeps the last one while the next is computed.
     sets = roofline.INPUT_SETS + 2
     assert roofline.backend_bytes(CASE, 0) == roofline.PROCESS_BYTES + sets * arrays + arrays
     assert roofline.backend_bytes(half, 0) == roofline.PROCESS_BYTES + sets * arrays // 2 + arrays
@@ -105,7 +105,7 @@ def test_roofline_with_one_unknown_rate_has_the_other():
 
 
 def test_memorys_rate_is_no_roofline_without_a_known_cache():
-    # A cache is faster than memory, so a right backend could beat a roofline of memory alone.
+    # Caches are faster than memory, so a right backend could be faster than a roofline of memory alone.
     memory = roofline.Level("memory", None, 1.0)
     assert roofline.roofline_seconds(CASE, with_levels(memory)) == roofline.flop(CASE) / 1e9
     assert roofline.roofline_seconds(CASE, roofline.Peaks({}, (), (memory,))) is None

@@ -9,7 +9,7 @@ BLOCKS = np.arange(30)
 
 
 def word(shape, processes=1, noise=0.02, seed=0):
-    """Classify a series of the given log-times, the same in each of several processes."""
+    """Return the class of a series of log-times, which is the same in each of several processes."""
     generator = np.random.default_rng(seed)
     logs = np.concatenate([shape + generator.normal(0, noise, len(shape)) for _ in range(processes)])
     return classify(dict(enumerate(np.exp(logs))), {n: n // len(shape) for n in range(len(logs))})

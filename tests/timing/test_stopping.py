@@ -37,7 +37,7 @@ looks = st.builds(Look, half_width=st.none() | st.floats(0, 1), counts_processes
         ([WIDE, BETWEEN], {"processes": 40}, "block", ""),
         ([], {"processes": 1}, "process", ""),
         ([], {"processes": 1, "most_processes": 1}, "stop", "target"),
-        # The pilot's other two processes cost 2 * (5 + 10 * 1) s.
+        # The pilot's other two processes take 2 * (5 + 10 * 1) s.
         ([WIDE], {"processes": 1, "left_seconds": 29.0}, "block", ""),
         ([WIDE], {"processes": 1, "left_seconds": 30.0}, "process", ""),
         ([WIDE], {"processes": 3, "left_seconds": 15.0}, "process", ""),

@@ -1,4 +1,4 @@
-"""A GPU that is made up: it works behind the host, kernel after kernel, by a clock of its own."""
+"""A fake GPU: it computes asynchronously, kernel after kernel, by a clock of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WORK = 2.5e-5
 
 
 class Device:
-    """A queue: launching takes the host some time, and the device works off what was launched, in order."""
+    """A queue of kernels: each launch takes time on the host, and the device runs the kernels in order."""
 
     def __init__(self):
         self.host = self.done = 0.0
@@ -35,7 +35,7 @@ class Device:
 
 
 class FakeTorch:
-    """The part of torch.cuda that is used, on the device."""
+    """The part of torch.cuda that the workers use, on the fake device."""
 
     def __init__(self, device):
         self.cuda = self

@@ -1,4 +1,4 @@
-"""Backends for the workers' tests, run in the tests' own process so that their arrays can be looked at."""
+"""Backends for the tests of workers, which run in the tests' process so that tests see their arrays."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Hungry(Plain):
 
 
 class Interrupted(Plain):
-    """Of three calls in a row the last takes five times as long; by a clock of its own."""
+    """Takes five times as long at each third call, by a clock of its own."""
 
     def __init__(self, device):
         super().__init__(device)
@@ -46,7 +46,7 @@ class Interrupted(Plain):
 
         def interrupted(input1, input2):
             self.calls += 1
-            self.seconds += 0.005 if self.calls % 3 == 1 else 0.001  # the first call is that of preparing
+            self.seconds += 0.005 if self.calls % 3 == 1 else 0.001  # the first call is part of preparing
             return kernel(input1, input2)
 
         return interrupted

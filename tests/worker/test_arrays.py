@@ -1,4 +1,4 @@
-"""The dialects of the frameworks, with a CuPy that is made up: arrays of NumPy that call themselves a GPU's."""
+"""Arrays in each framework's words; a fake CuPy has arrays of NumPy that call themselves a GPU's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.worker import arrays, gpu_clock, integrity
 
 
 class Foreign(Backend):
-    """Must not be asked: CuPy is known."""
+    """A backend whose methods must not be called, because the worker knows CuPy's arrays."""
 
     name = "numpy-foreign"
 
@@ -89,10 +89,10 @@ def test_arrays_of_cupy_are_timed_by_events_of_cupy(cupy):
 
 def test_an_unknown_framework_gets_a_copy_of_the_values():
     class Unknown:
-        """Cannot be written to, so a new one is made."""
+        """An array that cannot be written to, so the worker makes a new one."""
 
     class Clinging(Backend):
-        """Wraps the array that it is given, and writes into it."""
+        """A backend that wraps its input array without a copy, and writes into it."""
 
         name = "unknown-clinging"
 
@@ -111,7 +111,7 @@ def test_an_unknown_framework_gets_a_copy_of_the_values():
     assert np.array_equal(values, np.ones((2, 3)))
 
 
-#: In a process of its own, since PyTorch warns but once.
+#: A program for a process of its own: PyTorch warns only once in a process.
 READ_ONLY = """
 import warnings
 import numpy as np

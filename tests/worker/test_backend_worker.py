@@ -97,7 +97,7 @@ def test_a_released_case_gives_the_gpu_s_memory_back(tmp_path, monkeypatch):
 
     def give_back(name):
         with pytest.raises(RuntimeError, match="no case is prepared"):
-            _ = worker.held.prepared  # before that there would be nothing to give
+            _ = worker.held.prepared  # a prepared case would still hold its memory
         given_back.append(name)
 
     cuda = types.SimpleNamespace(is_initialized=lambda: True, empty_cache=lambda: give_back("torch"))

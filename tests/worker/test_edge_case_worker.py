@@ -17,7 +17,7 @@ PRIMES = tuple(edge_case for edge_case in EDGE_CASES.values() if edge_case.case 
 
 
 class Counting(Plain):
-    """Counts what it prepares and calls; raises for values that are not finite or for a second kernel, if wanted."""
+    """Counts the kernels that it prepares, and their calls; raises for a second kernel if ``refuses_second``."""
 
     name = "numpy-counting"
 
@@ -40,7 +40,7 @@ class Counting(Plain):
 
 
 class ReadsFreshMemory(Plain):
-    """Adds what it finds in fresh memory of 256 bytes, which is zero in a new process."""
+    """Adds a number from 256 bytes of fresh memory, which is zero in a new process."""
 
     name = "numpy-reads-fresh-memory"
 
@@ -66,7 +66,7 @@ def test_kernels_of_a_case_are_prepared_before_one_is_called(tmp_path):
     backend = Counting()
     worker = worker_of(backend)
     assert run(worker, "primes", tmp_path).error == ""
-    assert (backend.prepared, backend.called) == (2, 2)  # one call more, to see which operators of PyTorch run
+    assert (backend.prepared, backend.called) == (2, 2)  # one more call shows which operators of PyTorch run
     assert run(worker, "other-weight", tmp_path).error == ""
     assert (backend.prepared, backend.called) == (2, 3)
 

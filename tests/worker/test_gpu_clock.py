@@ -1,4 +1,4 @@
-"""A GPU's own clock, on a device that is made up."""
+"""A GPU's own clock, on a fake GPU."""
 
 from __future__ import annotations
 

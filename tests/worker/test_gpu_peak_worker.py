@@ -1,4 +1,4 @@
-"""The GPU's peak worker, on a CPU in place of a GPU: PyTorch has both."""
+"""The GPU's peak worker, with a CPU in place of the GPU."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_short_work_is_queued_until_launches_do_not_count(monkeypatch):
     def best_seconds(work, repetitions, enough):
         before = len(done)
         work()
-        # A device that takes 1 ms for each, and a host that takes 4 ms to launch and wait once.
+        # The device takes 1 ms for each call; the host takes 4 ms to launch and to wait once.
         return 0.004 + 0.001 * (len(done) - before), None
 
     monkeypatch.setattr(gpu_peak_worker, "best_seconds", best_seconds)

@@ -1,4 +1,4 @@
-"""Times by a device's clock, on a device that is made up."""
+"""Times by a device's clock, on a fake GPU."""
 
 from __future__ import annotations
 
@@ -48,18 +48,18 @@ def backend(device, tmp_path, monkeypatch):
 def test_device_times_leave_the_launches_out(backend, device, monkeypatch):
     monkeypatch.setattr(gpu_clock, "clock_of", lambda like: TorchClock(FakeTorch(device), device.now))
     reply = ask(backend, MeasureDeviceTimes(calls=4, call_seconds=3 * LAUNCH + WORK, repeats=5))
-    # Three launches are queued behind the delay, so the device does them without a gap.
+    # Three launches are queued behind the delay, so the device runs them without a gap.
     assert reply.device_seconds == pytest.approx([3 * WORK] * 5)
-    # Launching is slower than working, so queueing gains nothing but the last kernel's time.
+    # A launch takes longer than a kernel, so only the last kernel's time is added to the launches.
     assert reply.queued_seconds == pytest.approx([4 * 3 * LAUNCH + WORK] * 5)
-    # One launch a call instead of three, and the work of three.
+    # A graph has one launch a call instead of three, and the work of three kernels.
     assert reply.graph_seconds == pytest.approx([4 * LAUNCH + 3 * WORK] * 5)
     assert reply.absent == {}
 
 
 def test_launches_longer_than_the_delay_leave_only_graph_times(backend, device, monkeypatch):
     monkeypatch.setattr(gpu_clock, "clock_of", lambda like: TorchClock(FakeTorch(device), device.now))
-    # The longest delay is that of half a call.
+    # The longest delay covers half of a call's launches.
     monkeypatch.setattr(gpu_timing_worker, "MOST_DELAY_SECONDS", 3 * LAUNCH)
     reply = ask(backend, MeasureDeviceTimes(calls=4, call_seconds=1.5 * LAUNCH, repeats=5))
     assert reply.device_seconds == ()
@@ -70,7 +70,7 @@ def test_launches_longer_than_the_delay_leave_only_graph_times(backend, device, 
 
 def test_a_delay_that_was_too_short_is_made_longer(backend, device, monkeypatch):
     monkeypatch.setattr(gpu_clock, "clock_of", lambda like: TorchClock(FakeTorch(device), device.now))
-    # As if launching took twice as long as it usually does.
+    # The request states half the time that launching takes.
     reply = ask(backend, MeasureDeviceTimes(calls=4, call_seconds=1.5 * LAUNCH, repeats=5))
     assert reply.device_seconds == pytest.approx([3 * WORK] * 5)
     assert reply.absent == {}

@@ -31,7 +31,7 @@ def loops():
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Return a peak worker whose repetitions are too short to mean anything."""
+    """Return a peak worker whose repetitions are too short for its rates to mean anything."""
     for name in ("CHAIN_SECONDS", "READ_SECONDS"):
         monkeypatch.setattr(peak_worker, name, 1e-4)
     monkeypatch.setattr(peak_worker, "PRODUCT_SIZES", {"float32": 24, "float64": 24})
@@ -90,7 +90,7 @@ def test_best_rate_is_that_of_the_fastest_repetition(monkeypatch):
 
 
 def test_spot_peak_is_that_of_the_moment_and_not_the_best(loops, monkeypatch):
-    # Three calls find the count of rounds; then each spot peak has one call that wakes the CPUs, and its own.
+    # Three calls find the count of rounds; then each spot peak has one call to wake the CPUs, and one that counts.
     seconds_per_round = iter([1e-6] * 3 + [1e-5, 2e-6] + [1e-6, 1e-6])
     counts = []
     monkeypatch.setattr(threads, "affinity", lambda: [min(os.sched_getaffinity(0))])
@@ -183,5 +183,5 @@ def test_peak_worker_leaves_a_backends_compile_cache_empty(faulty_path, tmp_path
     with Supervisor(1, tmp_path / "cache") as workers:
         if workers.peak_worker("numba").request(MeasureArithmetic("float32"), 60.0).per_second is None:
             pytest.skip("Numba is not installed")
-        assert list((tmp_path / "cache").rglob("*.nbi"))  # compiled once, loaded by the next run
+        assert list((tmp_path / "cache").rglob("*.nbi"))  # the next run loads what was compiled here
         assert workers.worker("faulty-honest", "cpu")[1]

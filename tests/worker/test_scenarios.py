@@ -18,7 +18,7 @@ def test_again_calls_until_its_time_or_its_calls_are_spent(tmp_path, monkeypatch
     worker, made = prepared(Plain("cpu"), tmp_path), []
     now = types.SimpleNamespace(seconds=0.0)
     monkeypatch.setattr(scenarios, "time", types.SimpleNamespace(perf_counter=lambda: now.seconds))
-    # With PyTorch in the process, as other tests leave it, there is one more call, to see which of its operators run.
+    # With PyTorch in the process, which other tests import, one more call would show which of its operators run.
     monkeypatch.setattr(scenarios, "_borrows_torch", lambda _: False)
     kernel = worker.held.prepared.kernel
 
@@ -31,7 +31,9 @@ def test_again_calls_until_its_time_or_its_calls_are_spent(tmp_path, monkeypatch
     reply = ask(worker, RunScenario("again", tmp_path))
     assert len(made) == calls
     assert reply.call_seconds == pytest.approx(call_seconds)
-    assert len(reply.results.storages.earlier) == calls, "the first result, and all others but the handed over one"
+    assert len(reply.results.storages.earlier) == calls, (
+        "the first result, and all others but the one that is handed over"
+    )
 
 
 @pytest.mark.parametrize(

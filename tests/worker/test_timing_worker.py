@@ -1,4 +1,4 @@
-"""Timing in this process, so that arrays can be looked at."""
+"""The timing requests, run in this process, where tests see the arrays."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def addresses(worker):
 
 def test_moving_changes_every_address_and_no_value(backend):
     before = [{name: array.copy() for name, array in inputs.items()} for inputs in backend.held.prepared.sets]
-    kept = backend.held.prepared.sets  # alive, so that an address cannot be used again by chance
+    kept = backend.held.prepared.sets  # kept alive, so that no address is used again by chance
     sets, weight = addresses(backend)
     ask(backend, MoveArrays(new_kernel=True))
     moved_sets, moved_weight = addresses(backend)
@@ -73,7 +73,9 @@ def test_the_kept_result_that_differs_is_handed_over(backend, tmp_path, offset, 
 def test_kept_results_of_the_same_bits_need_no_median(backend, tmp_path, monkeypatch):
     right = np.ones((CASE.batch, CASE.out_features), np.float32)
     backend.held.prepared.kept = [right.copy() for _ in range(4)]
-    monkeypatch.setattr(np, "median", lambda *_, **__: pytest.fail("that takes long, and there is nothing to choose"))
+    monkeypatch.setattr(
+        np, "median", lambda *_, **__: pytest.fail("the median takes long, and there is nothing to choose")
+    )
     ask(backend, KeptResults(False, tmp_path))
     assert np.array_equal(np.load(tmp_path / "output.npy"), right)
 
@@ -102,7 +104,7 @@ def test_the_memory_of_a_call_is_its_peak(tmp_path):
         needed[kind] = ask(prepared(kind("cpu"), tmp_path), MeasureMemory(3)).peak_bytes
     if None in needed.values():
         pytest.skip("this system does not reset the high-water mark of a process")
-    # The kernel counts pages for each thread by itself, and adds them up now and then.
+    # Linux counts pages for each thread, and adds the counts up only at times.
     assert needed[Plain] < 8 * MIB
     assert 62 * MIB <= needed[Hungry] < 72 * MIB
 
@@ -133,7 +135,7 @@ def test_settling_adds_one_call_before_each_pair(tmp_path):
 
 
 class Pool:
-    """A device's memory: what was freed last is handed out first, as it is."""
+    """The memory of a device: it hands out first the block that was freed last, with its old values."""
 
     def __init__(self):
         self.freed = {}

@@ -1,4 +1,4 @@
-"""The kernels compute the right numbers on any sizes, however divided, and touch no memory that is not theirs."""
+"""The kernels compute the right numbers on any sizes, however divided."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from bilinear_bench.cpu.sizes import Sizes  # noqa: E402
 #: From far below a vector to several tiles and strips, odd sizes among them.
 SIZES = st.integers(1, 75)
 ULPS = 60
-#: Outputs with which no CPU has a tile of both input gradients with several rows of a page.
+#: Outputs so many that on any CPU a tile of both input gradients has one row of a page.
 MANY_PAGES = 210
 #: A CPU with little room: several packed parts and blocks. Plans read these numbers; the loops have those of HOST.
 SMALL = dataclasses.replace(
@@ -43,7 +43,7 @@ def sizes_of(case):
 
 
 def step(case, made, threads, cpu=HOST):
-    """Output and gradients, divided among threads."""
+    """Return output and gradients, divided among threads."""
     sizes = sizes_of(case)
     inputs = grad_inputs.plan(sizes, threads, cpu)
     given = made["input1"], made["input2"], made["weight"]
@@ -83,11 +83,11 @@ DIVIDED = [
     *((3, 90, 80, 70), (40, 60, 50, 30), (700, 33, 21, 3), (650, 20, 45, 11), (64, 7, 130, 64)),
     # Rows and pages of the weight at distances of a power of two: it is copied before it is contracted.
     *((170, 64, 128, 1), (70, 64, 64, 20)),
-    # A small batch in the rows of a forward's tiles, which stores none of them for the backward.
+    # A small batch is in the rows of the forward's tiles, so no tiles are stored for the backward.
     (6, 40, 60, 2),
     # A weight too large for a cache: threads share its rows, and its lines are prefetched.
     *((40, 200, 90, 1), (60, 90, 200, 2), (40, 100, 90, 40)),
-    # The same with few lines: several tiles pass between two prefetches.
+    # A weight too large for a cache, of which a tile prefetches few lines: several tiles pass between two prefetches.
     (40, 800, 90, 4),
     # Outputs with which a tile of both input gradients has one row of a page.
     (70, 33, 40, MANY_PAGES),
@@ -155,7 +155,7 @@ def test_a_large_gradient_begins_with_a_cache_line_of_numpys_memory():
     for gradient in step(case, make_inputs(case), threads=1)[1:4]:
         assert gradient.nbytes > HOST.private_bytes
         assert gradient.ctypes.data % HOST.line_bytes == 0
-        assert gradient.base.flags.owndata  # NumPy's own memory, for which it requests huge pages
+        assert gradient.base.flags.owndata  # NumPy requests huge pages for its own memory
 
 
 #: Every array ends where a protected page begins, or begins where one ends.

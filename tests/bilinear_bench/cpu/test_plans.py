@@ -1,4 +1,4 @@
-"""What a plan promises: everything is computed exactly once, within the workspace, and as the NumPy model says."""
+"""What a plan promises: everything is computed exactly once, within the workspace, and like the NumPy model."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SIZES = st.builds(
 
 
 def tasks(plan, sizes, along):
-    """Every (strip, page or row of a page) that a plan of strips computes; of a small batch all strips at once."""
+    """Count each (strip, page or row of a page) that a plan computes; a small batch has all strips at once."""
     strips = division.strips_of(sizes, HOST)
     if isinstance(plan, SmallForwardPlan | SmallGradInputsPlan):
         parts = [(range(strips), range(*division.part_of(part, plan.parts, along))) for part in range(plan.parts)]
@@ -56,7 +56,7 @@ def tasks(plan, sizes, along):
 
 
 def weight_tasks(plan, sizes):
-    """Every (page, tile) of the gradient of the weight; every page of a group has all its tiles."""
+    """Count each (page, tile) of the gradient of the weight; a page of a group has all its tiles."""
     tiles = -(-sizes.in1 // ROWS)
     if isinstance(plan, PageGroupsPlan):
         groups = [range(*division.part_of(group, plan.groups, sizes.out)) for group in range(plan.groups)]
@@ -83,7 +83,7 @@ def test_every_strip_meets_every_page_and_row_exactly_once(sizes, threads, cpu):
 
 
 def strips_bytes(plan, sizes, cpu, features):
-    """Bytes of all strips that are packed at a time."""
+    """Return the bytes of all strips that are packed at a time."""
     blocks = plan.blocks
     together = min(plan.workers, blocks.count) if blocks.parts == 1 else blocks.count
     return together * blocks.strips * cpu.strip_width(sizes.itemsize) * sizes.itemsize * features
@@ -122,7 +122,7 @@ def grad_weight_bytes(plan, sizes, cpu):
 def test_the_workspace_stays_within_workspace_bytes(sizes, threads, cpu):
     sizes = sizes._replace(batch=sizes.batch * 20)
     most = workspace_bytes(sizes, threads, cpu)
-    # A strip (or a packed row) on each thread is the least that a plan can do with.
+    # The least that a plan needs is a strip, or a packed row, on each thread.
     strip_bytes = cpu.strip_width(sizes.itemsize) * sizes.itemsize
     least = threads * strip_bytes * (2 * sizes.in1 + (1 + threads) * sizes.in2 + sizes.out)
     for plan, used in (
@@ -136,7 +136,7 @@ def test_the_workspace_stays_within_workspace_bytes(sizes, threads, cpu):
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(SIZES, THREADS, CPUS)
 def test_every_thread_has_work_where_there_is_enough(sizes, threads, cpu):
-    """In whole rounds of all threads: otherwise some wait while the last blocks are computed."""
+    """Blocks come in whole rounds of all threads: otherwise some threads wait for the last blocks."""
     plan = forward.plan(sizes, threads, cpu)
     if isinstance(plan, ForwardPlan):
         strips = division.strips_of(sizes, cpu)
@@ -158,7 +158,7 @@ DIVISIONS = [
 
 
 def integers(sizes):
-    """Integers of 12 bits: their sums round in float32, and products with them are exact in float64."""
+    """Return integers of 12 bits: their sums round in float32, and their products are exact in float64."""
     generator = np.random.default_rng(sizes)
     batch, in1, in2, out = sizes
     shapes = (batch, in1), (batch, in2), (out, in1, in2), (out,)
@@ -172,13 +172,13 @@ def test_the_kernel_rounds_as_the_model_of_its_tiling_does(sizes, threads, chang
     made = integers(sizes)
     width = HOST.strip_width(4)
     assert np.array_equal(plan.run(*made), model.forward(plan.blocks, width, *made))
-    # Tiles of half the height round differently.
+    # Sums in tiles of half the height round differently.
     assert not np.array_equal(plan.run(*made), model.forward(plan.blocks, width, *made, rows_of_tile=ROWS // 2))
 
 
 @pytest.mark.parametrize("kind", [ForwardPlan, SmallForwardPlan, GradInputsPlan, FewOutputsPlan, GradWeightPlan])
 def test_a_plan_is_a_value(kind):
-    """Plans are kept for sizes that come again, and shared by Python threads."""
+    """A plan must not change, because calls of the same sizes, in any Python thread, share it."""
     assert kind.__dataclass_params__.frozen
 
 
@@ -189,5 +189,5 @@ def test_a_step_with_few_outputs_stores_the_forwards_tiles_if_they_fit(sizes, st
 
 @pytest.mark.parametrize(("in2", "packed"), [(256, True), (250, False)])
 def test_a_weight_is_packed_where_the_rows_of_all_pages_clash_in_l1(in2, packed):
-    # Pages are 33 x 256 numbers apart: one row of each would not clash, several rows do.
+    # Pages are 33 x 256 numbers apart: one row of each page does not clash in L1, several rows do.
     assert grad_inputs.plan(Sizes(1000, 33, in2, 16), 1).weight_packed == packed
