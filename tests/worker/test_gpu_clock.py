@@ -7,7 +7,7 @@ import types
 
 import numpy as np
 import pytest
-from made_up_gpu import LAUNCH, WORK, Device, FakeTorch
+from fake_gpu import LAUNCH, WORK, Device, FakeTorch
 
 from harness.worker import gpu_clock
 from harness.worker.gpu_clock import CupyClock, TorchClock

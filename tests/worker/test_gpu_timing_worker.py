@@ -6,7 +6,7 @@ import types
 
 import numpy as np
 import pytest
-from made_up_gpu import LAUNCH, WORK, Device, FakeTorch
+from fake_gpu import LAUNCH, WORK, Device, FakeTorch
 from small_backends import ask, prepared
 
 from harness import Backend
@@ -78,8 +78,8 @@ def test_a_delay_that_was_too_short_is_made_longer(backend, device, monkeypatch)
 
 def test_a_call_without_a_graph_has_its_other_times_and_a_reason(backend, device, monkeypatch):
     clock = TorchClock(FakeTorch(device), device.now)
-    made_up = types.SimpleNamespace(RawKernel=lambda text, name: None)
-    monkeypatch.setattr(clock, "capture", CupyClock(made_up).capture)
+    fake_cupy = types.SimpleNamespace(RawKernel=lambda text, name: None)
+    monkeypatch.setattr(clock, "capture", CupyClock(fake_cupy).capture)
     monkeypatch.setattr(gpu_clock, "clock_of", lambda like: clock)
     reply = ask(backend, MeasureDeviceTimes(calls=4, call_seconds=3 * LAUNCH + WORK, repeats=2))
     assert len(reply.device_seconds) == len(reply.queued_seconds) == 2
