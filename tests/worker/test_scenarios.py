@@ -31,9 +31,7 @@ def test_again_calls_until_its_time_or_its_calls_are_spent(tmp_path, monkeypatch
     reply = ask(worker, RunScenario("again", tmp_path))
     assert len(made) == calls
     assert reply.call_seconds == pytest.approx(call_seconds)
-    assert len(reply.results.storages.earlier) == calls, (
-        "the first result, and all others but the one that is handed over"
-    )
+    assert len(reply.results.storages.earlier) == calls, "all results but the one that is handed over"
 
 
 @pytest.mark.parametrize(

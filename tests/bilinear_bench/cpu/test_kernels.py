@@ -6,7 +6,6 @@ import dataclasses
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from harness.correctness import reference
 from harness.correctness.inputs import make_inputs
 
 numba = pytest.importorskip("numba", reason="numba is not installed")
-from bilinear_bench.cpu import compiled, few_outputs, forward, grad_inputs, grad_weight, packing  # noqa: E402
+from bilinear_bench.cpu import few_outputs, forward, grad_inputs, grad_weight, packing  # noqa: E402
 from bilinear_bench.cpu.cpu import HOST, KIB  # noqa: E402
 from bilinear_bench.cpu.sizes import Sizes  # noqa: E402
 
@@ -158,69 +157,6 @@ def test_a_large_gradient_begins_with_a_cache_line_of_numpys_memory():
         assert gradient.base.flags.owndata  # NumPy requests huge pages for its own memory
 
 
-#: Every array ends where a protected page begins, or begins where one ends.
-GUARDED = """
-import ctypes, mmap, sys
-import numpy as np
-sys.path.insert(0, sys.argv[1])
-from bilinear_bench.cpu import few_outputs, forward, grad_inputs, grad_weight, page_groups, small_batch
-from bilinear_bench.cpu.sizes import Sizes
-
-libc = ctypes.CDLL(None, use_errno=True)
-kept = []
-#: The modules whose results are in memory of ``gradient_buffer``.
-MODULES = few_outputs, grad_inputs, grad_weight, page_groups, small_batch
-
-def guarded(array, at_end):
-    size = -(-max(array.nbytes, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
-    memory = mmap.mmap(-1, size + 2 * mmap.PAGESIZE)
-    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    for page in (start, start + mmap.PAGESIZE + size):
-        assert libc.mprotect(ctypes.c_void_p(page), mmap.PAGESIZE, 0) == 0
-    kept.append(memory)
-    offset = mmap.PAGESIZE + (size - array.nbytes if at_end else 0)
-    view = np.frombuffer(memory, array.dtype, array.size, offset).reshape(array.shape)
-    view[:] = array
-    return view
-
-sizes = [(1, 1, 1, 1), (1, 7, 5, 3), (3, 5, 17, 9), (8, 3, 33, 2), (17, 9, 7, 11), (33, 19, 21, 5), (70, 31, 9, 13),
-         (35, 41, 9, 2), (18, 101, 91, 31), (64, 19, 21, 9), (40, 61, 21, 1), (35, 5, 19, 210)]
-generator = np.random.default_rng(0)
-for dtype in sys.argv[2:]:
-    for size in sizes:
-        case, (b, i, j, o) = Sizes(*size, dtype), size
-        shapes = {"input1": (b, i), "input2": (b, j), "weight": (o, i, j), "bias": (o,), "grad_output": (b, o)}
-        for at_end in (True, False):
-            a = {n: guarded(generator.standard_normal(s).astype(dtype), at_end) for n, s in shapes.items()}
-            given = a["input1"], a["input2"], a["weight"]
-            for module in MODULES:
-                module.gradient_buffer = lambda shape, like: guarded(np.zeros(shape, like.dtype), at_end)
-            inputs = grad_inputs.plan(case, 1)
-            tiles = guarded(np.zeros(inputs.forward_tiles, dtype), at_end)
-            forward.plan(case, 1).run(*given, a["bias"], tiles)
-            forward.plan(case, 1).run(*given, a["bias"])
-            inputs.run(*given, a["grad_output"], tiles)
-            grad_weight.plan(case, 1).run(*given[:2], a["grad_output"])
-print("touched nothing else")
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="protects pages by Linux's mprotect")
-@pytest.mark.parametrize(
-    ("cpu", "dtypes"),
-    [("host", ("float32", "float64")), pytest.param("generic", ("float32",), marks=pytest.mark.slow)],
-)
-def test_no_memory_is_touched_but_the_arrays(cpu, dtypes):
-    ended = subprocess.run(
-        [sys.executable, "-c", GUARDED, str(ROOT), *dtypes],
-        env=os.environ | ({} if cpu == "host" else {"NUMBA_CPU_NAME": cpu}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.stdout == "touched nothing else\n", (ended.returncode, ended.stderr[-2000:])
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("features", ["", "+neon"])
 def test_the_vectors_and_registers_of_other_cpus_are_right(features, tmp_path):
@@ -245,25 +181,3 @@ def test_the_vectors_and_registers_of_other_cpus_are_right(features, tmp_path):
         check=False,
     )
     assert ended.returncode == 0, ended.stdout[-3000:]
-
-
-def test_compiled_code_is_kept_under_a_name_that_changes_with_all_files(monkeypatch, tmp_path):
-    code = Path(compiled.__file__).parent
-    for path in code.rglob("*.py"):
-        copy = tmp_path / path.relative_to(code)
-        copy.parent.mkdir(exist_ok=True)
-        copy.write_bytes(path.read_bytes())
-    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "compiled.py"))
-    assert compiled._stamp() == compiled.STAMP
-    (tmp_path / "tiles" / "emitter.py").write_text("# another tile")
-    assert compiled._stamp() != compiled.STAMP
-
-
-def test_every_compiled_function_has_the_stamp_in_its_name():
-    modules = [module for name, module in sys.modules.items() if name.startswith("bilinear_bench.cpu.")]
-    values = [value for module in modules for value in vars(module).values()]
-    each = [one for value in values for one in (value if isinstance(value, tuple) else (value,))]
-    functions = {one for one in each if isinstance(one, numba.core.dispatcher.Dispatcher)}
-    assert len(functions) > 30
-    for one in functions:
-        assert one.py_func.__qualname__.endswith(compiled.STAMP)
