@@ -1,10 +1,11 @@
-"""How tests start the command line: from the checkout, with the faulty backends on its path."""
+"""How tests start the command line, and other programs: from the checkout, with the faulty backends on the path."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import os
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -25,6 +26,18 @@ def environment(**variables: str) -> dict[str, str]:
     """Return this process's environment with checkout and faulty backends on the path, and no width of its own."""
     inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     return inherited | {"PYTHONPATH": f"{ROOT}{os.pathsep}{FAULTY}"} | variables
+
+
+def python(program: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python program in a process of its own, with the checkout's modules."""
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=ROOT,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @contextlib.contextmanager

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parent.parent
+from command_line import ROOT, python
 
 #: Folders and files of ``harness/`` by floor, lowest first. A module imports from floors below its own, from its own
 #: folder, and on one floor only what ``SIDEWAYS`` lists.
@@ -124,13 +121,8 @@ def test_nothing_is_called_utils_helpers_or_common():
 
 def frameworks_in(code: str) -> str:
     """Run code in a new process; return the frameworks that it has imported."""
-    ended = subprocess.run(
-        [sys.executable, "-c", f"{code}\nimport sys\nprint(*[f for f in {FRAMEWORKS} if f in sys.modules])"],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-    )
+    ended = python(f"{code}\nimport sys\nprint(*[f for f in {FRAMEWORKS} if f in sys.modules])")
+    assert ended.returncode == 0, ended.stderr
     return ended.stdout.splitlines()[-1].strip()
 
 

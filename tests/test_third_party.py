@@ -7,47 +7,33 @@ import os
 import shutil
 import site
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from command_line import BRIEF, ROOT, cpus_for
+from virtual_environment import VirtualEnvironment
 
 OUTSIDE = ROOT / "tests" / "third_party"
 CASE = ("--case", "33x20x30x7", "--backend", "outside-matmul", "--threads", "1")
 
 
-class Environment:
-    """A virtual environment that sees the packages of this one, and pip without an index."""
+class Environment(VirtualEnvironment):
+    """A virtual environment that sees the packages of this one."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.python = folder / "env" / "bin" / "python"
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "env")], check=True)
-        (packages,) = (folder / "env" / "lib").glob("python*/site-packages")
-        places = [*site.getsitepackages(), str(ROOT)]
-        lines = [f"import site; site.addsitedir({place!r})" for place in places]
-        (packages / "what_the_tests_have.pth").write_text("\n".join(lines))
+        super().__init__(folder)
+        lines = [f"import site; site.addsitedir({place!r})" for place in [*site.getsitepackages(), str(ROOT)]]
+        (self.packages / "what_the_tests_have.pth").write_text("\n".join(lines))
 
-    def install(self, project: Path) -> None:
-        built = shutil.copytree(project, self.folder / f"source-{project.name}")  # a build writes into its source
-        pip = [
-            sys.executable,
-            "-m",
-            "pip",
-            "--python",
-            str(self.python),
-            "--disable-pip-version-check",
-            "install",
-            "-q",
-        ]
-        offline = ["--no-index", "--no-build-isolation", "--no-deps", "--force-reinstall"]
-        subprocess.run([*pip, *offline, str(built)], check=True)
+    def build(self, project: Path) -> None:
+        """Build and install a copy of a project, since a build writes into its source."""
+        copy = shutil.copytree(project, self.folder / f"source-{project.name}")
+        self.install(copy, "--no-build-isolation", "--force-reinstall")
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         with cpus_for(arguments):
             return subprocess.run(
-                [self.python, "-P", *arguments],
+                [self.programs / "python", "-P", *arguments],
                 cwd=self.folder,
                 capture_output=True,
                 text=True,
@@ -60,7 +46,7 @@ class Environment:
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     environment = Environment(tmp_path_factory.mktemp("outside"))
-    environment.install(OUTSIDE)
+    environment.build(OUTSIDE)
     return environment
 
 
@@ -106,7 +92,7 @@ def test_a_broken_copy_is_rejected_and_never_timed(tmp_path, mode, right, wrong,
     assert source.count(right) == 1
     (copy / "bilinear_outside.py").write_text(source.replace(right, wrong))
     broken = Environment(tmp_path)
-    broken.install(copy)
+    broken.build(copy)
     ended = broken.run("-m", "harness", "run", *BRIEF, *CASE, "--mode", mode, "--budget", "1", "--out", "run")
     assert ended.returncode == 1, ended.stdout + ended.stderr
     with (tmp_path / "run" / "records.csv").open() as file:

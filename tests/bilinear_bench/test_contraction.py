@@ -5,10 +5,13 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import oracle
 import pytest
 
 from backends import numpy_contract
 from bilinear_bench import order as orders
+from harness.case import Case
+from harness.correctness.inputs import make_inputs
 
 ORDERS = ("input1", "input2", "both")
 SIZES = [(1, 1, 1, 1), (20, 30, 7, 5), (16, 5, 40, 3), (33, 8, 9, 30), (0, 3, 4, 5), (3, 4, 5, 0)]
@@ -17,16 +20,9 @@ RATES = orders.Rates(contracted=60, multiplied=30, narrow=16, swapped=60)
 
 def problem(batch, in1, in2, out):
     """Return operands, and the correct output and gradients."""
-    generator = np.random.default_rng(0)
-    input1, input2, weight, gradient = (
-        generator.standard_normal(shape) for shape in ((batch, in1), (batch, in2), (out, in1, in2), (batch, out))
-    )
-    return (input1, input2, weight, gradient), (
-        np.einsum("bi,oij,bj->bo", input1, weight, input2),
-        np.einsum("bo,oij,bj->bi", gradient, weight, input2),
-        np.einsum("bo,oij,bi->bj", gradient, weight, input1),
-        np.einsum("bo,bi,bj->oij", gradient, input1, input2),
-    )
+    case = Case(batch, in1, in2, out, bias=False, dtype="float64", mode="forward_backward")
+    inputs = make_inputs(case)
+    return tuple(inputs.values()), tuple(oracle.results(case, inputs).values())
 
 
 @pytest.mark.parametrize("sizes", SIZES)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from command_line import BRIEF, ROOT
+from command_line import BRIEF, python
 from packaging.version import Version
 
 from harness.case import Case
@@ -194,14 +191,7 @@ def test_a_case_becomes_the_problem_of_its_sizes_and_types():
 
 def run(program: str, **variables: str) -> list[str]:
     """Return the lines that a program prints."""
-    ended = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | variables,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ended = python(program, **{"TRITON_INTERPRET": "0"} | variables)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout.splitlines()
 

@@ -9,13 +9,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from command_line import ROOT, python
 
 import bilinear_bench
 
-PACKAGE = Path(bilinear_bench.__file__).parent
-ROOT = PACKAGE.parent
-#: Modules of the cost model and of the lazy names, which import no framework.
-WITHOUT_FRAMEWORKS = ("__init__", "functional", "order")
+PACKAGE = ROOT / "bilinear_bench"
 FRAMEWORKS = {"torch", "numba", "triton", "jax", "numpy"}
 
 
@@ -50,14 +48,8 @@ def test_the_test_above_sees_an_import_inside_a_function():
 
 def test_importing_the_package_imports_no_framework():
     program = "import bilinear_bench, bilinear_bench.functional, bilinear_bench.order"
-    ended = subprocess.run(
-        [sys.executable, "-c", f"{program}\nimport sys\nprint(*sorted({FRAMEWORKS} & set(sys.modules)))"],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-    )
-    assert ended.stdout.split() == []
+    ended = python(f"{program}\nimport sys\nprint('imported', *sorted({FRAMEWORKS} & set(sys.modules)))")
+    assert ended.stdout == "imported\n", ended.stderr
 
 
 @pytest.mark.parametrize("name", ["Bilinear", "functional.bilinear", "warm"])

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from command_line import ROOT
 from packaging.requirements import Requirement
+from virtual_environment import PIP, VirtualEnvironment
 
 #: Run in a process of its own: the number of compiled signatures of every kernel, before and after layers of papers.
 WARMED = """
@@ -51,7 +52,7 @@ def test_warmed_kernels_compile_nothing_in_layers_of_papers():
     assert ended.returncode == 0, ended.stderr
 
 
-class Installed:
+class Installed(VirtualEnvironment):
     """Our wheel in an environment of its own, with another project's folders on PYTHONPATH.
 
     Args:
@@ -60,12 +61,8 @@ class Installed:
     """
 
     def __init__(self, folder: Path, wheel: Path) -> None:
-        self.folder = folder
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "env")], check=True)
-        (self.packages,) = (folder / "env" / "lib").glob("python*/site-packages")
-        pip = [sys.executable, "-m", "pip", "--python", str(folder / "env" / "bin" / "python")]
-        options = ["--disable-pip-version-check", "-q", "--no-index", "--no-deps"]
-        subprocess.run([*pip, "install", *options, str(wheel)], check=True)
+        super().__init__(folder)
+        self.install(wheel)
         for name in ("backends", "harness"):
             (folder / "stranger" / name).mkdir(parents=True)
             (folder / "stranger" / name / "__init__.py").write_text(f"raise ImportError('a stranger called {name}')")
@@ -75,7 +72,7 @@ class Installed:
         """Run a program of the environment in an empty folder."""
         (self.folder / "empty").mkdir(exist_ok=True)
         return subprocess.run(
-            [self.folder / "env" / "bin" / program, *arguments],
+            [self.programs / program, *arguments],
             cwd=self.folder / "empty",
             env=os.environ
             | {"PYTHONPATH": str(self.folder / "stranger"), "XDG_CACHE_HOME": str(self.folder / "cache")},
@@ -91,9 +88,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     ignore = shutil.ignore_patterns(".*", "results", "build", "*.egg-info", "__pycache__")
     shutil.copytree(ROOT, folder / "source", ignore=ignore)
-    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "-q")
     options = ("--no-index", "--no-deps", "--no-build-isolation", "-w", str(folder))
-    subprocess.run([*pip, "wheel", *options, str(folder / "source")], check=True)
+    subprocess.run([*PIP, "wheel", *options, str(folder / "source")], check=True)
     return next(folder.glob("bilinear_bench-*.whl"))
 
 

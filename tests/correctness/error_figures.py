@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
-from reference_results import expect
+from reference_results import question
 
-from harness.correctness.inputs import make_inputs
 from harness.correctness.precision import measure
-
-
-@functools.cache
-def question(case):
-    """Return the inputs of a case, and what the reference computes from them."""
-    inputs = make_inputs(case)
-    return inputs, expect(case, inputs)
 
 
 def inputs_in(case, kind):

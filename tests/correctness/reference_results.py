@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+
 from harness.correctness import reference
+from harness.correctness.inputs import make_inputs
 from harness.correctness.verdict import Expected
 
 
@@ -18,3 +21,10 @@ def expect(case, inputs):
         reference.quadratics(case, inputs),
         reference.wide_samples(case, inputs) if case.dtype == "float64" else {},
     )
+
+
+@functools.cache
+def question(case):
+    """Return the inputs of a case, and what the reference computes from them."""
+    inputs = make_inputs(case)
+    return inputs, expect(case, inputs)

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from formats import FORMATS
 from oracle import to_tf32
-from reference_results import expect
+from reference_results import expect, question
 from techniques import einsum, exactly, outer_product, page_loop, sequential_sum
 
 from harness.case import Case
 from harness.correctness.bound import TINY, UNIT_ROUNDOFF, relative_bound, terms, tolerance
 from harness.correctness.gate import judge
-from harness.correctness.inputs import make_inputs, round_to
+from harness.correctness.inputs import round_to
 
 STEP = Case(6, 10, 7, 5, mode="forward_backward")
 RESULTS = tuple(STEP.result_shapes())
@@ -25,12 +25,6 @@ SEEDS = range(15)
 
 def of_format(name, case=STEP, **changes):
     return dataclasses.replace(case, **FORMATS[name], **changes)
-
-
-@functools.cache
-def question(case):
-    inputs = make_inputs(case)
-    return inputs, expect(case, inputs)
 
 
 @pytest.mark.parametrize("technique", [einsum, page_loop, outer_product, sequential_sum])

@@ -7,9 +7,10 @@ import math
 
 import numpy as np
 import pytest
-from error_figures import figures, inputs_in, question
+from error_figures import figures, inputs_in
 from formats import FORMATS, to_float32, to_half
 from oracle import to_tf32
+from reference_results import question
 from techniques import bias_added_later, exactly, page_loop, sequential_sum, two_products
 
 from harness.case import DTYPES, Case

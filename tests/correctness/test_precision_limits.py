@@ -7,8 +7,8 @@ import math
 
 import numpy as np
 import pytest
-from error_figures import question
 from formats import FORMATS, to_format
+from reference_results import question
 
 from harness.case import DTYPES, Case
 from harness.correctness.bound import TINY, UNIT_ROUNDOFF

@@ -8,6 +8,8 @@ import time
 
 from oracle import HonestBackend
 
+from harness import Support
+
 #: Calls after which a mutant takes the gate for finished: the gate makes about 20 calls.
 MANY_CALLS = 50
 
@@ -93,6 +95,14 @@ class Remembers(Mutant):
     def answer(self, input1, input2, weight, bias):
         """Compute an answer that is not stored."""
         return super().output(input1, input2, weight, bias)
+
+
+class SupportsEights(Mutant):
+    """Supports multiples of 8 alone, so most edge cases are left out."""
+
+    def supports(self, case):
+        eights = case.in1_features % 8 == case.in2_features % 8 == 0
+        return super().supports(case) if eights else Support(False, "sizes must be multiples of 8")
 
 
 class StartsSlowly(Mutant):

@@ -1,12 +1,10 @@
 """Backends in NumPy whose oddity is allowed or gains nothing: they are timed, some with a flag."""
 
 import numpy as np
-from mutant_bases import Mutant, Spoils, StartsSlowly
+from mutant_bases import Mutant, Spoils, StartsSlowly, SupportsEights
 from mutants_edge_case_answers import Prepared
 from mutants_stated import Ineffective
 from oracle import HonestBackend
-
-from harness import Support
 
 
 class Honest(HonestBackend):
@@ -78,15 +76,11 @@ class Flushes(Mutant):
         return np.where(abs(array) < 2.0**-126, 0, array).astype(array.dtype)
 
 
-class Eights(Mutant):
+class Eights(SupportsEights):
     """Supports multiples of 8 alone, so most edge cases are left out, and the row is flagged."""
 
     name = "mutant-eights"
     ineffective = Ineffective("edge_cases_partial")
-
-    def supports(self, case):
-        eights = case.in1_features % 8 == case.in2_features % 8 == 0
-        return super().supports(case) if eights else Support(False, "sizes must be multiples of 8")
 
 
 class FortranInputs(Mutant):

@@ -3,12 +3,10 @@
 import gc
 
 import numpy as np
-from mutant_bases import MANY_CALLS, Counts, GradientMutant, Mutant, Spoils
+from mutant_bases import MANY_CALLS, Counts, GradientMutant, Mutant, Spoils, SupportsEights
 from mutants_edge_case_gradients import FirstWeight, WeightByPointer
 from mutants_stated import Caught, LateArray, in_a_gradient
 from oracle import HonestStep
-
-from harness import Support
 
 
 class GradInput1Sloppy(GradientMutant):
@@ -63,15 +61,11 @@ class WeightByPointerLarge(WeightByPointer):
     least = 4096
 
 
-class FirstWeightOfEights(FirstWeight):
+class FirstWeightOfEights(SupportsEights, FirstWeight):
     """The step keeps its first weight, and supports multiples of 8 alone, so most edge cases are left out."""
 
     name = "mutant-keeps-first-weight-of-eights"
     caught = in_a_gradient("bound", phase="recheck")
-
-    def supports(self, case):
-        eights = case.in1_features % 8 == case.in2_features % 8 == 0
-        return super().supports(case) if eights else Support(False, "sizes must be multiples of 8")
 
 
 class Broadcasts(Spoils):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import sys
 import types
 
 import numpy as np
 import pytest
-from command_line import ROOT
+from command_line import python
 
 from backends.numpy_loop import NumpyLoop
 from harness import Backend
@@ -129,7 +128,7 @@ assert target.tolist() == values.tolist()
 
 def test_pytorch_does_not_warn_of_values_that_are_only_read():
     pytest.importorskip("torch", reason="PyTorch is not installed")
-    ended = subprocess.run([sys.executable, "-c", READ_ONLY], cwd=ROOT, capture_output=True, text=True, check=False)
+    ended = python(READ_ONLY)
     assert ended.returncode == 0, ended.stderr
 
 

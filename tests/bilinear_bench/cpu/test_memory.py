@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 
 import pytest
-from command_line import ROOT
+from command_line import python
 
 pytest.importorskip("numba", reason="numba is not installed")
 
@@ -15,7 +13,6 @@ pytest.importorskip("numba", reason="numba is not installed")
 GUARDED = """
 import ctypes, mmap, sys
 import numpy as np
-sys.path.insert(0, sys.argv[1])
 from bilinear_bench.cpu import few_outputs, forward, grad_inputs, grad_weight, page_groups, small_batch
 from bilinear_bench.cpu.sizes import Sizes
 
@@ -39,7 +36,7 @@ def guarded(array, at_end):
 sizes = [(1, 1, 1, 1), (1, 7, 5, 3), (3, 5, 17, 9), (8, 3, 33, 2), (17, 9, 7, 11), (33, 19, 21, 5), (70, 31, 9, 13),
          (35, 41, 9, 2), (18, 101, 91, 31), (64, 19, 21, 9), (40, 61, 21, 1), (35, 5, 19, 210)]
 generator = np.random.default_rng(0)
-for dtype in sys.argv[2:]:
+for dtype in sys.argv[1:]:
     for size in sizes:
         case, (b, i, j, o) = Sizes(*size, dtype), size
         shapes = {"input1": (b, i), "input2": (b, j), "weight": (o, i, j), "bias": (o,), "grad_output": (b, o)}
@@ -64,11 +61,5 @@ print("touched nothing else")
     [("host", ("float32", "float64")), pytest.param("generic", ("float32",), marks=pytest.mark.slow)],
 )
 def test_no_memory_is_touched_but_the_arrays(cpu, dtypes):
-    ended = subprocess.run(
-        [sys.executable, "-c", GUARDED, str(ROOT), *dtypes],
-        env=os.environ | ({} if cpu == "host" else {"NUMBA_CPU_NAME": cpu}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ended = python(GUARDED, *dtypes, **({} if cpu == "host" else {"NUMBA_CPU_NAME": cpu}))
     assert ended.stdout == "touched nothing else\n", (ended.returncode, ended.stderr[-2000:])
