@@ -11,7 +11,6 @@ Where one is missing, that raises an ImportError of one line with the command th
 from __future__ import annotations
 
 import importlib.util
-import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,20 +24,13 @@ __version__ = "0.1.0"
 
 #: What ``Bilinear``, ``functional.bilinear`` and ``warm`` need: import name, and the requirement for pip.
 FRAMEWORKS: Final = {"torch": "torch>=2.4", "numba": "numba>=0.60"}
-#: Sizes (batch, in1_features, in2_features, out_features) whose plans together reach the kernels, on one thread and on
-#: several: batches of a few rows and of many, few outputs and many, pages that are narrow, small and large.
-WARM_SIZES: Final = (
-    *itertools.product((1, 7, 40, 600), (1, 24, 128), (1, 24, 64), (1, 4, 9, 100)),
-    (2, 300, 200, 5),
-    (1000, 1, 7, 130),
-)
 
 
 def warm(dtypes: Iterable[str] = ("float32", "float64"), training: bool = True) -> None:
     """Compile the CPU kernels, or load them from Numba's cache, before the first call that matters.
 
-    The first time on a machine this takes minutes, later seconds. A plan that no size of ``WARM_SIZES`` has, for
-    example with another number of threads, still compiles at its first call.
+    The first time on a machine this takes minutes, later seconds. After it no call compiles, whatever its sizes and
+    PyTorch's number of threads.
 
     Args:
         dtypes: Names of element types, of ``float32`` and ``float64``.
@@ -48,17 +40,12 @@ def warm(dtypes: Iterable[str] = ("float32", "float64"), training: bool = True) 
         ImportError: PyTorch or Numba is missing.
     """
     require_frameworks("warm")
-    import torch  # not at the top: importing this package imports no framework
+    from bilinear_bench.cpu.warming import warm_calls  # not at the top: importing this package imports no framework
+    from bilinear_bench.operator import run_kernels
 
-    from bilinear_bench.operator import bilinear
-
-    for dtype, (batch, in1, in2, out) in itertools.product(dtypes, WARM_SIZES):
-        shapes = ((batch, in1), (batch, in2), (out, in1, in2), (out,))
-        operands = [torch.ones(shape, dtype=getattr(torch, dtype), requires_grad=training) for shape in shapes]
-        with torch.set_grad_enabled(training):
-            output = bilinear(*operands)
-        if training:
-            output.sum().backward()
+    for dtype in dtypes:
+        for sizes, threads in warm_calls(dtype):
+            run_kernels(sizes, threads, training)
 
 
 def require_frameworks(name: str) -> None:

@@ -188,3 +188,27 @@ def _threads(plan: _Divided) -> Iterator[None]:
     with _ENTERED:
         numba.set_num_threads(_thread_count())
         yield
+
+
+def run_kernels(sizes: Sizes, threads: int, training: bool) -> None:
+    """Run the kernels of one call on ones, so that they are compiled.
+
+    Args:
+        sizes: Sizes and dtype of the call.
+        threads: Number of threads of its plans, at least 1.
+        training: True to include the kernels of the gradients.
+    """
+    batch, in1, in2, out, dtype = sizes
+    shapes = (batch, in1), (batch, in2), (out, in1, in2), (out,), (batch, out)
+    rows1, rows2, pages, addend, gradient = (np.ones(shape, dtype) for shape in shapes)
+    tiles = np.empty(_grad_inputs_plan(sizes, threads).forward_tiles if training else 0, dtype)
+    plan = _forward_plan(sizes, threads)
+    with _threads(plan):
+        plan.run(rows1, rows2, pages, addend, tiles)
+    if training:
+        inputs_plan, weight_plan = _grad_inputs_plan(sizes, threads), _grad_weight_plan(sizes, threads)
+        with _threads(inputs_plan):
+            inputs_plan.run(rows1, rows2, pages, gradient, tiles)
+        with _threads(weight_plan):
+            weight_plan.run(rows1, rows2, gradient)
+        column_sums(gradient)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import ast
 import importlib
-import os
 import re
-import subprocess
-import sys
 
 import pytest
-from command_line import ROOT
+from command_line import ROOT, python
 from pages import BLOCK, DOCS, FENCE, README, broken_links, check_command, commands, fences, sentences
 
 PAGES = [README, ROOT / "CONTRIBUTING.md", *DOCS]
@@ -91,12 +88,14 @@ def test_a_summary_that_was_edited_by_hand_is_noticed(summaries):
     assert summaries.current(text.replace("0 false alarms", "1 false alarms")) == text
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.py")), ids=lambda path: path.stem)
-def test_every_study_still_imports(path):
+def test_every_study_still_imports():
     pytest.importorskip("torch", reason="torch is not installed")
-    tree = ast.parse(path.read_text())
-    imports = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
-    code = "\n".join((*sorted(imports, key=lambda line: "__future__" not in line), f"import {path.stem}"))
-    variables = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(path.parent)))}
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=variables)
+    lines = []
+    for path in sorted((ROOT / "studies").glob("*.py")):
+        nodes = [
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
+        lines += [ast.unparse(node) for node in nodes if getattr(node, "module", "") != "__future__"]
+        lines.append(f"import {path.stem}")
+    ended = python("\n".join(lines), PYTHONPATH=str(ROOT / "studies"))
     assert ended.returncode == 0, ended.stderr

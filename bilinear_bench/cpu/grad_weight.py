@@ -23,7 +23,7 @@ import numba
 import numpy as np
 
 from bilinear_bench.cpu import threads as division
-from bilinear_bench.cpu.compiled import compiled, serial_and_parallel
+from bilinear_bench.cpu.compiled import compiled, parallel, serial_and_parallel
 from bilinear_bench.cpu.cpu import HOST, PRIVATE_BYTES, ROWS, Cpu
 from bilinear_bench.cpu.packing import PANEL_ROWS, Array, aligned, gradient_buffer, strip_width
 from bilinear_bench.cpu.page_groups import PageGroupsPlan, page_groups, plan_page_groups
@@ -69,7 +69,7 @@ class GradWeightPlan:
         """Return grad_weight (o, i, j)."""
         shape = grad_output.shape[1], input1.shape[1], input2.shape[1]
         grad_weight = gradient_buffer(shape, input1) if len(input1) else np.zeros(shape, input1.dtype)
-        kernel = (_each_packs_all if self.pack_per_thread else _all_pack)[self.workers > 1]
+        kernel = _each_packs_all if self.pack_per_thread else _all_pack[self.workers > 1]
         tiles = self.transpose, self.multiply, self.accumulate
         kernel(*tiles, input1, input2, grad_output, grad_weight, self.workers, self.parts, self.rows)
         return grad_weight
@@ -129,7 +129,7 @@ def _all_pack(
             )  # fmt: skip
 
 
-@serial_and_parallel
+@parallel
 def _each_packs_all(
     transpose: int, multiply: int, accumulate: int, input1: Array, input2: Array,
     grad_output: Array, grad_weight: Array, workers: int, parts: int, most: int,

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,41 +14,6 @@ import pytest
 from command_line import ROOT
 from packaging.requirements import Requirement
 from virtual_environment import PIP, VirtualEnvironment
-
-#: Run in a process of its own: the number of compiled signatures of every kernel, before and after layers of papers.
-WARMED = """
-import sys
-import bilinear_bench
-bilinear_bench.warm()
-
-import torch
-from numba.core.dispatcher import Dispatcher
-
-def compiled():
-    modules = [module for name, module in sys.modules.items() if name.startswith("bilinear_bench.cpu.")]
-    values = [value for module in modules for value in vars(module).values()]
-    values += [one for value in values if isinstance(value, tuple) for one in value]
-    return {one: len(one.signatures) for one in values if isinstance(one, Dispatcher)}
-
-before = compiled()
-assert len(before) > 10, before
-layers = [(128, 20, 30, 40), (1024, 128, 128, 45), (2708, 512, 512, 1), (128, 200, 200, 200), (3, 50, 50, 2)]
-for dtype in (torch.float32, torch.float64):
-    for batch, in1, in2, out in layers:
-        layer = bilinear_bench.Bilinear(in1, in2, out, dtype=dtype)
-        inputs = [torch.ones(batch, features, dtype=dtype, requires_grad=True) for features in (in1, in2)]
-        layer(*inputs).sum().backward()
-more = {one.__name__ for one, count in compiled().items() if count != before.get(one)}
-assert not more, more
-"""
-
-
-@pytest.mark.slow
-def test_warmed_kernels_compile_nothing_in_layers_of_papers():
-    pytest.importorskip("torch", reason="torch is not installed")
-    pytest.importorskip("numba", reason="numba is not installed")
-    ended = subprocess.run([sys.executable, "-c", WARMED], capture_output=True, text=True, check=False, cwd=ROOT)
-    assert ended.returncode == 0, ended.stderr
 
 
 class Installed(VirtualEnvironment):
