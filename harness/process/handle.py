@@ -1,7 +1,7 @@
 """A worker as the parent sees it: spawned, run only while it has a request, timed out, killed.
 
-A worker without a request is stopped (SIGSTOP) with its whole process group: idle thread pools spin and take the CPUs of
-the worker that is timed.
+A worker without a request is stopped (SIGSTOP) with its whole process group: idle thread pools spin and take the CPUs
+of the worker that is timed.
 
 * The group is new but the session is not. If this process ends, the stopped group is orphaned, and the kernel ends
   orphaned stopped groups (SIGHUP, SIGCONT). The worker itself asks to be killed with its parent.
