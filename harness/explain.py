@@ -19,7 +19,7 @@ from harness.process.protocol import Load, Prepare
 from harness.process.supervisor import WorkerPool
 
 EXAMPLE: Final = Case(128, 20, 30, 40)
-ROWS_BY_HAND: Final = "numpy-loop"
+PAGE_LOOP: Final = "numpy-loop"
 MODULE: Final = "torch-bilinear"
 #: Time limit of one request to either program, in seconds.
 LIMIT_SECONDS: Final = 120.0
@@ -30,22 +30,22 @@ def explain(workers: WorkerPool) -> Iterator[str]:
 
     Raises:
         WorkerError: One of the two programs could not be run.
-        RuntimeError: One of them is not available; says why.
+        RuntimeError: One of them is not available; the message has the reason.
     """
     inputs = make_inputs(EXAMPLE)
     yield from _arrays(inputs)
     yield from _one_page(inputs)
-    by_hand, module = (_output(workers, name) for name in (ROWS_BY_HAND, MODULE))
-    yield f"    {ROWS_BY_HAND:<15} y[0:3, 0] = {', '.join(f'{value:+.6f}' for value in by_hand[:3, 0])}"
+    page_loop, module = (_output(workers, name) for name in (PAGE_LOOP, MODULE))
+    yield f"    {PAGE_LOOP:<15} y[0:3, 0] = {', '.join(f'{value:+.6f}' for value in page_loop[:3, 0])}"
     yield f"    {MODULE:<15} y[0:3, 0] = {', '.join(f'{value:+.6f}' for value in module[:3, 0])}"
     yield ""
-    difference = mean_absolute_difference(by_hand, module)
+    difference = mean_absolute_difference(page_loop, module)
     yield f"Mean absolute difference between the page loop and nn.Bilinear: {difference:.2e}"
     yield "That is float32 rounding (the spacing of floats at 1.0 is 1.19e-07): the two add up in different orders."
 
 
 def _arrays(inputs: Mapping[str, np.ndarray]) -> Iterator[str]:
-    """Yield the formula and the arrays that go in."""
+    """Yield the formula and its four arrays."""
     yield "torch.nn.Bilinear(20, 30, 40) on a batch of 128 rows"
     yield ""
     yield "    y[b,o] = sum over i, j of  input1[b,i] * weight[o,i,j] * input2[b,j]  +  bias[o]"
