@@ -1,4 +1,4 @@
-"""What the einsum backends of NumPy, opt_einsum and CuPy share: the subscripts, the paths and the training step."""
+"""What the einsum backends share: sizes; for NumPy, opt_einsum and CuPy subscripts, paths and the training step too."""
 
 from __future__ import annotations
 

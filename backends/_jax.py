@@ -101,7 +101,7 @@ class VjpStep:
     def __init__(self, formula: Callable[..., NativeArray]) -> None:
         self._formula = formula
         self._structure: Any = None
-        #: Position of each leaf among the inputs, or None for an array that the forward made.
+        #: Position of each leaf among the inputs, or None for an array of the forward itself.
         self._sources: list[int | None] = []
         self._forward = jax.jit(self._traced_forward)
         self._backward = jax.jit(self._traced_backward)
@@ -112,8 +112,8 @@ class VjpStep:
     ) -> NativeArray:
         """Return output (b, o)."""
         inputs = (input1, input2, weight, bias)
-        output, made = self._forward(*inputs)
-        arrays = iter(made)
+        output, captured = self._forward(*inputs)
+        arrays = iter(captured)
         self._leaves = [next(arrays) if source is None else inputs[source] for source in self._sources]
         return output
 

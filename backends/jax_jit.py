@@ -6,7 +6,7 @@ Formula::
 
 Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
 
-* Work: 2 b i j o flop and, by the order that JAX picks (opt_einsum, fewest flop), 2 b j o, 2 b i o or b i j more.
+* Work: 2 b i j o flop, and 2 b j o, 2 b i o or b i j more by the order. JAX picks it by fewest flop (opt_einsum).
 * Written between: (b, o, j), (b, o, i) or the outer product (b, i, j), unless XLA fuses it away. The gradients
   (jax.vjp) keep the forward's intermediate, and make one more of its size.
 * Prepared outside the clock: nothing. XLA compiles at the first call.
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
+from backends._einsum import smallest_intermediate, weight_size
 from backends._jax import Formula, JaxBackend, with_bias
 from harness.backend import NativeArray
 from harness.case import Case
@@ -34,18 +35,10 @@ class JaxJit(JaxBackend):
     def workspace_bytes(self, case: Case) -> int:
         """Return twice the smallest intermediate and a reordered weight, in the step three times that; an upper figure.
 
-        The order with the fewest flop need not have the smallest intermediate, but has one of at most twice its size:
-        an outer product costs one flop an element, a contraction two. The step keeps the forward's intermediate, makes
-        its gradient, and reorders one of the two.
+        The step keeps the forward's intermediate, makes its gradient, and reorders one of the two.
         """
-        pairs = (
-            case.out_features * case.in2_features,
-            case.out_features * case.in1_features,
-            case.in1_features * case.in2_features,
-        )
-        weight = case.out_features * case.in1_features * case.in2_features
         alive = 1 if case.mode == "forward" else 3
-        return alive * (2 * case.batch * min(pairs) + weight) * case.itemsize
+        return alive * (2 * smallest_intermediate(case) + weight_size(case)) * case.itemsize
 
 
 def bilinear(

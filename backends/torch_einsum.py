@@ -8,8 +8,8 @@ Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
 
 * Work: 2 b i j o flop and, by the order, 2 b j o, 2 b i o or b i j more. The step: three times that, autograd through
   two batched matrix products.
-* Written between: (b, o, j), (b, o, i) or the outer product (b, i, j), and mostly a copy of the weight with its axes
-  reordered, at every call. PyTorch takes the order with the fewest flop if the package opt_einsum is installed,
+* Written between: (b, o, j), (b, o, i) or the outer product (b, i, j). Mostly each call also writes a copy of the
+  weight with its axes reordered. PyTorch takes the order with the fewest flop if the package opt_einsum is installed,
   and left to right if it is not; ``version`` says which.
 * Prepared outside the clock: nothing.
 * Source: spaCy's (explosion/spacy-experimental, PR 47) and Chainer's (PR 5207) replacements are this line.

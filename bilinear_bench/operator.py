@@ -117,7 +117,7 @@ def _forward(
 
 
 def _fits(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None, compiling: bool) -> bool:
-    """Return True if PyTorch has nothing to refuse, and nothing that only its own function knows."""
+    """True if PyTorch would refuse nothing, and the tensors need nothing that only its own function knows."""
     if input1.dim() < 1 or weight.dim() != 3 or input1.shape[:-1] != input2.shape[:-1]:
         return False
     if input2.dim() < 1 or (input1.shape[-1], input2.shape[-1]) != weight.shape[1:] or 0 in weight.shape[1:]:
@@ -141,7 +141,7 @@ def _any_requires_grad(*tensors: Tensor | None) -> bool:
 
 
 def _is_transformed() -> bool:
-    """Return True under ``torch.func`` or forward-mode differentiation, which do not see into our function.
+    """True under ``torch.func`` or forward-mode differentiation, which do not see into our function.
 
     PyTorch checks the same in ``torch.autograd.function`` and ``forward_ad``; there is no public way.
     """
@@ -181,13 +181,19 @@ class _Divided(Protocol):
 
 @contextlib.contextmanager
 def _threads(plan: _Divided) -> Iterator[None]:
-    """Give Numba PyTorch's number of threads, and keep other Python threads out of the parallel loops."""
+    """Run Numba with PyTorch's number of threads, and keep other Python threads out of the parallel loops."""
     if plan.workers == 1:
         yield
         return
     with _ENTERED:
-        numba.set_num_threads(_thread_count())
-        yield
+        count, before = _thread_count(), numba.get_num_threads()
+        if count != before:
+            numba.set_num_threads(count)
+        try:
+            yield
+        finally:
+            if count != before:
+                numba.set_num_threads(before)  # the caller's own number
 
 
 def run_kernels(sizes: Sizes, threads: int, training: bool) -> None:

@@ -19,7 +19,7 @@ from harness.process.protocol import Load, Prepare
 from harness.process.supervisor import WorkerPool
 
 EXAMPLE: Final = Case(128, 20, 30, 40)
-ROWS_BY_HAND: Final = "numpy-loop"
+PAGE_LOOP: Final = "numpy-loop"
 MODULE: Final = "torch-bilinear"
 #: Time limit of one request to either program, in seconds.
 LIMIT_SECONDS: Final = 120.0
@@ -30,27 +30,28 @@ def explain(workers: WorkerPool) -> Iterator[str]:
 
     Raises:
         WorkerError: One of the two programs could not be run.
-        RuntimeError: One of them is not available; says why.
+        RuntimeError: One of them is not available; the message has the reason.
     """
     inputs = make_inputs(EXAMPLE)
     yield from _arrays(inputs)
     yield from _one_page(inputs)
-    by_hand, module = (_output(workers, name) for name in (ROWS_BY_HAND, MODULE))
-    yield f"    {ROWS_BY_HAND:<15} y[0:3, 0] = {', '.join(f'{value:+.6f}' for value in by_hand[:3, 0])}"
+    page_loop, module = (_output(workers, name) for name in (PAGE_LOOP, MODULE))
+    yield f"    {PAGE_LOOP:<15} y[0:3, 0] = {', '.join(f'{value:+.6f}' for value in page_loop[:3, 0])}"
     yield f"    {MODULE:<15} y[0:3, 0] = {', '.join(f'{value:+.6f}' for value in module[:3, 0])}"
     yield ""
-    difference = mean_absolute_difference(by_hand, module)
+    difference = mean_absolute_difference(page_loop, module)
     yield f"Mean absolute difference between the page loop and nn.Bilinear: {difference:.2e}"
-    yield "That is float32 rounding (the spacing of floats at 1.0 is 1.19e-07): the two add up in different orders."
+    yield "That is float32 rounding: the two add up in different orders."
+    yield "The spacing of float32 numbers at 1.0 is 1.19e-07."
 
 
 def _arrays(inputs: Mapping[str, np.ndarray]) -> Iterator[str]:
-    """Yield the formula and the arrays that go in."""
+    """Yield the formula and its four arrays."""
     yield "torch.nn.Bilinear(20, 30, 40) on a batch of 128 rows"
     yield ""
-    yield "    y[b,o] = sum over i, j of  input1[b,i] * weight[o,i,j] * input2[b,j]  +  bias[o]"
+    yield "  y[b,o] = sum over i, j of input1[b,i] * weight[o,i,j] * input2[b,j] + bias[o]"
     yield ""
-    yield "The four arrays that go in:"
+    yield "Its four arrays:"
     for name, meaning in (
         ("input1", "batch x in1_features"),
         ("input2", "batch x in2_features"),
@@ -59,9 +60,9 @@ def _arrays(inputs: Mapping[str, np.ndarray]) -> Iterator[str]:
     ):
         yield f"    {name:<7} {_shape(inputs[name]):<14} {meaning}"
     yield ""
-    yield "The weight is not nn.Linear's. That one has two dimensions, (out, in): one row per output. This one has"
-    yield "three: one page per output, and each page is a matrix that pairs every feature of input1 with every one of"
-    yield "input2."
+    yield "The weight of nn.Linear has two dimensions, (out, in): one row per output."
+    yield "This weight has three: one page per output. A page is a matrix that pairs every"
+    yield "feature of input1 with every feature of input2."
     yield ""
 
 
@@ -74,9 +75,10 @@ def _one_page(inputs: Mapping[str, np.ndarray]) -> Iterator[str]:
     product = input1 @ page
     yield f"    mixed  = input1 @ page    {_shape(input1)} @ {_shape(page)} = {_shape(product)}"
     scaled = product * input2
-    yield f"    scaled = mixed * input2   {_shape(product)} * {_shape(input2)} = {_shape(scaled)}   (elementwise)"
+    yield f"    scaled = mixed * input2   {_shape(product)} * {_shape(input2)} = {_shape(scaled)}, elementwise"
     column = scaled.sum(axis=1)
-    yield f"    y[:,0] = scaled.sum(1)    {_shape(scaled)} summed along its rows = {_shape(column)},   then + bias[0]"
+    yield f"    y[:,0] = scaled.sum(1)    {_shape(scaled)} summed along its rows = {_shape(column)}"
+    yield "             + bias[0]        the same number for every row"
     yield ""
     first = ", ".join(f"{value:+.6f}" for value in column[:3] + bias[0])
     yield f"    y[0:3, 0] = {first}"

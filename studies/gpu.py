@@ -1,8 +1,8 @@
 """Measure everything that this project claims of a GPU, in pieces of a few minutes.
 
-    python studies/gpu.py results/reference/gpu [SECONDS]
+    python studies/gpu.py results/reference/MACHINE [SECONDS]
 
-There are three runs, each in its own folder below the given one. ``warm`` has the cases in float32, tf32 and bfloat16,
+There are three runs, each in its own folder below that one. ``warm`` has the cases in float32, tf32 and bfloat16,
 forward and training step, and the backends that compile little. ``compilers`` has the backends that compile for each
 shape, which takes minutes. ``flushed`` empties the L2 before each call.
 
@@ -30,12 +30,12 @@ OURS, BASELINE = "triton-fused", "torch-bilinear"
 LIBRARIES = (BASELINE, "torch-einsum", "torch-contract", "cupy-einsum", OURS)
 COMPILERS = (BASELINE, "torch-compile", "jax-jit", "jax-contract", "flaggems", OURS)
 BRIEF = ("--target", "5%", "--band", "5%", "--processes", "1", "--budget", "3", "--time-limit", "60")
-#: The five cases of FlagGems, and those of the suite ``gpu`` that differ most. The most telling cases come first.
+#: The five cases of FlagGems, and those of the suite ``gpu`` that differ most. The most different cases come first.
 PUBLISHED = ("512x128x128x256", "2048x32x32x64", "256x64x64x128", "128x256x256x128", "1024x64x48x96")
 MODELS = ("2708x512x512x1", "16000x148x148x97", "128x200x200x200:nobias", "1024x128x128x45", "120000x8x128x128:nobias")
 CASES = (*PUBLISHED[:2], *MODELS[:2], *PUBLISHED[2:], *MODELS[2:])
-#: Suffix of a case, and the number of float32 cases that come before the first case of that arithmetic. A run that is
-#: too short for all cases so has some of each.
+#: Suffix of a case, and the number of float32 cases that come before the first case of that arithmetic: a run that is
+#: too short for all cases has some of each.
 ARITHMETIC = {"": 0, ":bfloat16": 2, ":tf32": 3}
 IN_TURN = sorted(itertools.product(CASES, ARITHMETIC), key=lambda pair: CASES.index(pair[0]) + ARITHMETIC[pair[1]])
 #: Backends and options of each run.

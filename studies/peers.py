@@ -3,8 +3,8 @@
     python studies/peers.py results/reference/MACHINE/peers.csv [RUNS] [SECONDS]
 
 Each tool compares nn.Bilinear with nn.Bilinear (the seed case, forward, all CPUs) as its documentation says. Each has
-about WALL_SECONDS of wall time, imports included. The amount that a tool is set to measure (seconds for each layer, the
-budget of this harness, processes of pyperf) follows from its last row. The tools take turns, so all see the same
+about WALL_SECONDS of wall time, imports included. The amount that a tool is set to measure follows from its last row:
+seconds for each layer, the budget of this harness, processes of pyperf. The tools take turns, so all see the same
 machine. The ratio is that of the tool's main figures: medians, for pyperf means, for this harness the estimate. The
 study continues a table that exists, and starts no run after SECONDS. It needs `pip install pyperf`.
 """
@@ -59,12 +59,12 @@ TORCH_TIMER = (
     + """
 from torch.utils.benchmark import Timer
 
-found = [
+timings = [
     Timer("layer(input1, input2)", globals={"layer": layer, "input1": input1, "input2": input2},
           num_threads=torch.get_num_threads()).blocked_autorange(min_run_time=float(sys.argv[1]))
     for layer in layers
 ]
-print(*(one.median for one in found))
+print(*(one.median for one in timings))
 """
 )
 PYPERF = (
@@ -109,7 +109,9 @@ def pyperf(folder: Path, amount: float) -> Outcome:
     options = (f"--processes={round(amount)}", "-o", "out.json", "--inherit-environ=OMP_NUM_THREADS")
     _python(folder, "layers.py", *options)
     benchmarks = json.loads((folder / "out.json").read_text())["benchmarks"]
-    means = [statistics.fmean(value for made in one["runs"] for value in made.get("values", ())) for one in benchmarks]
+    means = [
+        statistics.fmean(value for process in one["runs"] for value in process.get("values", ())) for one in benchmarks
+    ]
     return means[0] / means[1], means[0], means[1], ""
 
 

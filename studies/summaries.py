@@ -17,14 +17,15 @@ import numpy as np
 import pandas as pd
 import power
 
+from harness.output import format as form
+from harness.output.tables import KNOWN_WITHIN
+
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- summary: (\S+) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 BASELINE = "torch-bilinear"
 #: Backends of other projects' techniques, with which the fused kernel is compared.
 PEERS = (BASELINE, "torch-einsum", "torch-compile", "jax-jit", "opt-einsum")
 MODES = {"forward": "forward", "forward_backward": "step"}
-#: Largest quotient of an interval's ends at which the share of the spot roofline is shown.
-WIDEST = 4
 #: The mutants of ``gap.py``, in words.
 ARITHMETIC = {
     "mutant-tf32": "operands in tf32",
@@ -67,7 +68,7 @@ def known_answer(path: Path) -> str:
         [row.what, row.backend, f"{row.given:g}", f"{row.measured:.5g}", f"{row.off * 100:+.2f} %"]
         for row in rows.itertuples()
     ]
-    return table(["what", "backend", "given", "measured", "off"], body)
+    return table(["what", "backend", "true", "measured", "off"], body)
 
 
 def alarms(path: Path) -> str:
@@ -163,23 +164,23 @@ def roofline(path: Path) -> str:
     rows = pd.read_csv(path / "records.csv")
     rows = rows[rows["status"] == "timed"]
     sizes = rows.drop_duplicates("case").nlargest(4, "gflop").sort_values("gflop")
-    narrow = rows["spot_roofline_fraction_high"] <= WIDEST * rows["spot_roofline_fraction_low"]
+    narrow = rows["spot_roofline_fraction_high"] <= KNOWN_WITHIN * rows["spot_roofline_fraction_low"]
     shares = rows.assign(share=rows["spot_roofline_fraction"].where(narrow, rows["roofline_fraction"]))
     pivot = shares.pivot_table(index="backend", columns=["case", "mode"], values="share")
     ranking = pivot.xs("forward", axis=1, level="mode").mean(axis=1).sort_values().index
     body = [
         [
             f"`{backend}`",
-            *(", ".join(percent(pivot.loc[backend, (case, mode)]) for mode in MODES) for case in sizes["case"]),
+            *(", ".join(form.percent(pivot.loc[backend, (case, mode)]) for mode in MODES) for case in sizes["case"]),
         ]
         for backend in ranking
     ]
     return table(["% of roofline: forward, step", *sizes["case"]], body)
 
 
-def percent(share: float, decimals: int | None = None) -> str:
-    """Return a share in percent, with the given decimals or with two significant digits."""
-    return f"{share * 100:.2g} %" if decimals is None else f"{share * 100:.{decimals}f} %"
+def percent(share: float, decimals: int) -> str:
+    """Return a share in percent, with a number of decimals."""
+    return f"{share * 100:.{decimals}f} %"
 
 
 def gpu(path: Path) -> str:
@@ -194,20 +195,10 @@ def gpu(path: Path) -> str:
         best = one["median_seconds"].drop([BASELINE, "triton-fused"]).min()
         ours = one.loc["triton-fused"]
         seconds = (one.loc[BASELINE, "median_seconds"], best, ours["median_seconds"], ours["graph_seconds"])
-        body.append([case, MODES[mode], *(duration(value) for value in seconds), percent(ours["roofline_fraction"])])
+        times = (form.seconds(value) for value in seconds)
+        body.append([case, MODES[mode], *times, form.percent(ours["roofline_fraction"])])
     header = ["case", "mode", "nn.Bilinear", "best other", "`triton-fused`", "of which device", "% of roofline"]
     return table(header, body)
-
-
-def duration(seconds: float) -> str:
-    """Return a time with two significant digits and its unit."""
-    if pd.isna(seconds):
-        return "-"
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= scale or unit == "µs":
-            digits = 0 if seconds >= 9.95 * scale else 1
-            return f"{round(seconds / scale, digits if seconds < 99.5 * scale else -1):g} {unit}"
-    raise AssertionError
 
 
 def file(path: Path) -> str:

@@ -21,7 +21,7 @@ def tile_rows(sizes: Sizes, cpu: Cpu) -> int:
 
 
 def pages_clash(sizes: Sizes, tile_rows: int, cpu: Cpu) -> bool:
-    """Return True if the rows that a tile reads of all pages map to too few sets of the L1 cache."""
+    """True if the rows that a tile reads of all pages map to too few sets of the L1 cache."""
     rows, row_bytes = min(tile_rows, sizes.in1), sizes.in2 * sizes.itemsize
     stride = cpu.l1_set_stride
     page_apart = math.gcd(sizes.page_bytes, stride)
@@ -30,6 +30,6 @@ def pages_clash(sizes: Sizes, tile_rows: int, cpu: Cpu) -> bool:
 
 
 def columns_clash(sizes: Sizes, cpu: Cpu) -> bool:
-    """Return True if a page's columns map to too few sets of the L1 cache, and a copy of the weight has room."""
+    """True if a page's columns map to too few sets of the L1 cache, and a copy of the weight has room."""
     stride = math.gcd(sizes.in2 * sizes.itemsize, cpu.l1_set_stride)
     return sizes.weight_bytes <= cpu.packed_bytes and sizes.in1 * stride > cpu.l1_safe_ways * cpu.l1_set_stride

@@ -94,10 +94,10 @@ class FewOutputsPlan:
 
 
 def few_outputs(sizes: Sizes, cpu: Cpu) -> bool:
-    """Return True if each input gradient is better computed on its own.
+    """True if each input gradient is better computed on its own.
 
-    Of stored tiles one is computed at once. Otherwise it takes a pass more, which pays only where a tile over the
-    outputs is very short, or where a small batch would be the rows of a tile.
+    The stored tiles of a forward give one of the two at once. Without them it takes a pass more. That pays only where
+    a tile over the outputs is very short. ``small_gradients`` decides for a small batch, whose tiles are not stored.
     """
     return sizes.out < (FEW if _tiles_bytes(sizes, cpu) <= cpu.forward_tiles_bytes else FEWEST)
 

@@ -97,7 +97,7 @@ def plan(sizes: Sizes, threads: int, cpu: Cpu = HOST) -> ForwardPlan | SmallForw
 
 @compiled
 def contracts_input1(in1: int, in2: int) -> bool:
-    """Return True if the tile contracts ``i`` and its epilogue ``j``; False for the other way round.
+    """True if the tile contracts ``i`` and its epilogue ``j``; False for the other way round.
 
     The longer axis belongs into the tile, the shorter one into the epilogue. Tiles contract ``j`` if both are much
     alike, or if the shorter one hides its epilogue: along ``j`` a tile reads rows of the weight, along ``i`` columns.

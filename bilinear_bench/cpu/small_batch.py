@@ -31,7 +31,7 @@ from bilinear_bench.cpu.tiles.register_tile import SMALL_BATCH_ROWS
 from bilinear_bench.cpu.tiles.row_gradients import RowGradients, row_gradients
 from bilinear_bench.cpu.tiles.row_sums import RowSums, row_sums
 
-#: Latency of a multiply-add in cycles times the units that do them: rows that keep the units busy with one vector each.
+#: Rows that keep the multiply-add units busy with one vector each: latency in cycles times units.
 BUSY_ROWS: Final = 8
 #: Outputs times lanes from which the rows of ``few_outputs`` are worth their calls.
 FEW_OUTPUTS_SUMS: Final = 48
@@ -90,17 +90,17 @@ class SmallGradInputsPlan:
 
 
 def small_forward(sizes: Sizes, cpu: Cpu) -> bool:
-    """Return True if a forward has the batch in the rows of its tiles.
+    """True if a forward has the batch in the rows of its tiles.
 
-    The lanes are the better place for a vector that is filled by three quarters, if one vector each of a tile's rows
-    keeps the multiply-add units busy.
+    The lanes are better for a batch that fills more than three quarters of a vector. They would then hold one vector a
+    row: with tiles of fewer than ``BUSY_ROWS`` rows that is too few sums, and the batch must exceed a whole vector.
     """
     lanes = cpu.lanes(sizes.itemsize)
     return sizes.batch <= (3 * lanes // 4 if cpu.rows >= BUSY_ROWS else lanes)
 
 
 def small_gradients(sizes: Sizes, cpu: Cpu, *, few_outputs: bool) -> bool:
-    """Return True if both input gradients have the batch in the rows of their tiles.
+    """True if both input gradients have the batch in the rows of their tiles.
 
     Args:
         sizes: Sizes of the layer.

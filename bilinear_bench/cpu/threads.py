@@ -38,7 +38,7 @@ def strips_of(sizes: Sizes, cpu: Cpu) -> int:
 
 
 def shares_strips(sizes: Sizes, workers: int, along: int, cpu: Cpu) -> bool:
-    """Return True if threads share each strip, along an axis of ``along`` features or pages.
+    """True if threads share each strip, along an axis of ``along`` features or pages.
 
     Each thread has strips of its own unless these are too few or too uneven. A weight that comes from memory is better
     read by one thread than by all.

@@ -61,9 +61,9 @@ def pack_rows(
                     factor_stride_r=0, valid=height - left,
                     target=at(tiles1, (tile * rows + first) * stride + left), target_stride_r=stride,
                 ))  # fmt: skip
-        given = grad_output[row : row + count].reshape(1, count, pages)
+        as_page = grad_output[row : row + count].reshape(1, count, pages)
         for left in range(0, pages if pages > 1 else 0, lanes(input1)):
-            transpose_columns(transpose, given, 0, left, factors, first, rows)
+            transpose_columns(transpose, as_page, 0, left, factors, first, rows)
         # A single page's columns are multiplied here.
         factor, factor_stride = (at(grad_output, row), 1) if pages == 1 else (at(one, 0), 0)
         for j in range(0, in2, width):

@@ -1,4 +1,4 @@
-"""The memory that a call takes, for those who plan it."""
+"""Predict the memory of a call."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from bilinear_bench.cpu.sizes import Sizes
 
 
 def workspace_bytes(sizes: Sizes, threads: int, cpu: Cpu = HOST) -> int:
-    """Return an upper figure for the bytes that a call takes besides inputs, parameters and results.
+    """Return an upper figure for the bytes of a call on top of inputs, parameters and results.
 
-    These are strips, a weight of few outputs once more, the tiles of a forward; and on each thread the results of a
-    block, packed rows of the weight and a panel. What grad_weight packs takes the place of the strips.
+    These are strips, a copy of a weight with few outputs, and the tiles of a forward. Each thread adds the results of a
+    block, packed rows of the weight and a panel. The rows that grad_weight packs take the place of the strips.
     """
     rows_bytes = tile_rows(sizes, cpu) * sizes.in2 * sizes.itemsize + cpu.vector_bytes
     panel_bytes = PANEL_ROWS * VECTORS * cpu.vector_bytes + sizes.out * rows_bytes

@@ -6,8 +6,7 @@ one axis, since only the first axis of a grid may be long. Elements outside an a
 Features are constants when a kernel is compiled. Then the compiler knows the alignment of the rows, and loads the
 widest vectors that this allows, in a pipeline.
 
-Length: a kernel's argument list and body are one compiled unit, and the four read side by
-side.
+Length: a kernel is one compiled unit with all its arguments, and the gradients repeat the forward's addressing.
 """
 
 # No annotations from __future__: Triton reads them, and they name the constants of a compiled kernel.

@@ -43,7 +43,7 @@ INTERPRETED_PROCESSORS: Final = 4
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tile:
-    """What one program computes at a time.
+    """Sizes of the work that one program does at a time.
 
     Attributes:
         rows: Rows of the product's left operand.
@@ -73,7 +73,7 @@ class Arithmetic:
     """How products are computed.
 
     Attributes:
-        precision: What tl.dot does with float32: ``ieee`` or ``tf32``.
+        precision: Input precision of tl.dot for float32: ``ieee`` or ``tf32``.
         accumulator: Triton's type of sums.
         total: PyTorch's type of sums.
     """

@@ -61,7 +61,7 @@ UNFIT: Final = (OutOfResources, PTXASError, CompilationError)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Problem:
-    """What the tiles are chosen for.
+    """Sizes and types that the tiles are chosen for.
 
     Attributes:
         batch: Rows b of both inputs.
@@ -69,7 +69,7 @@ class Problem:
         in2: Columns j of input2.
         out: Pages o of the weight.
         dtype: Name of the element type, as ``float32``.
-        precision: What products may be rounded to: ``ieee`` or ``tf32``.
+        precision: Least precision of the products: ``ieee`` or ``tf32``.
         bias: True if there is a bias.
         training: True if the gradients' kernels are needed, too.
     """
@@ -85,7 +85,7 @@ class Problem:
 
     @property
     def itemsize(self) -> int:
-        """Bytes of one element."""
+        """Return the bytes of one element."""
         dtype: torch.dtype = getattr(torch, self.dtype)
         return dtype.itemsize
 

@@ -1,7 +1,7 @@
 """The conduct probe: judge what a kernel does other than computing.
 
-The worker reports what it saw around the calls: changed inputs, the memory of results, the operators of PyTorch that
-ran. This module judges these reports. Every rule is a promise of ``harness.backend.Backend``.
+The worker reports its observations around the calls: changed inputs, the memory of results, the operators of PyTorch
+that ran. This module judges these reports. Every rule is a promise of ``harness.backend.Backend``.
 """
 
 from __future__ import annotations
@@ -127,12 +127,12 @@ def judge_operators(called: Sequence[str], baseline: bool, native_type: str) -> 
         baseline: True if the backend is nn.Bilinear itself, which may call them.
         native_type: Exact type of the backend's arrays, with its module.
     """
-    found = [name for name in called if name in BASELINE_OPERATORS]
-    if not found or baseline:
+    baseline_calls = [name for name in called if name in BASELINE_OPERATORS]
+    if not baseline_calls or baseline:
         return passed(PROBE)
     if native_type.startswith("torch."):
         return passed(PROBE, Flag.CALLS_NN_BILINEAR)
-    return refused(PROBE, f"computes by calling nn.Bilinear ({found[0]}), though its arrays are {native_type}")
+    return refused(PROBE, f"computes by calling nn.Bilinear ({baseline_calls[0]}), though its arrays are {native_type}")
 
 
 def judge_tampering(replaced: Sequence[str]) -> Verdict:
@@ -178,7 +178,7 @@ def judge_conversion(convert_seconds: float, call_seconds: float, result_bytes: 
 
 
 def judge_affinity(then: Sequence[int] | None, now: Sequence[int] | None) -> Verdict:
-    """Refuse a backend that left the CPUs it was held to."""
+    """Refuse a backend that left the CPUs of its worker."""
     if now != then:
         return refused(PROBE, f"runs on the CPUs {now}, was held to {then}")
     return passed(PROBE)
@@ -193,7 +193,7 @@ def judge_clock(
         unseen_seconds: Time of each block that passed in the parent, in seconds, less the worker's time and the time
             that the hypervisor took CPUs away.
         measured_seconds: Time of each block that the worker measured, in seconds.
-        others: Unseen times of each other backend of the panel; the smallest median counts.
+        others: Unseen times of each other backend of the cohort; the smallest median counts.
     """
     if not unseen_seconds:
         return passed(PROBE)

@@ -36,7 +36,7 @@ class EdgeCase:
 
     Attributes:
         name: Name of the question, and of the folder of its answer.
-        sentence: What a right kernel does.
+        sentence: Behaviour of a right kernel.
         case: Sizes, dtype, precision, bias, mode and seed.
         kind: Kind of the inputs; see ``inputs.py``.
         kernel: Edge cases of one case share a prepared kernel where this text is equal. Another text has a kernel of
@@ -154,7 +154,7 @@ def _subnormal(edge_case: EdgeCase, expected: Expected, answers: Mapping[str, Ar
 
 
 def _least(case: Case) -> float:
-    """Twice the smallest subnormal number: below that a right result may be zero."""
+    """Return twice the smallest subnormal number: below that a right result may be zero."""
     bits = {"float64": 52, "float32": 23, "float16": 10, "bfloat16": 7}[case.dtype]
     return TINY[case.dtype] * 2.0 ** (1 - bits)
 

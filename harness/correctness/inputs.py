@@ -6,7 +6,7 @@ no bfloat16, so outside a backend a half-precision array is float32 and holds on
 The *kind* of the arrays is the rule that fills them. Each kind asks a kernel another question:
 
 ========================  =============================================================================================
-``normal``                zero-mean random numbers: how large are the rounding errors? Timed calls run on these.
+``normal``                zero-mean random numbers: how large are the rounding errors? Timed calls take these.
 ``new weight``            ``normal``, with another weight and bias for each variation: a step must keep no earlier one
 ``integers``              small integers whose every partial sum is exact (``exact.py``): is it the right sum?
 ``other integers``        ``integers``, with another weight: does each kernel answer for its own weight?
@@ -14,7 +14,7 @@ The *kind* of the arrays is the rule that fills them. Each kind asks a kernel an
 ``added input1``          ``integers``, with input1 the sum of two variations' input1: is the kernel linear?
 ``permuted rows``         ``integers``, with the rows of the batch in another order
 ``zero input1``           ``integers`` with an input1 of zeros: the output is the bias
-``positive``              1 and 2 everywhere: no result is zero, even if terms are left out
+``positive``              1 and 2 everywhere: no result is zero, even without some of its terms
 ``one-hot``               row (i, j) of the batch picks weight[:, i, j]; all weights differ, as far as the dtype allows
 ``large ARRAY``           ``normal`` with that array scaled up: results come near the dtype's largest number
 ``small``                 ``normal`` with an input1 of about the root of the dtype's smallest normal number
@@ -69,8 +69,8 @@ def make_inputs(case: Case, variation: int = 0, kind: str = "normal", only: Coll
         KeyError: There is no such kind.
     """
     # Only ``normal`` skips the drawing of other arrays: it has many variations, and their weights can be large.
-    made = _normal(case, variation, only=only) if kind == "normal" else _KINDS[kind](case, variation)
-    return {name: round_to(values, case.dtype) for name, values in made.items() if only is None or name in only}
+    arrays = _normal(case, variation, only=only) if kind == "normal" else _KINDS[kind](case, variation)
+    return {name: round_to(values, case.dtype) for name, values in arrays.items() if only is None or name in only}
 
 
 def permutation(case: Case, variation: int) -> npt.NDArray[np.intp]:
@@ -95,9 +95,9 @@ def _normal(case: Case, variation: int, weights: int = 0, only: Collection[str] 
 
     nn.Bilinear initialises weight and bias in this way (``Bilinear.reset_parameters``), so magnitudes are realistic.
     """
-    made: Arrays = {}
+    arrays: Arrays = {}
     bound = 1 / math.sqrt(case.in1_features)
-    kind = _kind(case)
+    float_type = _float_type(case)
     for number, (name, shape) in enumerate(case.shapes().items()):
         if only is not None and name not in only:
             continue
@@ -105,10 +105,10 @@ def _normal(case: Case, variation: int, weights: int = 0, only: Collection[str] 
         # Each array has its own random stream, so adding a bias does not change the weight.
         generator = np.random.default_rng([case.seed, number, len(name), weights if parameter else variation])
         if parameter:
-            made[name] = (2 * generator.random(shape, dtype=kind) - 1) * kind(bound)
+            arrays[name] = (2 * generator.random(shape, dtype=float_type) - 1) * float_type(bound)
         else:
-            made[name] = generator.standard_normal(shape, dtype=kind)
-    return made
+            arrays[name] = generator.standard_normal(shape, dtype=float_type)
+    return arrays
 
 
 def _new_weight(case: Case, variation: int) -> Arrays:
@@ -117,12 +117,12 @@ def _new_weight(case: Case, variation: int) -> Arrays:
 
 def _integers(case: Case, variation: int, weights: int = 0) -> Arrays:
     density = exact.plan(case)
-    made: Arrays = {}
+    arrays: Arrays = {}
     for number, (name, shape) in enumerate(case.shapes().items()):
         parameter = name in ("weight", "bias")
         generator = np.random.default_rng([case.seed, number, len(name), weights if parameter else variation, 7])
-        made[name] = exact.integers(generator, name, shape, density).astype(_kind(case))
-    return made
+        arrays[name] = exact.integers(generator, name, shape, density).astype(_float_type(case))
+    return arrays
 
 
 def _other_integers(case: Case, variation: int) -> Arrays:
@@ -134,24 +134,24 @@ def _exchanged_input1(case: Case, variation: int) -> Arrays:
 
 
 def _added_input1(case: Case, variation: int) -> Arrays:
-    made = _integers(case, variation)
-    return made | {"input1": made["input1"] + _integers(case, variation + 1)["input1"]}
+    arrays = _integers(case, variation)
+    return arrays | {"input1": arrays["input1"] + _integers(case, variation + 1)["input1"]}
 
 
 def _permuted_rows(case: Case, variation: int) -> Arrays:
-    made, order = _integers(case, variation), permutation(case, variation)
-    rows = [name for name in ("input1", "input2", "grad_output") if name in made]
-    return made | {name: np.ascontiguousarray(made[name][order]) for name in rows}
+    arrays, order = _integers(case, variation), permutation(case, variation)
+    rows = [name for name in ("input1", "input2", "grad_output") if name in arrays]
+    return arrays | {name: np.ascontiguousarray(arrays[name][order]) for name in rows}
 
 
 def _zero_input1(case: Case, variation: int) -> Arrays:
-    made = _integers(case, variation)
-    return made | {"input1": np.zeros_like(made["input1"])}
+    arrays = _integers(case, variation)
+    return arrays | {"input1": np.zeros_like(arrays["input1"])}
 
 
 def _positive(case: Case, variation: int) -> Arrays:
     generator = np.random.default_rng([case.seed, variation, 11])
-    return {name: generator.integers(1, 3, shape).astype(_kind(case)) for name, shape in case.shapes().items()}
+    return {name: generator.integers(1, 3, shape).astype(_float_type(case)) for name, shape in case.shapes().items()}
 
 
 def _one_hot(case: Case, variation: int) -> Arrays:
@@ -160,22 +160,22 @@ def _one_hot(case: Case, variation: int) -> Arrays:
     The case has a batch of in1 x in2 rows and no bias.
     """
     in1, in2, out = case.in1_features, case.in2_features, case.out_features
-    kind = _kind(case)
+    float_type = _float_type(case)
     rows = np.arange(case.batch)
-    made: Arrays = {
-        "input1": np.eye(in1)[rows // in2 % in1].astype(kind),
-        "input2": np.eye(in2)[rows % in2].astype(kind),
-        "weight": (np.arange(out * in1 * in2) - out * in1 * in2 // 2).reshape(out, in1, in2).astype(kind),
+    arrays: Arrays = {
+        "input1": np.eye(in1)[rows // in2 % in1].astype(float_type),
+        "input2": np.eye(in2)[rows % in2].astype(float_type),
+        "weight": (np.arange(out * in1 * in2) - out * in1 * in2 // 2).reshape(out, in1, in2).astype(float_type),
     }
     if case.mode == "forward_backward":
-        made["grad_output"] = np.eye(out)[rows % out].astype(kind)
-    return made
+        arrays["grad_output"] = np.eye(out)[rows % out].astype(float_type)
+    return arrays
 
 
 def _scaled(name: str, exponent: Callable[[str], int], case: Case, variation: int) -> Arrays:
     """Return ``normal`` with one array scaled by a power of two that depends on the dtype."""
-    made = _normal(case, variation)
-    return made | {name: np.ldexp(made[name], exponent(case.dtype))}
+    arrays = _normal(case, variation)
+    return arrays | {name: np.ldexp(arrays[name], exponent(case.dtype))}
 
 
 def _largest(dtype: str) -> int:
@@ -187,18 +187,19 @@ def _smaller(dtype: str) -> int:
 
 
 def _subnormal(case: Case, variation: int) -> Arrays:
-    made = _normal(case, variation)
-    return made | {"input1": np.ldexp(made["input1"], EXPONENTS[case.dtype][1] - 3)}
+    arrays = _normal(case, variation)
+    return arrays | {"input1": np.ldexp(arrays["input1"], EXPONENTS[case.dtype][1] - 3)}
 
 
 def _nonfinite(case: Case, variation: int) -> Arrays:
-    made = _normal(case, variation)
-    made["input1"][NAN_ROW, -1] = np.nan
-    made["input2"][INFINITE_ROW, 0] = np.inf
-    return made
+    arrays = _normal(case, variation)
+    arrays["input1"][NAN_ROW, -1] = np.nan
+    arrays["input2"][INFINITE_ROW, 0] = np.inf
+    return arrays
 
 
-def _kind(case: Case) -> type[np.float32] | type[np.float64]:
+def _float_type(case: Case) -> type[np.float32] | type[np.float64]:
+    """Return the type of the arrays on the host: float64 for float64, float32 for every other dtype."""
     return np.float64 if case.dtype == "float64" else np.float32
 
 

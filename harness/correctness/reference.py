@@ -1,14 +1,14 @@
 """Compute the right results: nn.Bilinear in float64, and the scale of each element.
 
-Rows on the CPU have their reference computed on the CPU. Rows on a GPU have it computed on the GPU, where large layers
-take seconds instead of minutes; ``spot_check`` then compares some elements with the CPU.
+The CPU computes the reference of rows on the CPU. A GPU computes that of rows on the GPU, where large layers take
+seconds instead of minutes; ``spot_check`` then compares some elements with the CPU.
 
 This module imports a framework, so it runs in a worker of its own and never in a backend's process.
 Axes: ``b`` batch, ``i`` in1, ``j`` in2, ``o`` out.
 
 nn.Bilinear's own autograd builds a (b, i, j) temporary for every output page: gigabytes and minutes on real layers. Its
 gradients are the reference where that temporary is small. Elsewhere the reference is a float64 contraction by matrix
-products; a test compares the two.
+products. A test compares the two.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def scales(case: Case, inputs: Arrays, device: str = "cpu") -> Tensors:
     Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1).
     """
     absolute = {name: tensor.abs() for name, tensor in _double(inputs, device).items()}
-    found = {"output": contract_output(absolute)}
-    return found | contract_gradients(absolute) if case.mode == "forward_backward" else found
+    sums = {"output": contract_output(absolute)}
+    return sums | contract_gradients(absolute) if case.mode == "forward_backward" else sums
 
 
 def spot_check(case: Case, inputs: Arrays, values: Tensors, sizes: Tensors) -> None:
@@ -84,12 +84,12 @@ def spot_check(case: Case, inputs: Arrays, values: Tensors, sizes: Tensors) -> N
         RuntimeError: An element is off by more than ``SPOT_ULPS``: the GPU cannot be the reference.
     """
     for name, (positions, wide) in wide_samples(case, inputs).items():
-        found = values[name].cpu().numpy().reshape(-1)[positions]
+        computed = values[name].cpu().numpy().reshape(-1)[positions]
         scale = sizes[name].cpu().numpy().reshape(-1)[positions]
-        if not (np.abs(found - wide) <= SPOT_ULPS * np.finfo(np.float64).eps * scale).all():
-            worst = int(np.argmax(np.abs(found - wide)))
+        if not (np.abs(computed - wide) <= SPOT_ULPS * np.finfo(np.float64).eps * scale).all():
+            worst = int(np.argmax(np.abs(computed - wide)))
             raise RuntimeError(
-                f"the GPU's float64 gives {name} {found[worst]:.17g} where the CPU gives {wide[worst]:.17g}: "
+                f"the GPU's float64 gives {name} {computed[worst]:.17g} where the CPU gives {wide[worst]:.17g}: "
                 "it cannot be the reference"
             )
 
@@ -97,8 +97,8 @@ def spot_check(case: Case, inputs: Arrays, values: Tensors, sizes: Tensors) -> N
 def quadratics(case: Case, inputs: Arrays) -> dict[str, float]:
     """Return for each result the root of the mean, over its elements, of Q squared: the sum of its squared terms.
 
-    The mean needs no element on its own, so the sums over the free axes are taken first, and all of it costs no more
-    than one page of the forward.
+    The mean needs no single element, so the sums over the free axes come first. Then all of it costs no more than one
+    page of the forward.
     """
     squared = {name: tensor.square() for name, tensor in _double(inputs).items()}
     input1, input2, weight = squared["input1"], squared["input2"], squared["weight"]

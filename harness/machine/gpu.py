@@ -1,4 +1,4 @@
-"""A GPU's clock, temperature and clock event reasons, by NVML, read in the worker right after its kernel.
+"""Read a GPU's clock, temperature and clock event reasons by NVML, in the worker, right after its kernel.
 
 An idle GPU soon lowers its clock, so a later reading would say nothing of the kernel. Without the package nvidia-ml-py,
 or without a GPU, there is no reading. GPUs are numbered in the order of the PCI bus, as CUDA numbers them with
@@ -52,7 +52,7 @@ class State:
 
 
 def disturbed(state: State, best_clock_mhz: float) -> str | None:
-    """Return what disturbed a sample, words joined by ``+``; None if nothing did.
+    """Return the disturbances of a sample, words joined by ``+``; None without any.
 
     Args:
         state: Reading right after the sample.

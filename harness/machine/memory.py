@@ -1,4 +1,4 @@
-"""Memory: the peak of a call, the errors when it runs out, and the return of freed memory to the system."""
+"""Measure the peak memory of a call, recognise errors when memory runs out, and return freed memory to the system."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 #: Text for clear_refs that resets the high-water mark of the resident set (VmHWM) to its present size (proc(5)).
 _RESET: Final = "5"
-#: Parts of the messages of PyTorch, CUDA, cuBLAS, XLA and C++ when memory ran out, in lower case.
+#: Parts of the messages of PyTorch, CUDA, cuBLAS, XLA and C++ when memory runs out, in lower case.
 _SIGNS: Final = (
     *("out of memory", "alloc_failed", "resource_exhausted", "can't allocate memory", "not enough memory"),
     "std::bad_alloc",

@@ -98,21 +98,23 @@ def cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
         return None
 
 
-def budget(asked: int | None) -> int:
+def budget(requested: int | None) -> int:
     """Return the thread budget: the requested number, or by default all available threads.
 
     Args:
-        asked: Number of threads, from 1 to ``available_threads()``; None for all.
+        requested: Number of threads, from 1 to ``available_threads()``; None for all.
 
     Raises:
         BudgetError: The number is outside that range.
     """
     most = available_threads()
-    if asked is None:
+    if requested is None:
         return most
-    if not 1 <= asked <= most:
-        raise BudgetError(f"--threads is {asked}, expected 1 to {most} (what affinity and cgroup leave this process)")
-    return asked
+    if not 1 <= requested <= most:
+        raise BudgetError(
+            f"--threads is {requested}, expected 1 to {most} (what affinity and cgroup leave this process)"
+        )
+    return requested
 
 
 def pool_environment(threads: int) -> dict[str, str]:
@@ -138,7 +140,7 @@ def bind(chosen: Sequence[int] | None) -> None:
 
 
 def read_back() -> ThreadReport:
-    """Return the thread counts that this process's pools report now; only loaded libraries are asked."""
+    """Return the thread counts that this process's pools report now; libraries that are not loaded have none."""
     import threadpoolctl
 
     keys = [field.name for field in dataclasses.fields(Pool)]

@@ -1,14 +1,14 @@
 """A worker as the parent sees it: spawned, run only while it has a request, timed out, killed.
 
-A worker without a request is stopped (SIGSTOP) with its whole process group, since idle thread pools spin and take the
-CPUs of the worker that is timed.
+A worker without a request is stopped (SIGSTOP) with its whole process group: idle thread pools spin and take the CPUs
+of the worker that is timed.
 
-* The group is new but the session is not. Were this process to end, the stopped group would be orphaned, and the kernel
-  ends orphaned stopped groups (SIGHUP, SIGCONT). The worker itself asks to be killed with its parent.
+* The group is new but the session is not. If this process ends, the stopped group is orphaned, and the kernel ends
+  orphaned stopped groups (SIGHUP, SIGCONT). The worker itself asks to be killed with its parent.
 * A worker is seen stopped, with its descendants, before its reply is returned.
 * A time limit is one of running time: it starts when the request is sent, whatever the worker prints.
 
-Length: one class owns the process and its pipes.
+Length: the class owns the process and its pipes, and each way to end closes both.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from harness.record import Status
 
 #: Longest reply that is read, in bytes; a worker that sends more broke the protocol.
 REPLY_BYTES: Final = 2**20
-#: Bytes that are kept of the end of a worker's output.
+#: Longest end of a worker's output that is kept, in bytes.
 OUTPUT_BYTES: Final = 8 * 2**10
 #: Time that a process group may take to stop before the worker is killed, in seconds.
 STOP_SECONDS: Final = 5.0
-#: Time between two looks of a waiting parent whether the worker is alive, in seconds. A pipe's end says it too, but
-#: not if a forked grandchild holds the pipe.
+#: Time after which a waiting parent checks whether the worker is alive, in seconds. The end of the pipe shows a death,
+#: too, unless a forked grandchild holds the pipe.
 LOOK_SECONDS: Final = 1.0
 
 #: Variable that no worker gets: it changes the precision of some libraries and not of others.
@@ -48,11 +48,11 @@ OVERRIDE: Final = "NVIDIA_TF32_OVERRIDE"
 
 
 class WorkerError(Exception):
-    """A request that was not answered as asked.
+    """A request without its reply: the worker raised, died, hung or broke the protocol.
 
     Attributes:
-        status: What the cell becomes.
-        reason: The cause in words, with the end of the worker's output where it died.
+        status: Status of the cell that the request was for.
+        reason: Cause in words, with the end of the worker's output where it died.
     """
 
     def __init__(self, status: Status, reason: str) -> None:
@@ -62,7 +62,7 @@ class WorkerError(Exception):
 
 
 class WorkerHandle(Protocol):
-    """A worker, as a run sees it."""
+    """The part of a worker that a run uses."""
 
     directory: Path
     #: Time between the last request and its reply, in seconds by the clock of this process.
@@ -147,7 +147,7 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """The child's process id, which is also its group's."""
+        """Return the child's process id, which is also its group's."""
         return self._process.pid
 
     @property
@@ -156,10 +156,10 @@ class Worker:
         return self._process.returncode is None
 
     def request(self, request: Request[ReplyT], time_limit_seconds: float) -> ReplyT:
-        """Let the worker run until it has replied, and return the reply.
+        """Continue the worker until it has replied, and return the reply.
 
         Raises:
-            WorkerError: The worker raised and lives on; or it died, hung or broke the protocol, and is gone.
+            WorkerError: The worker raised and lives on; or it died, hung or broke the protocol, and has ended.
         """
         if not self.alive:
             # Its pipes are closed, and their numbers may be another file's by now.

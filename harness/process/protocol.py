@@ -36,18 +36,18 @@ class ProtocolError(ValueError):
 
 
 class Request(Generic[ReplyT]):
-    """What a worker can be asked; the parameter is the class of its reply."""
+    """A message to a worker; the parameter is the class of its reply."""
 
     __slots__ = ()
 
 
-#: What carries out each class of requests, in a worker.
+#: Functions of a worker that carry out its requests, by the class of the request.
 Handlers = Mapping[type[Request[Any]], Callable[[Any], object]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Done:
-    """Say no more than that it is done."""
+    """Confirm a request that has no result."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,15 +67,15 @@ class Failure:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Configuration:
-    """What a worker is started with, in its command line.
+    """Start values of a worker, in its command line.
 
     Attributes:
         role: A key of ``harness.worker.main.ROLES``.
-        nonce: Number of the first reply, which says that the worker is there.
+        nonce: Number of the first reply, which confirms the start.
         parent: Process id of the supervisor.
-        cpus: CPUs that the worker binds itself to; None leaves it unbound.
-        requests: File descriptor that it reads requests from.
-        replies: File descriptor that it writes replies to.
+        cpus: Numbers of the CPUs that the worker binds itself to; None leaves it unbound.
+        requests: File descriptor from which the worker reads requests.
+        replies: File descriptor to which the worker writes replies.
     """
 
     role: str
@@ -88,22 +88,22 @@ class Configuration:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Started:
-    """Say that the worker is there; the first reply, to no request."""
+    """Confirm the start of the worker: the first reply, to no request."""
 
     affinity: tuple[int, ...] | None
 
 
-# Of a backend's worker: what its results are.
+# Of a backend's worker: a description of its results.
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Storages:
-    """Where arrays are stored, by name.
+    """Memory of arrays, by name.
 
     Attributes:
-        results: What the call returned.
-        inputs: What it was given.
-        earlier: Results of earlier calls that must still be intact.
+        results: Memory of the results of the call.
+        inputs: Memory of the inputs of the call.
+        earlier: Memory of the results of earlier calls, which must still be intact.
     """
 
     results: dict[str, Storage]
@@ -117,8 +117,8 @@ class Results:
 
     Attributes:
         native_type: Exact type of the backend's own arrays, with its module.
-        facts: What each result says of itself before it is converted.
-        storages: Where results, inputs and earlier results are stored.
+        facts: Type, dtype, shape and device of each result, before it is converted.
+        storages: Memory of results, inputs and earlier results.
     """
 
     native_type: str
@@ -128,28 +128,33 @@ class Results:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Affinity:
-    """CPUs that a worker may use: before its backend was loaded, and now; None where the system has no affinity."""
+    """CPUs that a worker may use: before its backend was loaded, and now; None where the system has no affinity.
+
+    Attributes:
+        before: Numbers of the CPUs before the backend was loaded.
+        now: Numbers of the CPUs now.
+    """
 
     before: tuple[int, ...] | None
     now: tuple[int, ...] | None
 
 
-# Of a backend's worker: loading and asking.
+# Of a backend's worker: loading and support.
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Loaded:
-    """Say whether a backend can be had on a device.
+    """Report whether a backend is available on a device.
 
     Attributes:
-        available: True if it was loaded.
-        reason: Why not; empty if it was.
+        available: True if the backend is loaded.
+        reason: Reason why it is not; empty if it is.
         offered: False if the backend does not run on that device at all.
         version: Version of its framework.
-        untimeable: Why its times on this device mean nothing; empty if they do.
-        import_seconds: Time of importing the backend and its framework.
-        tick_seconds: Smallest step of the worker's clock.
-        overhead_seconds: Time of the timing loop itself, for one call.
+        untimeable: Reason why its times on this device mean nothing; empty if they do.
+        import_seconds: Time of importing the backend and its framework, in seconds.
+        tick_seconds: Smallest step of the worker's clock, in seconds.
+        overhead_seconds: Time of the timing loop itself, for one call, in seconds.
         threads: Thread pools and affinity after loading.
     """
 
@@ -181,12 +186,12 @@ class Load(Request[Loaded]):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Supported:
-    """Say whether the backend can do a case.
+    """Report whether the backend can do a case.
 
     Attributes:
         supported: True if it can.
-        reason: Why not; empty if it can.
-        workspace_bytes: Memory that the technique takes on top of inputs and results.
+        reason: Reason why it cannot; empty if it can.
+        workspace_bytes: Memory that the technique takes on top of inputs and results, in bytes.
     """
 
     supported: bool
@@ -209,8 +214,8 @@ class EdgeCaseRun:
     """Answer an edge case.
 
     Attributes:
-        results: What the kernel returned; None if it raised.
-        error: What it raised; empty if it returned.
+        results: Results of the kernel; None if it raised.
+        error: Text of the exception; empty if the kernel returned.
         operators: Operators of PyTorch that ran in the first call of the case.
     """
 
@@ -225,8 +230,8 @@ class RunEdgeCase(Request[EdgeCaseRun]):
 
     Attributes:
         alike: All edge cases of the same case: their kernels are prepared before one of them is called, and kept.
-        name: The one to run now.
-        directory: Where its folder is made.
+        name: Name of the edge case to run now.
+        directory: Folder in which its folder is made.
     """
 
     alike: tuple[EdgeCase, ...]
@@ -236,7 +241,7 @@ class RunEdgeCase(Request[EdgeCaseRun]):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GradientsChecked:
-    """Say what PyTorch's gradcheck objects to; empty if it objects to nothing or cannot be asked."""
+    """Report the objection of PyTorch's gradcheck; empty without one, and for arrays that are not PyTorch's."""
 
     reason: str
 
@@ -250,17 +255,17 @@ class CheckGradients(Request[GradientsChecked]):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Prepared:
-    """Say what preparing a case gave.
+    """Report how a case was prepared.
 
     Attributes:
-        prepare_seconds: Time of ``prepare_forward`` or ``prepare_forward_backward``.
-        first_call_seconds: Time of the first call, compiling included.
-        tuning: What the backend chose for the case, in its own words.
+        prepare_seconds: Time of ``prepare_forward`` or ``prepare_forward_backward``, in seconds.
+        first_call_seconds: Time of the first call, compiling included, in seconds.
+        tuning: Parameters that the backend chose for the case, in its own words.
         threads: Thread pools and affinity after the first call.
         affinity: CPUs of the worker before the backend was loaded, and now.
-        home_made: True if the type of its arrays was written where the backend was.
-        native_bases: Types that the type of its arrays is derived from.
-        inputs: What the inputs say of themselves.
+        home_made: True if the type of its arrays is from the backend's own package or folder.
+        native_bases: Types from which the type of its arrays is derived.
+        inputs: Type, dtype, shape and device of each input.
         results: Results of the first call.
     """
 
@@ -295,11 +300,11 @@ class ScenarioRun:
     """Answer a scenario.
 
     Attributes:
-        results: What the call returned.
+        results: Results of the call.
         operators: Operators of PyTorch that ran, if the arrays are another framework's.
-        call_seconds: Time of the fastest of the repeated calls; 0 where calls are not repeated.
-        convert_seconds: Time of the backend's own ``to_numpy``; 0 where it is not asked.
-        kernel_seconds: Time of preparing another kernel and calling it once; None in other scenarios.
+        call_seconds: Time of the fastest of the repeated calls, in seconds; 0 where calls are not repeated.
+        convert_seconds: Time of the backend's own ``to_numpy``, in seconds; 0 where it is not called.
+        kernel_seconds: Time of preparing another kernel and calling it once, in seconds; None in other scenarios.
     """
 
     results: Results
@@ -311,7 +316,7 @@ class ScenarioRun:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RunScenario(Request[ScenarioRun]):
-    """Call once more in a telling way; leave the results in a folder.
+    """Call once more in a way that reveals a fault; leave the results in a folder.
 
     Attributes:
         scenario: A key of ``harness.worker.scenarios.SCENARIOS``.
@@ -324,11 +329,11 @@ class RunScenario(Request[ScenarioRun]):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Integrity:
-    """Say what a backend has changed that it must not.
+    """Report what a backend has changed against its promises.
 
     Attributes:
-        changed: Inputs that no longer hold their values.
-        replaced: Functions of the clocks and the harness that are no longer what they were.
+        changed: Names of the inputs that no longer hold their values.
+        replaced: Names of the functions of the clocks and the harness that were replaced.
     """
 
     changed: tuple[str, ...]
@@ -344,11 +349,11 @@ class CheckIntegrity(Request[Integrity]):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FreshChecked:
-    """Say how calls on unseen inputs went.
+    """Report the calls on unseen inputs.
 
     Attributes:
-        fresh_seconds: Times of calls on unseen inputs.
-        seen_seconds: Times of calls on inputs in rotation, one for each of the fresh ones.
+        fresh_seconds: Times of calls on unseen inputs, in seconds.
+        seen_seconds: Times of calls on inputs in rotation, in seconds; one for each of the fresh ones.
         affinity: CPUs of the worker before the backend was loaded, and now.
         results: Results for the last of the unseen inputs.
     """
@@ -378,10 +383,10 @@ class CheckFresh(Request[FreshChecked]):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class KeptResults(Request[Results]):
-    """Leave in a folder what differs most among the results that the last sample kept.
+    """Leave in a folder the result that differs most among those that the last sample kept.
 
     Attributes:
-        forward: True for those of the forward alone.
+        forward: True for the results of the forward alone.
         directory: Folder for the results.
     """
 
@@ -402,11 +407,11 @@ class Stretch:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class WarmedUp:
-    """Say how running in went.
+    """Report the warmup.
 
     Attributes:
-        stretches: The calls, in stretches of growing length.
-        busy: Threads that were busy in that time; None where the system does not tell.
+        stretches: Calls, in stretches of growing length.
+        busy: Threads that were busy in that time; None where the system does not report it.
     """
 
     stretches: tuple[Stretch, ...]
@@ -415,11 +420,11 @@ class WarmedUp:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class WarmUp(Request[WarmedUp]):
-    """Run the kernel in.
+    """Warm the kernel up.
 
     Attributes:
-        seconds: Time of calls, at least.
-        at_least: Number of calls, at least.
+        seconds: Least time of all calls, in seconds.
+        at_least: Least number of calls.
     """
 
     seconds: float
@@ -455,9 +460,9 @@ class SampleTaken:
     """One sample.
 
     Attributes:
-        seconds: Time of all its calls.
-        forward_seconds: The same of as many forwards alone; None if they were not requested.
-        involuntary_switches: Times that a thread of the worker lost its CPU to another.
+        seconds: Time of all its calls, in seconds.
+        forward_seconds: Time of the same number of forwards alone, in seconds; None if they were not requested.
+        involuntary_switches: Number of times that a thread of the worker lost its CPU to another.
     """
 
     seconds: float
@@ -470,9 +475,9 @@ class TakeSample(Request[SampleTaken]):
     """Take one sample.
 
     Attributes:
-        calls: Number of calls in it.
+        calls: Number of calls in the sample.
         first: Number of the first call, which chooses its input set.
-        settle_seconds: Time of calls before it that are not recorded.
+        settle_seconds: Time of the calls before it that are not recorded, in seconds.
         forward: True if a sample of the forward alone follows.
         keep: Numbers of the calls whose results are kept.
         flush_l2: True if twice the GPU's L2 is written before each call.
@@ -488,14 +493,14 @@ class TakeSample(Request[SampleTaken]):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class MemoryPeak:
-    """Memory that a call takes at its peak, results included; None where the system does not tell."""
+    """Memory that a call takes at its peak, in bytes, results included; None where the system does not report it."""
 
     peak_bytes: int | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class MeasureMemory(Request[MemoryPeak]):
-    """Measure the memory of that many calls; the least counts."""
+    """Measure the memory of ``calls`` calls; the least counts."""
 
     calls: int
 
@@ -505,10 +510,10 @@ class DeviceTimes:
     """Samples by a GPU's own clock; each list may be empty.
 
     Attributes:
-        queued_seconds: Samples with one synchronisation each.
-        device_seconds: Single calls between two events of the device.
-        graph_seconds: Samples of replays of a captured call.
-        absent: Why a list is empty, by its name.
+        queued_seconds: Times of samples with one synchronisation each, in seconds.
+        device_seconds: Times of single calls between two events of the device, in seconds.
+        graph_seconds: Times of samples of replays of a captured call, in seconds.
+        absent: Reason why a list is empty, by its name.
         broken: True if a failed capture may have left the process unusable.
     """
 
@@ -524,8 +529,8 @@ class MeasureDeviceTimes(Request[DeviceTimes]):
     """Take samples by the device's clock.
 
     Attributes:
-        calls: Calls in a sample of ``queued_seconds`` and of ``graph_seconds``.
-        call_seconds: Time of a call, roughly.
+        calls: Number of calls in a sample of ``queued_seconds`` and of ``graph_seconds``.
+        call_seconds: Approximate time of a call, in seconds.
         repeats: Number of samples.
     """
 
@@ -536,14 +541,14 @@ class MeasureDeviceTimes(Request[DeviceTimes]):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Released:
-    """Say whether freed memory went back to the system; False if a framework keeps it."""
+    """Report whether freed memory went back to the system; False if a framework keeps it."""
 
     trimmed: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Release(Request[Released]):
-    """Let the case and its memory go."""
+    """Release the case and its memory."""
 
 
 # Of the reference's worker.
@@ -558,14 +563,14 @@ class ReferenceReply:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Expect(Request[ReferenceReply]):
-    """Compute the right results into a folder: NAME.npy, and what judging their rounding takes.
+    """Compute the right results into a folder: NAME.npy, and the files that judging their rounding takes.
 
     Attributes:
         case: The case.
         variation: Number of the inputs.
         kind: Kind of the inputs.
         directory: Folder for the results.
-        device: Device that computes them.
+        device: Device that computes the results.
     """
 
     case: Case
@@ -580,11 +585,11 @@ class Expect(Request[ReferenceReply]):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class MeasuredRate:
-    """A rate and what it was measured with.
+    """A rate and its source.
 
     Attributes:
         per_second: Floating-point operations or bytes in a second; None if it could not be measured.
-        source: What was run, or why nothing was.
+        source: Name of the measurement, or the reason why there is none.
     """
 
     per_second: float | None
@@ -600,7 +605,7 @@ class MeasureArithmetic(Request[MeasuredRate]):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class MeasureSpotPeak(Request[MeasuredRate]):
-    """Measure the same at this moment, for some seconds."""
+    """Measure multiply-adds of all threads in a dtype at this moment, for ``seconds``."""
 
     dtype: str
     seconds: float
@@ -634,7 +639,7 @@ class MeasureBandwidth(Request[MeasuredRate]):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DeviceDescription:
-    """A device's name, and the size of its last cache in bytes; None where it does not say."""
+    """A device's name, and the size of its last cache in bytes; None where it is unknown."""
 
     name: str
     cache_bytes: int | None
@@ -642,7 +647,7 @@ class DeviceDescription:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DescribeDevice(Request[DeviceDescription]):
-    """Ask what a device is."""
+    """Ask for the description of a device."""
 
     device: str
 
@@ -658,7 +663,7 @@ class MeasureDeviceProduct(Request[MeasuredRate]):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class MeasureDeviceBandwidth(Request[MeasuredRate]):
-    """Measure a device's copies between two buffers of that many bytes."""
+    """Measure a device's copies between two buffers of ``size_bytes``."""
 
     device: str
     size_bytes: int
@@ -706,7 +711,7 @@ def decode_reply(line: bytes, nonce: str, kind: type[ReplyT]) -> ReplyT | Failur
     """Return the reply in a line.
 
     Args:
-        line: What the worker wrote.
+        line: Line that the worker wrote.
         nonce: Number of the request.
         kind: Class of its reply.
 

@@ -1,9 +1,9 @@
 """How a worker starts: with our own packages, whatever PYTHONPATH holds, and the standard library before all others.
 
-The worker runs this file by its path. Another project's ``harness`` or ``backends`` may come first on PYTHONPATH, so a
-finder resolves exactly our package names to the folder that this file is in. That folder is never put on the import
-path: an installed package is in site-packages, where an obsolete backport would hide a module of the standard library.
-A third party's backends are found on PYTHONPATH and in site-packages as ever.
+The worker runs this file by its path. Another project's ``harness`` or ``backends`` may come first on PYTHONPATH. So a
+finder resolves exactly our package names to the folder that holds them. That folder is never put on the import path: an
+installed package is in site-packages, where an obsolete backport would hide a module of the standard library. A third
+party's backends are found on PYTHONPATH and in site-packages as usual.
 
 This file imports the standard library alone, since it runs before the finder is installed.
 """
@@ -21,7 +21,7 @@ from typing import Final
 
 #: Top-level packages of this project.
 OWN: Final = ("harness", "backends", "bilinear_bench")
-#: The folder that they are in: a checkout, or site-packages.
+#: Folder that holds them: a checkout, or site-packages.
 FOLDER: Final = str(Path(__file__).resolve().parent.parent.parent)
 
 

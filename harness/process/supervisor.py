@@ -1,4 +1,4 @@
-"""All workers of a run: which backend has which, in what environment, and that none survives the run."""
+"""All workers of a run: start them, each in its environment, find them by name, and end them with the run."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ CACHE_VARIABLES: Final = {
     "TORCHINDUCTOR_CACHE_DIR": "inductor",
     "TRITON_CACHE_DIR": "triton",
 }
-#: A variable of random length in each worker's environment, up to a page.
+#: Variable of random length in each worker's environment.
 PADDING: Final = "BILINEAR_BENCH_PADDING"
+#: Largest length of its value, in bytes: a page.
 PADDING_BYTES: Final = 4096
-#: A worker for the CPU sees no GPU: no context, no device memory, no driver threads.
+#: Variables that hide the GPU from a worker for the CPU: no context, no device memory, no driver threads.
 NO_GPU: Final[dict[str, str]] = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
-#: JAX would take three quarters of the GPU's memory at once, and leave the others too little. GPUs have NVML's numbers.
-#: CuPy multiplies float32 as float32.
+#: Variables of a worker for the GPU. JAX would take three quarters of the memory at once, and leave the others too
+#: little. GPUs are numbered as NVML numbers them. CuPy multiplies float32 as float32.
 SHARED_GPU: Final[dict[str, str]] = {
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
@@ -38,7 +39,7 @@ SHARED_GPU: Final[dict[str, str]] = {
 
 
 class WorkerPool(Protocol):
-    """A supervisor, as a run sees it. Every method that starts a worker may raise WorkerError."""
+    """The part of a supervisor that a run uses. Every method that starts a worker may raise WorkerError."""
 
     empty_caches: bool
 
@@ -72,7 +73,7 @@ class WorkerPool(Protocol):
 
 
 class Supervisor:
-    """All workers of a run, as a context manager that none of them survives.
+    """All workers of a run. Use as a context manager; its end ends all of them.
 
     Args:
         thread_budget: Number of CPUs of each worker.
@@ -154,10 +155,10 @@ class Supervisor:
             WorkerError: It did not start.
         """
         self.discard_peak_worker(name)
-        # A folder of its own: what it compiles must not make an empty cache look filled to a backend.
-        given = _cache_variables(self._cache / "peaks") | dict(variables or {})
+        # A folder of its own: code that it compiles must not make an empty cache look filled to a backend.
+        settings = _cache_variables(self._cache / "peaks") | dict(variables or {})
         role = "peaks" if device == "cpu" else "gpu peaks"
-        worker = self._workers[f"peaks with {name}", "cpu"] = self._spawn(role, device, given)
+        worker = self._workers[f"peaks with {name}", "cpu"] = self._spawn(role, device, settings)
         return worker
 
     def discard_peak_worker(self, name: str) -> None:
@@ -174,11 +175,12 @@ class Supervisor:
         directory = self._root / f"worker{next(self._numbers)}"
         # Where the stack begins depends on the size of the environment, and moves times (Mytkowicz et al., ASPLOS'09).
         padding = {PADDING: "x" * secrets.randbelow(PADDING_BYTES)}
-        given = (NO_GPU if device == "cpu" else SHARED_GPU) | dict(variables or {}) | padding
-        return Worker(role, directory, given, self.thread_budget, self.freeze)
+        settings = (NO_GPU if device == "cpu" else SHARED_GPU) | dict(variables or {}) | padding
+        return Worker(role, directory, settings, self.thread_budget, self.freeze)
 
 
-#: Prefix of private folders; the process id of their run follows, so that a later run knows what a killed one left.
+#: Prefix of private folders. The process id of their run follows, so that a later run finds the leftovers of a killed
+#: one.
 PREFIX: Final = "bilinear-bench-"
 
 

@@ -19,14 +19,14 @@ from harness.run.gate_log import GateLog
 
 @dataclasses.dataclass
 class Replies:
-    """What the cell's workers replied of themselves.
+    """Replies of the cell's workers about themselves.
 
     Attributes:
         loaded: Reply of the first process to ``Load``; None before it is loaded.
         latest: Reply of the present process to ``Load``.
         prepared: Reply of the first process to ``Prepare``.
         busy: Threads that were busy while the present process warmed up.
-        absent_times: Why there are no times of the device's clock, by column.
+        absent_times: Reason why a time of the device's clock is missing, by column.
     """
 
     loaded: Loaded | None = None
@@ -38,16 +38,17 @@ class Replies:
 
 @dataclasses.dataclass
 class Schedule:
-    """Which samples a cell takes.
+    """Plan of a cell's samples.
 
     Attributes:
-        call_seconds: Time of a call, roughly.
-        base_calls: Number of calls in a sample, at least.
+        call_seconds: Approximate time of a call, in seconds.
+        base_calls: Least number of calls in a sample.
         joins: Number of the cohort's blocks that the cell takes part in.
         kept_blocks: Blocks of the present process whose results are judged, from 0.
-        kernel_seconds: Time of making another kernel and calling it once.
-        seconds_to_target: Time from the group's beginning until the interval was narrow enough; None if it is not.
-        stopped_by: Why measuring ended.
+        kernel_seconds: Time of making another kernel and calling it once, in seconds.
+        seconds_to_target: Time from the group's beginning until the interval was narrow enough, in seconds; None if it
+            is not.
+        stopped_by: Reason why measuring ended, as in the record's column.
     """
 
     call_seconds: float = 0.0
@@ -61,20 +62,20 @@ class Schedule:
 
 @dataclasses.dataclass
 class Timings:
-    """What was measured; by block where it says so.
+    """Measurements of a cell.
 
     Attributes:
-        seconds: Time of a call, by block.
-        forward_seconds: Time of a step's forward alone, by block.
+        seconds: Time of a call in seconds, by block.
+        forward_seconds: Time of a step's forward alone in seconds, by block.
         calls: Number of calls of each sample.
-        measured_seconds: Time of each whole sample, as the worker measured it.
-        unseen_seconds: Time around each sample that neither the worker nor the hypervisor accounts for.
+        measured_seconds: Time of each whole sample in seconds, as the worker measured it.
+        unseen_seconds: Time around each sample, in seconds, that neither the worker nor the hypervisor accounts for.
         spot_peaks: FMA peak of the CPUs right before the sample, in flop per second, by block; unknown ones left out.
-        disturbed_blocks: Blocks in which something else disturbed the machine.
-        switch_rates: Involuntary context switches in a second, of each sample.
-        best_gpu_clock_mhz: Highest clock of the GPU after any sample.
-        device_seconds: Time of a call by the device's clock, by column of the record.
-        peak_memory_bytes: Memory of a call at its peak, beyond its results.
+        disturbed_blocks: Numbers of the blocks in which the machine was disturbed.
+        switch_rates: Involuntary context switches of each sample, per second.
+        best_gpu_clock_mhz: Highest clock of the GPU after any sample, in MHz.
+        device_seconds: Time of a call by the device's clock in seconds, by column of the record.
+        peak_memory_bytes: Memory of a call at its peak, beyond its results, in bytes; None if unknown.
     """
 
     seconds: dict[int, float] = dataclasses.field(default_factory=dict)
@@ -98,15 +99,15 @@ class Cell:
         name: The backend's name in the rows.
         worker: The present worker; None before it is loaded.
         status: Outcome of the cell; None while it is going.
-        phase: Where the cell is, or where its status was decided.
-        reason: Why it has that status.
-        predicted_bytes: Memory that the worker is expected to take.
+        phase: Step that the cell is in, or that decided its status.
+        reason: Reason for the status.
+        predicted_bytes: Memory that the worker is expected to take, in bytes.
         compile_cache: State of the compile caches before the first call: the record's column.
-        flags: What to know before trusting the row.
-        replies: What the workers replied of themselves.
+        flags: Reasons to doubt the row.
+        replies: Replies of the workers about themselves.
         gate: The gate's verdicts.
-        schedule: Which samples the cell takes.
-        timings: What was measured.
+        schedule: Plan of the cell's samples.
+        timings: Measurements.
     """
 
     name: str
@@ -129,12 +130,12 @@ class Cell:
 
     @property
     def base_name(self) -> str:
-        """The backend's own name, without the number of a further entry."""
+        """Return the backend's own name, without the number of a further entry."""
         return self.name.partition("#")[0]
 
     @property
     def untimeable(self) -> str:
-        """Why the backend's times mean nothing; empty if they do."""
+        """Return the reason why the backend's times mean nothing; empty if they do."""
         return self.replies.latest.untimeable if self.replies.latest else ""
 
     def end(self, status: Status, reason: str) -> None:
@@ -149,8 +150,8 @@ class Cell:
     def request(self, request: Request[ReplyT], limit_seconds: float) -> ReplyT | None:
         """Return the worker's reply; an error ends the cell and the worker, and None is returned.
 
-        Memory that a worker holds when its own runs out is missing to the others; and after an illegal access a CUDA
-        context fails at every request.
+        A worker whose memory ran out would keep it from the others. After an illegal access a CUDA context fails every
+        request.
         """
         if self.worker is None:
             raise RuntimeError(f"{self.name} has no worker")
@@ -179,7 +180,7 @@ class Cell:
 
     @contextlib.contextmanager
     def gating(self, now: Callable[[], float]) -> Iterator[None]:
-        """Count the time within as time of the gate."""
+        """Add the time within to the time of the gate."""
         start = now()
         try:
             yield
@@ -187,7 +188,7 @@ class Cell:
             self.gate.seconds += now() - start
 
     def results_folder(self, name: str) -> Path:
-        """Return an empty folder where the worker leaves results for the gate."""
+        """Return an empty folder, in which the worker leaves results for the gate."""
         return fresh_folder(self.folder(name))
 
     def folder(self, name: str) -> Path:
@@ -198,7 +199,7 @@ class Cell:
 
 
 def fresh_folder(folder: Path) -> Path:
-    """Return the folder, emptied or made."""
+    """Return the folder, emptied or created."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder

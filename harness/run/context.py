@@ -1,4 +1,4 @@
-"""What everything in one run shares, and where loaded workers come from."""
+"""The objects that one run shares, and the loader of its backends."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class Progress(Protocol):
         ...
 
     def stage(self, text: str) -> None:
-        """Show what comes next within the group."""
+        """Show the next step within the group."""
         ...
 
 
 class RunProgress(Progress, Protocol):
-    """The same callback, with a word for what comes before the first group."""
+    """Callback of a run, which also shows the steps before the first group."""
 
     def begin(self, text: str) -> None:
-        """Show what comes before the first group."""
+        """Show a step that comes before the first group."""
         ...
 
 
@@ -51,20 +51,20 @@ class NoProgress:
 
 @dataclasses.dataclass
 class RunContext:
-    """What a run shares.
+    """Plan, workers and sources that a run shares.
 
     Attributes:
-        plan: What to measure, with limits, budget and thread count.
-        workers: The supervisor.
-        progress: Callback for what comes next.
+        plan: Cases, backends, limits, budget and thread count.
+        workers: Supervisor of the workers.
+        progress: Callback for the next step.
         keep_sample: Callback for every sample, warmup included.
-        now: A monotonic clock for budgets, in seconds.
+        now: Monotonic clock for budgets, in seconds.
         order: Random source of the order of measuring, seeded by the plan.
-        secret: Random source of what no backend can foresee: which results are judged, which inputs come last.
-        look: Reads the state of the machine.
-        spot_peak: Measures the CPUs' FMA peak in a dtype now, for a number of seconds, in flop per second; None if it
-            is unknown.
-        best_clock_mhz: Highest clock of the CPUs so far; 0 where the system does not tell.
+        secret: Random source that no backend can foresee: it draws which results are judged and which inputs come last.
+        look: Function that reads the state of the machine.
+        spot_peak: Function that measures the CPUs' FMA peak in a dtype now, for a number of seconds, in flop per
+            second; it returns None if the peak is unknown.
+        best_clock_mhz: Highest clock of the CPUs so far, in MHz; 0 where the system does not report it.
     """
 
     plan: Plan
@@ -88,11 +88,11 @@ class RunContext:
 
 @dataclasses.dataclass
 class LoadedWorker:
-    """A backend's worker, or why there is none.
+    """A backend's worker, or the reason why there is none.
 
     Attributes:
         worker: The worker; None if the backend is not available.
-        reply: Reply to ``Load``, or why there is none.
+        reply: Reply to ``Load``, or the error in place of one.
         compile_cache: State of the compile caches before the worker's first case; ``warm_worker`` after it.
     """
 
@@ -128,7 +128,7 @@ class Loader:
         return loaded
 
     def compile_cache(self, name: str, device: str) -> str:
-        """Return the state of a worker's compile caches before the case that comes now; after it the worker is warm."""
+        """Return the state of a worker's compile caches before the present case; after it the worker is warm."""
         loaded = self._loaded[name, device]
         state, loaded.compile_cache = loaded.compile_cache, "warm_worker"
         return state
@@ -138,7 +138,7 @@ class Loader:
         started: list[tuple[WorkerHandle, bool] | WorkerError] = []
         for name in names:
             self._context.workers.discard(name, device)
-            # Here and not in the pool: a worker dies with the thread that has started it (PR_SET_PDEATHSIG).
+            # In this thread, not in the pool: a worker dies with the thread that started it (PR_SET_PDEATHSIG).
             started.append(self._start(name, device))
         with ThreadPoolExecutor(max_workers=self._context.plan.threads) as pool:
             loaded = list(pool.map(lambda pair: self._load(pair[0], device, pair[1]), zip(names, started, strict=True)))
@@ -148,7 +148,7 @@ class Loader:
         return loaded
 
     def _start(self, name: str, device: str) -> tuple[WorkerHandle, bool] | WorkerError:
-        """Return a started worker, and True if its compile caches are empty; or why there is none."""
+        """Return a started worker, and True if its compile caches are empty; or the error in place of one."""
         try:
             return self._context.workers.worker(name, device)
         except WorkerError as error:

@@ -1,4 +1,4 @@
-"""Edge cases: workers that are never timed, and the findings of each backend.
+"""Run the edge cases in workers that are never timed; keep the findings of each backend.
 
 A reply to an edge case holds for its dtype, precision and mode. So each backend is asked once in a run, before the
 first case that needs it, and its worker ends then. Up to ``SIDE_BY_SIDE`` workers run at a time, one for each CPU:
@@ -26,23 +26,23 @@ from harness.run.context import RunContext
 from harness.run.plan import BASELINE
 from harness.run.reference_cache import Arrays, ReferenceCache, arrays
 
-#: Edge-case workers at a time, at most.
+#: Most edge-case workers at a time.
 SIDE_BY_SIDE: Final = 8
-#: Sizes of the case that gradients are held against finite differences on: that takes two calls for each input element.
+#: Sizes of the case whose gradients are compared with finite differences, which take two calls for each input element.
 GRADCHECK_SIZES: Final = (3, 2, 4, 2)
 
 
 def side_by_side(threads: int) -> int:
-    """Return how many edge-case workers run at a time under a thread budget."""
+    """Return the number of edge-case workers that run at a time under a thread budget."""
     return min(SIDE_BY_SIDE, threads)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EdgeCaseFindings:
-    """What the edge cases show of a backend.
+    """Verdicts of the edge cases on a backend.
 
     Attributes:
-        verdicts: By the edge case's name; further ``operators``, ``gradcheck`` and ``skipped``.
+        verdicts: Verdicts by the edge case's name; further ``operators``, ``gradcheck`` and ``skipped``.
         wide_range: True if numbers beyond float16's range came out right.
     """
 
@@ -51,14 +51,14 @@ class EdgeCaseFindings:
 
 
 class EdgeCasePool:
-    """Asks each backend once.
+    """Asks each backend its edge cases once.
 
     Args:
         context: Plan, workers and clock.
         reference_cache: The right results.
 
     Attributes:
-        seconds: Time of each backend's edge cases, loading included, by "NAME on DEVICE".
+        seconds: Time of each backend's edge cases in seconds, loading included, by "NAME on DEVICE".
     """
 
     def __init__(self, context: RunContext, reference_cache: ReferenceCache) -> None:
@@ -101,7 +101,7 @@ class EdgeCasePool:
     def _ask_all(self, name: str, target: str, device: str, kinds: Iterable[Case]) -> None:
         """Ask one backend, through one worker that is replaced if it dies.
 
-        A worker dies with the thread that has started it (PR_SET_PDEATHSIG), so it starts and ends in here.
+        A worker dies with the thread that started it (PR_SET_PDEATHSIG), so this method starts and ends it.
         """
         start = self._context.now()
         limit = self._context.plan.time_limit_seconds
@@ -161,7 +161,7 @@ class EdgeCaseQuestions:
 
         Raises:
             WorkerError: The worker did not reply.
-            ReferenceUnavailable: The reference did not.
+            ReferenceUnavailable: The reference did not reply.
         """
         planned = edge_cases.all_edge_cases(self._asked)
         able = {case: self._supports(case) for case in dict.fromkeys(edge_case.case for edge_case in planned)}

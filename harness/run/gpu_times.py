@@ -1,6 +1,6 @@
-"""A GPU's share of a call: times by the device's clock, with launches queued and without them; in no verdict.
+"""Measure a GPU's share of a call: times by the device's clock, with launches queued and without; in no verdict.
 
-``median_seconds`` is what a user waits for. Rows on a GPU have three more times of a call. Where these are far less,
+A user waits for ``median_seconds``. Rows on a GPU have three more times of a call. Where these are far less,
 launching takes most of the time.
 
 * ``queued_seconds``: many calls, one synchronisation.
@@ -25,16 +25,17 @@ from harness.timing import clock
 
 #: Number of samples of each kind.
 SAMPLES: Final = 10
-#: Time limit of the request: this many seconds, and this many times the time of its calls.
+#: Constant part of the request's time limit, in seconds.
 LIMIT_SECONDS: Final = 10.0
+#: Part of the request's time limit that grows with it, in multiples of the time of its calls.
 LIMIT_TIMES: Final = 60.0
 
 
 def measure(context: RunContext, case: Case, device: str, cells: Sequence[Cell], process: int) -> None:
-    """Measure cells that have been timed; one whose worker does not survive it keeps its other times.
+    """Measure cells that have been timed; a cell whose worker dies of it keeps its other times.
 
     Args:
-        context: What the run shares.
+        context: Plan, workers and sources of the run.
         case: The case.
         device: Device of the cells; not the CPU.
         cells: Cells that passed the gate, still prepared.

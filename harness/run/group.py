@@ -24,7 +24,7 @@ class Group:
     """One case in one mode on one device.
 
     Args:
-        context: What the run shares.
+        context: Plan, workers and sources of the run.
         case: The case.
         device: Device of the cells.
         services: What the groups of the run share.

@@ -1,4 +1,4 @@
-"""The plan: what is to be measured, and which rows that will make."""
+"""The plan: the cases, backends and limits of a run, and the rows that it will make."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.output.store import Json, StoreError
 from harness.output.store import environment as stored_environment
 from harness.timing import roofline
 
-#: The speed denominator, planned in every group.
+#: Backend that speed is compared with, planned in every group.
 BASELINE: Final = "torch-bilinear"
 #: Suite of cases that the command line names one by one.
 COMMAND_LINE_SUITE: Final = "command-line"
@@ -25,23 +25,23 @@ COMMAND_LINE_SUITE: Final = "command-line"
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PlanOptions:
-    """What a command line asks for; None leaves the choice to the suite or the machine.
+    """Options of a command line; None leaves the choice to the suite or the machine.
 
     Attributes:
         suite: Name of a suite; not together with ``cases``.
         cases: Cases as text.
         backends: Names of backends; default all.
-        devices: ``cpu`` or ``cuda``; default all that are found.
-        modes: Default both.
+        devices: ``cpu`` or ``cuda``; default all devices of the machine.
+        modes: ``forward`` or ``forward_backward``; default both.
         dtype: Dtype in place of every case's own.
         precision: Precision in place of every case's own.
-        threads: CPUs of every worker; default all.
-        seed: Seed of inputs and order; default drawn.
+        threads: Number of CPUs of every worker; default all.
+        seed: Seed of the inputs and of the order of measuring; default drawn.
         budget_seconds: Measuring time of a group, in seconds.
         target: Half-width of the intervals at which measuring stops, as a share of the ratio.
-        band: Equivalence band, as a share of the ratio.
+        band: Half-width of the equivalence band, as a share of the ratio.
         processes: Largest number of fresh processes of a backend in a group.
-        time_limit_seconds: Limit of any one request, in seconds.
+        time_limit_seconds: Time limit of any one request, in seconds.
         timing: False for the gate alone.
         flush_l2: True if twice the GPU's L2 is written before each timed call.
     """
@@ -66,7 +66,7 @@ class PlanOptions:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """How a plan is carried out.
+    """Options of carrying out a plan.
 
     Attributes:
         freeze: True if idle workers are stopped while another one runs.
@@ -81,21 +81,21 @@ class RunOptions:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is to be measured, and how.
+    """Cases, backends and limits of a run.
 
     Attributes:
-        run_id: Identifies the run in every row.
+        run_id: Identifier of the run in every row.
         suite: Name of the suite.
-        cases: The cases, mode included, in order.
+        cases: Cases, mode included, in the order of measuring.
         backends: Entries by the name used in the rows; the baseline is added if missing.
-        devices: In order; one group never mixes two.
-        threads: CPUs of every worker.
-        seed: Of the order of measuring (the cases carry the seed of their inputs).
-        budget_seconds: Measuring time of a group, fresh processes included.
+        devices: Devices in the order of measuring; a group has one.
+        threads: Number of CPUs of every worker.
+        seed: Seed of the order of measuring; the cases carry the seed of their inputs.
+        budget_seconds: Measuring time of a group, fresh processes included, in seconds.
         target: Half-width of the intervals at which measuring stops, as a share of the ratio.
-        band: Equivalence band: ratios within it are no difference.
-        processes: Most fresh processes of a backend in a group.
-        time_limit_seconds: Limit of any one request: a preparation with its first call, say.
+        band: Half-width of the equivalence band, as a share of the ratio.
+        processes: Largest number of fresh processes of a backend in a group.
+        time_limit_seconds: Time limit of any one request, such as a preparation with its first call, in seconds.
         timing: False for the gate alone.
         flush_l2: True if twice the GPU's L2 is written before each timed call.
     """
@@ -126,7 +126,7 @@ class Plan:
 
 
 def make_plan(run_id: str, options: PlanOptions) -> Plan:
-    """Turn options into a plan, or refuse them before anything is measured.
+    """Turn options into a plan, or reject them before anything is measured.
 
     Raises:
         CaseError: A case that cannot be, or does not fit into this machine's memory.
@@ -138,19 +138,19 @@ def make_plan(run_id: str, options: PlanOptions) -> Plan:
     changes = {"dtype": options.dtype, "precision": options.precision}
     changes = {key: value for key, value in changes.items() if value is not None}
     cases = list(dict.fromkeys(dataclasses.replace(case, **changes) for case in cases))  # type: ignore[arg-type]
-    wanted: list[Mode] = [mode for mode in MODES if not options.modes or mode in options.modes]
+    modes: list[Mode] = [mode for mode in MODES if not options.modes or mode in options.modes]
     selected = select([BASELINE]) | select(options.backends or entries())
     torch = selected[BASELINE].installed()
     if not torch.ok:
         raise RegistryError(f"the reference is nn.Bilinear in float64, but {torch.reason}")
-    # No backend can know a drawn seed beforehand and bring the answers along; every row holds it.
+    # No backend can know a drawn seed beforehand and bring the answers along. Every row has the seed.
     seed = secrets.randbelow(2**31) if options.seed is None else options.seed
     usual = SUITES.get(name, Suite(COMMAND_LINE_SUITE, "cases of the command line", ()))
-    given = {field: getattr(options, field) for field in ("target", "band", "budget_seconds", "processes")}
+    chosen = {field: getattr(options, field) for field in ("target", "band", "budget_seconds", "processes")}
     return Plan(
         run_id=run_id,
         suite=name,
-        cases=tuple(dataclasses.replace(case, mode=mode, seed=seed) for case in cases for mode in wanted),
+        cases=tuple(dataclasses.replace(case, mode=mode, seed=seed) for case in cases for mode in modes),
         backends=selected,
         devices=_chosen_devices(options),
         threads=budget(options.threads),
@@ -158,12 +158,12 @@ def make_plan(run_id: str, options: PlanOptions) -> Plan:
         time_limit_seconds=options.time_limit_seconds,
         timing=options.timing,
         flush_l2=options.flush_l2,
-        **{field: getattr(usual, field) if value is None else value for field, value in given.items()},
+        **{field: getattr(usual, field) if value is None else value for field, value in chosen.items()},
     )
 
 
 def _chosen_cases(options: PlanOptions) -> tuple[str, list[Case]]:
-    """Return the suite's name and the cases that options ask for."""
+    """Return the suite's name and the cases that the options choose."""
     if options.cases and options.suite is not None:
         raise SuiteError("--suite and --case were given together, expected one of them")
     if not options.cases:
@@ -182,7 +182,7 @@ def _chosen_cases(options: PlanOptions) -> tuple[str, list[Case]]:
 
 
 def _chosen_devices(options: PlanOptions) -> tuple[str, ...]:
-    """Return the devices that options ask for, or all that are here."""
+    """Return the devices that the options choose, or all of this machine."""
     devices = tuple(dict.fromkeys(options.devices)) or ("cpu", *(["cuda"] if environment.gpus() else []))
     if options.flush_l2 and "cpu" in devices:
         raise SuiteError(
@@ -203,7 +203,7 @@ def restore(folder: Path) -> tuple[Plan, RunOptions]:
     """Read a run's plan back.
 
     Raises:
-        StoreError: The folder holds none that this version can resume.
+        StoreError: The folder holds no plan that this version can resume.
     """
     try:
         values = dict(stored_environment(folder)["plan"])

@@ -1,4 +1,4 @@
-"""Readings around a sample: what the machine did before it and during it.
+"""Readings around a sample: the state of the machine before it and after it.
 
 Each reading has ``before()`` and ``after(sample) -> columns``. They are nested around the sample: the last one is read
 right before it and right after it.
@@ -20,23 +20,23 @@ from harness.timing import roofline
 
 #: Columns of a sample.
 Columns = dict[str, float | int | str | None]
-#: The spot peak is measured for this share of the time that the sample will take: noise of a few milliseconds is
-#: another one right before a call of a second than over it.
+#: Time of the spot peak, as a share of the time that the sample will take: right before a call of a second, noise of a
+#: few milliseconds differs from the noise over that call.
 SPOT_PEAK_SHARE: Final = 0.25
-#: The spot peak is measured for at least and at most this time, in seconds.
+#: Least and longest time of the spot peak, in seconds.
 SPOT_PEAK_SECONDS: Final = (0.004, 0.2)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SampleSeen:
-    """One sample, as the run sees it.
+    """One sample, with the times that the run has seen around it.
 
     Attributes:
         block: Number of its block in the group.
         measured_seconds: Time of its calls as the worker measured it, forwards alone included.
         passed_seconds: Time between the request and the reply, by the run's clock.
         settled_seconds: Time of calls in the request that are not recorded.
-        involuntary_switches: Times that a thread of the worker lost its CPU to another.
+        involuntary_switches: Number of times that a thread of the worker lost its CPU to another.
     """
 
     block: int
@@ -62,8 +62,8 @@ class SpotPeak:
     """The CPUs' FMA peak right before a sample.
 
     Args:
-        context: What the run shares.
-        case: The case: its arithmetic is what is measured.
+        context: Plan, workers and sources of the run.
+        case: The case, whose arithmetic is measured.
         cell: The cell.
         sample_seconds: Time that the sample will take, in seconds.
     """
@@ -86,7 +86,7 @@ class SpotPeak:
 
 
 class GpuState:
-    """The GPU's clock and temperature after a sample, and what holds it back; nothing after a failed request.
+    """The GPU's clock and temperature after a sample, and the reasons for a lower clock; none after a failed request.
 
     Args:
         cell: The cell.
@@ -115,12 +115,12 @@ class GpuState:
 
 
 class Activity:
-    """What the machine does: stolen time, context switches, load, clock, swap; and time that is not accounted for.
+    """Activity of the machine: stolen time, context switches, load, clock, swap; and time that is not accounted for.
 
     Args:
-        context: What the run shares.
+        context: Plan, workers and sources of the run.
         cell: The cell.
-        flush_l2: True if the sample flushes the GPU's L2 between its calls: that is most of the time around it.
+        flush_l2: True if the sample flushes the GPU's L2 between its calls, which is most of the time around it.
     """
 
     def __init__(self, context: RunContext, cell: Cell, flush_l2: bool) -> None:
@@ -132,14 +132,14 @@ class Activity:
         self._before = self._context.look()
 
     def after(self, sample: SampleSeen) -> Columns:
-        """Read the counters again; return what they gained and whether that disturbed the sample."""
+        """Read the counters again; return their growth, and the disturbances of the sample."""
         after = self._context.look()
         before = self._before or after
         stolen = activity.stolen_seconds(before, after)
         cpus = os.cpu_count() or 1
         if not self._flush_l2:
-            # The worker does not hold back what the hypervisor took from these CPUs. Whether that was within the
-            # request is unknown, so a false time of the same size, and no larger one, is missed in such a block.
+            # The worker does not hold back the time that the hypervisor took from these CPUs. It may have been outside
+            # the request: in such a block a false time of the same size, and no larger one, is missed.
             of_worker = (stolen or 0.0) * self._context.plan.threads / cpus
             unseen = sample.passed_seconds - sample.measured_seconds - sample.settled_seconds - of_worker
             self._cell.timings.unseen_seconds.append(unseen)
@@ -166,7 +166,7 @@ def readings(context: RunContext, case: Case, device: str, cell: Cell, sample_se
     """Return the readings around a sample on a device, the outermost first.
 
     Args:
-        context: What the run shares.
+        context: Plan, workers and sources of the run.
         case: The case.
         device: Device of the cell.
         cell: The cell.

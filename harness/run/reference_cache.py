@@ -21,7 +21,7 @@ from harness.run.cell import fresh_folder
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
-class ReferenceUnavailable(Exception):  # noqa: N818  # a state of affairs, which no suffix makes clearer
+class ReferenceUnavailable(Exception):  # noqa: N818  # it names a state, which the suffix Error would hide
     """The reference cannot compute, so no backend can be judged."""
 
     def __init__(self, status: Status, reason: str) -> None:
@@ -33,11 +33,11 @@ class ReferenceUnavailable(Exception):  # noqa: N818  # a state of affairs, whic
 class ReferenceCache:
     """The reference's results, each computed once.
 
-    They are read into this process's memory map and their files deleted at once: while a backend runs, no right
-    result is in any folder. Several threads may ask.
+    They are mapped into this process's memory and their files deleted at once: while a backend runs, no right result is
+    in any folder. Several threads may ask.
 
     Args:
-        reference: Returns the reference's worker that computes on a device, started if there is none.
+        reference: Function that returns the reference's worker on a device, started if there is none.
         limit_seconds: Time limit of a request, in seconds.
 
     Attributes:
@@ -69,7 +69,7 @@ class ReferenceCache:
             return self._known[key]
 
     def start(self) -> None:
-        """Start the reference's worker in this thread: a worker dies with the thread that has started it.
+        """Start the reference's worker in this thread: a worker dies with the thread that started it.
 
         Raises:
             ReferenceUnavailable: The worker did not start.
@@ -80,7 +80,7 @@ class ReferenceCache:
             raise ReferenceUnavailable(error.status, error.reason) from None
 
     def forget(self, case: Case, kind: str | None = None) -> None:
-        """Let the results of a case go: all of them, or those of one kind."""
+        """Release the results of a case: all of them, or those of one kind."""
         for key in [key for key in self._known if key[0] == case and kind in (None, key[1])]:
             del self._known[key]
 

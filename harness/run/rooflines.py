@@ -9,8 +9,8 @@ from harness.case import Case
 from harness.run.cell import Cell
 from harness.timing import roofline
 
-#: A GEMM this many times as fast as the FMA chains ever were in a run has units that the chains do not reach. A GEMM
-#: that is less ahead was measured in a better moment.
+#: Ratio of a GEMM's rate to the best rate of the FMA chains in a run: from there on the GEMM has units that the chains
+#: do not reach. A GEMM that is less ahead was measured in a better moment.
 OTHER_UNITS: Final = 1.5
 #: A median more than 5 % below the roofline is impossible: flag the row, do not rank it.
 IMPLAUSIBLE: Final = 1.05
@@ -20,9 +20,9 @@ class Rooflines:
     """The rooflines of a run's devices.
 
     Args:
-        peaks: Peaks of each device; rows of a device that is not there have no roofline.
-        survey: Measures a device's peaks again, before a row is called faster than the device.
-        stage: Callback before that.
+        peaks: Peaks of each device; rows of a device without peaks have no roofline.
+        survey: Function that measures a device's peaks again, before a row is called faster than the device.
+        stage: Callback before the peaks are measured again.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Rooflines:
         self._best_spot_peaks: dict[str, float] = {}
 
     def add_spot_peaks(self, case: Case, cells: list[Cell]) -> None:
-        """Take the spot peaks of a group into account."""
+        """Take the spot peaks of a group into the highest spot peak of the run."""
         arithmetic = roofline.arithmetic_of(case)
         peaks = [peak for cell in cells for peak in cell.timings.spot_peaks.values()]
         self._best_spot_peaks[arithmetic] = max([self._best_spot_peaks.get(arithmetic, 0.0), *peaks])

@@ -1,4 +1,4 @@
-"""Warming up a backend, and taking one sample of it."""
+"""Warm a backend up, and take one sample of it."""
 
 from __future__ import annotations
 
@@ -16,37 +16,38 @@ from harness.run.plan import BASELINE
 from harness.run.readings import Columns, SampleSeen, columns_after, readings
 from harness.timing import clock, roofline, stopping
 
-#: Warmup of every backend, in seconds of calls (at least one call).
+#: Least time of a backend's warmup, in seconds; at least one call.
 WARM_UP_SECONDS: Final = 0.2
 #: Number of the warmup's last stretches whose median is the time of a call.
 LATEST_STRETCHES: Final = 3
-#: A loop that costs more than this share of a call is worth a flag.
+#: Share of a call from which the cost of the timing loop is flagged.
 OVERHEAD_SHARE: Final = 0.05
-#: A backend whose call is this many times faster than in its warmup is planned again.
+#: Ratio of a call's time in the warmup to its time in a sample, from which the backend is planned again.
 FASTER_TIMES: Final = 4
-#: Arrays of a case up to this size, in bytes, move before every sample: for larger ones it matters less and takes long.
+#: Largest arrays of a case that move before every sample, in bytes: for larger ones it matters less and takes long.
 PLACED_BYTES: Final = 8 * 2**20
-#: The kernel is prepared again, too, if that and its first call took at most this time, in seconds,
+#: Longest preparation with its first call, in seconds, after which the kernel is prepared again before every sample.
 KERNEL_SECONDS: Final = 0.020
-#: and if the inputs, which must not exist while it is prepared, are at most this size, in bytes.
+#: Largest arrays, in bytes, with which it is prepared again: the inputs must not exist while it is prepared.
 KERNEL_BYTES: Final = 2**20
-#: Time of flushing the caches before a call, at most, in seconds, for the time limit of a sample.
+#: Longest time of flushing the caches before a call, in seconds, for the time limit of a sample.
 FLUSH_SECONDS: Final = 0.010
-#: Time limit of a sample, in seconds, on top of ``LIMIT_TIMES`` times its expected time.
+#: Constant part of a sample's time limit, in seconds.
 LIMIT_SECONDS: Final = 10.0
+#: Part of a sample's time limit that grows with it, in multiples of its expected time.
 LIMIT_TIMES: Final = 20.0
-#: A sample has up to one in this many calls more than it needs; the number is drawn, so that no backend can foresee it.
+#: Calls that a sample needs, divided by the most further calls; their number is drawn, so that no backend foresees it.
 FURTHER_CALLS: Final = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Place:
-    """Where a sample belongs.
+    """Place of a sample.
 
     Attributes:
         process: Number of the process in the group.
         block: Number of the block in the group.
-        position: Place in the block's order.
+        position: Place in the block's order, from 0.
     """
 
     process: int
@@ -58,7 +59,7 @@ class Sampler:
     """Takes samples of one case on one device.
 
     Args:
-        context: What the run shares.
+        context: Plan, workers and sources of the run.
         case: The case.
         device: Device of the cells.
     """
@@ -110,7 +111,7 @@ class Sampler:
 
         Args:
             cell: A warm cell.
-            place: Where the sample belongs.
+            place: Place of the sample.
             keep: True if results of some of its calls are kept for the gate.
 
         Returns:
@@ -198,7 +199,7 @@ def _slow(cell: Cell) -> bool:
 
 
 def _seen(cell: Cell, block: int, request: TakeSample, reply: SampleTaken, passed_seconds: float) -> SampleSeen:
-    """Return a sample as the run sees it."""
+    """Return the sample with the times that the run has seen around it."""
     # Settling ends with a whole call, which may be longer than what is left of its time, and than in the warmup.
     longest = max(cell.schedule.call_seconds, reply.seconds / request.calls)
     return SampleSeen(

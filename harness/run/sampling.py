@@ -1,8 +1,8 @@
-"""The measurement of one cohort: blocks in fresh processes, until intervals are narrow enough or the budget is used.
+"""Measure one cohort: blocks in fresh processes, until intervals are narrow enough or the budget is used.
 
 A block is one sample of every backend, in an order that is drawn. Each of several fresh processes takes a few blocks,
-because a process keeps where its memory happens to be; how the noise splits decides how many blocks
-(``timing.variance``). What comes next is decided in ``timing.stopping``; here it is done.
+because the places of its memory are fixed while it lives. Their number follows from the noise within and between
+processes (``timing.variance``). ``timing.stopping`` decides what comes next; this module does it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from harness.timing import roofline, stopping, variance
 
 @dataclasses.dataclass
 class Blocks:
-    """The blocks of a group; its cohorts go on where the one before ended.
+    """The blocks of a group; each cohort continues where the one before ended.
 
     Attributes:
         begun: Time of the group's beginning, by the run's clock, in seconds.
@@ -41,13 +41,13 @@ class Sampling:
     """Times the cells of a cohort.
 
     Args:
-        context: What the run shares.
+        context: Plan, workers and sources of the run.
         case: The case.
         device: Device of the cells.
         cells: Cells that passed the gate; the baseline first, if it is among them.
-        checker: Judges fresh processes, and results from inside the samples.
-        loader: Starts fresh processes.
-        blocks: The group's blocks until now; goes on here.
+        checker: Checker, which judges fresh processes, and results from inside the samples.
+        loader: Loader, which starts fresh processes.
+        blocks: Blocks of the group until now; this cohort's are added.
     """
 
     def __init__(
@@ -125,12 +125,12 @@ class Sampling:
         return stopping.budget_is_over(fewest, first, self._left(), self._plan.budget_seconds, predicted)
 
     def _stop(self, why: str) -> None:
-        """Note why the cells that still join stop; a cell that is precise enough has reached the target in any case."""
+        """Set the reason why the cells that still join stop; for a cell that is precise enough it is the target."""
         for cell in self._open():
             cell.schedule.stopped_by = "target" if cell.schedule.seconds_to_target is not None else why
 
     def _go_on(self) -> bool:
-        """Look at the intervals, do what is due, and return True if more is to be measured.
+        """Look at the intervals, act on the decision, and return True if more is to be measured.
 
         A cell that has reached the target stops; its time goes to the rest. The baseline joins until the end.
         """

@@ -28,14 +28,14 @@ class Runner:
     """Carries out a plan.
 
     Args:
-        context: The plan, the workers and the progress callback.
-        free_bytes: Returns the memory that all workers may take together when a group begins, in bytes.
-        peaks: Peaks of each device; rows of a device that is not there have no roofline.
-        survey: Measures a device's peaks again, before a row is called faster than the device.
-        device_bytes: Returns the memory of a device that has its own, in bytes; None for the CPU.
+        context: Plan, workers and progress callback.
+        free_bytes: Function that returns the memory that all workers may take together when a group begins, in bytes.
+        peaks: Peaks of each device; rows of a device without peaks have no roofline.
+        survey: Function that measures a device's peaks again, before a row is called faster than the device.
+        device_bytes: Function that returns the memory of a device that has its own, in bytes; None for the CPU.
 
     Attributes:
-        worker_reports: What each worker says of itself, by "NAME on DEVICE", for ``environment.json``.
+        worker_reports: Report of each worker about itself, by "NAME on DEVICE", for ``environment.json``.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Runner:
 
     @property
     def edge_case_seconds(self) -> dict[str, float]:
-        """Time of each backend's edge cases, loading included, by "NAME on DEVICE"."""
+        """Return the time of each backend's edge cases in seconds, loading included, by "NAME on DEVICE"."""
         return self._services.edge_case_pool.seconds
 
     def run(self, skip: frozenset[tuple[str, str, str]] = frozenset()) -> Iterator[Record]:
@@ -83,7 +83,7 @@ class Runner:
 
 
 def _report(cell: Cell) -> Json:
-    """Return what a cell's workers replied of themselves."""
+    """Return the replies of a cell's workers about themselves."""
     replies = cell.replies
     report: Json = encode(replies.latest)
     if replies.prepared is not None:
@@ -123,11 +123,11 @@ def run(
     """Carry out a plan, row by row onto the disk.
 
     Args:
-        plan: What is to be measured.
-        options: How.
-        store: Where rows go.
-        progress: Callback for what comes next.
-        skip: Groups (case, mode, device) that the store has already.
+        plan: Cases, backends and limits.
+        options: Options of carrying it out.
+        store: Files that take the rows.
+        progress: Callback for the next step.
+        skip: Groups (case, mode, device) whose rows the store has already.
 
     Returns:
         True if the run was interrupted.

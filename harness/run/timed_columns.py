@@ -1,4 +1,4 @@
-"""What a timed row has and others lack: statistics, comparison with the baseline, share of the roofline, flags."""
+"""Compute the columns of a timed row: statistics, comparison with the baseline, share of the roofline, flags."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Columns = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GroupFacts:
-    """What the rows of a group share.
+    """Facts that the rows of a group share.
 
     Attributes:
         group: The group.
@@ -96,11 +96,11 @@ def timed_columns(cell: Cell, facts: GroupFacts, rooflines: Rooflines) -> Column
     if facts.roofline_seconds is not None:
         columns["roofline_fraction"] = facts.roofline_seconds / columns["median_seconds"]
         spot = rooflines.at_spot_peaks(case, device, cell.timings.spot_peaks)
-        found = estimates.compare(cell.timings.seconds, spot, processes)
-        if found is not None:
-            columns["spot_roofline_fraction"] = found.ratio.estimate
-            columns["spot_roofline_fraction_low"] = found.ratio.low
-            columns["spot_roofline_fraction_high"] = found.ratio.high
+        share = estimates.compare(cell.timings.seconds, spot, processes)
+        if share is not None:
+            columns["spot_roofline_fraction"] = share.ratio.estimate
+            columns["spot_roofline_fraction_low"] = share.ratio.low
+            columns["spot_roofline_fraction_high"] = share.ratio.high
     return columns
 
 
@@ -140,30 +140,30 @@ def _quiet(cell: Cell, facts: GroupFacts) -> set[int]:
 def _comparison(cell: Cell, facts: GroupFacts) -> Columns:
     """Return the columns that compare a row with the baseline; none without a block that both were in."""
     seconds, baseline, processes = cell.timings.seconds, facts.baseline, facts.group.processes
-    found = estimates.compare(seconds, baseline, processes, facts.band)
-    if found is None:
+    comparison = estimates.compare(seconds, baseline, processes, facts.band)
+    if comparison is None:
         return {}
     columns: Columns = {
         "baseline": BASELINE,
         "baseline_median_seconds": statistics.median(time for block, time in baseline.items() if block in seconds),
-        "speedup": found.ratio.estimate,
-        "speedup_low": found.ratio.low,
-        "speedup_high": found.ratio.high,
+        "speedup": comparison.ratio.estimate,
+        "speedup_low": comparison.ratio.low,
+        "speedup_high": comparison.ratio.high,
     }
     if cell.name == BASELINE:
         return columns  # it is no faster than itself
     quiet = _quiet(cell, facts)
     kept = {block: time for block, time in seconds.items() if block in quiet}
-    undisturbed = found.relation
+    undisturbed = comparison.relation
     if len(kept) < len(seconds):
         without = estimates.compare(kept, baseline, processes, facts.band)
         undisturbed = without.relation if without else Relation.AMBIGUOUS
     return columns | {
-        "comparison": found.relation,
+        "comparison": comparison.relation,
         "comparison_undisturbed": undisturbed,
-        "unit": found.unit,
-        "block_spread": found.block_spread,
-        "process_spread": found.process_spread,
+        "unit": comparison.unit,
+        "block_spread": comparison.block_spread,
+        "process_spread": comparison.process_spread,
     }
 
 

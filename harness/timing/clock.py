@@ -157,8 +157,8 @@ class Clock:
     ) -> list[tuple[int, float]]:
         """Call until ``seconds`` have passed, and ``at_least`` times; return (calls, seconds) of each stretch.
 
-        The number of calls doubles while a stretch is shorter than half of ``SAMPLE_SECONDS``, so that a fast kernel's
-        time is not that of the bookkeeping.
+        The number of calls doubles while a stretch is shorter than half of ``SAMPLE_SECONDS``. Otherwise bookkeeping
+        would dominate the time of a fast kernel.
 
         Args:
             calls: One call for each input set, taken in rotation.

@@ -21,6 +21,8 @@ CONTRACTIONS: Final = {"forward": 1, "forward_backward": 3}
 INPUT_SETS: Final = 2
 #: Memory of an interpreter with a framework before any array, in bytes; includes BLAS buffers and compiling.
 PROCESS_BYTES: Final = 650 * 2**20
+#: Largest autograd temporaries of the reference, in bytes; ``correctness/reference.py`` uses autograd up to this size.
+AUTOGRAD_BYTES: Final = 256 * 2**20
 #: Dtypes that have a roofline on a CPU. Half-precision products may run on units whose rate is not measured.
 ROOFLINE_DTYPES: Final = ("float32", "float64")
 
@@ -78,7 +80,7 @@ class Peaks:
 
     Attributes:
         arithmetic: Arithmetic peak by dtype, and for ``tf32``; without those that could not be measured.
-        products: Best GEMM of each library, for the dtypes that the library has.
+        products: Best GEMM of each library, for each of its dtypes.
         levels: Levels of the memory hierarchy, smallest first.
         missing: Lines that each name a peak that could not be measured, with the reason.
     """
@@ -223,8 +225,11 @@ def backend_bytes(case: Case, workspace_bytes: int) -> int:
 
 
 def reference_bytes(case: Case) -> int:
-    """Predict the memory of the reference's worker in bytes: values, absolute values, results, scales, in float64."""
+    """Predict the memory of the reference's worker, in bytes.
+
+    It holds values, absolute values, results and scales in float64, the temporaries of a page, and those of autograd.
+    """
     elements = array_bytes(case) // case.itemsize
     page = case.in1_features * case.in2_features + case.batch * (case.in1_features + 2 * case.in2_features)
-    block = 16 * 2**20 if case.mode == "forward_backward" else 0
-    return PROCESS_BYTES + 8 * (3 * elements + 3 * page + 2 * block)
+    autograd_bytes = AUTOGRAD_BYTES if case.mode == "forward_backward" else 0
+    return PROCESS_BYTES + 8 * (3 * elements + 3 * page) + autograd_bytes

@@ -1,8 +1,8 @@
-"""Classify whether the times reach a steady state: a series in, one of four words out. Pure.
+"""Classify whether the times reach a steady state, in one of four words. Pure.
 
 The method is that of Barrett et al., Virtual Machine Warmup Blows Hot and Cold, OOPSLA'17: detect the change points of
-a series and compare the levels between them. Pettitt's rank test detects them one after the other (A Non-Parametric
-Approach to the Change-Point Problem, Applied Statistics 28, 1979), since a spike is no change of level.
+a series and compare the levels between them. Pettitt's rank test detects them one after the other: a spike is no change
+of level (A Non-Parametric Approach to the Change-Point Problem, Applied Statistics 28, 1979).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Which samples to take next, and when to stop: decisions on numbers, pure.
+"""Decide which samples to take next, and when to stop. Pure.
 
-Measuring stops on the width of the intervals or on the budget, never on what the intervals say: to stop as soon as a
-difference is significant would find one in every pair.
+Measuring stops on the width of the intervals or on the budget, never on significance: that rule would find a difference
+in every pair.
 """
 
 from __future__ import annotations
@@ -14,39 +14,39 @@ from typing import Final, Literal
 
 from harness.timing import estimates, variance
 
-#: Blocks that are taken even if the budget is over.
+#: Fewest blocks, taken even if the budget is over.
 LEAST_BLOCKS: Final = 3
-#: Blocks between two looks at the intervals, at least, once a process has had its share.
+#: Fewest blocks between two looks at the intervals, once a process has taken its share.
 LOOK_BLOCKS: Final = 5
-#: A look comes after a share of the process's blocks, if that is more: one in this many.
+#: Divisor of a process's blocks: the quotient is the blocks until the next look, where it exceeds ``LOOK_BLOCKS``.
 LOOK_SHARE: Final = 10
-#: A backend with a longer call, in seconds, joins only the first blocks.
+#: Longest call of a backend that joins all blocks, in seconds; a slower one joins only the first blocks.
 SLOW_SECONDS: Final = 0.250
-#: Blocks that a slow backend joins, at most; for the baseline, at least.
+#: Most blocks that a slow backend joins; for a slow baseline the fewest.
 SLOW_BLOCKS: Final = 5
-#: A slow backend may take this share of the budget.
+#: Largest share of the budget that a slow backend takes.
 SLOW_SHARE: Final = 0.25
 #: Number of blocks that stands for no limit.
 ALL_BLOCKS: Final = sys.maxsize
-#: One block is drawn from each range of a process's blocks, and its results are judged.
+#: Ranges of a process's blocks: one block is drawn from each, and its results are judged.
 KEPT_RANGES: Final = ((3, 10), (10, 20), (20, 40), (40, 80), (80, 160), (160, 320), (320, 640))
-#: In a group's first process the results of this many of its first ``LEAST_BLOCKS`` blocks are judged, too.
+#: Number of the first ``LEAST_BLOCKS`` blocks of a group's first process whose results are judged, too.
 KEPT_FIRST: Final = 2
-#: Calls of one sample whose results are kept, at most.
+#: Most calls of one sample whose results are kept.
 KEPT_CALLS: Final = 4
-#: Memory that the kept results of one sample may take, in bytes.
+#: Most memory that the kept results of one sample take, in bytes.
 KEPT_BYTES: Final = 64 * 2**20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Look:
-    """How precisely one backend's times are known.
+    """The precision of one backend's times.
 
     Attributes:
         half_width: Half-width of the interval, as a share of the ratio; None without an interval.
         counts_processes: True if a process, and not a block, is one value of the interval.
         units: Number of values.
-        split: How the noise splits; None where it is not known.
+        split: Standard deviations within and between processes; None where they are not known.
     """
 
     half_width: float | None
@@ -62,7 +62,7 @@ def look(
 
     Args:
         seconds: Times of a call by block, in seconds.
-        baseline: The baseline's, in seconds; None where it no longer joins, or is what is looked at.
+        baseline: Times of a call of the baseline by block, in seconds; None where it no longer joins, and for itself.
         processes: Number of the process by block.
         band: Equivalence band, as a share of the ratio.
     """
@@ -96,14 +96,14 @@ def piloting(processes: int, most_processes: int) -> bool:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class State:
-    """How far a cohort's measurement is.
+    """Progress of a cohort's measurement.
 
     Attributes:
         processes: Number of processes until now.
         most_processes: Largest number of processes.
-        left_seconds: What is left of the budget, in seconds.
-        block_seconds: Time of a block.
-        process_seconds: Time of a fresh process until its first block.
+        left_seconds: Rest of the budget, in seconds.
+        block_seconds: Time of a block, in seconds.
+        process_seconds: Time of a fresh process until its first block, in seconds.
     """
 
     processes: int
@@ -115,12 +115,12 @@ class State:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Next:
-    """What to do after a look.
+    """Decision after a look.
 
     Attributes:
         action: Take another ``block``, begin a fresh ``process`` for every backend, or ``stop``.
-        why: Why measuring stops, as in the record's column; empty if it goes on.
-        share: Blocks that each further process gets before the next one; None leaves it as it is.
+        why: Reason why measuring stops, as in the record's column; empty if it goes on.
+        share: Blocks of each further process before the next one; None leaves the number as it is.
     """
 
     action: Literal["block", "process", "stop"]
@@ -133,12 +133,12 @@ def after_look(lacking: Sequence[Look], state: State) -> Next:
 
     Args:
         lacking: Intervals that are not narrow enough.
-        state: How far the measurement is.
+        state: Progress of the measurement.
     """
     pilot = piloting(state.processes, state.most_processes)
     if not lacking and not pilot:
         return Next("stop", "target")
-    # With fewer processes than the pilot's there is no interval between processes: then one process alone is better.
+    # With fewer processes than the pilot has, there is no interval between processes: one process is better then.
     further = variance.PILOT - 1 if state.processes == 1 else 1
     needed = further * (state.process_seconds + variance.FEWEST_BLOCKS * state.block_seconds)
     if state.processes < state.most_processes and needed <= state.left_seconds:
@@ -169,7 +169,7 @@ def budget_is_over(
     Args:
         fewest_blocks: Smallest number of blocks of any backend that still joins.
         first_process: True in the group's first process.
-        left_seconds: What is left of the budget, in seconds.
+        left_seconds: Rest of the budget, in seconds.
         budget_seconds: The budget, in seconds.
         block_seconds: Predicted time of the next block, in seconds.
     """
@@ -180,7 +180,7 @@ def budget_is_over(
 def blocks_to_join(call_seconds: float, budget_seconds: float, baseline: bool) -> int:
     """Return the number of blocks that a backend joins.
 
-    All ratios hang on the baseline: a slow one gets ``SLOW_BLOCKS`` in any case, and more if there is time.
+    All ratios depend on the baseline: a slow one gets ``SLOW_BLOCKS`` in any case, and more if there is time.
 
     Args:
         call_seconds: Time of a call, in seconds.
@@ -193,28 +193,28 @@ def blocks_to_join(call_seconds: float, budget_seconds: float, baseline: bool) -
     return max(1, max(SLOW_BLOCKS, affordable) if baseline else min(SLOW_BLOCKS, affordable))
 
 
-def draw_kept_blocks(lot: random.Random, joins: int, first_process: bool) -> frozenset[int]:
-    """Draw the blocks of a process whose results are judged; in the first one, some that are reached for sure.
+def draw_kept_blocks(source: random.Random, joins: int, first_process: bool) -> frozenset[int]:
+    """Draw the blocks of a process whose results are judged; in the first process, some that are surely reached.
 
     Args:
-        lot: Random source.
+        source: Random source.
         joins: Number of blocks that the backend joins.
         first_process: True in the group's first process.
     """
-    sure = lot.sample(range(min(LEAST_BLOCKS, joins)), min(KEPT_FIRST, joins)) if first_process else []
+    sure = source.sample(range(min(LEAST_BLOCKS, joins)), min(KEPT_FIRST, joins)) if first_process else []
     ranges = KEPT_RANGES if first_process else ((0, KEPT_RANGES[0][1]), *KEPT_RANGES[1:])
-    return frozenset([*sure, *(lot.sample(range(*bounds), 1)[0] for bounds in ranges)])
+    return frozenset([*sure, *(source.sample(range(*bounds), 1)[0] for bounds in ranges)])
 
 
-def draw_kept_calls(lot: random.Random, calls: int, input_sets: int, result_bytes: int) -> tuple[int, ...]:
+def draw_kept_calls(source: random.Random, calls: int, input_sets: int, result_bytes: int) -> tuple[int, ...]:
     """Draw the calls of a sample whose results are kept: all of one input set, so that they can be compared.
 
     Args:
-        lot: Random source.
+        source: Random source.
         calls: Number of calls in the sample.
         input_sets: Number of input sets in rotation.
         result_bytes: Size of one call's results, in bytes.
     """
-    alike = range(lot.randrange(min(calls, input_sets)), calls, input_sets)
+    alike = range(source.randrange(min(calls, input_sets)), calls, input_sets)
     count = max(1, min(KEPT_CALLS, KEPT_BYTES // max(result_bytes, 1), len(alike)))
-    return tuple(sorted(lot.sample(alike, count)))
+    return tuple(sorted(source.sample(alike, count)))

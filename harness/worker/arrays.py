@@ -42,7 +42,7 @@ class DeviceArrays:
     def __init__(self, backend: Backend, case: Case) -> None:
         self.backend = backend
         self.case = case
-        #: Names of the arrays that a call is given, without the parameters.
+        #: Names of the arrays that a call takes, without the parameters.
         self.inputs = tuple(name for name in case.shapes() if name not in PARAMETERS)
         #: Names of the parameters: weight, and bias if there is one.
         self.parameters = tuple(name for name in case.shapes() if name in PARAMETERS)
@@ -50,13 +50,13 @@ class DeviceArrays:
 
     @functools.cached_property
     def like(self) -> NativeArray:
-        """An array that the backend's ``to_device`` made of a single zero; all others are made like it."""
+        """Return the array that the backend's ``to_device`` made of a single zero; all others are made like it."""
         zero = np.zeros((1, 1), np.float64 if self.case.dtype == "float64" else np.float32)
         return self.backend.to_device(zero, self.case.dtype)
 
     @functools.cached_property
     def wait(self) -> Callable[[Any], None]:
-        """What returns when a result exists."""
+        """Return a function that returns when a result exists."""
         return waiter(self.backend, self.like)
 
     def make(self, names: Sequence[str], variation: int = 0, kind: str = "normal") -> NativeArrays:
@@ -87,8 +87,8 @@ class DeviceArrays:
 
     def place(self, values: npt.NDArray[np.floating]) -> NativeArray:
         """Copy host values to the device; the backend sees them only if its framework is unknown."""
-        made = place(values, self.like)
-        return self.backend.to_device(np.array(values), self.case.dtype) if made is None else made
+        array = place(values, self.like)
+        return self.backend.to_device(np.array(values), self.case.dtype) if array is None else array
 
     def values(
         self, names: Sequence[str], variation: int = 0, kind: str = "normal"
@@ -105,7 +105,7 @@ class DeviceArrays:
         return {name: self._drawn[key] for name, key in keys.items()}
 
     def forget(self) -> None:
-        """Let the values on the host go."""
+        """Release the values on the host."""
         self._drawn.clear()
 
 
@@ -145,13 +145,13 @@ def place(values: npt.NDArray[np.floating], like: NativeArray) -> NativeArray | 
 
 
 def waiter(backend: Backend, like: NativeArray) -> Callable[[Any], None]:
-    """Return what the clock calls after a call: it waits until a result, or each result of a tuple, exists."""
+    """Return the function that waits until a result, or each result of a tuple, exists; the clock calls it."""
     match framework(like):
         case "numpy":
-            return _is_there
+            return _return_at_once
         case "torch":
             torch: Any = sys.modules["torch"]
-            return _is_there if like.device.type == "cpu" else lambda result: torch.cuda.synchronize(like.device)
+            return _return_at_once if like.device.type == "cpu" else lambda result: torch.cuda.synchronize(like.device)
         case "jax":
             ready: Callable[[Any], None] = sys.modules["jax"].block_until_ready
             return ready
@@ -160,8 +160,8 @@ def waiter(backend: Backend, like: NativeArray) -> Callable[[Any], None]:
     return backend.synchronize
 
 
-def _is_there(result: Any) -> None:
-    """Return at once: what a CPU library has returned exists."""
+def _return_at_once(result: Any) -> None:
+    """Return at once: a result that a CPU library has returned exists."""
 
 
 def to_host(result: NativeArray, backend: Backend) -> npt.NDArray[np.floating]:
@@ -193,9 +193,9 @@ def refill(target: NativeArray, values: npt.NDArray[np.floating], backend: Backe
     if known == "cupy":
         target.set(np.array(values, dtype=target.dtype, order="C"))
         return target
-    made = place(values, target)
-    if made is not None:
-        return made
+    array = place(values, target)
+    if array is not None:
+        return array
     try:
         target[...] = (new := backend.to_device(np.array(values), dtype))
     except TypeError:

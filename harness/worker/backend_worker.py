@@ -43,12 +43,12 @@ if TYPE_CHECKING:
 class BackendWorker:
     """One backend on one device, with at most one prepared case.
 
-    Attributes:
-        handlers: What carries out each class of requests.
-        held: The backend and the prepared case.
-
     Args:
-        clock: The clock that times calls; tests bring their own.
+        clock: Clock that times calls; tests bring their own.
+
+    Attributes:
+        handlers: Functions that carry out requests, by the class of the request.
+        held: The backend and the prepared case.
     """
 
     def __init__(self, clock: Clock | None = None) -> None:
@@ -92,7 +92,7 @@ class BackendWorker:
         self.held.hold(backend)
         if device != "cpu":
             self._gpu_timing.watch_gpu()
-        # What a framework has built at import stays; frozen, it is not searched at every collection of garbage.
+        # Objects that a framework has built at import stay. Frozen, they are not searched at every garbage collection.
         gc.freeze()
         return Loaded(
             available=True,
@@ -147,7 +147,7 @@ class BackendWorker:
         return Integrity(changed, self._watch.replaced())
 
     def release(self, _: Release) -> Released:
-        """Let the case go, and its memory."""
+        """Release the case and its memory."""
         self.held.release()
         self._timing.release()
         memory.trim()  # while this worker is stopped, other workers need what it has freed

@@ -36,13 +36,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Characters that are kept of what gradcheck objects to.
+#: Longest objection of gradcheck that is kept, in characters.
 OBJECTION_CHARACTERS: Final = 400
 
 
 @dataclasses.dataclass(frozen=True)
 class _Kernels:
-    """Kernels of one case, by their key; the text of the exception where preparing one raised."""
+    """Kernels of one case, by the key of their edge cases.
+
+    Attributes:
+        arrays: Maker of the case's arrays.
+        by_key: Each kernel, or the text of the exception that preparing it raised.
+    """
 
     arrays: DeviceArrays
     by_key: dict[str, Kernel | str]
@@ -57,7 +62,7 @@ class EdgeCaseWorker:
         self.handlers: Handlers = {RunEdgeCase: self.run, CheckGradients: self.check_gradients}
 
     def run(self, request: RunEdgeCase) -> EdgeCaseRun:
-        """Run one edge case into a folder of its name; what the backend raises is a reply, too."""
+        """Run one edge case into a folder of its name; an exception of the backend is a reply, too."""
         edge_case = next(alike for alike in request.alike if alike.name == request.name)
         kernels, first = self._kernels, False
         if kernels is None or kernels.arrays.case != edge_case.case:
@@ -81,23 +86,23 @@ class EdgeCaseWorker:
     def check_gradients(self, request: CheckGradients) -> GradientsChecked:
         """Hold the step's backward against finite differences of its forward, if its arrays are PyTorch's."""
         arrays = DeviceArrays(self._held.backend, request.case)
-        made = arrays.make(tuple(request.case.shapes()))
+        by_name = arrays.make(tuple(request.case.shapes()))
         step = arrays.backend.prepare_forward_backward(request.case)
         names = ("input1", "input2", *arrays.parameters)
-        return GradientsChecked(gradcheck(step, [made[name] for name in names]))
+        return GradientsChecked(gradcheck(step, [by_name[name] for name in names]))
 
 
-def gradcheck(step: Step, given: list[NativeArray]) -> str:
-    """Return what PyTorch's gradcheck objects to; empty if to nothing, or if the arrays are not PyTorch's.
+def gradcheck(step: Step, operands: list[NativeArray]) -> str:
+    """Return the objection of PyTorch's gradcheck; empty without one, or if the arrays are not PyTorch's.
 
     Args:
         step: A step that is prepared for float64.
-        given: input1, input2, weight, and bias if there is one.
+        operands: input1, input2, weight, and bias if there is one.
     """
     torch: Any = sys.modules.get("torch")
-    if torch is None or not isinstance(given[0], torch.Tensor):
+    if torch is None or not isinstance(operands[0], torch.Tensor):
         return ""
-    absent = [None] * (4 - len(given))
+    absent = [None] * (4 - len(operands))
 
     def forward(context: Any, *arrays: Any) -> Any:
         context.save_for_backward(*arrays)
@@ -113,9 +118,9 @@ def gradcheck(step: Step, given: list[NativeArray]) -> str:
 
     bodies = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
     function: Any = type("StepFunction", (torch.autograd.Function,), bodies)
-    leaves = tuple(array.clone().requires_grad_() for array in given)
+    leaves = tuple(array.clone().requires_grad_() for array in operands)
     try:
-        # Sums in another order at each call are no fault: conduct.py remarks on them.
+        # Sums in another order at each call are no fault: conduct.py flags them.
         torch.autograd.gradcheck(function.apply, leaves, check_undefined_grad=False, nondet_tol=1e-7)
     except sys.modules["torch.autograd.gradcheck"].GradcheckError as error:  # the package names its function the same
         return " ".join(str(error).split())[:OBJECTION_CHARACTERS]

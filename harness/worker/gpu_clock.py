@@ -16,9 +16,9 @@ from harness.timing.clock import Now
 from harness.worker.arrays import framework
 from harness.worker.integrity import type_name
 
-#: Cycles a second of a GPU, roughly, for a delay.
+#: Approximate clock of a GPU, in cycles a second; it sets the length of a delay.
 CYCLES_PER_SECOND: Final = 2e9
-#: Launches are in time if they take at most this share of the delay before them; its length is known only roughly.
+#: Largest share of the delay that the launches behind it may take; the length of a delay is known only roughly.
 DELAY_SHARE: Final = 0.75
 #: CUDA C++ of a kernel that spins for ``cycles`` cycles.
 SPIN: Final = """
@@ -38,7 +38,7 @@ class LateError(Exception):
 
 
 class DeviceClock(Protocol):
-    """What a framework with events can do."""
+    """Clock of a framework with events."""
 
     def seconds(self, work: Callable[[], object], delay_seconds: float) -> float:
         """Return the time of some work on the device, in seconds, between two events around it.

@@ -1,4 +1,4 @@
-"""Timing the prepared case on a GPU: its clock held steady, its state read, and times by its own events."""
+"""Time the prepared case on a GPU: steady its clock, read its state, take times by its own events."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from harness.timing.clock import Call, Clock
     from harness.worker.prepared_case import Held
 
-#: The device is kept busy for the time of this many calls while a call is launched behind that delay.
+#: Length of the delay behind which a call is launched, in calls; the device is busy that long.
 DELAY_CALLS: Final = 2.0
-#: The delay grows by this factor if launching outlasted it, as it does after a pause.
+#: Factor by which the delay grows if launching outlasted it, as it does after a pause.
 DELAY_GROWTH: Final = 4.0
 #: Longest delay, in seconds.
 MOST_DELAY_SECONDS: Final = 0.050

@@ -1,4 +1,4 @@
-"""What a worker observes around calls: where results are stored, what they are, and what was replaced or changed.
+"""Observe calls in a worker: the memory and type of results, changed inputs, replaced functions.
 
 Results are described without being trusted or converted. Frameworks have no common interface for most of it, so each
 question is put in each framework's own terms.
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from harness.worker.calls import NativeArrays
     from harness.worker.prepared_case import PreparedCase
 
-#: Functions that a backend must not replace: the clocks, and what carries results and replies.
+#: Functions that a backend must not replace: the clocks, and those that carry results and replies.
 _WATCHED: Final[tuple[tuple[Any, str], ...]] = (
     *((time, name) for name in ("perf_counter", "perf_counter_ns", "monotonic", "time")),
     *((np, name) for name in ("save", "array_equal", "array")),
@@ -50,7 +50,7 @@ class Watch:
         self._affinity = _affinity()
 
     def replaced(self) -> tuple[str, ...]:
-        """Return the names of functions that are no longer what they were."""
+        """Return the names of functions that were replaced."""
         names = (
             f"{owner.__name__}.{name}"
             for (_, name), (owner, original) in self._originals.items()
@@ -65,8 +65,8 @@ class Watch:
     def _remember(self, module: Any) -> None:
         """Remember the functions and classes of a harness module, and the functions of these classes."""
         for owner in [module, *(kind for kind in vars(module).values() if isinstance(kind, type) and _ours(kind))]:
-            for name, found in list(vars(owner).items()):
-                if callable(found) and _ours(found):
+            for name, member in list(vars(owner).items()):
+                if callable(member) and _ours(member):
                     self._originals[id(owner), name] = (owner, getattr(owner, name))
 
 
@@ -74,18 +74,18 @@ def changed_inputs(prepared: PreparedCase) -> tuple[str, ...]:
     """Return the names of inputs and parameters that no longer hold their values, bit for bit."""
     changed: list[str] = []
     for variation, inputs in enumerate(prepared.sets):
-        given = inputs | (prepared.parameters if variation == 0 else {})
-        values = prepared.arrays.values(tuple(given), variation)
+        arrays = inputs | (prepared.parameters if variation == 0 else {})
+        values = prepared.arrays.values(tuple(arrays), variation)
         changed += [
             name if variation == 0 else f"{name} of input set {variation}"
-            for name, array in given.items()
+            for name, array in arrays.items()
             if not same_bits(to_host(array, prepared.arrays.backend), values[name])
         ]
     return tuple(changed)
 
 
 def describe(result: NativeArray) -> Facts:
-    """Return what a native result says of itself, without converting it."""
+    """Return type, dtype, shape and device of a native result, without converting it."""
     dtype, shape, device = (getattr(result, name, None) for name in ("dtype", "shape", "device"))
     return Facts(
         type=type_name(result),
@@ -96,7 +96,7 @@ def describe(result: NativeArray) -> Facts:
 
 
 def facts(results: NativeArrays) -> dict[str, Facts]:
-    """Return what some results say of themselves, by name."""
+    """Return type, dtype, shape and device of results, by name."""
     return {name: describe(result) for name, result in results.items()}
 
 
@@ -106,18 +106,18 @@ def type_name(result: object) -> str:
 
 
 def base_names(result: object) -> tuple[str, ...]:
-    """Return the types that an array's type is derived from."""
+    """Return the types from which an array's type is derived."""
     return tuple(_name(base) for base in type(result).__mro__[1:])
 
 
 def home_made(result: object, backend: Backend) -> bool:
-    """True if an array's type was written where the backend was: in its package, or in its folder."""
-    kind, maker = type(result).__module__, type(backend).__module__
-    if kind.partition(".")[0] == maker.partition(".")[0]:
+    """True if an array's type is from the backend's own package or folder."""
+    modules = type(result).__module__, type(backend).__module__
+    if len({module.partition(".")[0] for module in modules}) == 1:
         return True
-    places = [getattr(sys.modules.get(module), "__file__", None) for module in (kind, maker)]
-    folders = {Path(place).parent for place in places if place}
-    return None not in places and len(folders) == 1
+    files = [getattr(sys.modules.get(module), "__file__", None) for module in modules]
+    folders = {Path(file).parent for file in files if file}
+    return None not in files and len(folders) == 1
 
 
 def storage(array: NativeArray) -> Storage:
@@ -139,7 +139,7 @@ def storage(array: NativeArray) -> Storage:
 
 
 def storages(results: NativeArrays) -> dict[str, Storage]:
-    """Return where some results are stored, by name."""
+    """Return the memory that results are stored in, by name."""
     return {name: storage(result) for name, result in results.items()}
 
 
@@ -164,15 +164,15 @@ def _affinity() -> tuple[int, ...] | None:
 
 def _name(kind: type) -> str:
     """Return a type's name, with a remark if that name leads to another type."""
-    found: Any = sys.modules.get(kind.__module__)
+    namesake: Any = sys.modules.get(kind.__module__)
     for part in kind.__qualname__.split("."):
-        found = getattr(found, part, None)
+        namesake = getattr(namesake, part, None)
     name = f"{kind.__module__}.{kind.__qualname__}"
-    return name if found is None or found is kind else f"{name} (another type of that name)"
+    return name if namesake is None or namesake is kind else f"{name} (another type of that name)"
 
 
-def _ours(found: Any) -> bool:
-    return str(getattr(found, "__module__", "")).partition(".")[0] in ("harness", "__main__")
+def _ours(member: Any) -> bool:
+    return str(getattr(member, "__module__", "")).partition(".")[0] in ("harness", "__main__")
 
 
 def _device_name(device: object) -> str:

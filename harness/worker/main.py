@@ -1,8 +1,8 @@
 """The child process: one worker, one device, one thread budget.
 
-The supervisor starts it through ``harness/process/start.py``. It binds itself to its CPUs before
-it imports anything that has a thread pool, then answers requests, one JSON line each, over two private pipes. Its
-standard output belongs to the backend and means nothing to the protocol.
+The supervisor starts it through ``harness/process/start.py``. The worker binds itself to its CPUs before it imports
+anything that has a thread pool. Then it answers requests, one JSON line each, over two private pipes. Its standard
+output belongs to the backend and means nothing to the protocol.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> None:
     configuration = protocol.decode(Configuration, json.loads(sys.argv[1]))
     die_with_parent(configuration.parent)
     threads.bind(configuration.cpus)
-    _volunteer_for_the_oom_killer()
+    _prefer_for_the_oom_killer()
     # Children of a backend (compilers, say) must not hold the pipes open.
     for descriptor in (configuration.requests, configuration.replies):
         os.set_inheritable(descriptor, False)
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def reply_to(handlers: Handlers, request: Request[Any]) -> object:
-    """Carry out one request; whatever it raises becomes the reply."""
+    """Carry out one request; an exception becomes the reply."""
     try:
         return handlers[type(request)](request)
     except BaseException as error:  # SystemExit and KeyboardInterrupt in a backend's code are its failure, not our end
@@ -64,12 +64,12 @@ def die_with_parent(parent: int) -> None:
         return
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before we could ask
+    if os.getppid() != parent:  # the parent died before that
         os._exit(1)
 
 
-def _volunteer_for_the_oom_killer() -> None:
-    """Have the kernel end a worker, not the process that keeps the results, when memory runs out."""
+def _prefer_for_the_oom_killer() -> None:
+    """Have the kernel end this worker, not the process that keeps the results, when memory runs out."""
     try:
         Path("/proc/self/oom_score_adj").write_text("500")
     except OSError:

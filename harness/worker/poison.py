@@ -1,4 +1,4 @@
-"""Poisoned memory: what is fresh holds neither zeros nor an earlier result, so that reading it spoils a sum."""
+"""Poison fresh memory: it then holds neither zeros nor an earlier result, so that reading it spoils a sum."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 #: mallopt(3), M_PERTURB: freed memory is filled with this byte, and what malloc returns with its complement.
 _M_PERTURB: Final = -6
-#: Freed memory is 3.0 in float32 then, and fresh memory -1.5; in every dtype both spoil a sum.
+#: Byte that fills freed memory: 3.0 in float32; fresh memory is then -1.5. In every dtype both spoil a sum.
 POISON: Final = 0x40
-#: NumPy keeps this many freed blocks of each small size, which malloc never sees again.
+#: Number of freed blocks of each small size that NumPy keeps, so that malloc never sees them again.
 SMALL_BLOCKS: Final = 7
-#: Blocks below this size are small ones for NumPy, in bytes.
+#: Size below which NumPy keeps freed blocks, in bytes.
 SMALL_BYTES: Final = 1024
-#: Blocks of a device's memory that are spoilt for each result: one for the result, one for what becomes it.
+#: Blocks of a device's memory that are spoilt for each result: one for the result, one for its intermediate.
 DEVICE_BLOCKS: Final = 2
 
 
@@ -33,7 +33,7 @@ class Poisoned:
         self._itemsize = case.itemsize
 
     def __enter__(self) -> None:
-        # NaN, which even a factor of zero does not hide.
+        # NaN: a factor of zero does not hide it.
         pattern = np.full(SMALL_BYTES, 0xFF, np.uint8)
         for size in range(self._itemsize, SMALL_BYTES, self._itemsize):
             blocks = [pattern[:size].copy() for _ in range(SMALL_BLOCKS)]

@@ -22,12 +22,12 @@ class PreparedCase:
     """A kernel with its arrays in rotation.
 
     Attributes:
-        arrays: Makes and refills the case's arrays.
-        kernel: What the backend prepared: a kernel, or a step.
+        arrays: Maker of the case's arrays, which also refills them.
+        kernel: Kernel of the backend; in ``forward_backward`` its step.
         parameters: Weight and bias on the device.
         sets: Input sets in rotation, by variation from 0.
         first: The first call's results, kept as the backend returned them.
-        wait: Returns when a result exists.
+        wait: Function that returns when a result exists.
         calls: One timed call for each input set: the kernel, or the whole step.
         forwards: One timed forward for each input set; empty in mode ``forward``.
         kept: Results that the last sample kept.
@@ -53,16 +53,16 @@ class PreparedCase:
 
     @property
     def case(self) -> Case:
-        """The case."""
+        """Return the case."""
         return self.arrays.case
 
     def drop_kept(self) -> None:
-        """Let the results that the last sample kept go."""
+        """Release the results that the last sample kept."""
         self.kept, self.kept_forward = [], []
 
 
 class Held:
-    """What a worker holds: one backend, and at most one prepared case at a time."""
+    """Holder of one backend, and of at most one prepared case at a time."""
 
     def __init__(self) -> None:
         self._backend: Backend | None = None
@@ -70,10 +70,10 @@ class Held:
 
     @property
     def backend(self) -> Backend:
-        """The backend.
+        """Return the backend.
 
         Raises:
-            RuntimeError: None is loaded.
+            RuntimeError: No backend is loaded.
         """
         if self._backend is None:
             raise RuntimeError("no backend is loaded")
@@ -81,10 +81,10 @@ class Held:
 
     @property
     def prepared(self) -> PreparedCase:
-        """The prepared case.
+        """Return the prepared case.
 
         Raises:
-            RuntimeError: There is none: before ``Prepare``, and after ``Release``.
+            RuntimeError: No case is prepared: before ``Prepare``, and after ``Release``.
         """
         if self._prepared is None:
             raise RuntimeError("no case is prepared")
@@ -92,7 +92,7 @@ class Held:
 
     @property
     def device(self) -> str | None:
-        """The backend's device; None before a backend is loaded."""
+        """Return the backend's device; None before a backend is loaded."""
         return None if self._backend is None else self._backend.device
 
     def hold(self, backend: Backend) -> None:
@@ -104,7 +104,7 @@ class Held:
         self._prepared = prepared
 
     def release(self) -> None:
-        """Let the prepared case go, with the values of its inputs on the host."""
+        """Release the prepared case, with the values of its inputs on the host."""
         if self._prepared is not None:
             self._prepared.arrays.forget()
         self._prepared = None

@@ -16,13 +16,13 @@ ROUNDED_KINDS: Final = (*PRECISE_KINDS, *LARGE_KINDS, "small", "subnormal")
 
 
 class ReferenceWorker:
-    """The reference, in a process that no backend shares."""
+    """Computes the reference, in a process that no backend shares."""
 
     def __init__(self) -> None:
         self.handlers: Handlers = {Expect: self.expect}
 
     def expect(self, request: Expect) -> ReferenceReply:
-        """Write the right results into the folder as NAME.npy, and what judging their rounding takes.
+        """Write the right results into the folder as NAME.npy, and the files that judging their rounding takes.
 
         Random inputs also give NAME.scale.npy; those of float64 cases NAME.positions.npy and NAME.wide.npy. The CPU
         computes float64 cases, cases that do not fit on the GPU, and all cases where PyTorch sees no GPU.
@@ -30,16 +30,16 @@ class ReferenceWorker:
         # Not at the top: importing torch may fail or take long, and only a request has a time limit and a reply.
         from harness.correctness import reference
 
-        asked, kind, folder = request.case, request.kind, request.directory
-        inputs = make_inputs(asked, request.variation, kind)
-        device = "cpu" if asked.dtype == "float64" or not reference.sees(request.device) else request.device
+        case, kind, folder = request.case, request.kind, request.directory
+        inputs = make_inputs(case, request.variation, kind)
+        device = "cpu" if case.dtype == "float64" or not reference.sees(request.device) else request.device
         rounded = kind in ROUNDED_KINDS
         try:
-            values, scales = self._computed(asked, inputs, device, rounded)
+            values, scales = self._computed(case, inputs, device, rounded)
         except RuntimeError as error:
-            if not memory.ran_out(error):
+            if device == "cpu" or not memory.ran_out(error):
                 raise
-            values, scales = self._computed(asked, inputs, "cpu", rounded)
+            values, scales = self._computed(case, inputs, "cpu", rounded)
         if device != "cpu":
             memory.trim()  # while this worker is stopped, other workers need what it has freed
         for name, value in values.items():
@@ -48,11 +48,11 @@ class ReferenceWorker:
             return ReferenceReply({})
         for name, scale in scales.items():
             np.save(folder / f"{name}.scale.npy", scale.numpy(), allow_pickle=False)
-        if kind in PRECISE_KINDS and asked.dtype == "float64":
-            for name, (positions, wide) in reference.wide_samples(asked, inputs).items():
+        if kind in PRECISE_KINDS and case.dtype == "float64":
+            for name, (positions, wide) in reference.wide_samples(case, inputs).items():
                 np.save(folder / f"{name}.positions.npy", positions, allow_pickle=False)
                 np.save(folder / f"{name}.wide.npy", wide, allow_pickle=False)
-        return ReferenceReply(reference.quadratics(asked, inputs) if kind in PRECISE_KINDS else {})
+        return ReferenceReply(reference.quadratics(case, inputs) if kind in PRECISE_KINDS else {})
 
     @staticmethod
     def _computed(case: Case, inputs: Any, device: str, rounded: bool) -> list[dict[str, Any]]:
@@ -63,4 +63,4 @@ class ReferenceWorker:
         scales = reference.scales(case, inputs, device) if rounded else {}
         if device != "cpu" and rounded:
             reference.spot_check(case, inputs, values, scales)
-        return [{name: tensor.cpu() for name, tensor in found.items()} for found in (values, scales)]
+        return [{name: tensor.cpu() for name, tensor in tensors.items()} for tensors in (values, scales)]

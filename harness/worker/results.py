@@ -1,7 +1,7 @@
-"""What leaves a worker of a call's results: a description, and files of the values.
+"""Hand a call's results over to the parent: a description, and files of the values.
 
 Values are converted only if the results are well formed. Of several results of the same call, the one that differs most
-from the rest leaves.
+from the rest is handed over.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def hand_over(
     Args:
         arrays: Arrays of the case.
         results: Results of one call, by name.
-        inputs: What the call was given, by name.
+        inputs: Inputs and parameters of the call, by name.
         directory: Folder for the values.
         earlier: Results of earlier calls that must still be intact, by name.
-        case: Case that the results are of, if it is not that of the arrays.
+        case: Case of the results; None for that of the arrays.
     """
     if well_formed(case or arrays.case, arrays, results):
         save(arrays, results, directory)
@@ -81,7 +81,7 @@ def most_different(case: Case, arrays: DeviceArrays, candidates: Sequence[Native
     """Return which of several results of the same call is malformed, or else furthest from the usual ones.
 
     Args:
-        case: Case that the results are of.
+        case: Case of the results.
         arrays: Arrays of the case.
         candidates: Results of several calls.
         usual: Values to compare with, by name.

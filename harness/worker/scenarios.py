@@ -1,7 +1,7 @@
-"""Scenarios: telling second calls, whose results an honest backend has no trouble with.
+"""Scenarios: second calls that reveal a fault; an honest backend passes each of them.
 
-A scenario calls with the same inputs again, with new values in the same buffers, with the same values in new buffers,
-or has another kernel prepared and called in turn with the first.
+A scenario calls with the same inputs again, with new values in the same buffers, or with the same values in new
+buffers. Another one has a second kernel prepared, and called in turn with the first.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ScenarioWorker:
 def again(prepared: PreparedCase, directory: Path) -> ScenarioRun:
     """Call with the first input set repeatedly; hand over the result that differs most from the first one.
 
-    All results are held, so that buffers that take turns are seen to overlap, however many they are.
+    All results are held: then buffers that take turns overlap, whatever their number.
     """
     arrays = prepared.arrays
     operators: tuple[str, ...] = ()
@@ -128,7 +128,7 @@ def restore(prepared: PreparedCase) -> None:
     prepared.arrays.refill(prepared.sets[0] | prepared.parameters)
 
 
-#: What runs each scenario, by its name.
+#: Function that runs each scenario, by its name.
 SCENARIOS: Final[Mapping[str, Callable[[PreparedCase, Path], ScenarioRun]]] = {
     "again": again,
     "new values in the same buffers": new_values,

@@ -1,6 +1,6 @@
-"""Timing the prepared case: warm up, move arrays, take samples, check the results from inside them, measure memory.
+"""Time the prepared case: warm up, move arrays, take samples, check the results from inside them, measure memory.
 
-What is timed are the closures of ``calls.py``; ``timing/clock.py`` times them.
+The closures of ``calls.py`` are timed, by ``timing/clock.py``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from harness.worker.integrity import Watch
     from harness.worker.prepared_case import Held
 
-#: Blocks of memory that are taken before arrays are moved, at most; a part of them is freed.
+#: Most blocks of memory that are taken before arrays are moved; a part of them is freed.
 SCATTERED_BLOCKS: Final = 100
 #: Largest size of such a block, in bytes.
 SCATTERED_BYTES: Final = 40_000
@@ -57,7 +57,7 @@ class TimingWorker:
     Args:
         held: The backend and the prepared case.
         clock: The clock.
-        watch: Knows the CPUs that the process had at first.
+        watch: Watch that was made before the backend was loaded; it knows the CPUs of the process then.
     """
 
     def __init__(self, held: Held, clock: Clock, watch: Watch) -> None:
@@ -76,7 +76,7 @@ class TimingWorker:
         }
 
     def warm_up(self, request: WarmUp) -> WarmedUp:
-        """Run the kernel in; return the times, and how many threads were busy."""
+        """Warm the kernel up; return the times, and the number of busy threads."""
         prepared = self._held.prepared
         prepared.first = {}
         before, start = threads.usage(), time.perf_counter()
@@ -87,13 +87,13 @@ class TimingWorker:
     def move_arrays(self, request: MoveArrays) -> Done:
         """Make all arrays again at other addresses, with the values that they have; and the kernel, if requested.
 
-        Addresses change times by several per cent, for as long as the arrays stay. Drawing them for every sample makes
-        that noise, which averages out (Curtsinger and Berger, Stabilizer, ASPLOS'13, do it to code, too).
+        Addresses move times for as long as the arrays stay. Drawn for every sample, they become noise that averages out
+        (Curtsinger and Berger, Stabilizer, ASPLOS'13, move code, too).
         """
         prepared = self._held.prepared
         arrays, kernel, parameters, count = prepared.arrays, prepared.kernel, prepared.parameters, len(prepared.sets)
         if request.new_kernel:
-            # The inputs go before the kernel is made: see make_kernel.
+            # The inputs are released before the kernel is made: see make_kernel.
             self._held.release()
             del prepared
             self._scatter()
@@ -104,7 +104,7 @@ class TimingWorker:
                 parameters = arrays.make(arrays.parameters)
         sets = [arrays.make(arrays.inputs, variation) for variation in range(count)]
         moved = PreparedCase(arrays, kernel, parameters, sets, first={})
-        moved.wait(tuple(array for made in (parameters, *sets) for array in made.values()))
+        moved.wait(tuple(array for by_name in (parameters, *sets) for array in by_name.values()))
         self._held.put(moved)
         return Done()
 
@@ -201,9 +201,10 @@ class TimingWorker:
 
     def _scatter(self) -> None:
         """Take and free blocks of memory, so that the next arrays get other addresses than the last ones."""
-        lot = random.SystemRandom()
+        source = random.SystemRandom()
         # As many small blocks as large ones: an allocator keeps a list for each size.
-        sizes = [round(2 ** lot.uniform(4, math.log2(SCATTERED_BYTES))) for _ in range(lot.randrange(SCATTERED_BLOCKS))]
+        count, most = source.randrange(SCATTERED_BLOCKS), math.log2(SCATTERED_BYTES)
+        sizes = [round(2 ** source.uniform(4, most)) for _ in range(count)]
         blocks = [np.empty(size, np.uint8) for size in sizes]
         # Freed blocks leave holes between those that stay.
-        self._scattered = lot.sample(blocks, 2 * len(blocks) // 3)
+        self._scattered = source.sample(blocks, 2 * len(blocks) // 3)

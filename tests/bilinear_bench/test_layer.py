@@ -131,17 +131,18 @@ def test_tensors_are_not_copied():
     assert operator._array(tensor).ctypes.data == tensor.data_ptr()
 
 
-def test_it_takes_pytorchs_number_of_threads(monkeypatch):
+def test_it_takes_pytorchs_number_of_threads_during_the_call(monkeypatch):
     asked = []
     monkeypatch.setattr(operator.numba, "set_num_threads", asked.append)
+    monkeypatch.setattr(operator.numba, "get_num_threads", lambda: 5)
     monkeypatch.setattr(operator.numba.config, "NUMBA_NUM_THREADS", 8)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     module, given = Bilinear(40, 40, 40), (torch.randn(128, 40), torch.randn(128, 40))
     module(*given)
-    assert asked == [3]
+    assert asked == [3, 5]  # the caller gets its own number back
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     module(*given)
-    assert asked == [3]  # with one thread there is no parallel loop
+    assert asked == [3, 5]  # with one thread there is no parallel loop
 
 
 def test_python_threads_do_not_disturb_each_other():

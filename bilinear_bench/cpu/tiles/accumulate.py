@@ -16,18 +16,18 @@ class Accumulate(NamedTuple):
     """Arguments of the tile; strides count elements.
 
     Attributes:
-        rows: Rows of the tile.
+        rows: Number of rows of the tile.
         a: Numbers ``a[c, r]``.
-        a_stride_c: From one ``c`` to the next.
-        a_stride_r: From one row to the next.
+        a_stride_c: Stride from one ``c`` to the next.
+        a_stride_r: Stride from one row to the next.
         b: Vectors ``b[c, v]``, the same for all tiles of the call; all their lanes are valid.
-        b_stride_c: From one ``c`` to the next.
-        count: Steps of ``c``.
-        times: Tiles of this call.
-        a_stride_t: From one tile's ``a`` to the next one's.
+        b_stride_c: Stride from one ``c`` to the next.
+        count: Number of steps of ``c``.
+        times: Number of tiles of this call.
+        a_stride_t: Stride from one tile's ``a`` to the next one's.
         out: Numbers ``out[r, v]``; each tile of the call has the rows that follow those of the tile before.
-        out_stride_r: From one row to the next.
-        valid: Lanes of ``out`` that are valid.
+        out_stride_r: Stride from one row to the next.
+        valid: Number of valid lanes of ``out``.
         overwrite: 1 to overwrite ``out``, 0 to add to it.
         prefetch: 1 if ``out`` is in no cache: a tile then prefetches its part, for writing reads whole lines, too.
     """

@@ -35,14 +35,14 @@ class BothGradients(NamedTuple):
     Attributes:
         rows: Shape of the tile: ``ROWS * (rows - 1) + columns``.
         a: Numbers ``a[c, i, j]``; each tile of the call has the columns that follow those of the tile before.
-        a_stride_c: From one ``c`` to the next.
-        a_stride_r: From one column ``j`` to the next.
+        a_stride_c: Stride from one ``c`` to the next.
+        a_stride_r: Stride from one column ``j`` to the next.
         b: Vectors ``b[c, v]``, the same for all tiles of the call.
-        b_stride_c: From one ``c`` to the next.
-        count: Steps of ``c``.
-        times: Tiles of this call.
-        vectors: Vectors of a tile, 1 or 2; all vectors in memory have room for 2.
-        a_stride_i: From one row ``i`` to the next.
+        b_stride_c: Stride from one ``c`` to the next.
+        count: Number of steps of ``c``.
+        times: Number of tiles of this call.
+        vectors: Number of vectors of a tile, 1 or 2; all vectors in memory have room for 2.
+        a_stride_i: Stride from one row ``i`` to the next.
         input2: Vectors ``input2[j, v]`` of the columns, one after the other.
         grad1: Vectors ``grad1[i, v]`` of the rows, one after the other.
         input1: Vectors ``input1[i, v]`` of the rows, one after the other.

@@ -17,22 +17,22 @@ class Contract(NamedTuple):
     """Arguments of the tile; strides count elements.
 
     Attributes:
-        rows: Rows of the tile.
+        rows: Number of rows of the tile.
         a: Numbers ``a[c, r]``, the same for all tiles of the call.
-        a_stride_c: From one ``c`` to the next.
-        a_stride_r: From one row to the next.
+        a_stride_c: Stride from one ``c`` to the next.
+        a_stride_r: Stride from one row to the next.
         b: Vectors ``b[c, v]``.
-        b_stride_c: From one ``c`` to the next.
-        count: Steps of ``c``.
-        times: Tiles of this call.
-        vectors: Vectors of a tile, 1 or 2; ``b``, ``e``, ``out`` and ``forward_tiles`` have room for 2.
-        b_stride_t: From one tile's ``b`` to the next one's.
+        b_stride_c: Stride from one ``c`` to the next.
+        count: Number of steps of ``c``.
+        times: Number of tiles of this call.
+        vectors: Number of vectors of a tile, 1 or 2; ``b``, ``e``, ``out`` and ``forward_tiles`` have room for 2.
+        b_stride_t: Stride from one tile's ``b`` to the next one's.
         e: Vectors ``e[r, v]``, row after row.
-        e_stride_t: From one tile's ``e`` to the next one's.
+        e_stride_t: Stride from one tile's ``e`` to the next one's.
         out: Vectors ``out[v]``.
-        out_stride_t: From one tile's ``out`` to the next one's.
-        forward_tiles: Where ``acc[r, v]`` is stored, row after row; or 0, then it is stored nowhere.
-        forward_tiles_stride_t: From one tile's place to the next one's.
+        out_stride_t: Stride from one tile's ``out`` to the next one's.
+        forward_tiles: Memory for ``acc[r, v]``, row after row; 0 stores it nowhere.
+        forward_tiles_stride_t: Stride from one tile's place to the next one's.
         prefetch: Address of memory to prefetch while the tiles multiply.
         prefetch_step: Bytes from one prefetch to the next; with 0 the same line is prefetched again, which is harmless.
     """

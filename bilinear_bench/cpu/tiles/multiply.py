@@ -18,12 +18,12 @@ class Multiply(NamedTuple):
     Attributes:
         rows: Number of rows.
         source: Numbers ``source[r, v]``.
-        source_stride_r: From one row to the next.
+        source_stride_r: Stride from one row to the next.
         factor: Numbers ``factor[r]``.
-        factor_stride_r: From one row to the next.
-        valid: Lanes of ``source`` that are valid; the rest of their vectors in ``target`` becomes 0.
+        factor_stride_r: Stride from one row to the next.
+        valid: Number of valid lanes of ``source``; the rest of their vectors in ``target`` becomes 0.
         target: Numbers ``target[r, v]``.
-        target_stride_r: From one row to the next.
+        target_stride_r: Stride from one row to the next.
     """
 
     rows: Number

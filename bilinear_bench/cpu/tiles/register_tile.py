@@ -33,7 +33,7 @@ Masks = tuple[Any, ...]
 
 
 class Factors(NamedTuple):
-    """What a tile multiplies, as LLVM values.
+    """Operands of a tile, as LLVM values.
 
     Attributes:
         a: Pointer to the numbers ``a[c, r]``.
@@ -41,7 +41,7 @@ class Factors(NamedTuple):
         a_stride_r: Elements from one row to the next.
         b: Pointer to the vectors ``b[c, v]``.
         b_stride_c: Elements from one ``c`` to the next.
-        count: Steps of ``c``.
+        count: Number of steps of ``c``.
     """
 
     a: Any
@@ -86,7 +86,7 @@ def multiply(
 
     Args:
         emit: Emitter of the tile.
-        factors: What the tile multiplies.
+        factors: Operands of the tile.
         rows: Number of rows.
         masks: One mask or None for each vector.
         grouped: Rows of a group, in which each is ``a_stride_r`` after the one before.

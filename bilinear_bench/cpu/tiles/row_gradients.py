@@ -21,20 +21,20 @@ class RowGradients(NamedTuple):
     """Arguments of the tile; strides count elements.
 
     Attributes:
-        rows: Rows of the tile, at most ``SMALL_BATCH_ROWS``.
+        rows: Number of rows of the tile, at most ``SMALL_BATCH_ROWS``.
         a: Numbers ``a[c, r]``.
-        a_stride_c: From one ``c`` to the next.
-        a_stride_r: From one row to the next.
+        a_stride_c: Stride from one ``c`` to the next.
+        a_stride_r: Stride from one row to the next.
         b: Vectors ``b[c, v]``.
-        b_stride_c: From one ``c`` to the next.
-        count: Steps of ``c``.
+        b_stride_c: Stride from one ``c`` to the next.
+        count: Number of steps of ``c``.
         input2: Numbers ``input2[r, v]``.
-        input2_stride_r: From one row to the next, of ``input2`` and of ``grad2``.
-        valid: Lanes of ``b``, ``input2`` and ``grad2`` that are valid.
+        input2_stride_r: Stride from one row to the next, of ``input2`` and of ``grad2``.
+        valid: Number of valid lanes of ``b``, ``input2`` and ``grad2``.
         grad1: Numbers ``grad1[r]``.
-        grad1_stride_r: From one row to the next.
+        grad1_stride_r: Stride from one row to the next.
         input1: Numbers ``input1[r]``.
-        input1_stride_r: From one row to the next.
+        input1_stride_r: Stride from one row to the next.
         grad2: Numbers ``grad2[r, v]``.
     """
 

@@ -15,18 +15,18 @@ class RowSums(NamedTuple):
     """Arguments of the tile; strides count elements.
 
     Attributes:
-        rows: Rows of the tile, at most ``SMALL_BATCH_ROWS``.
+        rows: Number of rows of the tile, at most ``SMALL_BATCH_ROWS``.
         a: Numbers ``a[c, r]``.
-        a_stride_c: From one ``c`` to the next.
-        a_stride_r: From one row to the next.
+        a_stride_c: Stride from one ``c`` to the next.
+        a_stride_r: Stride from one row to the next.
         b: Vectors ``b[c, v]``.
-        b_stride_c: From one ``c`` to the next.
-        count: Steps of ``c``.
+        b_stride_c: Stride from one ``c`` to the next.
+        count: Number of steps of ``c``.
         e: Numbers ``e[r, v]``.
-        e_stride_r: From one row to the next.
-        valid: Lanes of ``b`` and ``e`` that are valid.
+        e_stride_r: Stride from one row to the next.
+        valid: Number of valid lanes of ``b`` and ``e``.
         out: Numbers ``out[r]``.
-        out_stride_r: From one row to the next.
+        out_stride_r: Stride from one row to the next.
     """
 
     rows: Number

@@ -17,20 +17,20 @@ class Scale(NamedTuple):
     """Arguments of the tile; strides count elements.
 
     Attributes:
-        rows: Rows of the tile.
+        rows: Number of rows of the tile.
         a: Numbers ``a[c, r]``, the same for all tiles of the call.
-        a_stride_c: From one ``c`` to the next.
-        a_stride_r: From one row to the next.
+        a_stride_c: Stride from one ``c`` to the next.
+        a_stride_r: Stride from one row to the next.
         b: Vectors ``b[c, v]``.
-        b_stride_c: From one ``c`` to the next.
-        count: Steps of ``c``.
-        times: Tiles of this call.
-        vectors: Vectors of a tile, 1 or 2; all vectors in memory have room for 2.
-        b_stride_t: From one tile's ``b`` to the next one's.
+        b_stride_c: Stride from one ``c`` to the next.
+        count: Number of steps of ``c``.
+        times: Number of tiles of this call.
+        vectors: Number of vectors of a tile, 1 or 2; all vectors in memory have room for 2.
+        b_stride_t: Stride from one tile's ``b`` to the next one's.
         factor: Vectors ``factor[v]``.
-        factor_stride_t: From one tile's factor to the next one's.
+        factor_stride_t: Stride from one tile's factor to the next one's.
         out: Vectors ``out[r, v]``, row after row.
-        out_stride_t: From one tile's ``out`` to the next one's.
+        out_stride_t: Stride from one tile's ``out`` to the next one's.
         prefetch: Address of memory that will be written, to prefetch while the tiles multiply.
         prefetch_step: Bytes from one prefetch to the next; with 0 the same line is prefetched again, which is harmless.
     """

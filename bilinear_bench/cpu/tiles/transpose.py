@@ -20,9 +20,9 @@ class Transpose(NamedTuple):
 
     Attributes:
         source: Numbers ``source[r, v]``.
-        source_stride_r: From one row to the next.
+        source_stride_r: Stride from one row to the next.
         target: Numbers ``target[v, r]``.
-        target_stride_r: From one row to the next.
+        target_stride_r: Stride from one row to the next.
     """
 
     source: Pointer
@@ -35,14 +35,14 @@ class TransposeSum(NamedTuple):
     """Arguments of ``transpose_sum``: ``target[v, r] = sum_c source[c, r, v] * factor[c, v]``.
 
     Attributes:
-        count: Steps of ``c``.
+        count: Number of steps of ``c``.
         source: Numbers ``source[c, r, v]``.
-        source_stride_c: From one ``c`` to the next.
-        source_stride_r: From one row to the next.
+        source_stride_c: Stride from one ``c`` to the next.
+        source_stride_r: Stride from one row to the next.
         factor: Numbers ``factor[c, v]``.
-        factor_stride_c: From one ``c`` to the next.
+        factor_stride_c: Stride from one ``c`` to the next.
         target: Numbers ``target[v, r]``.
-        target_stride_r: From one row to the next.
+        target_stride_r: Stride from one row to the next.
     """
 
     count: Number
