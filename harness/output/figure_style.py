@@ -9,16 +9,20 @@ import contextlib
 import math
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
 from scipy.optimize import isotonic_regression
 
 from harness.output.palette import GREY, Look
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
 
 #: Width of one column of a paper, and of two with the gap between them, in inches.
 COLUMN_INCHES, PAGE_INCHES = 3.4, 7.0
@@ -27,7 +31,7 @@ FONT_POINTS, SMALL_POINTS = 7.0, 6.0
 #: Height of a line of small letters, in inches.
 LINE_INCHES: Final = 1.25 * SMALL_POINTS / 72
 #: Mean width of a small letter of a caption, in inches.
-LETTER_INCHES: Final = 0.56 * SMALL_POINTS / 72
+LETTER_INCHES: Final = 0.53 * SMALL_POINTS / 72
 #: Most letters of a backend's name; a longer one is cut.
 MOST_LETTERS: Final = 24
 #: Largest quotient of an axis's ends at which the axis is linear.
@@ -38,7 +42,7 @@ Words = Callable[[float], str]
 
 #: Text stays text in SVG, and is embedded as TrueType (Type 42) in PDF, as journals ask. DejaVu Sans comes with
 #: Matplotlib; a viewer without it takes a font of the same width or a narrower one.
-_STYLE: Final[dict[str, Any]] = {
+_STYLE: Final[dict[RcKeyType, Any]] = {
     "pdf.fonttype": 42,
     "ps.fonttype": 42,
     "svg.fonttype": "none",
@@ -48,7 +52,6 @@ _STYLE: Final[dict[str, Any]] = {
     "font.size": FONT_POINTS,
     "axes.titlesize": FONT_POINTS,
     "axes.labelsize": FONT_POINTS,
-    "figure.labelsize": FONT_POINTS,
     "xtick.labelsize": SMALL_POINTS,
     "ytick.labelsize": SMALL_POINTS,
     "axes.linewidth": 0.6,
@@ -59,7 +62,7 @@ _STYLE: Final[dict[str, Any]] = {
     "grid.color": "#dddddd",
     "grid.linewidth": 0.5,
     "lines.linewidth": 1.0,
-    "lines.markersize": 3.0,
+    "lines.markersize": 3.3,
     "lines.markeredgewidth": 0.7,
     "text.parse_math": False,  # a dollar in a name is a dollar
     "savefig.dpi": 300,
@@ -99,6 +102,14 @@ def new_figure(width: float, height: float, caption: str) -> Figure:
     return figure
 
 
+def lay_out(figure: Figure) -> None:
+    """Place the panels for good, at rounded places: the last digits of the layout's solver differ each time."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for panel in figure.axes:
+        panel.set_position(tuple(round(edge, 4) for edge in panel.get_position().bounds))
+
+
 def plain_axis(axis: Axis, ends: tuple[float, float], words: Words = "{:g}".format) -> None:
     """Set the scale, the limits and the ticks of an axis with positive numbers.
 
@@ -110,14 +121,15 @@ def plain_axis(axis: Axis, ends: tuple[float, float], words: Words = "{:g}".form
         words: Function of a number that returns the text of its tick.
     """
     low, high = ends
-    panel, across = axis.axes, axis.axis_name == "x"
+    panel = axis.axes
+    across = axis is panel.xaxis
     logarithmic = high > LINEAR_WITHIN * low
     if logarithmic:
         (panel.set_xscale if across else panel.set_yscale)("log")
     (panel.set_xlim if across else panel.set_ylim)(low, high)
     places = _log_places(low, high) if logarithmic else _linear_places(low, high)
     axis.set_ticks(places, labels=[words(place) for place in places])
-    axis.set_tick_params(which="minor", bottom=False, left=False)
+    axis.set_minor_locator(NullLocator())
     panel.grid(axis="x" if across else "y")
 
 
@@ -134,17 +146,16 @@ def short_name(name: str) -> str:
     return name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…"
 
 
-def label_ends(panel: Axes, ends: Mapping[str, tuple[float, float]], looks: Mapping[str, Look]) -> None:
+def label_ends(figure: Figure, panel: Axes, ends: Mapping[str, tuple[float, float]], looks: Mapping[str, Look]) -> None:
     """Write the name of each line to the right of a panel, at the height where the line ends, without overlaps.
 
-    The figure must have its layout: the height of the panel counts.
-
     Args:
+        figure: The panel's figure, which has its layout: the height of the panel counts.
         panel: Panel with its final limits.
         ends: Last point of each line, by name.
         looks: Looks by name; a name without one is drawn in grey.
     """
-    points = panel.get_window_extent().height / panel.get_figure(root=True).dpi * 72
+    points = panel.get_position().height * figure.get_figheight() * 72
     to_panel = panel.transData + panel.transAxes.inverted()
     places = spread([to_panel.transform(end)[1] for end in ends.values()], 1.15 * SMALL_POINTS / points)
     for (name, end), place in zip(ends.items(), places, strict=True):
@@ -158,8 +169,16 @@ def label_ends(panel: Axes, ends: Mapping[str, tuple[float, float]], looks: Mapp
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2},
             annotation_clip=False,
         )
-        line = {"transform": panel.transAxes, "clip_on": False, "color": colour, "linestyle": dash, "marker": mark}
-        panel.plot([1.04, 1.12], [place, place], markevery=[1] if mark else [], **line)
+        panel.plot(
+            [1.04, 1.12],
+            [place, place],
+            transform=panel.transAxes,
+            clip_on=False,
+            color=colour,
+            linestyle=dash,
+            marker=mark,
+            markevery=[1],
+        )
         panel.text(1.15, place, short_name(name), transform=panel.transAxes, fontsize=SMALL_POINTS, va="center")
 
 
@@ -176,7 +195,7 @@ def spread(places: Sequence[float], gap: float) -> list[float]:
     nearest = isotonic_regression(np.asarray(places, dtype=float)[order] - steps).x
     moved = np.empty(len(places))
     moved[order] = np.clip(nearest, 0, max(0.0, 1 - steps[-1])) + steps
-    return [float(place) for place in moved]
+    return [round(float(place), 6) for place in moved]
 
 
 def _log_places(low: float, high: float) -> list[float]:
@@ -188,5 +207,5 @@ def _log_places(low: float, high: float) -> list[float]:
 
 
 def _linear_places(low: float, high: float) -> list[float]:
-    places = matplotlib.ticker.MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high)
+    places = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high)
     return [float(place) for place in places if low <= place <= high]

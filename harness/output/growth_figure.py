@@ -38,6 +38,8 @@ MOST_TICKS: Final = 6
 #: Share of an axis's range that stays free at both of its ends, as a factor.
 MARGIN: Final = 1.25
 ROOFLINE: Final = "roofline"
+#: The last point of each line of a panel, by name.
+Ends = dict[str, tuple[float, float]]
 
 
 def figure(growths: Sequence[Growth], caption: str) -> Figure:
@@ -59,9 +61,10 @@ def figure(growths: Sequence[Growth], caption: str) -> Figure:
         for growth, (left, right) in zip(growths, panels, strict=True)
         for ends in (_fill_times(left, growth, look_of, exact), _fill_multiples(right, growth, look_of))
     ]
-    drawn.draw_without_rendering()  # lays the panels out
+    drawn.draw_without_rendering()  # the labels need the height of a panel
     for panel, last in zip(panels.flatten(), ends, strict=True):
-        style.label_ends(panel, last, look_of)
+        style.label_ends(drawn, panel, last, look_of)
+    style.lay_out(drawn)
     return drawn
 
 
@@ -69,9 +72,7 @@ def _points(growth: Growth) -> Iterable[Point]:
     return (point for points in growth.curves.values() for point in points)
 
 
-def _fill_times(
-    panel: Axes, growth: Growth, look_of: Mapping[str, Look], exact: bool
-) -> dict[str, tuple[float, float]]:
+def _fill_times(panel: Axes, growth: Growth, look_of: Mapping[str, Look], exact: bool) -> Ends:
     """Draw the times and the roofline; return the last point of each line, by name."""
     panel.set_title(growth.fixed, loc="left")
     panel.set_ylabel("time of a call")
@@ -82,7 +83,7 @@ def _fill_times(
         sizes, seconds = [point.size for point in points], [point.seconds for point in points]
         panel.errorbar(sizes, seconds, (low, high), fmt="none", ecolor=look_of[name].colour, elinewidth=0.6)
         _draw(panel, points, seconds, look_of[name])
-    ends = {name: (points[-1].size, points[-1].seconds) for name, points in growth.curves.items()}
+    ends: Ends = {name: (points[-1].size, points[-1].seconds) for name, points in growth.curves.items()}
     seconds = [point.seconds for point in _points(growth)]
     if growth.roofline:
         panel.plot([*growth.roofline], [*growth.roofline.values()], color=GREY, linestyle=":")
@@ -92,13 +93,14 @@ def _fill_times(
     return ends
 
 
-def _fill_multiples(panel: Axes, growth: Growth, look_of: Mapping[str, Look]) -> dict[str, tuple[float, float]]:
+def _fill_multiples(panel: Axes, growth: Growth, look_of: Mapping[str, Look]) -> Ends:
     """Draw each time over the smallest one of the same size; return the last point of each line, by name."""
     panel.set_ylabel("times as long as the fastest")
     least: dict[int, float] = {}
     for point in _points(growth):
         least[point.size] = min(point.seconds, least.get(point.size, math.inf))
-    ends, most = {}, 1.0
+    ends: Ends = {}
+    most = 1.0
     for name, points in growth.curves.items():
         multiples = [point.seconds / least[point.size] for point in points]
         _draw(panel, points, multiples, look_of[name])
@@ -111,11 +113,13 @@ def _fill_multiples(panel: Axes, growth: Growth, look_of: Mapping[str, Look]) ->
 def _draw(panel: Axes, points: Sequence[Point], heights: Sequence[float], look: Look) -> None:
     """Draw a line with a mark at each point; the mark is filled where the backend may be the fastest."""
     sizes = [point.size for point in points]
-    line = {"color": look.colour, "marker": look.mark, "markerfacecolor": "white"}
-    panel.plot(sizes, heights, linestyle=look.dash, **line)
-    first = [(point.size, height) for point, height in zip(points, heights, strict=True) if point.first]
-    if first:
-        panel.plot(*zip(*first, strict=True), linestyle="none", **line | {"markerfacecolor": look.colour})
+    panel.plot(sizes, heights, look.dash, color=look.colour)
+    for first, inside in ((False, "white"), (True, look.colour)):
+        shown = [
+            (size, height) for size, height, point in zip(sizes, heights, points, strict=True) if point.first is first
+        ]
+        if shown:
+            panel.plot(*zip(*shown, strict=True), look.mark, color=look.colour, markerfacecolor=inside)
 
 
 def _set_axes(panel: Axes, growth: Growth, heights: Sequence[float], words: style.Words) -> None:

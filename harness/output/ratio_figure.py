@@ -10,7 +10,6 @@ import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -33,7 +32,7 @@ ROW_INCHES, FRAME_INCHES = 0.115, 0.52
 #: Most panels that are stacked in one column of a paper.
 MOST_STACKED: Final = 2
 #: Letters of a title's line, by the number of panels in a row.
-TITLE_LETTERS: Final = {1: 44, 2: 44, 3: 30}
+TITLE_LETTERS: Final = {1: 36, 2: 40, 3: 30}
 #: An axis shows an interval up to this factor from its ratio; a longer one runs out of the panel.
 SHOWN_WITHIN: Final = math.sqrt(10)
 #: Factor by which the axis is longer than what it shows, at both ends.
@@ -59,14 +58,16 @@ def figure(records: pd.DataFrame, labels: Mapping[str, str], caption: str) -> Fi
     panels = list(drawn.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flatten())
     look_of, several = looks(names), records["device"].nunique() > 1
     for panel, ((device, case, mode), rows) in zip(panels, shown, strict=False):
-        title = f"{_label(case, labels)}, {form.MODES[mode]}{f', {device}' if several else ''}"
-        panel.set_title("\n".join(textwrap.wrap(title, TITLE_LETTERS[columns])), loc="left")
+        where = f"{form.MODES[mode]}, {device}" if several else form.MODES[mode]
+        panel.set_title(_title(_label(case, labels), where, TITLE_LETTERS[columns]), loc="left")
         _fill(panel, rows, names, look_of)
         style.plain_axis(panel.xaxis, ends)
         panel.tick_params(labelbottom=True)
+    for panel in panels[max(0, len(shown) - columns) : len(shown)]:  # the lowest of each column
+        panel.set_xlabel("times as fast as nn.Bilinear")
     for panel in panels[len(shown) :]:
         panel.set_axis_off()
-    drawn.supxlabel("times as fast as nn.Bilinear")
+    style.lay_out(drawn)
     return drawn
 
 
@@ -75,16 +76,22 @@ def _label(case: str, labels: Mapping[str, str]) -> str:
     return ", ".join((labels[case], *case.split(":")[1:])) if case in labels else case
 
 
+def _title(label: str, where: str, letters: int) -> str:
+    """Return a panel's title in lines: mode and device on the last one, together with the label if they fit."""
+    whole = f"{label}, {where}"
+    return whole if len(whole) <= letters else "\n".join((*textwrap.wrap(label, letters), where))
+
+
 def _ranked(records: pd.DataFrame) -> pd.DataFrame:
     """Return the timed rows without those whose time is impossible."""
     return timed(records).dropna(subset=["rank"])
 
 
 def _order(records: pd.DataFrame) -> list[str]:
-    """Return the backends with a time, the one with the largest geometric mean of its ratios first."""
+    """Return the backends with a time, the one with the largest median of its ratios first."""
     rows = _ranked(records)
-    means = np.log(rows["speedup"].astype(float)).groupby(rows["backend"]).mean()
-    return [str(name) for name in means.sort_values(ascending=False, kind="stable").index]
+    medians = rows["speedup"].astype(float).groupby(rows["backend"]).median()
+    return [str(name) for name in medians.sort_values(ascending=False, kind="stable").index]
 
 
 def _ends(records: pd.DataFrame) -> tuple[float, float]:
@@ -132,9 +139,8 @@ def _words(row: pd.Series, several: bool) -> tuple[str, dict[str, Any]]:
 def _draw_ratio(panel: Axes, place: int, row: pd.Series, look: Look) -> None:
     """Draw the mark of a ratio, its distance from 1, and its interval; hollow if it is ambiguous."""
     ratio, ambiguous = float(row["speedup"]), form.text(row["comparison"]) == Relation.AMBIGUOUS.value
-    panel.plot([1, ratio], [place, place], color=look.colour, linewidth=0.6, alpha=0.5)
+    panel.hlines(place, 1, ratio, colors=look.colour, linewidth=0.6, alpha=0.5)
     if form.half_width(row["speedup_low"], row["speedup_high"]):
-        around = [[ratio - float(row["speedup_low"])], [float(row["speedup_high"]) - ratio]]
-        panel.errorbar(ratio, place, xerr=around, color=look.colour, linewidth=1.2, capsize=1.5, capthick=0.8)
+        panel.hlines(place, row["speedup_low"], row["speedup_high"], colors=look.colour, linewidth=1.5)
     inside = "white" if ambiguous else look.colour
     panel.plot(ratio, place, marker=look.mark, color=look.colour, markerfacecolor=inside, linestyle="none", zorder=3)
