@@ -102,9 +102,16 @@ def new_figure(width: float, height: float, caption: str) -> Figure:
     return figure
 
 
+def run_layout(figure: Figure) -> None:
+    """Let the layout place the panels, without drawing."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+
+
 def lay_out(figure: Figure) -> None:
     """Place the panels for good, at rounded places: the last digits of the layout's solver differ each time."""
-    figure.draw_without_rendering()
+    run_layout(figure)
     figure.set_layout_engine("none")
     for panel in figure.axes:
         panel.set_position(tuple(round(edge, 4) for edge in panel.get_position().bounds))

@@ -61,7 +61,7 @@ def figure(growths: Sequence[Growth], caption: str) -> Figure:
         for growth, (left, right) in zip(growths, panels, strict=True)
         for ends in (_fill_times(left, growth, look_of, exact), _fill_multiples(right, growth, look_of))
     ]
-    drawn.draw_without_rendering()  # the labels need the height of a panel
+    style.run_layout(drawn)  # the labels need the height of a panel
     for panel, last in zip(panels.flatten(), ends, strict=True):
         style.label_ends(drawn, panel, last, look_of)
     style.lay_out(drawn)
