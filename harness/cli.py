@@ -149,13 +149,13 @@ Freeze = Annotated[bool, typer.Option("--freeze/--no-freeze", help="Stop idle wo
 def main() -> None:
     """Run the command line; errors of use are one line, without a traceback."""
     from harness.machine.threads import BudgetError
+    from harness.output.figures import FigureError
     from harness.output.store import StoreError
-    from harness.output.sweep import GrowthError
 
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         app(standalone_mode=True)
-    except (CaseError, SuiteError, RegistryError, BudgetError, StoreError, GrowthError) as error:
+    except (CaseError, SuiteError, RegistryError, BudgetError, StoreError, FigureError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(USAGE)
     except KeyboardInterrupt:
@@ -289,11 +289,12 @@ def report_(
     run: Annotated[str, typer.Argument(help="A run's folder, its id, or `latest`.")],
     plot: Annotated[
         Path | None,
-        typer.Option("--plot", help="Draw how times grow with a size instead, into this file: .svg, .png or .pdf."),
+        typer.Option("--plot", help="Draw the run instead, into this file: .svg, .png or .pdf."),
     ] = None,
 ) -> None:
     """Print the tables of a run again, from its files."""
-    from harness.output import store, sweep
+    from harness.catalog.suites import labels
+    from harness.output import figures, store
     from harness.output.layout import wrapped
     from harness.output.report import report, short
 
@@ -301,9 +302,8 @@ def report_(
     if plot is None:
         _print(report(folder, _width()))
         return
-    growths = sweep.find(store.read(folder / store.RECORDS))
-    sweep.draw(growths, plot)
-    _print([*sweep.summary(growths, _width()), *wrapped(f"Figure: {short(plot)}", _width())])
+    caption = figures.draw(store.read(folder / store.RECORDS), store.environment(folder), labels(), plot)
+    _print([line for text in (f"Figure: {short(plot)}", f"Caption: {caption}") for line in wrapped(text, _width())])
 
 
 @app.command("explain")

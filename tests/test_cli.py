@@ -194,11 +194,14 @@ def test_report_shows_how_times_grow_and_draws_it(bilinear_bench, tmp_path):
     assert reported.stdout.splitlines()[-1].rstrip() == growth
     drawn = bilinear_bench("report", "run", "--plot", "growth.svg")
     assert drawn.returncode == 0, drawn.stderr
-    assert [line.rstrip() for line in drawn.stdout.splitlines()[-2:]] == [growth, "Figure: growth.svg"]
+    figure, caption = drawn.stdout.splitlines()
+    assert figure == "Figure: growth.svg"
+    assert caption.startswith("Caption: ")
+    assert "run 20260102T030405Z-00ff, 2026-01-02" in caption
     assert (tmp_path / "growth.svg").read_text().startswith("<?xml")
     refused = bilinear_bench("report", "run", "--plot", "growth.gif")
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr.startswith("error: growth.gif cannot be drawn")
+    assert refused.stderr.startswith("error: --plot growth.gif is no figure")
 
 
 def test_a_usual_run_measures_the_machine_and_starts_fresh_processes(bilinear_bench, tmp_path):

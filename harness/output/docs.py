@@ -3,7 +3,7 @@
     python -m harness.output.docs
 
 A block stands between ``<!-- generated: NAME ARGUMENTS -->`` and ``<!-- end -->``. Paths are relative to the root of
-the repository.
+the repository. Figures are drawn again, as the commands in the pages say.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from harness.catalog.registry import DISTRIBUTION, entries
-from harness.catalog.suites import labels
-from harness.output import store
+from harness.catalog.suites import SUITES, labels
+from harness.output import figures, store
 from harness.output.answer import answer
 from harness.output.dictionary import columns_table, meanings
 from harness.output.layout import Lines, plain
@@ -28,6 +28,8 @@ ROOT: Final = Path(__file__).parent.parent.parent
 #: Width of the tables in the pages, in characters.
 WIDTH: Final = 100
 _BLOCK: Final = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+#: The command of a page that draws a figure of it: the run, and the figure's file.
+_DRAW: Final = re.compile(r"`bilinear-bench report (\S+) --plot (docs/figures/\S+)`")
 
 
 class DocsError(ValueError):
@@ -65,6 +67,22 @@ def render_block(marker: str, root: Path = ROOT) -> str:
         raise DocsError(f"block {marker!r} has the wrong arguments ({error})") from None
 
 
+def figures_of(root: Path = ROOT) -> dict[Path, Path]:
+    """Return the figures of the pages with the folders of their runs, relative to the root."""
+    texts = (page.read_text(encoding="utf-8") for page in pages(root))
+    return {Path(file): Path(run) for text in texts for run, file in _DRAW.findall(text)}
+
+
+def draw_figure(run: Path, path: Path) -> None:
+    """Draw the figure of a committed run.
+
+    Args:
+        run: Folder of the run.
+        path: File to write.
+    """
+    figures.draw(store.read(run / store.RECORDS), store.environment(run), labels(), path)
+
+
 def _answer(root: Path, folder: str) -> str:
     records = store.read(root / folder / store.RECORDS)
     return _fenced(answer(reached(records), labels(), WIDTH))
@@ -98,6 +116,19 @@ def _backends(root: Path) -> str:
     return meanings("backend", sentences)
 
 
+def _protocols(root: Path) -> str:
+    """List how each suite is measured: what a method section has to say."""
+    lines = [
+        "| suite | fresh processes, at most | equivalence band | target | seconds for a case |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| `{one.name}` | {one.processes} | {100 * one.band:g} % | {100 * one.target:g} % | {one.budget_seconds:g} |"
+        for one in SUITES.values()
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
 def _fenced(lines: Lines) -> str:
     return f"```text\n{plain(lines).strip()}\n```\n"
 
@@ -111,9 +142,12 @@ _BLOCKS: Final[dict[str, Callable[..., str]]] = {
     "comparisons": lambda root: meanings("comparison", RELATION_MEANING),
     "headings": lambda root: meanings("heading", HEADINGS),
     "backends": _backends,
+    "protocols": _protocols,
 }
 
 
 if __name__ == "__main__":
     for page in pages():
         page.write_text(rewritten(page.read_text(encoding="utf-8")), encoding="utf-8")
+    for file, run in figures_of().items():
+        draw_figure(ROOT / run, ROOT / file)

@@ -1,29 +1,25 @@
-"""Show how the time of a call grows with one size of the case, all else being the same: curves and a figure.
+"""Find how the time of a call grows with one size of the case, all else being the same.
 
-Rows come as a data frame with the columns of ``harness.record.Record``. Matplotlib is imported only to draw.
+Rows come as a data frame with the columns of ``harness.record.Record``. ``growth_figure`` draws what is found.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.text import Text
 
+from harness.output.format import missing
 from harness.output.layout import Lines, wrapped
 from harness.record import Status
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
 
 #: Fewest sizes of a growth.
 FEWEST_SIZES: Final = 5
-#: The formats that ``draw`` writes, by a file's suffix, with the metadata that would differ each time.
-FORMATS: Final[dict[str, dict[str, None]]] = {".svg": {"Date": None}, ".png": {}, ".pdf": {"CreationDate": None}}
 #: The column that grows, and the columns that stay. Features grow where both inputs have the same number.
 _AXES: Final = {
     "batch": ("batch", ("in1_features", "in2_features", "out_features")),
@@ -44,21 +40,23 @@ _ALIKE: Final[dict[str, dict[Any, str]]] = {
 }
 
 
-class GrowthError(ValueError):
-    """Nothing grows, or it cannot be drawn. The message says what to do."""
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class Point:
     """A time on a curve.
 
     Attributes:
         size: The size that grows.
-        seconds: Time of a call, in seconds.
+        seconds: Median time of a call, in seconds.
+        interval: Ends of the 99 % interval of the median, in seconds; None with too few samples.
+        quartiles: Lower and upper quartile of the samples, in seconds; None if they are not known.
+        first: True if the backend is the fastest at this size, or cannot be told apart from it.
     """
 
     size: int
     seconds: float
+    interval: tuple[float, float] | None = None
+    quartiles: tuple[float, float] | None = None
+    first: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,10 +95,20 @@ def find(records: pd.DataFrame) -> list[Growth]:
 
 def _curves(rows: pd.DataFrame, column: str) -> dict[str, list[Point]]:
     curves: dict[str, list[Point]] = {}
-    columns = ("backend", column, "median_seconds")
-    for name, *point in rows.sort_values(column, kind="stable")[[*columns]].itertuples(index=False):
-        curves.setdefault(name, []).append(Point(*point))
+    for _, row in rows.sort_values(column, kind="stable").iterrows():
+        point = Point(
+            size=int(row[column]),
+            seconds=float(row["median_seconds"]),
+            interval=_ends(row["median_low_seconds"], row["median_high_seconds"]),
+            quartiles=_ends(row["p25_seconds"], row["p75_seconds"]),
+            first=bool(row["rank"] == 1),
+        )
+        curves.setdefault(str(row["backend"]), []).append(point)
     return curves
+
+
+def _ends(low: float | None, high: float | None) -> tuple[float, float] | None:
+    return None if low is None or high is None or missing(low) or missing(high) else (float(low), float(high))
 
 
 def _roofline(rows: pd.DataFrame, column: str) -> dict[int, float]:
@@ -115,65 +123,3 @@ def summary(growths: Sequence[Growth], width: int) -> Lines:
         line = f"  over {growth.axis}: {growth.fixed}; backends: {len(growth.curves)}"
         lines += wrapped(line, width, indent="    ")
     return lines
-
-
-def draw(growths: Sequence[Growth], path: Path) -> None:
-    """Write a figure with a panel for each growth: seconds of a call by size, and the roofline.
-
-    Args:
-        growths: What ``find`` returns.
-        path: File to write; its suffix is one of ``FORMATS``.
-
-    Raises:
-        GrowthError: Nothing grows, the format is unknown, Matplotlib is missing, or the file cannot be written.
-    """
-    if not growths:
-        raise GrowthError(
-            f"nothing grows in this run: that takes {FEWEST_SIZES} ranked cases that differ in one size, or in both "
-            "features, alone, as in the suites batch-sweep and feature-sweep"
-        )
-    if path.suffix not in FORMATS:
-        raise GrowthError(f"{path} cannot be drawn: expected a name that ends in {', '.join(FORMATS)}")
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise GrowthError(f"a figure needs Matplotlib ({error}): pip install matplotlib") from error
-    # Text as text, and the same bytes for the same rows.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "bilinear-bench"}):
-        columns = min(3, len(growths))
-        rows = math.ceil(len(growths) / columns)
-        figure = Figure(figsize=(5 * columns + 2, 4.2 * rows), layout="constrained")
-        panels = list(figure.subplots(rows, columns, squeeze=False).flatten())
-        _fill_all(panels, growths, matplotlib.colormaps["tab10"])
-        shown: dict[str, Any] = {}
-        for panel in panels:
-            shown |= {str(label): line for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
-        figure.legend(list(shown.values()), list(shown), loc="outside right upper", fontsize="small")
-        try:
-            figure.savefig(path, metadata=FORMATS[path.suffix])
-        except OSError as error:
-            raise GrowthError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _fill_all(panels: Sequence[Axes], growths: Sequence[Growth], palette: Callable[[int], Any]) -> None:
-    """Draw a growth in each panel, a backend in the same style in all of them; clear the panels that are left."""
-    names = dict.fromkeys(name for growth in growths for name in growth.curves)
-    styles = {name: {"color": palette(n % 10), "linestyle": ("-", ":")[n // 10 % 2]} for n, name in enumerate(names)}
-    for panel, growth in zip(panels, growths, strict=False):
-        _fill(panel, growth, styles)
-    for panel in panels[len(growths) :]:
-        panel.set_axis_off()
-
-
-def _fill(panel: Axes, growth: Growth, styles: Mapping[str, Mapping[str, Any]]) -> None:
-    """Draw the curves of one growth, and the roofline."""
-    for name, points in growth.curves.items():
-        places = [point.size for point in points], [point.seconds for point in points]
-        panel.plot(*places, marker=".", label=name, **styles[name])
-    if growth.roofline:
-        panel.plot([*growth.roofline], [*growth.roofline.values()], color="black", linestyle="--", label="roofline")
-    panel.set_xscale("log", base=2)
-    panel.set(yscale="log", xlabel=growth.axis, ylabel="seconds of a call")
-    panel.set_title(growth.fixed, fontsize="small")
-    panel.grid(alpha=0.3)

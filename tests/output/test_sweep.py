@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import sys
-
 import pytest
 
 from harness.output import sweep
@@ -97,46 +95,10 @@ def test_a_summary_has_a_line_for_each_growth(frame):
     assert sweep.summary([], 200) == []
 
 
-def test_a_figure_has_each_backend_and_the_roofline(frame, tmp_path):
-    pytest.importorskip("matplotlib", reason="draws with Matplotlib, which is not installed")
-    more = (one for out in (1, 2, 3) for one in curve("a", out_features=out))
-    growths = sweep.find(frame(*curve("a"), *curve("b"), *more))
-    assert len(growths) == 4  # two of six panels stay empty
-    sweep.draw(growths, tmp_path / "one.svg")
-    drawn = (tmp_path / "one.svg").read_text()
-    for text in ("a", "b", "roofline", "batch", "seconds of a call", growths[0].fixed):
-        assert f">{text}</text>" in drawn
-    assert drawn.count(">batch</text>") == 4
-
-
-@pytest.mark.parametrize("suffix", sweep.FORMATS)
-def test_a_figure_is_the_same_each_time(suffix, frame, tmp_path):
-    pytest.importorskip("matplotlib", reason="draws with Matplotlib, which is not installed")
-    found = sweep.find(frame(*curve("a")))
-    paths = [tmp_path / f"{name}{suffix}" for name in ("one", "other")]
-    for path in paths:
-        sweep.draw(found, path)
-    assert paths[0].read_bytes() == paths[1].read_bytes()
-
-
-def test_without_a_roofline_none_is_drawn(frame, tmp_path):
-    pytest.importorskip("matplotlib", reason="draws with Matplotlib, which is not installed")
-    sweep.draw(sweep.find(frame(*curve("a", roofline_seconds=None))), tmp_path / "one.svg")
-    assert "roofline" not in (tmp_path / "one.svg").read_text()
-
-
-def test_a_figure_that_cannot_be_drawn_is_refused(frame, tmp_path, monkeypatch):
-    found = sweep.find(frame(*curve("a")))
-    with pytest.raises(sweep.GrowthError, match="as in the suites batch-sweep and feature-sweep"):
-        sweep.draw([], tmp_path / "one.svg")
-    with pytest.raises(sweep.GrowthError, match=r"one.gif cannot be drawn: expected a name that ends in .svg, .png"):
-        sweep.draw(found, tmp_path / "one.gif")
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(sweep.GrowthError, match="pip install matplotlib"):
-        sweep.draw(found, tmp_path / "one.svg")
-
-
-def test_a_place_that_cannot_be_written_is_refused(frame, tmp_path):
-    pytest.importorskip("matplotlib", reason="draws with Matplotlib, which is not installed")
-    with pytest.raises(sweep.GrowthError, match="No such file"):
-        sweep.draw(sweep.find(frame(*curve("a"))), tmp_path / "nowhere" / "one.svg")
+def test_a_point_has_its_interval_its_quartiles_and_whether_it_may_be_the_fastest(frame):
+    known = {"median_low_seconds": 1e-6, "median_high_seconds": 9e-6, "p25_seconds": 2e-6, "p75_seconds": 8e-6}
+    (found,) = sweep.find(frame(*curve("a", **known), *curve("b", rank=2)))
+    assert {(point.interval, point.quartiles, point.first) for point in found.curves["a"]} == {
+        ((1e-6, 9e-6), (2e-6, 8e-6), True)
+    }
+    assert {(point.interval, point.quartiles, point.first) for point in found.curves["b"]} == {(None, None, False)}
