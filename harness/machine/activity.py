@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -93,6 +93,26 @@ def disturbed(
         "swap": (_gain(before.swapped_bytes, after.swapped_bytes) or 0) > 0,
     }
     return "+".join(word for word, present in disturbances.items() if present) or None
+
+
+def waits(processes: Iterable[int], root: Path = Path("/")) -> dict[int, float]:
+    """Return the time that threads have waited for a CPU since they began, in seconds, by number of the thread.
+
+    It is the run-queue wait that the kernel counts (Documentation/scheduler/sched-stats.rst). Without such a count a
+    thread is left out: the kernel then writes zeros, though a thread that exists has run.
+
+    Args:
+        processes: Ids of the processes whose threads count. The calling thread counts, too, as number 0.
+        root: Folder of /proc.
+    """
+    found = {}
+    paths = [path for process in processes for path in (root / f"proc/{process}/task").glob("*/schedstat")]
+    for number, path in [*((int(path.parent.name), path) for path in paths), (0, root / "proc/thread-self/schedstat")]:
+        with contextlib.suppress(OSError, ValueError):  # it may end while we look
+            _, waited_nanoseconds, turns = map(int, path.read_text().split())
+            if turns:
+                found[number] = waited_nanoseconds / 1e9
+    return found
 
 
 def stolen_seconds(before: State, after: State) -> float | None:

@@ -36,6 +36,7 @@ class SampleSeen:
         measured_seconds: Time of its calls as the worker measured it, forwards alone included.
         passed_seconds: Time between the request and the reply, by the run's clock.
         settled_seconds: Time of calls in the request that are not recorded.
+        waited_seconds: Time that the worker's threads and the run waited for a CPU, summed; None if it is unknown.
         involuntary_switches: Times that a thread of the worker lost its CPU to another.
     """
 
@@ -43,6 +44,7 @@ class SampleSeen:
     measured_seconds: float
     passed_seconds: float
     settled_seconds: float
+    waited_seconds: float | None
     involuntary_switches: int
 
 
@@ -137,11 +139,7 @@ class Activity:
         before = self._before or after
         stolen = activity.stolen_seconds(before, after)
         cpus = os.cpu_count() or 1
-        if not self._flush_l2:
-            # The worker does not hold back what the hypervisor took from these CPUs. Whether that was within the
-            # request is unknown, so a false time of the same size, and no larger one, is missed in such a block.
-            of_worker = (stolen or 0.0) * self._context.plan.threads / cpus
-            unseen = sample.passed_seconds - sample.measured_seconds - sample.settled_seconds - of_worker
+        if not self._flush_l2 and (unseen := self._unseen_seconds(sample, before, after)) is not None:
             self._cell.timings.unseen_seconds.append(unseen)
         context = self._context
         context.best_clock_mhz = max(context.best_clock_mhz, after.clock_mhz or 0.0)
@@ -154,6 +152,23 @@ class Activity:
             "clock_mhz": after.clock_mhz,
             "disturbance": activity.disturbed(before, after, sample.passed_seconds, cpus, switches, best),
         }
+
+    def _unseen_seconds(self, sample: SampleSeen, before: activity.State, after: activity.State) -> float | None:
+        """Return the time around a sample that neither the worker nor the machine accounts for.
+
+        The worker does not hold back what the machine took. Whether that was within its calls is unknown, so a false
+        time of the same size, and no larger one, is missed in such a block. Waits for a CPU count where something else
+        ran before or after the sample: a worker could make its own threads wait for each other.
+
+        Returns:
+            Time in seconds; None where something else ran and the system does not count waits.
+        """
+        stolen = activity.stolen_seconds(before, after) or 0.0
+        of_worker = stolen * self._context.plan.threads / (os.cpu_count() or 1)
+        unseen = sample.passed_seconds - sample.measured_seconds - sample.settled_seconds - of_worker
+        if not (before.running or after.running):
+            return unseen
+        return None if sample.waited_seconds is None else unseen - sample.waited_seconds
 
     def _foreign_switches(self, sample: SampleSeen) -> int:
         """Return the switches beyond the cell's usual rate: its own threads may take the CPUs from each other."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import time
@@ -12,6 +13,7 @@ import psutil
 import pytest
 
 from harness.case import Case
+from harness.machine import activity
 from harness.process.handle import WorkerError
 from harness.process.protocol import Load, Prepare, Release, Released
 from harness.process.supervisor import NO_GPU, PREFIX, SHARED_GPU, Supervisor
@@ -167,6 +169,31 @@ def test_time_while_stopped_does_not_count_against_the_limit(workers):
     worker = load(workers, "faulty-honest")
     time.sleep(0.3)  # stopped for longer than the limit below
     assert worker.request(Release(), 0.25) == Released(trimmed=True)
+
+
+def test_time_of_waiting_for_a_cpu_is_added_to_the_limit(workers, monkeypatch):
+    worker = load(workers, "faulty-hangs")
+    counts = iter([{1: 5.0}, {1: 5.1}, {1: 5.15, 2: 0.05}])
+    monkeypatch.setattr(activity, "waits", lambda processes: next(counts, {1: 5.15}))
+    with pytest.raises(WorkerError, match=r"no answer within 0\.2 s"):
+        prepare(worker, limit=0.2)
+    assert next(counts, None) is None, "the limit was looked at again after each wait"
+
+
+def test_time_in_which_the_run_was_stopped_is_not_counted(workers, monkeypatch):
+    worker = load(workers, "faulty-honest")
+    real, readings = time.monotonic, itertools.count()
+    monkeypatch.setattr("harness.process.handle.time.monotonic", lambda: real() + 1000.0 * (next(readings) > 1))
+    assert prepare(worker).first_call_seconds > 0
+
+
+def test_waits_of_the_worker_and_of_this_thread_are_summed(workers, monkeypatch):
+    worker = load(workers, "faulty-honest")
+    assert worker.waited_seconds is None or worker.waited_seconds >= 0
+    counts = iter([{0: 1.0, 7: 2.0}, {0: 1.5, 7: 2.25, 8: 4.0}])
+    monkeypatch.setattr(activity, "waits", lambda processes: next(counts))
+    worker.request(Release(), 60.0)
+    assert worker.waited_seconds == pytest.approx(0.5 + 0.25 + 4.0)
 
 
 def test_no_worker_and_no_private_folder_survives_the_supervisor(faulty_path, tmp_path, monkeypatch):
