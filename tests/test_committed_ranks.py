@@ -41,7 +41,8 @@ def test_rank_1_has_what_the_samples_do_not_show_slower_than_the_fastest(run, st
 def test_nn_bilinear_is_in_rank_1_where_the_fastest_is_not_faster(run, study):
     for rows, seconds, *_ in study.groups(run):
         fastest = fastest_of(rows, seconds)
-        if fastest["comparison"] in (Relation.AMBIGUOUS, Relation.EQUIVALENT):
+        # Without an interval the word is `ambiguous`, however large the factor.
+        if fastest["speedup_low"] and fastest["comparison"] in (Relation.AMBIGUOUS, Relation.EQUIVALENT):
             baseline = [row["rank"] for row in rows if row["backend"] == BASELINE]
             assert baseline in ([], ["1"]), (fastest["case"], fastest["mode"])
 
