@@ -95,11 +95,27 @@ def disturbed(
     return "+".join(word for word, present in disturbances.items() if present) or None
 
 
-def waits(processes: Iterable[int], root: Path = Path("/")) -> dict[int, float]:
-    """Return the time that threads have waited for a CPU since they began, in seconds, by number of the thread.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Waits:
+    """How a thread came by its CPU time, as the kernel counts it (Documentation/scheduler/sched-stats.rst).
 
-    It is the run-queue wait that the kernel counts (Documentation/scheduler/sched-stats.rst). Without such a count a
-    thread is left out: the kernel then writes zeros, though a thread that exists has run.
+    Attributes:
+        seconds: Time in which the thread could run and had no CPU.
+        turns: Number of times that it got a CPU.
+    """
+
+    seconds: float = 0.0
+    turns: int = 0
+
+    def since(self, before: Waits) -> Waits:
+        """Return the growth since an earlier reading of the same thread."""
+        return Waits(self.seconds - before.seconds, self.turns - before.turns)
+
+
+def waits(processes: Iterable[int], root: Path = Path("/")) -> dict[int, Waits]:
+    """Return how threads came by their CPU time since they began, by number of the thread.
+
+    Without such a count a thread is left out: the kernel then writes zeros, though a thread that exists had a turn.
 
     Args:
         processes: Ids of the processes whose threads count. The calling thread counts, too, as number 0.
@@ -109,9 +125,9 @@ def waits(processes: Iterable[int], root: Path = Path("/")) -> dict[int, float]:
     paths = [path for process in processes for path in (root / f"proc/{process}/task").glob("*/schedstat")]
     for number, path in [*((int(path.parent.name), path) for path in paths), (0, root / "proc/thread-self/schedstat")]:
         with contextlib.suppress(OSError, ValueError):  # it may end while we look
-            _, waited_nanoseconds, turns = map(int, path.read_text().split())
+            _, nanoseconds, turns = map(int, path.read_text().split())
             if turns:
-                found[number] = waited_nanoseconds / 1e9
+                found[number] = Waits(nanoseconds / 1e9, turns)
     return found
 
 

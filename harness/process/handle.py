@@ -68,9 +68,9 @@ class WorkerHandle(Protocol):
     directory: Path
     #: Time between the last request and its reply, in seconds by the clock of this process.
     elapsed_seconds: float
-    #: Time in that interval that threads of the worker and this thread waited for a CPU, in seconds, summed; None where
-    #: the system does not tell.
-    waited_seconds: float | None
+    #: Mean time for which a thread waited for a turn on a CPU in that interval, in seconds: of the worker's threads and
+    #: this one the longest mean; None where the system does not tell.
+    turn_seconds: float | None
 
     @property
     def alive(self) -> bool:
@@ -112,8 +112,8 @@ class Worker:
         self._freeze = freeze
         #: Time between the last request and its reply, in seconds by this process's clock.
         self.elapsed_seconds = 0.0
-        self.waited_seconds: float | None = None
-        self._waits: dict[int, float] = {}
+        self.turn_seconds: float | None = None
+        self._waits: dict[int, activity.Waits] = {}
         #: One thread may kill it while another waits for its reply; its pipes are closed once.
         self._closing = threading.Lock()
         self._output = b""
@@ -202,7 +202,7 @@ class Worker:
         line = self._line(limit_seconds)
         self.elapsed_seconds = time.monotonic() - start
         gained = self._waits_gained()
-        self.waited_seconds = sum(gained) if gained else None
+        self.turn_seconds = max((waits.seconds / max(waits.turns, 1) for waits in gained), default=None)
         try:
             reply = protocol.decode_reply(line, nonce, kind)
         except ProtocolError:
@@ -240,18 +240,19 @@ class Worker:
                 elif self._process.poll() is not None:
                     raise self._end(Status.FAILED, self._obituary())
                 if left <= 0:
-                    waited = max(self._waits_gained(), default=0.0)
+                    waited = max((waits.seconds for waits in self._waits_gained()), default=0.0)
                     left, added = left + waited - added, waited
                     if left <= 0:
                         raise self._end(Status.TIMEOUT, f"no answer within {limit_seconds:.3g} s")
 
-    def _read_waits(self) -> dict[int, float]:
-        """Return the time that each thread of the worker, and this thread, has waited for a CPU until now."""
+    def _read_waits(self) -> dict[int, activity.Waits]:
+        """Return how each thread of the worker, and this thread, came by its CPU time until now."""
         return activity.waits([self.pid, *(child.pid for child in self._descendants())])
 
-    def _waits_gained(self) -> list[float]:
-        """Return the time that each of these threads has waited since the request, in seconds."""
-        return [seconds - self._waits.get(thread, 0.0) for thread, seconds in self._read_waits().items()]
+    def _waits_gained(self) -> list[activity.Waits]:
+        """Return the same since the request."""
+        none = activity.Waits()
+        return [waits.since(self._waits.get(thread, none)) for thread, waits in self._read_waits().items()]
 
     def _drain(self) -> bool:
         """Keep the end of what the worker has printed; return True if more may come."""

@@ -25,6 +25,9 @@ Columns = dict[str, float | int | str | None]
 SPOT_PEAK_SHARE: Final = 0.25
 #: The spot peak is measured for at least and at most this time, in seconds.
 SPOT_PEAK_SECONDS: Final = (0.004, 0.2)
+#: Turns on a CPU around the timed calls of a sample: the worker wakes up, settles for the end of a call, and replies;
+#: the run writes its request, and reads the reply.
+TURNS: Final = 5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class SampleSeen:
         measured_seconds: Time of its calls as the worker measured it, forwards alone included.
         passed_seconds: Time between the request and the reply, by the run's clock.
         settled_seconds: Time of calls in the request that are not recorded.
-        waited_seconds: Time that the worker's threads and the run waited for a CPU, summed; None if it is unknown.
+        turn_seconds: Mean time for which a thread of the worker waited for a turn on a CPU; None if it is unknown.
         involuntary_switches: Times that a thread of the worker lost its CPU to another.
     """
 
@@ -44,7 +47,7 @@ class SampleSeen:
     measured_seconds: float
     passed_seconds: float
     settled_seconds: float
-    waited_seconds: float | None
+    turn_seconds: float | None
     involuntary_switches: int
 
 
@@ -156,9 +159,10 @@ class Activity:
     def _unseen_seconds(self, sample: SampleSeen, before: activity.State, after: activity.State) -> float | None:
         """Return the time around a sample that neither the worker nor the machine accounts for.
 
-        The worker does not hold back what the machine took. Whether that was within its calls is unknown, so a false
-        time of the same size, and no larger one, is missed in such a block. Waits for a CPU count where something else
-        ran before or after the sample: a worker could make its own threads wait for each other.
+        Whether the hypervisor took its time within the request is unknown, so a false time of the same size, and no
+        larger one, is missed in such a block. Of the waits for a CPU those of ``TURNS`` turns count: the others are
+        within the timed calls. They count only where something else ran before or after the sample, since a worker can
+        make its own threads wait for each other.
 
         Returns:
             Time in seconds; None where something else ran and the system does not count waits.
@@ -168,7 +172,7 @@ class Activity:
         unseen = sample.passed_seconds - sample.measured_seconds - sample.settled_seconds - of_worker
         if not (before.running or after.running):
             return unseen
-        return None if sample.waited_seconds is None else unseen - sample.waited_seconds
+        return None if sample.turn_seconds is None else unseen - TURNS * sample.turn_seconds
 
     def _foreign_switches(self, sample: SampleSeen) -> int:
         """Return the switches beyond the cell's usual rate: its own threads may take the CPUs from each other."""

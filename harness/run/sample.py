@@ -196,7 +196,7 @@ def _seen(cell: Cell, worker: WorkerHandle, block: int, request: TakeSample, rep
         measured_seconds=reply.seconds + (reply.forward_seconds or 0.0),
         passed_seconds=worker.elapsed_seconds,
         settled_seconds=request.settle_seconds + longest if request.settle_seconds else 0.0,
-        waited_seconds=worker.waited_seconds,
+        turn_seconds=worker.turn_seconds,
         involuntary_switches=reply.involuntary_switches,
     )
 

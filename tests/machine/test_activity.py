@@ -5,7 +5,7 @@ import os
 import pytest
 
 from harness.machine import activity
-from harness.machine.activity import State, disturbed
+from harness.machine.activity import State, Waits, disturbed
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -149,7 +149,7 @@ def test_waits_for_a_cpu_are_read_for_each_thread(tmp_path, write):
     write("proc/7/task/8/schedstat", "9000 0 1\n")
     write("proc/9/task/9/schedstat", "9000 500000000 1\n")
     write("proc/thread-self/schedstat", "9000 250000000 1\n")
-    assert activity.waits([7, 9], tmp_path) == {7: 2.0, 8: 0.0, 9: 0.5, 0: 0.25}
+    assert activity.waits([7, 9], tmp_path) == {7: Waits(2.0, 5), 8: Waits(0.0, 1), 9: Waits(0.5, 1), 0: Waits(0.25, 1)}
 
 
 @pytest.mark.parametrize("text", ["", "0 0 0\n", "nonsense\n"])

@@ -14,6 +14,7 @@ import pytest
 
 from harness.case import Case
 from harness.machine import activity
+from harness.machine.activity import Waits
 from harness.process.handle import WorkerError
 from harness.process.protocol import Load, Prepare, Release, Released
 from harness.process.supervisor import NO_GPU, PREFIX, SHARED_GPU, Supervisor
@@ -173,8 +174,8 @@ def test_time_while_stopped_does_not_count_against_the_limit(workers):
 
 def test_time_of_waiting_for_a_cpu_is_added_to_the_limit(workers, monkeypatch):
     worker = load(workers, "faulty-hangs")
-    counts = iter([{1: 5.0}, {1: 5.1}, {1: 5.15, 2: 0.05}])
-    monkeypatch.setattr(activity, "waits", lambda processes: next(counts, {1: 5.15}))
+    counts = iter([{1: Waits(5.0, 1)}, {1: Waits(5.1, 2)}, {1: Waits(5.15, 3), 2: Waits(0.05, 1)}])
+    monkeypatch.setattr(activity, "waits", lambda processes: next(counts, {1: Waits(5.15, 3)}))
     with pytest.raises(WorkerError, match=r"no answer within 0\.2 s"):
         prepare(worker, limit=0.2)
     assert next(counts, None) is None, "the limit was looked at again after each wait"
@@ -187,13 +188,13 @@ def test_time_in_which_the_run_was_stopped_is_not_counted(workers, monkeypatch):
     assert prepare(worker).first_call_seconds > 0
 
 
-def test_waits_of_the_worker_and_of_this_thread_are_summed(workers, monkeypatch):
+def test_the_longest_mean_wait_for_a_turn_is_known_after_a_request(workers, monkeypatch):
     worker = load(workers, "faulty-honest")
-    assert worker.waited_seconds is None or worker.waited_seconds >= 0
-    counts = iter([{0: 1.0, 7: 2.0}, {0: 1.5, 7: 2.25, 8: 4.0}])
+    assert worker.turn_seconds is None or worker.turn_seconds >= 0
+    counts = iter([{0: Waits(1.0, 9), 7: Waits(2.0, 50)}, {0: Waits(1.5, 11), 7: Waits(3.0, 60), 8: Waits(0.2, 4)}])
     monkeypatch.setattr(activity, "waits", lambda processes: next(counts))
     worker.request(Release(), 60.0)
-    assert worker.waited_seconds == pytest.approx(0.5 + 0.25 + 4.0)
+    assert worker.turn_seconds == pytest.approx(0.25)
 
 
 def test_no_worker_and_no_private_folder_survives_the_supervisor(faulty_path, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from harness.machine.gpu import State as GpuState
 from harness.process.protocol import SampleTaken, Stretch, TakeSample, WarmedUp, WarmUp
 from harness.record import Status
 from harness.run.plan import BASELINE
+from harness.run.readings import TURNS
 from harness.run.sampling import CLOCK_BLOCKS
 from harness.timing.variance import FEWEST_BLOCKS
 
@@ -44,23 +45,23 @@ BUSY = dataclasses.replace(QUIET, running=6)
 
 
 @pytest.mark.parametrize(
-    ("state", "waited_seconds", "status"),
+    ("state", "turn_seconds", "status"),
     [
-        (BUSY, 0.19, Status.TIMED),
+        (BUSY, 0.19 / TURNS, Status.TIMED),
         (BUSY, None, Status.TIMED),  # the system does not count waits
-        (BUSY, 0.1, Status.REJECTED),
-        (QUIET, 0.19, Status.REJECTED),  # its threads waited for each other
+        (BUSY, 0.1 / TURNS, Status.REJECTED),
+        (QUIET, 0.19 / TURNS, Status.REJECTED),  # its threads waited for each other
         (QUIET, None, Status.REJECTED),
     ],
 )
-def test_time_that_a_worker_waited_for_a_cpu_that_others_used_is_no_lie(measure, state, waited_seconds, status):
-    waiting = Faults(unseen_seconds=0.2, waited_seconds=waited_seconds)
+def test_time_that_a_worker_waited_for_a_cpu_that_others_used_is_no_lie(measure, state, turn_seconds, status):
+    waiting = Faults(unseen_seconds=0.2, turn_seconds=turn_seconds)
     run = measure(states=itertools.repeat(state), faults={"other": waiting})
     assert run.row("other").status is status
 
 
 def test_load_that_ends_during_a_sample_still_explains_its_waits(measure):
-    waiting = Faults(unseen_seconds=0.2, waited_seconds=0.2)
+    waiting = Faults(unseen_seconds=0.2, turn_seconds=0.2 / TURNS)
     run = measure(states=itertools.cycle([BUSY, QUIET]), faults={"other": waiting})
     assert run.row("other").status is Status.TIMED
 
