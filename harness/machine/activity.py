@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -93,42 +93,6 @@ def disturbed(
         "swap": (_gain(before.swapped_bytes, after.swapped_bytes) or 0) > 0,
     }
     return "+".join(word for word, present in disturbances.items() if present) or None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Waits:
-    """How a thread came by its CPU time, as the kernel counts it (Documentation/scheduler/sched-stats.rst).
-
-    Attributes:
-        seconds: Time in which the thread could run and had no CPU.
-        turns: Number of times that it got a CPU.
-    """
-
-    seconds: float = 0.0
-    turns: int = 0
-
-    def since(self, before: Waits) -> Waits:
-        """Return the growth since an earlier reading of the same thread."""
-        return Waits(self.seconds - before.seconds, self.turns - before.turns)
-
-
-def waits(processes: Iterable[int], root: Path = Path("/")) -> dict[int, Waits]:
-    """Return how threads came by their CPU time since they began, by number of the thread.
-
-    Without such a count a thread is left out: the kernel then writes zeros, though a thread that exists had a turn.
-
-    Args:
-        processes: Ids of the processes whose threads count. The calling thread counts, too, as number 0.
-        root: Folder of /proc.
-    """
-    found = {}
-    paths = [path for process in processes for path in (root / f"proc/{process}/task").glob("*/schedstat")]
-    for number, path in [*((int(path.parent.name), path) for path in paths), (0, root / "proc/thread-self/schedstat")]:
-        with contextlib.suppress(OSError, ValueError):  # it may end while we look
-            _, nanoseconds, turns = map(int, path.read_text().split())
-            if turns:
-                found[number] = Waits(nanoseconds / 1e9, turns)
-    return found
 
 
 def stolen_seconds(before: State, after: State) -> float | None:

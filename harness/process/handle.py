@@ -29,7 +29,7 @@ from typing import Final, Protocol
 
 import psutil
 
-from harness.machine import activity, environment, threads
+from harness.machine import environment, threads
 from harness.process import protocol, start
 from harness.process.protocol import Configuration, Failure, ProtocolError, ReplyT, Request, Started
 from harness.record import Status
@@ -68,8 +68,8 @@ class WorkerHandle(Protocol):
     directory: Path
     #: Time between the last request and its reply, in seconds by the clock of this process.
     elapsed_seconds: float
-    #: Mean time for which a thread waited for a turn on a CPU in that interval, in seconds: of the worker's threads and
-    #: this one the longest mean; None where the system does not tell.
+    #: Mean wait of a thread for a turn on a CPU in that interval, in seconds, of the worker's thread with the longest;
+    #: None where the system does not tell.
     turn_seconds: float | None
 
     @property
@@ -113,7 +113,7 @@ class Worker:
         #: Time between the last request and its reply, in seconds by this process's clock.
         self.elapsed_seconds = 0.0
         self.turn_seconds: float | None = None
-        self._waits: dict[int, activity.Waits] = {}
+        self._usage_before: dict[str, threads.Usage] = {}
         #: One thread may kill it while another waits for its reply; its pipes are closed once.
         self._closing = threading.Lock()
         self._output = b""
@@ -172,7 +172,7 @@ class Worker:
             raise WorkerError(Status.FAILED, "its process had ended before this request")
         # A reply carries its request's random number: what was written ahead of the request is no reply.
         nonce = secrets.token_hex(8)
-        self._waits = self._read_waits()
+        self._usage_before = self._usage()
         self._signal(signal.SIGCONT)
         try:
             os.write(self._request_pipe, protocol.encode_request(nonce, request))
@@ -201,8 +201,8 @@ class Worker:
         start = time.monotonic()
         line = self._line(limit_seconds)
         self.elapsed_seconds = time.monotonic() - start
-        gained = self._waits_gained()
-        self.turn_seconds = max((waits.seconds / max(waits.turns, 1) for waits in gained), default=None)
+        gained = threads.gained(self._usage_before, self._usage())
+        self.turn_seconds = max((used.waited / 1e9 / max(used.turns, 1) for used in gained), default=None)
         try:
             reply = protocol.decode_reply(line, nonce, kind)
         except ProtocolError:
@@ -240,19 +240,16 @@ class Worker:
                 elif self._process.poll() is not None:
                     raise self._end(Status.FAILED, self._obituary())
                 if left <= 0:
-                    waited = max((waits.seconds for waits in self._waits_gained()), default=0.0)
+                    gained = threads.gained(self._usage_before, self._usage())
+                    waited = max((used.waited / 1e9 for used in gained), default=0.0)
                     left, added = left + waited - added, waited
                     if left <= 0:
                         raise self._end(Status.TIMEOUT, f"no answer within {limit_seconds:.3g} s")
 
-    def _read_waits(self) -> dict[int, activity.Waits]:
-        """Return how each thread of the worker, and this thread, came by its CPU time until now."""
-        return activity.waits([self.pid, *(child.pid for child in self._descendants())])
-
-    def _waits_gained(self) -> list[activity.Waits]:
-        """Return the same since the request."""
-        none = activity.Waits()
-        return [waits.since(self._waits.get(thread, none)) for thread, waits in self._read_waits().items()]
+    def _usage(self) -> dict[str, threads.Usage]:
+        """Return how each thread of the worker, and of its descendants, came by its CPU time until now."""
+        processes = [self.pid, *(child.pid for child in self._descendants())]
+        return {name: used for pid in processes for name, used in threads.usage(Path(f"/proc/{pid}/task")).items()}
 
     def _drain(self) -> bool:
         """Keep the end of what the worker has printed; return True if more may come."""

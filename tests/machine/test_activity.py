@@ -5,7 +5,7 @@ import os
 import pytest
 
 from harness.machine import activity
-from harness.machine.activity import State, Waits, disturbed
+from harness.machine.activity import State, disturbed
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -142,17 +142,3 @@ def test_unknown_values_flag_nothing():
     assert words_of(before=unknown, later=after(steal_seconds=9.0, running=9, swapped_bytes=9), switches=None) is None
     assert words_of(later=unknown, switches=None) is None
     assert words_of(later=after(clock_mhz=1.0), best=None) is None
-
-
-def test_waits_for_a_cpu_are_read_for_each_thread(tmp_path, write):
-    write("proc/7/task/7/schedstat", "9000 2000000000 5\n")
-    write("proc/7/task/8/schedstat", "9000 0 1\n")
-    write("proc/9/task/9/schedstat", "9000 500000000 1\n")
-    write("proc/thread-self/schedstat", "9000 250000000 1\n")
-    assert activity.waits([7, 9], tmp_path) == {7: Waits(2.0, 5), 8: Waits(0.0, 1), 9: Waits(0.5, 1), 0: Waits(0.25, 1)}
-
-
-@pytest.mark.parametrize("text", ["", "0 0 0\n", "nonsense\n"])
-def test_waits_that_the_system_does_not_count_are_left_out(tmp_path, write, text):
-    write("proc/7/task/7/schedstat", text)
-    assert activity.waits([7], tmp_path) == {}

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from harness.case import Case
-from harness.machine import activity
-from harness.machine.activity import Waits
+from harness.machine import threads
+from harness.machine.threads import Usage
 from harness.process.handle import WorkerError
 from harness.process.protocol import Load, Prepare, Release, Released
 from harness.process.supervisor import NO_GPU, PREFIX, SHARED_GPU, Supervisor
@@ -174,11 +174,12 @@ def test_time_while_stopped_does_not_count_against_the_limit(workers):
 
 def test_time_of_waiting_for_a_cpu_is_added_to_the_limit(workers, monkeypatch):
     worker = load(workers, "faulty-hangs")
-    counts = iter([{1: Waits(5.0, 1)}, {1: Waits(5.1, 2)}, {1: Waits(5.15, 3), 2: Waits(0.05, 1)}])
-    monkeypatch.setattr(activity, "waits", lambda processes: next(counts, {1: Waits(5.15, 3)}))
+    readings = [{"1": Usage(0, nanoseconds, 9)} for nanoseconds in (5_000_000_000, 5_100_000_000, 5_150_000_000)]
+    left = iter(readings)
+    monkeypatch.setattr(threads, "usage", lambda tasks: next(left, readings[-1]))
     with pytest.raises(WorkerError, match=r"no answer within 0\.2 s"):
         prepare(worker, limit=0.2)
-    assert next(counts, None) is None, "the limit was looked at again after each wait"
+    assert next(left, None) is None, "the waits were read again after each extension"
 
 
 def test_time_in_which_the_run_was_stopped_is_not_counted(workers, monkeypatch):
@@ -191,8 +192,10 @@ def test_time_in_which_the_run_was_stopped_is_not_counted(workers, monkeypatch):
 def test_the_longest_mean_wait_for_a_turn_is_known_after_a_request(workers, monkeypatch):
     worker = load(workers, "faulty-honest")
     assert worker.turn_seconds is None or worker.turn_seconds >= 0
-    counts = iter([{0: Waits(1.0, 9), 7: Waits(2.0, 50)}, {0: Waits(1.5, 11), 7: Waits(3.0, 60), 8: Waits(0.2, 4)}])
-    monkeypatch.setattr(activity, "waits", lambda processes: next(counts))
+    before = {"1": Usage(0, 1_000_000_000, 9), "2": Usage(0, 2_000_000_000, 50)}
+    after = {"1": Usage(0, 1_500_000_000, 11), "2": Usage(0, 3_000_000_000, 60), "3": Usage(0, 200_000_000, 4)}
+    readings = iter([before, after])
+    monkeypatch.setattr(threads, "usage", lambda tasks: next(readings))
     worker.request(Release(), 60.0)
     assert worker.turn_seconds == pytest.approx(0.25)
 
