@@ -205,6 +205,7 @@ class _Local:
     def __init__(self, handlers: Handlers, directory: Path) -> None:
         self.directory = directory
         self.elapsed_seconds = 0.0
+        self.turn_seconds: float | None = None
         self.alive = True
         self._handlers = handlers
         directory.mkdir()

@@ -241,8 +241,8 @@ class Record:
     block_spread: float | None = column("standard deviation of the log-ratio among the blocks of a process (robust)")
     process_spread: float | None = column("the same between processes, without the share that the blocks explain")
     rank: int | None = column(
-        "1 for the fastest of the case, mode and device, and for every backend that cannot be told apart from it; "
-        "later ranks likewise; empty if implausible"
+        "1 for the lowest median of the case, mode, device and precision class, and for every backend that is not "
+        "shown slower than it; the rest is ranked likewise; empty if implausible"
     )
     gflop: float | None = column("least floating-point work: 2 batch in1 in2 out, three times that for a step, in 1e9")
     gflop_per_second: float | None = column("gflop / median_seconds")

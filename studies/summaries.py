@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import busy_machine
 import false_alarms
 import numpy as np
 import pandas as pd
@@ -212,6 +213,7 @@ SUMMARIES: dict[str, Callable[[Path], str]] = {
     "known-answer": known_answer,
     "false-alarms": alarms,
     "power": seen,
+    "busy-machine": busy_machine.summary,
     "peers": peers,
     "fairness": fairness,
     "false-rejections": false_rejections,

@@ -51,6 +51,7 @@ class FakeWorker:
         self.name, self.directory, self.number, self.faults = name, directory, number, faults
         self.clock = clock or Clock()
         self.alive, self.elapsed_seconds, self.blocks = True, 0.0, 0
+        self.turn_seconds = self.faults.turn_seconds
         self._log = [] if log is None else log
         self._attempts, self._kept_set = 0, 0
         self.handlers: protocol.Handlers = {

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from harness.record import Flag
 
@@ -159,23 +159,51 @@ def read_back() -> ThreadReport:
     )
 
 
-def usage(tasks: Path = Path("/proc/self/task")) -> dict[str, tuple[int, int]]:
-    """Return the times that each thread of this process has run and has waited for a CPU, in ns; {} if unknown.
+class Usage(NamedTuple):
+    """How a thread came by its CPU time: the numbers of schedstat (Documentation/scheduler/sched-stats.rst of Linux).
 
-    They are the first two numbers of schedstat (Documentation/scheduler/sched-stats.rst of Linux).
+    Attributes:
+        ran: Time on a CPU, in ns.
+        waited: Time in which the thread could run and had no CPU, in ns.
+        turns: Number of times that it got a CPU.
+    """
+
+    ran: int = 0
+    waited: int = 0
+    turns: int = 0
+
+
+def usage(tasks: Path = Path("/proc/self/task")) -> dict[str, Usage]:
+    """Return how each thread of a process came by its CPU time; {} if unknown.
 
     Args:
-        tasks: Folder with a folder for each thread.
+        tasks: Folder with a folder for each thread; by default that of this process.
     """
     times = {}
     for path in tasks.glob("*/schedstat"):
         with contextlib.suppress(OSError, ValueError):  # a thread may end before its file is read
-            ran, waited = path.read_text().split()[:2]
-            times[path.parent.name] = int(ran), int(waited)
+            times[path.parent.name] = Usage(*map(int, path.read_text().split()))
     return times
 
 
-def busy(before: Mapping[str, tuple[int, int]], after: Mapping[str, tuple[int, int]], seconds: float) -> Busy | None:
+def gained(before: Mapping[str, Usage], after: Mapping[str, Usage]) -> list[Usage]:
+    """Return the growth of each thread's usage between two readings.
+
+    A thread without a turn is left out: it has had one if it exists, so the system does not count.
+
+    Args:
+        before: First reading of ``usage``; threads that began later count from their beginning.
+        after: Second reading of ``usage``.
+    """
+    none = Usage()
+    return [
+        Usage(*(now - then for now, then in zip(used, before.get(name, none), strict=True)))
+        for name, used in after.items()
+        if used.turns
+    ]
+
+
+def busy(before: Mapping[str, Usage], after: Mapping[str, Usage], seconds: float) -> Busy | None:
     """Return how busy the threads were between two readings of ``usage``; None if unknown.
 
     Frameworks size their pools by many rules and do not always obey settings, so the threads that ran are counted. A
@@ -188,13 +216,10 @@ def busy(before: Mapping[str, tuple[int, int]], after: Mapping[str, tuple[int, i
     """
     if not after or not seconds > 0:
         return None
-    spent = [
-        (ran - before.get(name, (0, 0))[0], ran + waited - sum(before.get(name, (0, 0))))
-        for name, (ran, waited) in after.items()
-    ]
+    spent = gained(before, after)
     return Busy(
-        threads=sum(ran >= 1e8 * seconds for ran, _ in spent),
-        runnable=sum(wanted for _, wanted in spent) / 1e9 / seconds,
+        threads=sum(used.ran >= 1e8 * seconds for used in spent),
+        runnable=sum(used.ran + used.waited for used in spent) / 1e9 / seconds,
     )
 
 

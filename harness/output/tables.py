@@ -52,8 +52,8 @@ def groups(records: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.Dat
 
 
 def timed(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the timed rows, the fastest first."""
-    return rows[rows["status"] == Status.TIMED.value].sort_values("median_seconds", kind="stable")
+    """Return the timed rows by rank, the fastest of each rank first, and those without a rank last."""
+    return rows[rows["status"] == Status.TIMED.value].sort_values(["rank", "median_seconds"], kind="stable")
 
 
 def not_here(rows: pd.DataFrame) -> pd.Series:

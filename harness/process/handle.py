@@ -6,7 +6,8 @@ of the worker that is timed.
 * The group is new but the session is not. If this process ends, the stopped group is orphaned, and the kernel ends
   orphaned stopped groups (SIGHUP, SIGCONT). The worker itself asks to be killed with its parent.
 * A worker is seen stopped, with its descendants, before its reply is returned.
-* A time limit is one of running time: it starts when the request is sent, whatever the worker prints.
+* A time limit is one of running time: it starts when the request is sent, whatever the worker prints. What the worker
+  waited for a CPU is added to it, and time in which this process was stopped is not counted.
 
 Length: the class owns the process and its pipes, and each way to end closes both.
 """
@@ -67,6 +68,9 @@ class WorkerHandle(Protocol):
     directory: Path
     #: Time between the last request and its reply, in seconds by the clock of this process.
     elapsed_seconds: float
+    #: Mean wait of a thread for a turn on a CPU in that interval, in seconds, of the worker's thread with the longest;
+    #: None where the system does not tell.
+    turn_seconds: float | None
 
     @property
     def alive(self) -> bool:
@@ -108,6 +112,8 @@ class Worker:
         self._freeze = freeze
         #: Time between the last request and its reply, in seconds by this process's clock.
         self.elapsed_seconds = 0.0
+        self.turn_seconds: float | None = None
+        self._usage_before: dict[str, threads.Usage] = {}
         #: One thread may kill it while another waits for its reply; its pipes are closed once.
         self._closing = threading.Lock()
         self._output = b""
@@ -166,6 +172,7 @@ class Worker:
             raise WorkerError(Status.FAILED, "its process had ended before this request")
         # A reply carries its request's random number: what was written ahead of the request is no reply.
         nonce = secrets.token_hex(8)
+        self._usage_before = self._usage()
         self._signal(signal.SIGCONT)
         try:
             os.write(self._request_pipe, protocol.encode_request(nonce, request))
@@ -194,6 +201,8 @@ class Worker:
         start = time.monotonic()
         line = self._line(limit_seconds)
         self.elapsed_seconds = time.monotonic() - start
+        gained = threads.gained(self._usage_before, self._usage())
+        self.turn_seconds = max((used.waited / 1e9 / max(used.turns, 1) for used in gained), default=None)
         try:
             reply = protocol.decode_reply(line, nonce, kind)
         except ProtocolError:
@@ -206,15 +215,15 @@ class Worker:
 
     def _line(self, limit_seconds: float) -> bytes:
         """Read one line of reply while draining the output."""
-        deadline = time.monotonic() + limit_seconds
+        left, added, last = limit_seconds, 0.0, time.monotonic()
         with selectors.DefaultSelector() as selector:
             selector.register(self._reply_pipe, selectors.EVENT_READ)
             selector.register(self._output_pipe, selectors.EVENT_READ)
             while True:
-                remaining = deadline - time.monotonic()
-                if remaining <= 0:
-                    raise self._end(Status.TIMEOUT, f"no answer within {limit_seconds:.3g} s")
-                ready = {key.fd for key, _ in selector.select(min(remaining, LOOK_SECONDS))}
+                ready = {key.fd for key, _ in selector.select(min(max(left, 0.0), LOOK_SECONDS))}
+                # More time than was asked for has passed where this process was stopped: the worker may have been, too.
+                now = time.monotonic()
+                left, last = left - min(now - last, LOOK_SECONDS), now
                 if self._output_pipe in ready and not self._drain():
                     selector.unregister(self._output_pipe)  # it may close its output
                 if self._reply_pipe in ready:
@@ -230,6 +239,17 @@ class Worker:
                         raise self._end(Status.FAILED, f"broke the protocol: a reply of over {REPLY_BYTES} bytes")
                 elif self._process.poll() is not None:
                     raise self._end(Status.FAILED, self._obituary())
+                if left <= 0:
+                    gained = threads.gained(self._usage_before, self._usage())
+                    waited = max((used.waited / 1e9 for used in gained), default=0.0)
+                    left, added = left + waited - added, waited
+                    if left <= 0:
+                        raise self._end(Status.TIMEOUT, f"no answer within {limit_seconds:.3g} s")
+
+    def _usage(self) -> dict[str, threads.Usage]:
+        """Return how each thread of the worker, and of its descendants, came by its CPU time until now."""
+        processes = [self.pid, *(child.pid for child in self._descendants())]
+        return {name: used for pid in processes for name, used in threads.usage(Path(f"/proc/{pid}/task")).items()}
 
     def _drain(self) -> bool:
         """Keep the end of what the worker has printed; return True if more may come."""

@@ -25,6 +25,9 @@ Columns = dict[str, float | int | str | None]
 SPOT_PEAK_SHARE: Final = 0.25
 #: Least and longest time of the spot peak, in seconds.
 SPOT_PEAK_SECONDS: Final = (0.004, 0.2)
+#: Turns on a CPU around the timed calls of a sample: the worker wakes up, settles for the end of a call, and replies;
+#: the run writes its request, and reads the reply.
+TURNS: Final = 5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,13 +39,15 @@ class SampleSeen:
         measured_seconds: Time of its calls as the worker measured it, forwards alone included.
         passed_seconds: Time between the request and the reply, by the run's clock.
         settled_seconds: Time of calls in the request that are not recorded.
-        involuntary_switches: Number of times that a thread of the worker lost its CPU to another.
+        turn_seconds: Mean time for which a thread of the worker waited for a turn on a CPU; None if it is unknown.
+        involuntary_switches: Times that a thread of the worker lost its CPU to another.
     """
 
     block: int
     measured_seconds: float
     passed_seconds: float
     settled_seconds: float
+    turn_seconds: float | None
     involuntary_switches: int
 
 
@@ -137,11 +142,7 @@ class Activity:
         before = self._before or after
         stolen = activity.stolen_seconds(before, after)
         cpus = os.cpu_count() or 1
-        if not self._flush_l2:
-            # The worker does not hold back the time that the hypervisor took from these CPUs. It may have been outside
-            # the request: in such a block a false time of the same size, and no larger one, is missed.
-            of_worker = (stolen or 0.0) * self._context.plan.threads / cpus
-            unseen = sample.passed_seconds - sample.measured_seconds - sample.settled_seconds - of_worker
+        if not self._flush_l2 and (unseen := self._unseen_seconds(sample, before, after)) is not None:
             self._cell.timings.unseen_seconds.append(unseen)
         context = self._context
         context.best_clock_mhz = max(context.best_clock_mhz, after.clock_mhz or 0.0)
@@ -154,6 +155,24 @@ class Activity:
             "clock_mhz": after.clock_mhz,
             "disturbance": activity.disturbed(before, after, sample.passed_seconds, cpus, switches, best),
         }
+
+    def _unseen_seconds(self, sample: SampleSeen, before: activity.State, after: activity.State) -> float | None:
+        """Return the time around a sample that neither the worker nor the machine accounts for.
+
+        Whether the hypervisor took its time within the request is unknown, so a false time of the same size, and no
+        larger one, is missed in such a block. Of the waits for a CPU those of ``TURNS`` turns count: the others are
+        within the timed calls. They count only where something else ran before or after the sample, since a worker can
+        make its own threads wait for each other.
+
+        Returns:
+            Time in seconds; None where something else ran and the system does not count waits.
+        """
+        stolen = activity.stolen_seconds(before, after) or 0.0
+        of_worker = stolen * self._context.plan.threads / (os.cpu_count() or 1)
+        unseen = sample.passed_seconds - sample.measured_seconds - sample.settled_seconds - of_worker
+        if not (before.running or after.running):
+            return unseen
+        return None if sample.turn_seconds is None else unseen - TURNS * sample.turn_seconds
 
     def _foreign_switches(self, sample: SampleSeen) -> int:
         """Return the switches beyond the cell's usual rate: its own threads may take the CPUs from each other."""

@@ -8,6 +8,7 @@ from typing import Final
 
 from harness.case import Case
 from harness.machine import threads
+from harness.process.handle import WorkerHandle
 from harness.process.protocol import MoveArrays, SampleTaken, SteadyGpuClock, TakeSample, WarmUp
 from harness.record import Flag, Status
 from harness.run.cell import Cell
@@ -30,12 +31,6 @@ PLACED_BYTES: Final = 8 * 2**20
 KERNEL_SECONDS: Final = 0.020
 #: Largest arrays, in bytes, with which it is prepared again: the inputs must not exist while it is prepared.
 KERNEL_BYTES: Final = 2**20
-#: Longest time of flushing the caches before a call, in seconds, for the time limit of a sample.
-FLUSH_SECONDS: Final = 0.010
-#: Constant part of a sample's time limit, in seconds.
-LIMIT_SECONDS: Final = 10.0
-#: Part of a sample's time limit that grows with it, in multiples of its expected time.
-LIMIT_TIMES: Final = 20.0
 #: Calls that a sample needs, divided by the most further calls; their number is drawn, so that no backend foresees it.
 FURTHER_CALLS: Final = 4
 
@@ -123,14 +118,14 @@ class Sampler:
         around = readings(self._context, self._case, self._device, cell, request.calls * cell.schedule.call_seconds)
         for reading in around:
             reading.before()
-        reply = cell.request(request, self._limit_seconds(request, cell))
+        reply = cell.request(request, self._plan.time_limit_seconds)
         if reply is None:
             return None
         if not reply.seconds > 0 or (request.forward and not (reply.forward_seconds or 0.0) > 0):
             reason = f"a sample of {request.calls} calls took {reply.seconds} s: the clock cannot be right"
             cell.end(Status.FAILED, reason)
             return None
-        seen = _seen(cell, place.block, request, reply, cell.worker.elapsed_seconds)
+        seen = _seen(cell, cell.worker, place.block, request, reply)
         columns = columns_after(around, seen)
         if not cell.going:
             return None
@@ -165,12 +160,6 @@ class Sampler:
             cell.request(SteadyGpuClock(), limit)
         return cell.going
 
-    def _limit_seconds(self, request: TakeSample, cell: Cell) -> float:
-        """Return the time limit of a sample, in seconds."""
-        call_seconds = cell.schedule.call_seconds + (FLUSH_SECONDS if request.flush_l2 else 0.0)
-        expected = request.calls * call_seconds * (2 if request.forward else 1)
-        return min(self._plan.time_limit_seconds, LIMIT_SECONDS + LIMIT_TIMES * expected)
-
     def _note(self, cell: Cell, place: Place, calls: int, reply: SampleTaken, columns: Columns) -> None:
         """Keep a sample in the cell's timings and as rows."""
         timings, block = cell.timings, place.block
@@ -198,15 +187,16 @@ def _slow(cell: Cell) -> bool:
     return cell.schedule.call_seconds > stopping.SLOW_SECONDS
 
 
-def _seen(cell: Cell, block: int, request: TakeSample, reply: SampleTaken, passed_seconds: float) -> SampleSeen:
-    """Return the sample with the times that the run has seen around it."""
+def _seen(cell: Cell, worker: WorkerHandle, block: int, request: TakeSample, reply: SampleTaken) -> SampleSeen:
+    """Return a sample as the run sees it."""
     # Settling ends with a whole call, which may be longer than what is left of its time, and than in the warmup.
     longest = max(cell.schedule.call_seconds, reply.seconds / request.calls)
     return SampleSeen(
         block=block,
         measured_seconds=reply.seconds + (reply.forward_seconds or 0.0),
-        passed_seconds=passed_seconds,
+        passed_seconds=worker.elapsed_seconds,
         settled_seconds=request.settle_seconds + longest if request.settle_seconds else 0.0,
+        turn_seconds=worker.turn_seconds,
         involuntary_switches=reply.involuntary_switches,
     )
 

@@ -65,24 +65,31 @@ def group_facts(group: Group, band: float, rooflines: Rooflines) -> GroupFacts:
     least = rooflines.seconds(group.case, group.device, min(medians.values(), default=None))
     implausible = {name for name, median in medians.items() if least is not None and least > IMPLAUSIBLE * median}
     ranked = [cell for cell in group.cells if is_timed(cell) and cell.name not in implausible]
+    baseline = {block: seconds for cell in going for block, seconds in cell.timings.seconds.items()}
     return GroupFacts(
         group=group,
         band=band,
-        baseline={block: seconds for cell in going for block, seconds in cell.timings.seconds.items()},
+        baseline=baseline,
         baseline_cell=going[0] if going else None,
         baseline_class=group.baselines[-1].gate.precision_class if group.baselines else None,
         disturbed=frozenset(block for cell in going for block in cell.timings.disturbed_blocks),
         roofline_seconds=least,
         implausible=frozenset(implausible),
-        ranks=_ranks(ranked, group.processes, band),
+        ranks=_ranks(ranked, baseline, group.processes, band),
     )
 
 
-def _ranks(cells: list[Cell], processes: Mapping[int, int], band: float) -> dict[str, int]:
-    """Rank timed cells, those of each precision class among themselves."""
+def _ranks(
+    cells: list[Cell], baseline: Mapping[int, float], processes: Mapping[int, int], band: float
+) -> dict[str, int]:
+    """Rank timed cells, those of each precision class among themselves.
+
+    The baseline has its times in every cohort, as in the comparisons; other cells have theirs in one.
+    """
+    seconds = {cell.name: baseline if cell.name == BASELINE else cell.timings.seconds for cell in cells}
     ranks: dict[str, int] = {}
     for precision_class in {cell.gate.precision_class for cell in cells}:
-        alike = {cell.name: cell.timings.seconds for cell in cells if cell.gate.precision_class == precision_class}
+        alike = {cell.name: seconds[cell.name] for cell in cells if cell.gate.precision_class == precision_class}
         ranks |= estimates.ranks(alike, processes, band)
     return ranks
 

@@ -22,7 +22,7 @@ from harness.timing.intervals import Interval, hodges_lehmann, median_interval, 
 LEAST_VALUES: Final = 10
 #: Equivalence margin: a ratio from 1 / 1.02 to 1.02 is too small a difference to act on.
 BAND: Final = 0.02
-#: Least ratio of every block that separates two backends without an interval (one or two slow samples).
+#: Least ratio that separates two backends without an interval, in every block.
 UNPROVEN: Final = 1.5
 
 
@@ -158,29 +158,35 @@ def compare(
 def ranks(
     seconds: Mapping[str, Mapping[int, float]], processes: Mapping[int, int], band: float = BAND
 ) -> dict[str, int]:
-    """Rank backends by speed; a backend that ties with the fastest of a group shares its rank.
+    """Rank backends by speed; a backend that is not shown slower than the fastest shares its rank.
+
+    Rank 1 has the backend with the lowest median, and every backend that ties with it. The rest is ranked likewise: the
+    next rank begins with the lowest median that is left. So each backend is shown slower than the first of every better
+    rank. Ties are not transitive: two backends of one rank may differ from each other.
 
     Args:
         seconds: Time of a call in seconds, by backend and block.
         processes: Number of the fresh process that a block was measured in, by block.
         band: Equivalence margin, as a ratio less 1.
     """
-    order = sorted(seconds, key=lambda name: float(np.median(list(seconds[name].values()))))
+    medians = {name: float(np.median(list(times.values()))) for name, times in seconds.items()}
+    left = sorted(seconds, key=lambda name: (medians[name], name))
     rank_of: dict[str, int] = {}
-    leader = ""
-    for place, name in enumerate(order, start=1):
-        if leader and tie(seconds[leader], seconds[name], processes, band):
-            rank_of[name] = rank_of[leader]
-        else:
-            leader = name
-            rank_of[name] = place
+    while left:
+        first, rank = left[0], len(rank_of) + 1
+        tied = [name for name in left if name == first or tie(seconds[first], seconds[name], processes, band)]
+        rank_of |= dict.fromkeys(tied, rank)
+        left = [name for name in left if name not in rank_of]
     return rank_of
 
 
 def tie(
     faster: Mapping[int, float], slower: Mapping[int, float], processes: Mapping[int, int], band: float = BAND
 ) -> bool:
-    """True if the measurement does not separate two backends.
+    """True if the measurement does not show the slower of two backends to be slower.
+
+    Without an interval (one or two shared blocks), or without a shared block (two cohorts), only a large factor shows
+    it: ``UNPROVEN`` in every block, or between the slowest and the fastest.
 
     Args:
         faster: Time of a call by block in seconds, of the backend with the lower median.
@@ -190,7 +196,7 @@ def tie(
     """
     comparison = compare(faster, slower, processes, band)
     if comparison is None:
-        return False
+        return min(slower.values()) / max(faster.values()) < UNPROVEN
     if comparison.ratio.low is None:
         return min(slower[block] / faster[block] for block in set(faster) & set(slower)) < UNPROVEN
     return comparison.relation is not Relation.FASTER

@@ -116,6 +116,14 @@ def test_threads_that_ran_and_threads_that_were_runnable_are_counted(tmp_path):
     assert busy.runnable == pytest.approx(1.0 + 1.0 + 0.001 + 0.3)
 
 
+def test_gain_of_a_thread_that_the_system_does_not_count_is_left_out(tmp_path):
+    before = schedstat(tmp_path, main=(10, 20), pool=(5, 0))
+    (tmp_path / "main" / "schedstat").write_text("30 50 19\n")
+    (tmp_path / "pool" / "schedstat").write_text("0 0 0\n")
+    assert threads.gained(before, threads.usage(tmp_path)) == [threads.Usage(20, 30, 2)]
+    assert threads.gained({}, {"main": threads.Usage(30, 50, 19)}) == [threads.Usage(30, 50, 19)]
+
+
 def test_main_thread_that_hands_over_to_its_pool_is_no_overload():
     assert threads.overload(threads.Busy(3, 2.2), 2) is None
     assert threads.overload(threads.Busy(4, 3.6), 2) == "oversubscribed(3.6)"

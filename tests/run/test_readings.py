@@ -13,6 +13,8 @@ from harness.machine.gpu import State as GpuState
 from harness.process.protocol import SampleTaken, Stretch, TakeSample, WarmedUp, WarmUp
 from harness.record import Status
 from harness.run.plan import BASELINE
+from harness.run.readings import TURNS
+from harness.run.sampling import CLOCK_BLOCKS
 from harness.timing.variance import FEWEST_BLOCKS
 
 STOLEN = dataclasses.replace(QUIET, steal_seconds=1.0)
@@ -37,6 +39,49 @@ def test_time_that_the_hypervisor_took_hides_no_larger_lie(measure, unseen_secon
     states = (dataclasses.replace(QUIET, steal_seconds=stolen * look) for look in itertools.count())
     run = measure(states=states, faults={"other": Faults(unseen_seconds=unseen_seconds)})
     assert run.row("other").status is status
+
+
+BUSY = dataclasses.replace(QUIET, running=6)
+
+
+@pytest.mark.parametrize(
+    ("state", "turn_seconds", "status"),
+    [
+        (BUSY, 0.19 / TURNS, Status.TIMED),
+        (BUSY, None, Status.TIMED),  # the system does not count waits
+        (BUSY, 0.1 / TURNS, Status.REJECTED),
+        (QUIET, 0.19 / TURNS, Status.REJECTED),  # its threads waited for each other
+        (QUIET, None, Status.REJECTED),
+    ],
+)
+def test_time_that_a_worker_waited_for_a_cpu_that_others_used_is_no_lie(measure, state, turn_seconds, status):
+    waiting = Faults(unseen_seconds=0.2, turn_seconds=turn_seconds)
+    run = measure(states=itertools.repeat(state), faults={"other": waiting})
+    assert run.row("other").status is status
+
+
+def test_load_that_ends_during_a_sample_still_explains_its_waits(measure):
+    waiting = Faults(unseen_seconds=0.2, turn_seconds=0.2 / TURNS)
+    run = measure(states=itertools.cycle([BUSY, QUIET]), faults={"other": waiting})
+    assert run.row("other").status is Status.TIMED
+
+
+def test_nn_bilinear_is_never_refused_for_what_the_machine_took(measure):
+    run = measure(faults={BASELINE: Faults(unseen_seconds=0.2, fresh_seconds=(0.2,))})
+    assert (run.row(BASELINE).status, run.row("other").status) == (Status.TIMED, Status.TIMED)
+
+
+@pytest.mark.parametrize(("blocks", "status"), [(1, Status.TIMED), (CLOCK_BLOCKS, Status.REJECTED)])
+def test_clock_of_a_slow_backend_is_refused_only_after_further_blocks(measure, blocks, status):
+    class Pausing(FakeWorker):
+        def request(self, request, time_limit_seconds):
+            reply = super().request(request, time_limit_seconds)
+            self.elapsed_seconds += 9.0 if self.blocks <= blocks else 0.0
+            return reply
+
+    run = measure(faults={"other": Faults(kind=Pausing, call_seconds=3.0)}, budget_seconds=20.0)
+    assert run.row("other").status is status
+    assert run.workers.asked("other").count(TakeSample) == CLOCK_BLOCKS
 
 
 def test_machine_that_slows_down_after_the_warmup_makes_no_liar(measure):
