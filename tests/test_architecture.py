@@ -19,8 +19,8 @@ FLOORS = (
     {"catalog", "correctness", "timing", "machine", "output"},
     {"process", "worker"},
     {"survey"},
-    {"run", "conformance", "explain"},
-    {"cli", "__main__"},
+    {"run", "conformance", "explain", "new_backend"},
+    {"cli", "cli_options", "__main__"},
 )
 #: From, to: the vocabulary is one; reports name the suites' cases; workers speak the protocol; conformance and explain
 #: use what a run uses.
@@ -29,6 +29,7 @@ SIDEWAYS = {
     ("output", "catalog"),
     ("worker", "process"),
     ("conformance", "run"),
+    ("cli", "cli_options"),
     ("__main__", "cli"),
 }
 FRAMEWORKS = ("torch", "jax", "jaxlib", "numba", "triton", "cupy")
