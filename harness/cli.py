@@ -94,6 +94,7 @@ def list_(
     probe: Annotated[bool, typer.Option("--probe", help="Start each backend in a worker; takes a while.")] = False,
 ) -> None:
     """Show backends, suites, and the cases of a suite; imports no framework."""
+    from harness.machine.environment import devices
     from harness.output import listing
 
     width = _width()
@@ -103,7 +104,7 @@ def list_(
         raise SuiteError(f"list {what} takes no name, {name!r} was given: only `list cases SUITE` takes one")
     parts: list[Lines] = []
     if what in ("", "backends"):
-        parts.append(listing.backends(entries(), width))
+        parts.append(listing.backends(listing.availability(entries(), devices()), width))
     if probe:
         parts.append(_probed())
     if what in ("", "suites"):

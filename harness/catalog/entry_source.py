@@ -58,6 +58,26 @@ def sentence_of(target: str) -> str:
     return f"{words.partition('. ')[0].rstrip('.')}." if words else target
 
 
+def devices_of(target: str) -> tuple[str, ...]:
+    """Return the devices that an entry point's class writes down; none where its source does not show them.
+
+    Of a conditional expression the last branch counts, which is the usual one.
+
+    Raises:
+        LeadsNowhereError: The entry point leads nowhere.
+    """
+    found = class_of(target)
+    for node in found.body if found else ():
+        match node:
+            case (
+                ast.Assign(targets=[ast.Name(id="devices")], value=ast.expr() as value)
+                | ast.AnnAssign(target=ast.Name(id="devices"), value=ast.expr() as value)
+            ):
+                value = value.orelse if isinstance(value, ast.IfExp) else value
+                return tuple(str(part.value) for part in ast.walk(value) if isinstance(part, ast.Constant))
+    return ()
+
+
 def _source_file(module: str) -> Path | None:
     """Return the source file of a module; None if it has none, as a compiled one."""
     first, *deeper = module.split(".")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from rich.text import Text
 
-from harness.catalog.entry_source import LeadsNowhereError, sentence_of
+from harness.catalog.entry_source import LeadsNowhereError, devices_of, sentence_of
 from harness.catalog.registry import DISTRIBUTION, Entry
 from harness.catalog.suites import Suite
 from harness.output.layout import Lines, wrapped
@@ -16,31 +16,52 @@ from harness.output.layout import Lines, wrapped
 _INDENT: Final = "  "
 
 
-def backends(entries: Mapping[str, Entry], width: int) -> Lines:
-    """Return the backends that are installed, those that are not, and those whose entry point leads nowhere.
+class Availability(NamedTuple):
+    """Registered backends by what can be said of them without importing one: each name with a text.
+
+    Attributes:
+        ready: Backends that are installed, with the first sentence of their class.
+        missing: Backends that are not here, with the missing package or device.
+        broken: Backends whose entry point leads nowhere, with the reason.
+    """
+
+    ready: dict[str, str]
+    missing: dict[str, str]
+    broken: dict[str, str]
+
+
+def availability(entries: Mapping[str, Entry], devices: Collection[str]) -> Availability:
+    """Sort the registered backends.
 
     Args:
         entries: Registered backends, by name.
-        width: Terminal cells of a line.
+        devices: Devices of this machine.
     """
-    ready, missing, broken = dict[str, str](), dict[str, str](), dict[str, str]()
+    found = Availability({}, {}, {})
     for name, entry in entries.items():
         origin = "" if entry.distribution.startswith(f"{DISTRIBUTION} ") else f" [{entry.distribution}]"
         try:
-            sentence = sentence_of(entry.target)
+            sentence, needed = sentence_of(entry.target), devices_of(entry.target)
         except LeadsNowhereError as error:
-            broken[name] = f"{error}{origin}"
+            found.broken[name] = f"{error}{origin}"
             continue
         installed = entry.installed()
-        if installed.ok:
-            ready[name] = sentence + origin
+        if not installed.ok:
+            found.missing[name] = installed.reason + origin
+        elif needed and set(devices).isdisjoint(needed):
+            found.missing[name] = f"needs {' or '.join(one.upper() for one in needed)}{origin}"
         else:
-            missing[name] = installed.reason + origin
-    lines = _table("Backends (--backend NAME):", ready, width)
-    if missing:
-        lines += [Text(), *_table("Not installed:", missing, width)]
-    if broken:
-        lines += [Text(), *_table("Broken:", broken, width, style="red")]
+            found.ready[name] = sentence + origin
+    return found
+
+
+def backends(found: Availability, width: int) -> Lines:
+    """Return the backends that are ready, those that are not here, and those whose entry point leads nowhere."""
+    lines = _table("Backends (--backend NAME):", found.ready, width)
+    if found.missing:
+        lines += [Text(), *_table("Not here:", found.missing, width)]
+    if found.broken:
+        lines += [Text(), *_table("Broken:", found.broken, width, style="red")]
     return lines
 
 

@@ -246,7 +246,8 @@ def find(name: str, results: Path) -> Path:
         if name and (folder / RECORDS).is_file():
             return folder.resolve()
     expected = f"expected a folder with {RECORDS} in it, or the name of one in {results}/"
-    raise StoreError(f"{name} is no run: {did_you_mean(name, (run.name for run in _runs(results))) or expected}")
+    meant = did_you_mean(name, (LATEST, *(run.name for run in _runs(results))))
+    raise StoreError(f"{name} is no run: {meant or expected}")
 
 
 def _runs(results: Path) -> list[Path]:

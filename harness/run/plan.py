@@ -138,7 +138,7 @@ def _chosen_cases(options: PlanOptions) -> tuple[Suite, list[Case]]:
 
 def _chosen_devices(options: PlanOptions) -> tuple[str, ...]:
     """Return the devices that options ask for, or all that are here."""
-    here = ("cpu", *(["cuda"] if environment.gpus() else []))
+    here = environment.devices()
     devices = tuple(dict.fromkeys(options.devices)) or here
     if "cuda" in devices and "cuda" not in here:
         raise PlanError("--device cuda: nvidia-smi lists no GPU on this machine; leave --device out, or give cpu")

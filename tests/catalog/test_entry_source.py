@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from harness.catalog.entry_source import LeadsNowhereError, class_of, sentence_of
+from harness.catalog.entry_source import LeadsNowhereError, class_of, devices_of, sentence_of
 
 MODULE = '''
 """A module."""
@@ -70,3 +70,17 @@ def test_an_entry_point_that_leads_nowhere_says_where_it_ends(target, words):
         class_of(target)
     assert str(error.value).startswith(words)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("target", "devices"),
+    [
+        ("backends.triton_fused:TritonFused", ("cuda",)),
+        ("backends.cupy_einsum:CupyEinsum", ("cuda",)),
+        ("backends._torch:TorchBackend", ("cpu", "cuda")),
+        ("backends.numpy_loop:NumpyLoop", ()),
+        ("math:sqrt", ()),
+    ],
+)
+def test_the_devices_that_a_class_writes_down_are_read(target, devices):
+    assert devices_of(target) == devices
