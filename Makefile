@@ -2,7 +2,7 @@
 #
 #   PYTHON    the interpreter to start from (3.11 or newer)            INSTALL=0  use PYTHON, with this project installed, as it is
 #   SUITE     the suite that `make bench` runs                         DEVICE     cpu or cuda; empty: all that are found
-#   BACKENDS  names, separated by spaces; empty: all                   MODE       forward or forward_backward; empty: both
+#   BACKENDS  names, separated by spaces; empty: all                   MODE       forward or step; empty: both
 #   OUT       folder of the run; empty: results/<run-id>               RUN_ID     the run that `make report` prints
 
 PYTHON ?= python3
@@ -20,6 +20,7 @@ STAMP := $(VENV)/.installed
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -q
 # CUDA builds only where there is a GPU to use them: they are gigabytes.
 CUDA := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo yes)
+STEPS := $(if $(CUDA),5,4)
 
 ifeq ($(INSTALL),0)
   PY := $(PYTHON)
@@ -79,9 +80,16 @@ clean: ## Remove .venv, caches and build products; results stay
 $(STAMP): pyproject.toml constraints.txt constraints-cuda.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: $(PYTHON) is missing or older than Python 3.11: name a newer one, as in make PYTHON=python3.12" >&2; exit 1; }
-	@echo "Installing into $(VENV); the first time takes a few minutes."
+	@echo "Installing into $(VENV), once: 2.7 GB on disk, a few minutes."
+	@echo "  1 of $(STEPS): $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
+	@echo "  2 of $(STEPS): torch, of which nn.Bilinear and the reference are"
 	@$(PIP) install "$$(grep '^torch==' constraints.txt)"
-	@$(PIP) install -c constraints.txt -e '.[torch,numba,jax,triton,plot,dev]'
+	@echo "  3 of $(STEPS): bilinear-bench with NumPy, Numba, JAX, Triton and Matplotlib"
+	@$(PIP) install -c constraints.txt -e '.[torch,numba,jax,triton,plot]'
+	@echo "  4 of $(STEPS): what its tests need"
+	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@$(if $(CUDA),echo "  5 of $(STEPS): CUDA builds; several GB")
 	@$(if $(CUDA),$(PIP) install -c constraints.txt -r constraints-cuda.txt)
 	@touch $(STAMP)
+	@echo "Installed. The command is $(VENV)/bin/bilinear-bench."

@@ -19,7 +19,7 @@ Formula = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
 class TorchBackend(Backend):
-    """A backend that is one differentiable formula on tensors; write ``name`` and ``formula``."""
+    """A backend that makes a differentiable formula on tensors; write ``name`` and ``formula``."""
 
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
 
@@ -72,6 +72,18 @@ class TorchBackend(Backend):
         """Copy a result back: float32 for the half types."""
         dtype = torch.float64 if result.dtype == torch.float64 else torch.float32
         return result.detach().to(device="cpu", dtype=dtype, copy=True).numpy()
+
+
+class TorchFormula(TorchBackend):
+    """A backend that is one formula on tensors; write ``name`` and ``output``, autograd makes the gradients."""
+
+    def output(self, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return output (b, o) of input1 (b, i), input2 (b, j), weight (o, i, j) and bias (o,) or None."""
+        raise NotImplementedError(f"{self.name} has no output")
+
+    def formula(self) -> Formula:
+        """Return the formula that ``output`` is."""
+        return self.output
 
 
 def autograd_step(formula: Formula) -> ClosureStep:

@@ -17,9 +17,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Final
 
-import flag_gems
-from flag_gems.ops.bilinear import bilinear
-
 from backends import _toolchain
 from backends._torch import Formula, TorchBackend
 from harness.backend import Support
@@ -37,7 +34,9 @@ class FlagGems(TorchBackend):
     devices: ClassVar[tuple[str, ...]] = ("cuda",)
 
     def formula(self) -> Formula:
-        """Return FlagGems' function."""
+        """Return FlagGems' function; importing it raises where there is no GPU."""
+        from flag_gems.ops.bilinear import bilinear
+
         return bilinear
 
     def supports(self, case: Case) -> Support:
@@ -54,6 +53,8 @@ class FlagGems(TorchBackend):
     def available(cls, device: str) -> Support:
         """Return whether PyTorch sees the device, and Triton can compile for it."""
         visible = super().available(device)
+        if visible.ok:
+            import flag_gems.ops.bilinear  # noqa: F401  # a release may lack it
         return _toolchain.for_triton() if visible.ok else visible
 
     def workspace_bytes(self, case: Case) -> int:
@@ -62,4 +63,6 @@ class FlagGems(TorchBackend):
 
     def version(self) -> str:
         """Return the versions of PyTorch and FlagGems."""
+        import flag_gems
+
         return f"{super().version()}, flag_gems {getattr(flag_gems, '__version__', 'unknown')}"

@@ -184,7 +184,7 @@ class Backend(ABC):
 
 
 class EntryPointError(Exception):
-    """An entry point whose target is missing, or has another name."""
+    """An entry point whose target is missing, has another name, or is no backend."""
 
 
 def backend_class(name: str, target: str) -> type[Backend]:
@@ -195,16 +195,39 @@ def backend_class(name: str, target: str) -> type[Backend]:
         target: Import path, as in ``module:Class``.
 
     Raises:
-        EntryPointError: The class is missing, or has another name.
+        EntryPointError: The class is missing, has another name, or does not implement the interface.
         Exception: Importing its module raised.
     """
     module, _, attribute = target.partition(":")
-    loaded = getattr(importlib.import_module(module), attribute, None)
+    loaded: Any = importlib.import_module(module)
+    for part in attribute.split("."):
+        loaded = getattr(loaded, part, None)
     if loaded is None:
-        raise EntryPointError(f"{module} has no {attribute}: the entry point {name} points to nothing")
-    if getattr(loaded, "name", None) != name:
+        raise EntryPointError(f"{module} has no {attribute}: the entry point {name} leads to nothing")
+    require_backend(loaded)
+    if loaded.name != name:
         raise EntryPointError(
-            f"entry point {name} leads to a class named {getattr(loaded, 'name', None)!r}: "
+            f"entry point {name} leads to a class named {loaded.name!r}: "
             "make the entry point's name and the class attribute `name` equal"
         )
     return loaded  # type: ignore[no-any-return]  # an imported attribute is untyped
+
+
+def require_backend(loaded: Any) -> None:
+    """Do nothing if an object is a class that implements ``Backend``.
+
+    Raises:
+        EntryPointError: It is something else, or lacks its name or a method.
+    """
+    if not (isinstance(loaded, type) and issubclass(loaded, Backend)):
+        raise EntryPointError(f"{loaded!r} is no backend: derive its class from harness.backend.Backend")
+    if not isinstance(getattr(loaded, "name", None), str):
+        raise EntryPointError(f"{loaded.__name__} has no name: give it the class attribute `name`")
+    if missing := sorted(loaded.__abstractmethods__):
+        raise EntryPointError(f"{loaded.__name__} lacks {', '.join(missing)}: define it, as harness.backend describes")
+
+
+def is_requirement(error: ModuleNotFoundError, target: str) -> bool:
+    """True if the missing module belongs to another package than the entry point's own, ``module:Class``."""
+    own = target.partition(":")[0].partition(".")[0]
+    return error.name is not None and error.name.partition(".")[0] != own

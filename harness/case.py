@@ -14,6 +14,13 @@ from typing import Final, Literal, Self
 Mode = Literal["forward", "forward_backward"]
 
 MODES: Final[tuple[Mode, ...]] = ("forward", "forward_backward")
+#: What the command line calls the modes.
+MODE_NAMES: Final[dict[str, Mode]] = {
+    "forward": "forward",
+    "step": "forward_backward",
+    "train": "forward_backward",
+    "forward_backward": "forward_backward",
+}
 #: Bytes of one element, by the dtype's name.
 DTYPES: Final[dict[str, int]] = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
 #: ``ieee``: products in the case's own dtype. ``tf32``: operands may be rounded to 10 mantissa bits (float32 only).

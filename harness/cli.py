@@ -2,210 +2,134 @@
 
 Heavy imports stay inside the commands that need them, so that ``list`` and ``--help`` reply at once.
 
-Length: an option takes a line or two of its own.
+Length: a command takes a line for each of its options.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import enum
+import importlib.metadata
 import signal
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
-from harness.case import DTYPES, PRECISIONS, CaseError
-from harness.catalog.registry import RegistryError, entries
-from harness.catalog.suites import SUITES, SuiteError
+from harness import cli_options as given
+from harness.case import CaseError
+from harness.catalog.registry import DISTRIBUTION, RegistryError, entries
+from harness.catalog.suggest import suggestion
+from harness.catalog.suites import SUITES, SuiteError, suite
 from harness.record import BAD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from harness.output.layout import Lines
     from harness.output.store import Store
-    from harness.run.plan import Plan, PlanOptions, RunOptions
+    from harness.run.options import PlanOptions, RunOptions
+    from harness.run.plan import Plan
 
 RESULTS: Final = Path("results")
 #: Exit codes.
 BAD_ROWS, USAGE, INTERRUPTED = 1, 2, 130
-#: Most cases of a suite that ``list`` shows one by one.
-MOST_LISTED: Final = 20
+#: What ``list`` can show by itself.
+LISTED: Final = ("backends", "suites", "cases")
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Check implementations of torch.nn.Bilinear against nn.Bilinear itself, then time them.",
 )
-
-
-class Device(enum.StrEnum):
-    """Where a backend runs."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-class ModeOption(enum.StrEnum):
-    """What is timed."""
-
-    FORWARD = "forward"
-    FORWARD_BACKWARD = "forward_backward"
-
-
-def _share(text: str) -> float:
-    """Read a share, as in ``0.8%`` or ``0.008``."""
-    try:
-        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1:
-        raise typer.BadParameter(f"{text!r} is no share, expected one such as 2% or 0.02, above 0 and below 100%")
-    return value
-
-
-# Parameters of commands have the names of the fields of PlanOptions and RunOptions: see _given.
-Suite = Annotated[str | None, typer.Option("--suite", help="A named list of cases (see `list`); default: quick.")]
-Cases = Annotated[
-    list[str] | None,
-    typer.Option("--case", help="BATCHxIN1xIN2xOUT[:float64][:tf32][:nobias], as in 2708x512x512x1; repeatable."),
-]
-Backends = Annotated[
-    list[str] | None, typer.Option("--backend", help="A backend; NAME#2 enters it again; repeatable. Default: all.")
-]
-Devices = Annotated[list[Device] | None, typer.Option("--device", help="Repeatable. Default: all that are found.")]
-Modes = Annotated[list[ModeOption] | None, typer.Option("--mode", help="Repeatable. Default: both.")]
-Threads = Annotated[int | None, typer.Option("--threads", help="CPUs of every worker. Default: all.")]
-Dtype = Annotated[
-    str | None, typer.Option("--dtype", help=f"Dtype of every case, in place of its own: {', '.join(DTYPES)}.")
-]
-Precision = Annotated[
-    str | None,
-    typer.Option(
-        "--precision", help=f"Precision of every case's float32 products, for all backends: {', '.join(PRECISIONS)}."
-    ),
-]
-Seed = Annotated[
-    int | None,
-    typer.Option("--seed", min=0, help="Seed of the inputs and the order of measuring. Default: drawn, in every row."),
-]
-TimeLimit = Annotated[
-    float,
-    typer.Option(
-        "--time-limit", min=0.1, help="Seconds that compiling and one call may take before a worker is killed."
-    ),
-]
-Out = Annotated[
-    Path | None, typer.Option("--out", help="Folder of the run; must not exist. Default: results/<run-id>.")
-]
-Resume = Annotated[
-    str | None, typer.Option("--resume", help="Complete a run that was stopped: its folder, id, or `latest`.")
-]
-Target = Annotated[
-    float | None,
-    typer.Option(
-        "--target",
-        parser=_share,
-        metavar="SHARE",
-        help="Half-width of the interval at which measuring stops, as in 0.8%. Default: 2%, or the suite's.",
-    ),
-]
-Band = Annotated[
-    float | None,
-    typer.Option(
-        "--band",
-        parser=_share,
-        metavar="SHARE",
-        help="Equivalence band: ratios within it are no difference. Default: 2%, or the suite's.",
-    ),
-]
-Processes = Annotated[
-    int | None,
-    typer.Option("--processes", min=1, help="Most fresh processes of each backend. Default: 40, or the suite's."),
-]
-Budget = Annotated[
-    float | None,
-    typer.Option(
-        "--budget",
-        min=0.1,
-        help="Seconds of measuring for a case in one mode on one device. Default: 30, or the suite's.",
-    ),
-]
-EmptyCompileCache = Annotated[
-    bool, typer.Option("--empty-compile-cache", help="Empty compile caches and a fresh worker for every cell.")
-]
-FlushL2 = Annotated[bool, typer.Option("--flush-l2", help="Write twice the GPU's L2 before each call; on a GPU only.")]
-Roofline = Annotated[
-    bool,
-    typer.Option("--roofline/--no-roofline", help="Measure this machine's peaks, for the column `% of roofline`."),
-]
-Freeze = Annotated[bool, typer.Option("--freeze/--no-freeze", help="Stop idle workers while another one runs.")]
 
 
 def main() -> None:
     """Run the command line; errors of use are one line, without a traceback."""
     from harness.machine.threads import BudgetError
+    from harness.new_backend import NewBackendError
     from harness.output.figures import FigureError
     from harness.output.store import StoreError
+    from harness.run.options import PlanError
 
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         app(standalone_mode=True)
-    except (CaseError, SuiteError, RegistryError, BudgetError, StoreError, FigureError) as error:
-        typer.echo(f"error: {error}", err=True)
+    except (
+        *(CaseError, SuiteError, RegistryError, BudgetError, StoreError, FigureError),
+        *(PlanError, NewBackendError),
+    ) as error:
+        _complain(str(error))
         sys.exit(USAGE)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         sys.exit(INTERRUPTED)
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"{DISTRIBUTION} {importlib.metadata.version(DISTRIBUTION)}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Check implementations of torch.nn.Bilinear against nn.Bilinear itself, then time them."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
 @app.command("list")
 def list_(
+    what: Annotated[str, typer.Argument(metavar="[backends|suites|cases]", help="Default: backends and suites.")] = "",
+    name: Annotated[
+        str | None, typer.Argument(metavar="[SUITE]", help="With `cases`: one suite. Default: all.")
+    ] = None,
     probe: Annotated[bool, typer.Option("--probe", help="Start each backend in a worker; takes a while.")] = False,
 ) -> None:
-    """Show backends, suites and cases; imports no framework."""
-    typer.echo("Backends (is the package installed?):")
-    known = entries()
-    for name, entry in known.items():
-        installed = entry.installed()
-        typer.echo(f"  {name:<16} {'installed' if installed.ok else installed.reason}   [{entry.distribution}]")
-    if probe:
-        from harness.run.probe import probe as probe_all
+    """Show backends, suites, and the cases of a suite; imports no framework."""
+    from harness.machine.environment import devices
+    from harness.output import listing
 
-        typer.echo("\nStarted in a worker each:")
-        for one in probe_all(list(known)):
-            loaded = one.loaded
-            detail = (
-                f"{loaded.version}, imported in {loaded.import_seconds:.2f} s" if loaded.available else loaded.reason
-            )
-            typer.echo(f"  {one.name:<16} {one.device:<5} {'' if loaded.available else 'no: '}{detail}")
-    typer.echo("\nSuites (--suite NAME):")
-    for name, listed in SUITES.items():
-        typer.echo(f"  {name:<16} {len(listed.entries):>3} cases: {listed.purpose}")
-    for name, listed in SUITES.items():
-        if len(listed.entries) <= MOST_LISTED:
-            typer.echo(f"\nCases of {name} (--case NAME):")
-            for case in listed.entries:
-                typer.echo(f"  {case.case.name:<24} {case.label}")
+    width = _width()
+    if what not in ("", *LISTED):
+        raise SuiteError(f"list {what!r} is unknown{suggestion(what, LISTED)}")
+    if name is not None and what != "cases":
+        raise SuiteError(f"list {what} takes no name, {name!r} was given: only `list cases SUITE` takes one")
+    parts: list[Lines] = []
+    if what in ("", "backends"):
+        parts.append(listing.backends(listing.availability(entries(), devices()), width))
+    if probe:
+        parts.append(_probed())
+    if what in ("", "suites"):
+        parts.append(listing.suites(SUITES.values(), width))
+    if what == "cases":
+        parts += [listing.cases(one, width) for one in ([suite(name)] if name else SUITES.values())]
+    if what == "":
+        parts.append(listing.more(width))
+    _print(listing.joined(parts))
 
 
 @app.command()
 def check(
     context: typer.Context,
-    suite: Suite = None,
-    cases: Cases = None,
-    backends: Backends = None,
-    devices: Devices = None,
-    modes: Modes = None,
-    dtype: Dtype = None,
-    precision: Precision = None,
-    threads: Threads = None,
-    seed: Seed = None,
-    time_limit_seconds: TimeLimit = 120.0,
+    suite: given.Suite = None,
+    cases: given.Cases = None,
+    backends: given.Backends = None,
+    skip: given.Skip = None,
+    devices: given.Devices = None,
+    modes: given.Modes = None,
+    dtype: given.Dtype = None,
+    precision: given.Precision = None,
+    threads: given.Threads = None,
+    seed: given.Seed = None,
+    time_limit_seconds: given.TimeLimit = 120.0,
 ) -> None:
     """Only check every backend against nn.Bilinear; time nothing, write nothing.
 
@@ -223,34 +147,37 @@ def check(
     plan = make_plan("check", _plan_options(context, timing=False))
     with progress(len(plan.groups()), plan.budget_seconds) as line:
         records = session.check(plan, line)
-    frame = pd.DataFrame([dataclasses.asdict(record) for record in records])
-    _print(report(frame, labels(), plan.seed, _width()))
-    sys.exit(BAD_ROWS if _bad(frame["status"]) else 0)
+    rows = [dataclasses.asdict(record) for record in records]
+    _print(report(pd.DataFrame(rows), labels(), plan.seed, _width()))
+    _end(plan, rows)
 
 
 @app.command()
 def run(
     context: typer.Context,
-    suite: Suite = None,
-    cases: Cases = None,
-    backends: Backends = None,
-    devices: Devices = None,
-    modes: Modes = None,
-    dtype: Dtype = None,
-    precision: Precision = None,
-    threads: Threads = None,
-    out: Out = None,
-    resume: Resume = None,
-    target: Target = None,
-    band: Band = None,
-    processes: Processes = None,
-    budget_seconds: Budget = None,
-    empty_compile_cache: EmptyCompileCache = False,
-    flush_l2: FlushL2 = False,
-    roofline: Roofline = True,
-    seed: Seed = None,
-    freeze: Freeze = True,
-    time_limit_seconds: TimeLimit = 120.0,
+    layer: given.Layer = None,
+    quick: given.Quick = False,
+    suite: given.Suite = None,
+    cases: given.Cases = None,
+    backends: given.Backends = None,
+    skip: given.Skip = None,
+    devices: given.Devices = None,
+    modes: given.Modes = None,
+    dtype: given.Dtype = None,
+    precision: given.Precision = None,
+    threads: given.Threads = None,
+    out: given.Out = None,
+    resume: given.Resume = None,
+    target: given.Target = None,
+    band: given.Band = None,
+    processes: given.Processes = None,
+    budget_seconds: given.Budget = None,
+    empty_compile_cache: given.EmptyCompileCache = False,
+    flush_l2: given.FlushL2 = False,
+    roofline: given.Roofline = True,
+    seed: given.Seed = None,
+    freeze: given.Freeze = True,
+    time_limit_seconds: given.TimeLimit = 120.0,
 ) -> None:
     """Check every backend, time those that are right, write CSV files, print the answer."""
     # Over 40 lines: one line for each option.
@@ -261,18 +188,25 @@ def run(
     from harness.run.plan import complete_groups
 
     plan, how, opened = _open(context, out) if resume is None else _reopen(context, resume)
-    skip = complete_groups(plan, store.rows(opened.folder / store.RECORDS))
+    skip_groups = complete_groups(plan, store.rows(opened.folder / store.RECORDS))
     with opened, progress(len(plan.groups()), plan.budget_seconds) as line:
-        stopped = session.run(plan, how, opened, line, skip)
+        stopped = session.run(plan, how, opened, line, skip_groups)
     _print(report(opened.folder, _width()))
     if stopped:
         sys.exit(INTERRUPTED)
-    sys.exit(BAD_ROWS if _bad(row["status"] for row in store.rows(opened.folder / store.RECORDS)) else 0)
+    _end(plan, store.rows(opened.folder / store.RECORDS))
 
 
 @app.command("doctor")
-def doctor_(threads: Threads = None) -> None:
+def doctor_(
+    threads: given.Threads = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with code 1 if this machine is not fit to measure on.")
+    ] = False,
+) -> None:
     """Look at the machine before you trust it, and say what to do; takes about ten seconds."""
+    from rich.text import Text
+
     from harness.machine.threads import budget
     from harness.output.remarks import machine
     from harness.process.supervisor import Supervisor, default_cache
@@ -281,12 +215,14 @@ def doctor_(threads: Threads = None) -> None:
     count = budget(threads)
     with Supervisor(count, default_cache()) as workers:
         diagnosis = doctor.measure_and_diagnose(workers, count, limit_seconds=120.0)
-    _print(machine(diagnosis.peaks.as_json(), doctor.as_json(diagnosis.findings), _width()))
+    lines = machine(diagnosis.peaks.as_json(), doctor.as_json(diagnosis.findings), _width())
+    _print([*lines, Text(), Text(doctor.verdict(diagnosis.findings), style="bold")])
+    sys.exit(BAD_ROWS if strict and not doctor.is_fit(diagnosis.findings) else 0)
 
 
 @app.command("report")
 def report_(
-    run: Annotated[str, typer.Argument(help="A run's folder, its id, or `latest`.")],
+    run: Annotated[str, typer.Argument(help="A run's folder, its id, or `latest`: the newest in results/.")],
     plot: Annotated[
         Path | None,
         typer.Option("--plot", help="Draw the run instead, into this file: .svg, .png or .pdf."),
@@ -304,6 +240,20 @@ def report_(
         return
     caption = figures.draw(store.read(folder / store.RECORDS), store.environment(folder), labels(), plot)
     _print([line for text in (f"Figure: {short(plot)}", f"Caption: {caption}") for line in wrapped(text, _width())])
+
+
+@app.command("new")
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the backend, as in my-kernel; makes ./NAME.")],
+    torch: Annotated[bool, typer.Option("--torch", help="A formula in PyTorch; autograd makes the gradients.")] = False,
+) -> None:
+    """Write a package with a backend of your own and its test, and print what to do next."""
+    from harness.new_backend import write
+
+    folder = write(name, Path.cwd(), entries(), torch=torch)
+    typer.echo(f"Wrote {name}/: {', '.join(sorted(path.name for path in folder.iterdir()))}. Next:\n")
+    typer.echo(f"  pip install -e ./{name}")
+    typer.echo(f"  bilinear-bench check --backend {name}")
 
 
 @app.command("explain")
@@ -330,27 +280,37 @@ def _given(context: typer.Context, options: type) -> dict[str, Any]:
 
 
 def _plan_options(context: typer.Context, timing: bool = True) -> PlanOptions:
-    from harness.run.plan import PlanOptions
+    from harness.run.options import PlanOptions
 
-    return PlanOptions(**_given(context, PlanOptions), timing=timing)
+    options = PlanOptions(**_given(context, PlanOptions), timing=timing)
+    layer = context.params.get("layer")
+    return options if layer is None else dataclasses.replace(options, cases=[*options.cases, layer])
 
 
 def _open(context: typer.Context, out: Path | None) -> tuple[Plan, RunOptions, Store]:
     """Plan a run and create its folder."""
     from harness.machine.environment import describe
     from harness.output import store
-    from harness.run.plan import RunOptions, make_plan, stored
+    from harness.run.options import RunOptions
+    from harness.run.plan import make_plan, stored
 
     run_id = store.new_run_id()
     folder = out if out is not None else RESULTS / run_id
     store.check_free(folder)
-    plan, how = make_plan(run_id, _plan_options(context)), RunOptions(**_given(context, RunOptions))
+    options, how = _plan_options(context), RunOptions(**_given(context, RunOptions))
+    if options.quick:
+        how = dataclasses.replace(how, roofline=False)  # measuring the peaks would take a third of the minute
+    plan = make_plan(run_id, options)
     return plan, how, store.Store.create(folder, {"run_id": run_id, **describe(), "plan": stored(plan, how)})
 
 
 def _reopen(context: typer.Context, name: str) -> tuple[Plan, RunOptions, Store]:
-    """Read the plan of a run that was stopped, and open its files without the rows of incomplete groups."""
+    """Read the plan of a run that was stopped, and open its files without the rows of incomplete groups.
+
+    A run that is complete ends here, with the exit code that it ended with.
+    """
     from harness.output import store
+    from harness.output.report import short
     from harness.run.plan import complete_groups, restore
 
     sources = {parameter: context.get_parameter_source(parameter) for parameter in context.params}
@@ -358,13 +318,45 @@ def _reopen(context: typer.Context, name: str) -> tuple[Plan, RunOptions, Store]
         raise store.StoreError("--resume goes on with the plan of that run: give it alone")
     folder = store.find(name, RESULTS)
     plan, how = restore(folder)
-    skip = complete_groups(plan, store.rows(folder / store.RECORDS))
-    return plan, how, store.Store.resume(folder, lambda row: (row["case"], row["mode"], row["device"]) in skip)
+    rows = store.rows(folder / store.RECORDS, earlier=True)
+    done = complete_groups(plan, rows)
+    if len(done) == len(plan.groups()):
+        typer.echo(f"{short(folder)} is complete, nothing is left to measure: bilinear-bench report {short(folder)}")
+        _end(plan, rows)
+    return plan, how, store.Store.resume(folder, lambda row: (row["case"], row["mode"], row["device"]) in done)
 
 
-def _bad(statuses: Iterable[str]) -> int:
-    """Return the number of rows after which the exit code is ``BAD_ROWS``."""
-    return sum(status in BAD for status in statuses)
+def _end(plan: Plan, rows: Iterable[Mapping[str, Any]]) -> NoReturn:
+    """Exit with the code that the rows deserve; name what was to be asked and could not be."""
+    from harness.run.plan import never_asked
+
+    rows = list(rows)
+    missed = never_asked(plan, rows)
+    for text, reason in missed.items():
+        _complain(f"--backend {text} could not be asked: {reason}")
+    sys.exit(BAD_ROWS if missed or any(row["status"] in BAD for row in rows) else 0)
+
+
+def _probed() -> Lines:
+    """Start each backend in a worker, and return a line for its reply."""
+    from rich.text import Text
+
+    from harness.run.probe import probe
+
+    lines = [Text("Started in a worker each:", style="bold")]
+    for one in probe(list(entries())):
+        loaded = one.loaded
+        seconds = f"{loaded.version}, imported in {loaded.import_seconds:.2f} s"
+        lines.append(
+            Text(f"  {one.name:<16} {one.device:<5} {seconds if loaded.available else f'no: {loaded.reason}'}")
+        )
+    return lines
+
+
+def _complain(message: str) -> None:
+    """Print an error as one line; signs that a terminal would obey are escaped."""
+    shown = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in message)
+    typer.echo(f"error: {shown}", err=True)
 
 
 def _width() -> int:

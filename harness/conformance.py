@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,6 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from harness.backend import EntryPointError, require_backend
 from harness.case import MODES, Case, Mode
 from harness.correctness import edge_cases
 from harness.correctness.questions import SCENARIOS, Question, unseen
@@ -62,12 +64,14 @@ class Check:
         case: The case that the backend is asked with.
         verdicts: Asks; returns every verdict.
         device: Device of the backend.
+        require: True if a backend that is not available here fails; else it is skipped.
     """
 
     sentence: str
     case: Case
     verdicts: Callable[[type[Backend], str, Case], list[Verdict]]
     device: str = "cpu"
+    require: bool = False
 
     @property
     def name(self) -> str:
@@ -79,11 +83,14 @@ class Check:
 
         Raises:
             AssertionError: The backend does not keep the promise; says how.
-            pytest.skip.Exception: The backend is not available here, or does not support the case.
+            pytest.fail.Exception: The backend is not available here, and required.
+            pytest.skip.Exception: It is not available here, or does not support the case.
         """
         import pytest
 
         if not (available := backend.available(self.device)).ok:
+            if self.require:
+                pytest.fail(f"{backend.name} is not available on {self.device}: {available.reason}", pytrace=False)
             pytest.skip(available.reason)
         if not (supported := backend(self.device).supports(self.case)).ok:
             pytest.skip(supported.reason)
@@ -104,12 +111,30 @@ def checks(
 
 
 def parametrize_with_checks(
-    *backends: type[Backend], device: str = "cpu", modes: Iterable[Mode] = MODES, dtypes: Iterable[str] = DTYPES
+    *backends: type[Backend],
+    device: str = "cpu",
+    modes: Iterable[Mode] = MODES,
+    dtypes: Iterable[str] = DTYPES,
+    require: bool = False,
 ) -> pytest.MarkDecorator:
-    """Parametrise a test with the arguments ``backend`` and ``check``."""
+    """Parametrise a test with the arguments ``backend`` and ``check``.
+
+    A backend that is not available on the device is skipped; with ``require``, as in CI, it fails.
+
+    Raises:
+        pytest.Collector.CollectError: A class is no backend, or PyTorch is missing: one error in place of a failure of
+            each check.
+    """
     import pytest
 
-    asked = checks(device, modes, dtypes)
+    if importlib.util.find_spec("torch") is None:
+        raise pytest.Collector.CollectError("the checks compare with nn.Bilinear, which needs torch: pip install torch")
+    for backend in backends:
+        try:
+            require_backend(backend)
+        except EntryPointError as error:
+            raise pytest.Collector.CollectError(str(error)) from None
+    asked = [dataclasses.replace(check, require=require) for check in checks(device, modes, dtypes)]
     pairs = [(backend, check) for backend in backends for check in asked]
     names = [f"{backend.name}: {check.name}" for backend, check in pairs]
     return pytest.mark.parametrize(("backend", "check"), pairs, ids=names)

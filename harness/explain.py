@@ -32,6 +32,9 @@ def explain(workers: WorkerPool) -> Iterator[str]:
         WorkerError: One of the two programs could not be run.
         RuntimeError: One of them is not available; the message has the reason.
     """
+    torch = select([MODULE])[MODULE].installed()
+    if not torch.ok:
+        raise RuntimeError(f"the example compares with nn.Bilinear, but {torch.reason}")
     inputs = make_inputs(EXAMPLE)
     yield from _arrays(inputs)
     yield from _one_page(inputs)

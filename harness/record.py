@@ -4,7 +4,7 @@ Field order is column order, and each field carries its line of the data diction
 that would mislead cannot be built: times without the status ``timed``, a failure without a reason, a speed-up without
 both absolute times, an unknown flag.
 
-Length: each of the 90 columns has its meaning here.
+Length: each of the 91 columns has its meaning here.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ STATUS_MEANING: Final[dict[Status, str]] = {
     Status.REJECTED: "the gate rejected it; `phase` says when, `reason` says where",
     Status.UNSUPPORTED: "the backend does not support this case or device",
     Status.UNAVAILABLE: "the package, the compiler or the device is missing",
-    Status.FAILED: "it raised, crashed, was killed, or broke the protocol",
+    Status.FAILED: "it raised, crashed, was killed, broke the protocol, or its entry point leads nowhere",
     Status.TIMEOUT: "over the time limit; its process was killed",
     Status.OUT_OF_MEMORY: "it was predicted not to fit and not attempted, or it ran out of memory",
     Status.TOO_SLOW: "one call takes longer than the budget; its time is in `first_call_seconds` and in the reason",
@@ -150,6 +150,7 @@ class Record:
     case: str = key_column(
         "the case as `--case` takes it: batch x in1 x in2 x out, then every option that is not the default"
     )
+    label: str | None = column("what people call the case, in the suites; `--case` takes it too. Empty without a name")
     batch: int = key_column("rows of both inputs")
     in1_features: int = key_column("columns of input1")
     in2_features: int = key_column("columns of input2")

@@ -11,12 +11,15 @@ import typer.main
 from command_line import ROOT
 
 from harness import cli
-from harness.case import Case
-from harness.catalog.registry import select
+from harness.catalog.case_names import case_of
+from harness.catalog.selection import choose
 from harness.catalog.suites import suite
+from harness.run.plan import BASELINE
 
 README = ROOT / "README.md"
 DOCS = sorted((ROOT / "docs").glob("*.md"))
+#: Backends of the pages' own readers.
+NOT_OURS = ("outside-matmul", "my-kernel")
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`((?:bilinear-bench|make) [^`]+)`")
@@ -38,6 +41,8 @@ def commands(text: str) -> list[str]:
 def parsed(arguments: list[str]) -> dict[str, object]:
     """Return a command's options as the command line reads them, without running it."""
     group = typer.main.get_command(cli.app)
+    if arguments and arguments[0].startswith("-"):
+        return group.make_context("bilinear-bench", arguments, resilient_parsing=True).params
     name, *rest = arguments
     return group.commands[name].make_context(name, rest).params  # type: ignore[attr-defined]
 
@@ -60,9 +65,10 @@ def check_command(line: str) -> None:
         params = parsed(arguments)
         if params.get("suite"):
             suite(params["suite"])
-        select([name for name in params.get("backends") or () if name != "outside-matmul"])
-        for text in params.get("cases") or ():
-            Case.parse(text)
+        names = [name for name in params.get("backends") or () if name not in NOT_OURS]
+        choose(names, params.get("skip") or (), always=BASELINE)
+        for text in (*(params.get("cases") or ()), *([params["layer"]] if params.get("layer") else [])):
+            case_of(text)
     elif program in ("python", "pytest"):
         file = next(word for word in arguments if not word.startswith("-"))
         assert (ROOT / file).exists(), file

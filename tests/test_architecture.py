@@ -15,8 +15,8 @@ FLOORS = (
     {"catalog", "correctness", "timing", "machine", "output"},
     {"process", "worker"},
     {"survey"},
-    {"run", "conformance", "explain"},
-    {"cli", "__main__"},
+    {"run", "conformance", "explain", "new_backend"},
+    {"cli", "cli_options", "__main__"},
 )
 #: Imports within one floor, (from, to): the vocabulary is one, reports name the suites' cases, workers speak the
 #: protocol, and conformance uses the parts of a run.
@@ -25,6 +25,7 @@ SIDEWAYS = {
     ("output", "catalog"),
     ("worker", "process"),
     ("conformance", "run"),
+    ("cli", "cli_options"),
     ("__main__", "cli"),
 }
 FRAMEWORKS = ("torch", "jax", "jaxlib", "numba", "triton", "cupy")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.metadata
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ import psutil
 import pytest
 from command_line import BRIEF, ROOT, command, cpus_for, environment
 
+from harness.machine.environment import gpus
 from harness.output import store
 from harness.record import Record, Status
 
@@ -85,7 +87,21 @@ def test_every_planned_cell_has_one_row_with_the_right_status(bilinear_bench, tm
     ("arguments", "expected"),
     [
         (("run", "--backend", "nonesuch"), "backend 'nonesuch' is unknown, expected one of: cupy-einsum"),
-        (("run", "--suite", "nonesuch"), "nonesuch"),
+        (("run", "--backend", "numba-fusd"), "backend 'numba-fusd' is unknown: did you mean 'numba-fused'"),
+        (("run", "--backend", "numpy-loop", "--skip", "numpy-*"), "no backend is left"),
+        (("run", "--suite", "nonesuch"), "suite 'nonesuch' is unknown, expected one of: seed"),
+        (("run", "--suite", "quack"), "suite 'quack' is unknown: did you mean 'quick'"),
+        (("run", "--case", "SimGMN"), "case 'SimGMN' is unknown: did you mean 'SimGNN'"),
+        (("run", "--case", "a\x1b[2J\nb"), r"case 'a\x1b[2J\nb' is unknown"),
+        (("run", "--quick", "SimGNN", "--case", "CoLA"), "--quick measures one case, 2 were given"),
+        (("run", "--quick", "--suite", "quick"), "--suite and --quick were given together"),
+        (("check", "--skip", "numpy-lop"), "backend 'numpy-lop' is unknown: did you mean 'numpy-loop'"),
+        (("list", "case"), "list 'case' is unknown: did you mean 'cases'"),
+        (("list", "cases", "quack"), "suite 'quack' is unknown: did you mean 'quick'"),
+        (("list", "suites", "quick"), "only `list cases SUITE` takes one"),
+        (("new", "../up"), "'../up' is no name of a backend"),
+        (("new", "there"), "there exists in"),
+        (("report", "latest"), "latest is the newest run in results/, which has none"),
         (("run", "--case", "3x4"), "case '3x4' does not read as BATCHxIN1xIN2xOUT"),
         (("run", "--case", "0x3x4x5"), "size below 1"),
         (("run", "--case", "3x-1x4x5"), "size below 1"),
@@ -104,6 +120,7 @@ def test_every_planned_cell_has_one_row_with_the_right_status(bilinear_bench, tm
         (("run", "--backend", "numpy-loop", "--backend", "numpy-loop"), "given twice"),
         (("check", "--case", "3x4"), "does not read as"),
         (("report", "there"), "there is no run"),
+        (("report", "a\nb"), r"a\nb is no run"),
     ],
 )
 def test_bad_input_is_one_line_with_what_was_expected(bilinear_bench, tmp_path, arguments, expected):
@@ -141,11 +158,42 @@ def test_without_torch_check_and_run_name_the_missing_package(bilinear_bench, tm
         assert "the reference is nn.Bilinear in float64, but torch-that-is-not-there is not installed" in ended.stderr
 
 
-def test_list_names_backends_suites_and_cases(bilinear_bench):
-    ended = bilinear_bench("list")
-    assert ended.returncode == 0
-    for word in ("numpy-loop", "faulty-broken-import", "quick", "2708x512x512x1", "Deep Graph Infomax"):
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), ("numpy-loop", "faulty-broken-import", "quick", "bilinear-bench list cases SUITE")),
+        (("backends",), ("np.einsum along a path computed in advance.", "[faulty 1.0]")),
+        (("suites",), ("quick", "6 cases: six shapes that differ")),
+        (("cases",), ("2708x512x512x1", "Deep Graph Infomax", "batch 1 at 16 features")),
+        (("cases", "quick"), ("Cases of quick", "2708x512x512x1", "Deep Graph Infomax")),
+    ],
+)
+def test_list_names_backends_suites_and_cases(bilinear_bench, arguments, words):
+    ended = bilinear_bench("list", *arguments)
+    assert ended.returncode == 0, ended.stderr
+    for word in words:
         assert word in ended.stdout
+
+
+@pytest.mark.parametrize("name", ["", "run", "check", "list", "report", "doctor", "new", "explain"])
+def test_every_command_has_help_by_its_short_name_too(bilinear_bench, name):
+    ended = bilinear_bench(*([name] if name else []), "-h")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("Usage: ")
+
+
+def test_the_version_is_that_of_the_distribution(bilinear_bench):
+    ended = bilinear_bench("--version")
+    assert ended.stdout == f"bilinear-bench {importlib.metadata.version('bilinear-bench')}\n"
+
+
+@pytest.mark.skipif(bool(gpus()), reason="needs a machine without a GPU")
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_without_a_gpu_device_cuda_is_refused_at_once(bilinear_bench, tmp_path, command):
+    ended = bilinear_bench(command, "--device", "cuda")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: --device cuda: nvidia-smi lists no GPU on this machine")
+    assert (ended.stderr.count("\n"), ended.stdout, list(tmp_path.iterdir())) == (1, "", [])
 
 
 @pytest.mark.parametrize("arguments", [("list",), ("--help",), ("run", "--help")])
@@ -177,7 +225,22 @@ def test_report_prints_the_same_again_and_latest_is_the_newest(bilinear_bench, t
     again = bilinear_bench("report", "latest")
     assert again.returncode == 0
     assert again.stdout == measured.stdout
-    assert len(list((tmp_path / "results").glob("2*/records.csv"))) == 1
+    (folder,) = (tmp_path / "results").iterdir()
+    resumed = bilinear_bench("run", "--resume", "latest")
+    name = f"results/{folder.name}"
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout == f"{name} is complete, nothing is left to measure: bilinear-bench report {name}\n"
+
+
+def test_a_run_leaves_its_folder_alone_and_resumes_with_its_exit_code(bilinear_bench, tmp_path):
+    options = ("--backend", "faulty-one-wrong", "--mode", "forward", "--budget", "0.3")
+    measured = bilinear_bench("run", *TINY, *BRIEF, *options, "--out", "r1")
+    assert measured.returncode == 1, measured.stdout + measured.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["r1"]
+    assert bilinear_bench("report", "r1").returncode == 0
+    resumed = bilinear_bench("run", "--resume", "r1")
+    assert (resumed.returncode, resumed.stdout.count("\n")) == (1, 1)
+    assert [row["label"] for row in rows(tmp_path / "r1")] == ["", ""]
 
 
 def test_report_shows_how_times_grow_and_draws_it(bilinear_bench, tmp_path):
@@ -228,11 +291,13 @@ def test_a_usual_run_measures_the_machine_and_starts_fresh_processes(bilinear_be
 
 
 def test_the_doctor_prints_peaks_and_findings(bilinear_bench, tmp_path):
-    ended = bilinear_bench("doctor", "--threads", "1")
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    ended = bilinear_bench("doctor", "--threads", "1", "--strict")
     assert "arithmetic, float32" in ended.stdout
     assert "GEMM of torch.mm, float64" in ended.stdout
     assert " threads: " in ended.stdout
+    verdict = ended.stdout.splitlines()[-1]
+    assert verdict.startswith("Fit to measure: ")
+    assert ended.returncode == int(verdict.startswith("Fit to measure: no"))
     assert not list(tmp_path.iterdir())
 
 

@@ -14,6 +14,7 @@ from typing import Final
 from packaging.requirements import InvalidRequirement, Requirement
 
 from harness.backend import Support
+from harness.catalog.suggest import suggestion
 from harness.record import NAME_PATTERN
 
 GROUP: Final = "bilinear_bench.backends"
@@ -97,9 +98,7 @@ def select(names: Iterable[str]) -> dict[str, Entry]:
     for name in names:
         base, mark, number = name.partition("#")
         if base not in known or (mark and not (number.isascii() and number.isdigit())):
-            raise RegistryError(
-                f"backend {name!r} is unknown, expected one of: {', '.join(known)} (NAME#2 repeats one)"
-            )
+            raise RegistryError(f"backend {name!r} is unknown{suggestion(base, known)}")
         if name in chosen:
             raise RegistryError(f"backend {name!r} is given twice: write {base}#2 to enter it a second time")
         chosen[name] = known[base]

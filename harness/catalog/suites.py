@@ -9,9 +9,12 @@ Length: it is the table of all cases.
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Mapping
 from typing import Final
 
 from harness.case import DTYPES, Case
+from harness.catalog.suggest import suggestion
 
 
 class SuiteError(ValueError):
@@ -63,19 +66,29 @@ def suite(name: str) -> Suite:
         SuiteError: No suite has that name.
     """
     if name not in SUITES:
-        raise SuiteError(f"suite {name!r} is unknown, expected one of: {', '.join(SUITES)}")
+        raise SuiteError(f"suite {name!r} is unknown{suggestion(name, SUITES)}")
     return SUITES[name]
 
 
-def labels() -> dict[str, str]:
-    """Return what people call the suites' cases, by the text of each case in each arithmetic that it can have."""
+@functools.cache
+def labels(first: str = "") -> Mapping[str, str]:
+    """Return what people call the cases, by the text of each case in each arithmetic, with bias and without.
+
+    Args:
+        first: Name of the suite whose labels count where several suites have a case.
+    """
     arithmetic = [*((dtype, "ieee") for dtype in DTYPES), ("float32", "tf32")]
-    return {
-        dataclasses.replace(entry.case, dtype=dtype, precision=precision).name: entry.label
-        for listed in SUITES.values()
-        for entry in listed.entries
-        for dtype, precision in arithmetic
-    }
+    # Of several suites the last one counts, but for the first of all.
+    suites = [*(listed for name, listed in SUITES.items() if name == first), *reversed(SUITES.values())]
+    # First each case as its suite has it, then the same sizes with the bias added or left out.
+    named: dict[str, str] = {}
+    for changed in (False, True):
+        for entry in (entry for listed in suites for entry in listed.entries):
+            for dtype, precision in arithmetic:
+                bias = entry.case.bias != changed
+                case = dataclasses.replace(entry.case, dtype=dtype, precision=precision, bias=bias)
+                named.setdefault(case.name, entry.label)
+    return named
 
 
 _SEED = Entry(
@@ -229,6 +242,17 @@ _BATCH_SWEEP = tuple(
 )
 _FEATURE_SWEEP = tuple(
     Entry(f"{2**power} features", _SWEEP, Case(512, 2**power, 2**power, 32)) for power in range(3, 11)
+)
+
+#: What `run --quick` measures, and its defaults for another case.
+ONE_LAYER: Final = Suite(
+    "command-line",
+    "one layer, within about a minute",
+    (_SEED,),
+    target=0.05,
+    band=0.05,  # one process cannot tell less
+    budget_seconds=4.0,
+    processes=1,
 )
 
 SUITES: Final[dict[str, Suite]] = {

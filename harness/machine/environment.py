@@ -108,6 +108,11 @@ def gpus() -> list[str]:
     return nvidia_smi.names()
 
 
+def devices() -> tuple[str, ...]:
+    """Return the devices of this machine: ``cpu``, and ``cuda`` where nvidia-smi lists a GPU."""
+    return ("cpu", "cuda") if gpus() else ("cpu",)
+
+
 @functools.cache
 def device_bytes(device: str) -> int | None:
     """Return the memory of the first GPU, in bytes; None for the CPU, and where nvidia-smi does not list it."""

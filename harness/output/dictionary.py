@@ -11,8 +11,8 @@ from harness.record import FLAG_MEANING, RELATION_MEANING, STATUS_MEANING, Recor
 
 _HEAD = f"""# What a run leaves
 
-`results/<run-id>/` holds the files of one run; `results/{LATEST}` points to the newest. Runs stay on the machine
-that made them; `results/reference/` holds the committed ones.
+`results/<run-id>/` holds the files of one run; `bilinear-bench report {LATEST}` takes the newest. Runs stay on the
+machine that made them; `results/reference/` holds the committed ones.
 
 * `{RECORDS}`: one row for every planned case, mode, backend and device, whatever its status.
 * `{SAMPLES}`: one row for every recorded time, warmup included.

@@ -8,12 +8,12 @@ the repository. Figures are drawn again, as the commands in the pages say.
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from harness.catalog.entry_source import sentence_of
 from harness.catalog.registry import DISTRIBUTION, entries
 from harness.catalog.suites import SUITES, labels
 from harness.output import figures, store
@@ -105,15 +105,8 @@ def _columns(root: Path, file: str) -> str:
 
 def _backends(root: Path) -> str:
     """List the backends of this project with the first sentence of their class, read without importing it."""
-    sentences = {}
-    for name, entry in entries().items():
-        module, _, attribute = entry.target.partition(":")
-        if entry.distribution.startswith(f"{DISTRIBUTION} "):
-            tree = ast.parse((root / Path(*module.split("."))).with_suffix(".py").read_text(encoding="utf-8"))
-            found = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == attribute)
-            words = " ".join((ast.get_docstring(found) or "").split())
-            sentences[name] = words.partition(". ")[0].rstrip(".") + "."
-    return meanings("backend", sentences)
+    ours = {name: entry for name, entry in entries().items() if entry.distribution.startswith(f"{DISTRIBUTION} ")}
+    return meanings("backend", {name: sentence_of(entry.target) for name, entry in ours.items()})
 
 
 def _protocols(root: Path) -> str:

@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from harness.catalog.suggest import did_you_mean
+from harness.catalog.suites import labels
 from harness.record import Record, Sample
 
 if TYPE_CHECKING:
@@ -34,8 +36,10 @@ Json = dict[str, Any]
 RECORDS: Final = "records.csv"
 SAMPLES: Final = "samples.csv"
 ENVIRONMENT: Final = "environment.json"
-#: Link to the newest run, in the folder of all runs.
+#: What the command line calls the newest run in the folder of all runs.
 LATEST: Final = "latest"
+#: Characters of a run id that are its time, to the second.
+_SECONDS: Final = len("20260102T030405Z")
 #: Longest text of a cell, in characters.
 REASON_LENGTH: Final = 2000
 
@@ -77,9 +81,7 @@ class Store:
             raise StoreError(f"{folder} exists: choose another --out, or complete that run with --resume") from None
         except OSError as error:
             raise StoreError(f"{folder} cannot be written ({error.strerror}): choose another --out") from None
-        store = cls(folder)
-        _point(folder)
-        return store
+        return cls(folder)
 
     @classmethod
     def resume(cls, folder: Path, keep: Callable[[dict[str, str]], bool]) -> Self:
@@ -139,7 +141,8 @@ def rows(path: Path, earlier: bool = False) -> list[dict[str, str]]:
 
     Args:
         path: ``records.csv`` or ``samples.csv`` of a run.
-        earlier: True if the file may lack optional columns, as an earlier version's does; they are empty then.
+        earlier: True if the file may lack optional columns, as an earlier version's does; they are empty then, but
+            for the labels of cases, which come from the suites.
 
     Raises:
         StoreError: The file is missing, or has other columns than this version writes.
@@ -162,6 +165,9 @@ def rows(path: Path, earlier: bool = False) -> list[dict[str, str]]:
         if len(row) != len(header):
             raise StoreError(f"{path}, line {reader.line_num}: {len(row)} values for {len(header)} columns")
         complete.append(dict.fromkeys(known, "") | dict(zip(header, row, strict=True)))
+    if "label" in known and "label" not in header:
+        for values in complete:
+            values["label"] = labels(values["suite"]).get(values["case"], "")
     return complete
 
 
@@ -232,10 +238,37 @@ def find(name: str, results: Path) -> Path:
     Raises:
         StoreError: No such run exists.
     """
+    if name == LATEST:
+        return _newest(results)
     for folder in (Path(name), results / name):
-        if (folder / RECORDS).is_file():
+        if folder.name == LATEST and folder.is_symlink():
+            raise StoreError(f"{folder} is a link that an earlier version made: give the run's folder, or {LATEST}")
+        if name and (folder / RECORDS).is_file():
             return folder.resolve()
-    raise StoreError(f"{name} is no run: expected a folder with {RECORDS} in it, or the name of one in {results}/")
+    expected = f"expected a folder with {RECORDS} in it, or the name of one in {results}/"
+    meant = did_you_mean(name, (LATEST, *(run.name for run in _runs(results))))
+    raise StoreError(f"{name} is no run: {meant or expected}")
+
+
+def _runs(results: Path) -> list[Path]:
+    """Return the folders of all runs; links, as earlier versions made, are none."""
+    return [path.parent for path in results.glob(f"*/{RECORDS}") if not path.parent.is_symlink()]
+
+
+def _newest(results: Path) -> Path:
+    """Return the folder of the run that began last: a run id begins with that time."""
+    runs = _runs(results)
+    if not runs:
+        raise StoreError(f"{LATEST} is the newest run in {results}/, which has none: give the folder of a run")
+    return max(runs, key=_began).resolve()
+
+
+def _began(folder: Path) -> tuple[str, int]:
+    """Return when a run began, to the second; and when its rows were last written, for two of one second."""
+    run_id = ""
+    with contextlib.suppress(StoreError):
+        run_id = str(environment(folder).get("run_id", ""))
+    return run_id[:_SECONDS], (folder / RECORDS).stat().st_mtime_ns
 
 
 def check_free(folder: Path) -> None:
@@ -293,19 +326,3 @@ def _replace(path: Path, text: str) -> None:
     except OSError as error:
         draft.unlink(missing_ok=True)
         raise StoreError(f"{path} cannot be written ({error.strerror}); what was there is whole") from None
-
-
-def _point(folder: Path) -> None:
-    """Let the link ``latest`` point to a run, unless a file of the user has that name."""
-    link = folder.parent / LATEST
-    if link.exists() and not link.is_symlink():
-        return
-    draft = folder.parent / f".{LATEST}.{os.getpid()}"
-    try:
-        draft.unlink(missing_ok=True)
-        draft.symlink_to(folder.name)
-        draft.replace(link)
-    except OSError:
-        # On a file system without links the run goes on without `latest`.
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)

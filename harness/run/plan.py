@@ -4,79 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from harness.case import MODES, Case, CaseError, Mode
-from harness.catalog.registry import Entry, RegistryError, entries, select
-from harness.catalog.suites import SUITES, Suite, SuiteError, suite
+from harness.case import MODE_NAMES, MODES, Case, CaseError, Mode
+from harness.catalog.case_names import case_of
+from harness.catalog.registry import Entry, RegistryError, select
+from harness.catalog.selection import choose
+from harness.catalog.suites import ONE_LAYER, Suite, suite
 from harness.machine import environment
 from harness.machine.threads import budget
 from harness.output.store import Json, StoreError
 from harness.output.store import environment as stored_environment
+from harness.record import Status
+from harness.run.options import PlanError, PlanOptions, RunOptions
 from harness.timing import roofline
 
 #: Backend that speed is compared with, planned in every group.
 BASELINE: Final = "torch-bilinear"
 #: Suite of cases that the command line names one by one.
 COMMAND_LINE_SUITE: Final = "command-line"
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class PlanOptions:
-    """Options of a command line; None leaves the choice to the suite or the machine.
-
-    Attributes:
-        suite: Name of a suite; not together with ``cases``.
-        cases: Cases as text.
-        backends: Names of backends; default all.
-        devices: ``cpu`` or ``cuda``; default all devices of the machine.
-        modes: ``forward`` or ``forward_backward``; default both.
-        dtype: Dtype in place of every case's own.
-        precision: Precision in place of every case's own.
-        threads: Number of CPUs of every worker; default all.
-        seed: Seed of the inputs and of the order of measuring; default drawn.
-        budget_seconds: Measuring time of a group, in seconds.
-        target: Half-width of the intervals at which measuring stops, as a share of the ratio.
-        band: Half-width of the equivalence band, as a share of the ratio.
-        processes: Largest number of fresh processes of a backend in a group.
-        time_limit_seconds: Time limit of any one request, in seconds.
-        timing: False for the gate alone.
-        flush_l2: True if twice the GPU's L2 is written before each timed call.
-    """
-
-    suite: str | None = None
-    cases: Sequence[str] = ()
-    backends: Sequence[str] = ()
-    devices: Sequence[str] = ()
-    modes: Sequence[str] = ()
-    dtype: str | None = None
-    precision: str | None = None
-    threads: int | None = None
-    seed: int | None = None
-    budget_seconds: float | None = None
-    target: float | None = None
-    band: float | None = None
-    processes: int | None = None
-    time_limit_seconds: float = 120.0
-    timing: bool = True
-    flush_l2: bool = False
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """Options of carrying out a plan.
-
-    Attributes:
-        freeze: True if idle workers are stopped while another one runs.
-        empty_compile_cache: True if every cell has empty compile caches and a fresh worker.
-        roofline: True if the machine's peaks are measured.
-    """
-
-    freeze: bool = True
-    empty_compile_cache: bool = False
-    roofline: bool = True
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +46,7 @@ class Plan:
         time_limit_seconds: Time limit of any one request, such as a preparation with its first call, in seconds.
         timing: False for the gate alone.
         flush_l2: True if twice the GPU's L2 is written before each timed call.
+        wanted: Each text of ``--backend`` with the backends that it stands for; one of them has to be asked.
     """
 
     run_id: str
@@ -114,6 +63,7 @@ class Plan:
     time_limit_seconds: float = 120.0
     timing: bool = True
     flush_l2: bool = False
+    wanted: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def groups(self) -> list[tuple[Case, str]]:
         """Return (case, device) in the order of measuring."""
@@ -130,46 +80,51 @@ def make_plan(run_id: str, options: PlanOptions) -> Plan:
 
     Raises:
         CaseError: A case that cannot be, or does not fit into this machine's memory.
-        SuiteError: No such suite, or options that contradict each other.
+        SuiteError: No such suite.
         RegistryError: No such backend, or no PyTorch, of which the reference is made.
         BudgetError: A thread budget that this machine does not have.
+        PlanError: Options that contradict each other, or a device that this machine does not have.
     """
-    name, cases = _chosen_cases(options)
+    usual, cases = _chosen_cases(options)
     changes = {"dtype": options.dtype, "precision": options.precision}
     changes = {key: value for key, value in changes.items() if value is not None}
     cases = list(dict.fromkeys(dataclasses.replace(case, **changes) for case in cases))  # type: ignore[arg-type]
-    modes: list[Mode] = [mode for mode in MODES if not options.modes or mode in options.modes]
-    selected = select([BASELINE]) | select(options.backends or entries())
-    torch = selected[BASELINE].installed()
+    modes = {MODE_NAMES[name] for name in options.modes} or set(MODES)
+    wanted: list[Mode] = [mode for mode in MODES if mode in modes]
+    selection = choose(options.backends, options.skip, always=BASELINE)
+    torch = selection.entries[BASELINE].installed()
     if not torch.ok:
         raise RegistryError(f"the reference is nn.Bilinear in float64, but {torch.reason}")
     # No backend can know a drawn seed beforehand and bring the answers along. Every row has the seed.
     seed = secrets.randbelow(2**31) if options.seed is None else options.seed
-    usual = SUITES.get(name, Suite(COMMAND_LINE_SUITE, "cases of the command line", ()))
-    chosen = {field: getattr(options, field) for field in ("target", "band", "budget_seconds", "processes")}
+    given = {field: getattr(options, field) for field in ("target", "band", "budget_seconds", "processes")}
     return Plan(
         run_id=run_id,
-        suite=name,
-        cases=tuple(dataclasses.replace(case, mode=mode, seed=seed) for case in cases for mode in modes),
-        backends=selected,
+        suite=usual.name,
+        cases=tuple(dataclasses.replace(case, mode=mode, seed=seed) for case in cases for mode in wanted),
+        backends=selection.entries,
         devices=_chosen_devices(options),
         threads=budget(options.threads),
         seed=seed,
         time_limit_seconds=options.time_limit_seconds,
         timing=options.timing,
         flush_l2=options.flush_l2,
-        **{field: getattr(usual, field) if value is None else value for field, value in chosen.items()},
+        wanted=selection.wanted,
+        **{field: getattr(usual, field) if value is None else value for field, value in given.items()},
     )
 
 
-def _chosen_cases(options: PlanOptions) -> tuple[str, list[Case]]:
-    """Return the suite's name and the cases that the options choose."""
-    if options.cases and options.suite is not None:
-        raise SuiteError("--suite and --case were given together, expected one of them")
+def _chosen_cases(options: PlanOptions) -> tuple[Suite, list[Case]]:
+    """Return the suite, whose defaults hold, and the cases that options ask for."""
+    if options.suite is not None and (options.cases or options.quick):
+        other = "--case" if options.cases else "--quick"
+        raise PlanError(f"--suite and {other} were given together, expected one of them")
     if not options.cases:
-        name = options.suite or "quick"
-        return name, [entry.case for entry in suite(name).entries]
-    cases = list(dict.fromkeys(Case.parse(text) for text in options.cases))
+        usual = ONE_LAYER if options.quick else suite(options.suite or "quick")
+        return usual, [entry.case for entry in usual.entries]
+    cases = list(dict.fromkeys(case_of(text) for text in options.cases))
+    if options.quick and len(cases) > 1:
+        raise PlanError(f"--quick measures one case, {len(cases)} were given: leave out --quick or all but one")
     total = environment.total_bytes()
     for case in cases:
         needed = max(roofline.reference_bytes(case), roofline.backend_bytes(case, 0))
@@ -178,14 +133,17 @@ def _chosen_cases(options: PlanOptions) -> tuple[str, list[Case]]:
                 f"case {case.name} would take {needed / 2**30:,.1f} GiB, "
                 f"this machine has {total / 2**30:,.1f} GiB: choose a smaller one"
             )
-    return COMMAND_LINE_SUITE, cases
+    return ONE_LAYER if options.quick else Suite(COMMAND_LINE_SUITE, "cases of the command line", ()), cases
 
 
 def _chosen_devices(options: PlanOptions) -> tuple[str, ...]:
-    """Return the devices that the options choose, or all of this machine."""
-    devices = tuple(dict.fromkeys(options.devices)) or ("cpu", *(["cuda"] if environment.gpus() else []))
+    """Return the devices that options ask for, or all that are here."""
+    here = environment.devices()
+    devices = tuple(dict.fromkeys(options.devices)) or here
+    if "cuda" in devices and "cuda" not in here:
+        raise PlanError("--device cuda: nvidia-smi lists no GPU on this machine; leave --device out, or give cpu")
     if options.flush_l2 and "cpu" in devices:
-        raise SuiteError(
+        raise PlanError(
             "--flush-l2 was given with rows on the CPU, whose caches no process can empty for sure: "
             "add --device cuda, or leave it out"
         )
@@ -211,6 +169,7 @@ def restore(folder: Path) -> tuple[Plan, RunOptions]:
         values["cases"] = tuple(Case(**case) for case in values["cases"])
         values["backends"] = select(values["backends"])
         values["devices"] = tuple(values["devices"])
+        values["wanted"] = {text: tuple(names) for text, names in values.get("wanted", {}).items()}
         values["threads"] = budget(values["threads"])
         return Plan(**values), options
     except (KeyError, TypeError) as error:
@@ -227,3 +186,20 @@ def complete_groups(plan: Plan, rows: Sequence[Mapping[str, str]]) -> frozenset[
         for case, device in plan.groups()
         if all(cell in there for cell in plan.cells(case, device))
     )
+
+
+def never_asked(plan: Plan, rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return each text of ``--backend`` of which no backend could be asked, with the reason of the first one."""
+    reasons: dict[str, str] = {}
+    asked = set[str]()
+    for row in rows:
+        not_for_device = row["status"] == Status.UNSUPPORTED and row["phase"] == "load"
+        if row["status"] == Status.UNAVAILABLE or not_for_device:
+            reasons.setdefault(row["backend"], row["reason"])
+        else:
+            asked.add(row["backend"])
+    return {
+        text: next((reasons[name] for name in names if name in reasons), "it has no row")
+        for text, names in plan.wanted.items()
+        if asked.isdisjoint(names)
+    }

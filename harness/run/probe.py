@@ -34,7 +34,7 @@ class Probe:
 
 def probe(names: Sequence[str]) -> Iterator[Probe]:
     """Yield a probe for each backend on each device of this machine."""
-    devices = ["cpu", *(["cuda"] if environment.gpus() else [])]
+    devices = environment.devices()
     targets = {name: entry.target for name, entry in select(names).items()}
     with Supervisor(budget(None), default_cache()) as workers:
         for name, target in targets.items():

@@ -16,7 +16,8 @@ from harness.run.cohort import Services
 from harness.run.context import Loader, Progress, RunContext, RunProgress
 from harness.run.edge_case_pool import EdgeCasePool
 from harness.run.group import Group
-from harness.run.plan import Plan, RunOptions
+from harness.run.options import RunOptions
+from harness.run.plan import Plan
 from harness.run.reference_cache import ReferenceCache
 from harness.run.rooflines import Rooflines
 from harness.run.summary import interrupted, records

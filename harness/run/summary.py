@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.case import Case
+from harness.catalog.suites import labels
 from harness.record import Record, Status
 from harness.run.cell import Cell
 from harness.run.group import Group
@@ -76,6 +77,7 @@ def make_record(
         run_id=plan.run_id,
         suite=plan.suite,
         case=case.name,
+        label=labels(plan.suite).get(case.name),
         **fields,
         backend=backend,
         device=device,

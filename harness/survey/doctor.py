@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from harness.survey import facts as survey_facts
 from harness.survey import peaks
 from harness.survey.facts import Facts
-from harness.survey.finding import LEVELS, Finding
+from harness.survey.finding import LEVELS, NOTE, WARNING, Finding
 from harness.survey.gemm_findings import advised_variables, blas_kernels, mkl_on_amd, slow_products
 from harness.survey.machine_findings import (
     core_siblings,
@@ -63,6 +63,19 @@ def diagnose(facts: Facts) -> list[Finding]:
     """Return the findings of all checks: warnings first, then notes, then what is well."""
     findings = [finding for check in CHECKS for finding in check(facts)]
     return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
+
+
+def is_fit(findings: Sequence[Finding]) -> bool:
+    """True if no finding is a warning: times mean what they say."""
+    return all(finding.level != WARNING for finding in findings)
+
+
+def verdict(findings: Sequence[Finding]) -> str:
+    """Return the last line of the diagnosis: whether the machine is fit to measure on, and the number of remedies."""
+    warnings, notes = (sum(finding.level == level for finding in findings) for level in (WARNING, NOTE))
+    if warnings:
+        return f"Fit to measure: no, {warnings} thing{'s' if warnings > 1 else ''} to do."
+    return f"Fit to measure: yes{f', with {notes} reservation' + 's' * (notes > 1) if notes else ''}."
 
 
 def as_json(findings: Sequence[Finding]) -> list[dict[str, str]]:

@@ -17,6 +17,7 @@ from harness.machine import activity, environment, nvidia_smi
 from harness.machine import threads as budget
 from harness.machine.activity import State
 from harness.machine.nvidia_smi import GpuState
+from harness.survey import busy
 from harness.survey.other_runs import ProcessTable, count_other_runs, family, process_table
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Facts:
         other_runs: Number of other runs of this harness.
         gpus: State of each NVIDIA GPU.
         peaks: Measured peaks; None without a measurement.
+        busiest: Other processes that computed during the watch, in words.
     """
 
     threads: int
@@ -80,6 +82,7 @@ class Facts:
     other_runs: int
     gpus: tuple[GpuState, ...]
     peaks: Peaks | None
+    busiest: tuple[str, ...] = ()
 
 
 def gather(
@@ -110,11 +113,13 @@ def gather(
     chosen = [] if cpus is None else cpus[:threads]
     gpu_states, gpu_processes = query_gpus()  # before the watch: nvidia-smi itself is load
     load_average, own_cpu_seconds = _load(root), _own_cpu_seconds()
+    used = busy.cpu_times()
     begin = time.monotonic()
     before = activity.read(root, cpus and chosen)
     sleep(WATCH_SECONDS)
     after = activity.read(root, cpus and chosen)
     seconds = max(time.monotonic() - begin, WATCH_SECONDS)
+    ours = family(table, own)
     cpuinfo, memory = environment.fields(root / "proc/cpuinfo"), environment.fields(root / "proc/meminfo")
     swap_total, swap_free = _kib(memory.get("SwapTotal")), _kib(memory.get("SwapFree"))
     return Facts(
@@ -138,8 +143,9 @@ def gather(
         available_bytes=_kib(memory.get("MemAvailable")),
         swap_used_bytes=None if swap_total is None or swap_free is None else swap_total - swap_free,
         other_runs=count_other_runs(table, own),
-        gpus=nvidia_smi.parse_states(gpu_states, gpu_processes, family(table, own)),
+        gpus=nvidia_smi.parse_states(gpu_states, gpu_processes, ours),
         peaks=peaks,
+        busiest=busy.busiest(used, busy.cpu_times(), seconds, ours),
     )
 
 

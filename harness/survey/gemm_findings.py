@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from harness.survey.facts import CORETYPE_VARIABLE, Facts
 from harness.survey.finding import NOTE, OK, WARNING, Finding
+from harness.survey.machine_findings import disturbances
 
 if TYPE_CHECKING:
     from harness.timing.roofline import Product
@@ -44,11 +45,14 @@ _OPENBLAS: Final = re.compile(r"\bOpenBLAS\b", re.IGNORECASE)
 def blas_kernels(facts: Facts) -> list[Finding]:
     """Judge whether OpenBLAS uses the CPU's widest vectors; a release older than the CPU falls back to narrower ones.
 
-    Narrower vectors are a warning, unless the measured rate shows that they do no harm.
+    Narrower vectors are a warning, unless the measured rate shows that they do no harm; a rate from a disturbed machine
+    shows nothing.
     """
+    quiet = not disturbances(facts)
     coretype, widest = next(((name, vectors) for name, vectors, needs in CORETYPES if needs <= facts.flags), ("", ""))
     findings = []
-    for detail, product in _openblas(facts):
+    for detail, measured in _openblas(facts):
+        product = measured if quiet else None
         used = next((OPENBLAS_VECTORS[word] for word in detail.lower().split() if word in OPENBLAS_VECTORS), None)
         if used is None or not widest:
             continue
@@ -70,8 +74,8 @@ def advised_variables(findings: Sequence[Finding]) -> dict[str, str]:
 
 def mkl_on_amd(facts: Facts) -> list[Finding]:
     """Judge MKL by the best library on an AMD CPU: MKL chooses its kernels by the CPU's vendor, not by its flags."""
-    findings = []
-    for product in _products(facts):
+    findings: list[Finding] = []
+    for product in _products(facts) if not disturbances(facts) else ():
         if not _is_mkl_on_amd(product, facts):
             continue
         saw = f"{product.library} multiplies in {product.dtype} by {product.detail}: {_rate(product, facts)}"
@@ -85,7 +89,13 @@ def mkl_on_amd(facts: Facts) -> list[Finding]:
 
 
 def slow_products(facts: Facts) -> list[Finding]:
-    """Judge each library's float32 GEMM by the CPU's peak, except MKL that ``mkl_on_amd`` warns of."""
+    """Judge each library's float32 GEMM by the CPU's peak, except MKL that ``mkl_on_amd`` warns of.
+
+    On a disturbed machine a low rate is the machine's, and no library is judged.
+    """
+    if (causes := disturbances(facts)) and _products(facts, "float32"):
+        saw = f"no library is judged: its rate was measured while the machine was disturbed ({', '.join(causes)})"
+        return [Finding(NOTE, "GEMM", saw, "look again when the machine is quiet")]
     findings = []
     for product in _products(facts, "float32"):
         share = _share(product, facts)

@@ -37,6 +37,8 @@ def load(facts: Facts) -> list[Finding]:
     if facts.load is None and facts.after.running is None:
         return []
     saw = f"others: load of {others:.2f} in the last minute, {running} runnable now"
+    if facts.busiest:
+        saw = f"{saw}: {', '.join(facts.busiest)}"
     if running or others > LOAD:
         return [Finding(WARNING, "load", saw, "wait a minute, or stop what computes (see top)")]
     return [Finding(OK, "load", saw, "")]
@@ -52,6 +54,12 @@ def steal(facts: Facts) -> list[Finding]:
     if share > STOLEN_SHARE:
         return [Finding(WARNING, "steal", saw, "measure at another time, or on a machine with CPUs of its own")]
     return [Finding(OK, "steal", saw, "")]
+
+
+def disturbances(facts: Facts) -> list[str]:
+    """Return the topics of what takes CPUs away now; where there is one, a rate just measured is too low."""
+    found = (*other_runs(facts), *load(facts), *steal(facts))
+    return [finding.topic for finding in found if finding.level == WARNING]
 
 
 def swap(facts: Facts) -> list[Finding]:

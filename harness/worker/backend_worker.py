@@ -10,7 +10,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from harness.backend import backend_class
+from harness.backend import backend_class, is_requirement
 from harness.machine import memory, threads
 from harness.process.protocol import (
     AskSupport,
@@ -75,13 +75,18 @@ class BackendWorker:
         self.held.hold(backend)
 
     def load(self, request: Load) -> Loaded:
-        """Import the backend and ask whether it is available; a failed import is a reply with its reason."""
+        """Import the backend and ask whether it is available.
+
+        A missing package of others makes it unavailable. Any other exception means that its entry point leads nowhere.
+        """
         name, device = request.name, request.device
         start = time.perf_counter()
         try:
             loaded = backend_class(name, request.target)
             support = loaded.available(device) if device in loaded.devices else None
-        except Exception as error:
+        except ModuleNotFoundError as error:
+            if not is_requirement(error, request.target):
+                raise
             return Loaded(available=False, reason=f"{type(error).__name__} at import: {error}")
         import_seconds = time.perf_counter() - start
         if support is None:

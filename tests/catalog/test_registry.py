@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from harness.backend import EntryPointError, backend_class
+from harness.backend import EntryPointError, backend_class, is_requirement
 from harness.catalog import registry
 from harness.catalog.registry import GROUP, Entry, RegistryError, entries, select
 
@@ -116,7 +116,8 @@ def test_a_build_for_another_cuda_satisfies_a_requirement(plant, build):
 def test_a_class_that_is_missing_or_has_another_name_is_refused(plant):
     plant(
         "peer-a = peer_module:A\npeer-b = peer_module:B\npeer-c = peer_module:C",
-        module="class A:\n    name = 'peer-a'\nclass B:\n    name = 'other'\n",
+        module="from oracle import HonestBackend\nclass A(HonestBackend):\n    name = 'peer-a'\n"
+        "class B(HonestBackend):\n    name = 'other'\n",
     )
     found = entries()
     assert backend_class("peer-a", found["peer-a"].target).name == "peer-a"
@@ -132,10 +133,40 @@ def test_a_second_entry_of_a_backend_shares_its_class():
     assert chosen["numpy-einsum"] == chosen["numpy-einsum#2"]
 
 
-@pytest.mark.parametrize("name", ["numpy-einsun", "", "numpy-einsum#", "numpy-einsum#two", "numpy-einsum#²"])
+@pytest.mark.parametrize("name", ["xyz", ""])
 def test_an_unknown_name_is_refused_with_the_known_ones(name):
     with pytest.raises(RegistryError, match=r"is unknown, expected one of: .*numpy-einsum.*torch-bilinear"):
         select([name])
+
+
+@pytest.mark.parametrize("name", ["numpy-einsun", "numpy-einsum#", "numpy-einsum#two", "numpy-einsum#²"])
+def test_a_misspelt_name_is_refused_with_the_closest_ones(name):
+    with pytest.raises(RegistryError, match="is unknown: did you mean 'numpy-einsum'"):
+        select([name])
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("class A:\n    name = 'peer-a'\n", "derive its class from harness.backend.Backend"),
+        ("A = 3\n", "derive its class from harness.backend.Backend"),
+        ("from oracle import HonestBackend\nclass A(HonestBackend): ...\n", "A has no name"),
+        ("from harness.backend import Backend\nclass A(Backend):\n    name = 'peer-a'\n", "A lacks prepare_forward"),
+    ],
+)
+def test_what_does_not_implement_the_interface_is_refused(plant, source, words):
+    plant("peer-a = peer_module:A", module=source)
+    with pytest.raises(EntryPointError, match=words):
+        backend_class("peer-a", "peer_module:A")
+
+
+@pytest.mark.parametrize(
+    ("missing", "required"),
+    [("numpy_next", True), ("other.deep", True), ("peer", False), ("peer.deep", False), (None, False)],
+)
+def test_a_missing_module_of_others_is_a_requirement(missing, required):
+    error = ModuleNotFoundError("no such module", name=missing)
+    assert is_requirement(error, "peer.kernels:Kernel") == required
 
 
 def test_a_repeated_name_is_refused_with_the_way_to_repeat_it():

@@ -46,6 +46,8 @@ def test_only_upstream_holds_cases_of_size_zero():
 def test_an_unknown_suite_is_refused_with_the_known_ones():
     with pytest.raises(SuiteError, match=r"suite 'fast' is unknown, expected one of: seed, quick, models"):
         suite("fast")
+    with pytest.raises(SuiteError, match="suite 'quack' is unknown: did you mean 'quick'"):
+        suite("quack")
 
 
 def test_the_cases_for_a_gpu_are_float32_and_fill_it():
@@ -60,3 +62,16 @@ def test_labels_name_a_case_in_every_arithmetic():
     assert {labels()[f"2708x512x512x1{arithmetic}"] for arithmetic in ("", ":float64", ":tf32", ":bfloat16")} == {
         "Deep Graph Infomax"
     }
+
+
+def test_a_label_goes_with_the_sizes_whatever_the_bias():
+    assert labels()["2708x512x512x1:float64:nobias"] == "Deep Graph Infomax"
+    assert labels()["8x2x3x4"] == "module"
+    assert labels()["8x2x3x4:nobias"] == "module without bias"
+
+
+def test_the_labels_of_a_suite_come_first_for_its_own_cases():
+    case = "512x64x64x32"
+    assert labels("batch-sweep")[case] == "batch 512 at 64 features"
+    assert labels("feature-sweep")[case] == "64 features"
+    assert labels("batch-sweep")["1x32x32x16"] == "SimGNN"

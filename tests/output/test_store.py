@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import os
 import re
 import time
 from pathlib import Path
@@ -160,6 +161,14 @@ def test_a_column_that_an_earlier_file_lacks_is_empty(folder):
         Store.resume(folder, keep=lambda row: True)  # rows of two versions in one file would not be alike
 
 
+def test_a_label_that_an_earlier_file_lacks_comes_from_the_suites(folder):
+    write(folder, [failed(case="1x32x32x16:float64"), failed(), failed(case="512x64x64x32", suite="batch-sweep")])
+    columns_of(folder, lambda names: [name for name in names if name != "label"])
+    frame = store.read(folder / RECORDS)
+    assert frame["label"].tolist() == ["SimGNN", pd.NA, "batch 512 at 64 features"]
+    assert list(frame.columns) == store.columns(Record)
+
+
 @pytest.mark.parametrize("keep", [lambda names: names[1:], lambda names: [*names[:-2], names[-1], names[-2]]])
 def test_a_file_without_what_every_row_has_or_in_another_order_is_refused(folder, keep):
     write(folder, [failed()])
@@ -247,23 +256,61 @@ def test_a_full_disk_while_the_environment_is_written_is_the_same_error(folder, 
     assert sorted(path.name for path in folder.iterdir()) == sorted([RECORDS, SAMPLES, ENVIRONMENT])
 
 
-def test_the_latest_link_points_to_the_newest_run_and_survives_a_move(tmp_path):
+def began(folder, run_id):
+    """Leave a run with its id."""
+    Store.create(folder, {"run_id": run_id}).__exit__()
+
+
+def test_latest_is_the_newest_run_by_its_own_time(tmp_path):
     results = tmp_path / "results"
-    for name in ("one", "two"):
-        write(results / name)
-        assert store.find(LATEST, results) == (results / name).resolve()
-    results.rename(tmp_path / "moved")
-    assert store.find(LATEST, tmp_path / "moved").name == "two"
-    assert sorted(path.name for path in (tmp_path / "moved").iterdir()) == ["latest", "one", "two"]
+    began(results / "mine", "20260103T000000Z-0000")
+    began(results / "20260102T000000Z-0000", "20260102T000000Z-0000")
+    began(tmp_path / "elsewhere", "20260109T000000Z-0000")
+    (results / "no-run").mkdir()
+    assert store.find(LATEST, results) == (results / "mine").resolve()
+    assert {path.name for path in (*results.iterdir(), *tmp_path.iterdir())} == {
+        *("mine", "20260102T000000Z-0000", "no-run", "results", "elsewhere")
+    }
 
 
-def test_a_file_of_the_user_named_latest_is_left_alone(tmp_path):
-    (tmp_path / LATEST).mkdir()
-    (tmp_path / LATEST / "mine").write_text("")
-    write(tmp_path / "run")
-    assert (tmp_path / LATEST / "mine").exists()
-    assert not (tmp_path / LATEST).is_symlink()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [LATEST, "run"]
+def test_a_run_without_a_readable_environment_is_the_oldest(tmp_path):
+    began(tmp_path / "torn", "20260109T000000Z-0000")
+    (tmp_path / "torn" / ENVIRONMENT).write_text("{torn")
+    began(tmp_path / "whole", "20260102T000000Z-0000")
+    assert store.find(LATEST, tmp_path).name == "whole"
+
+
+def test_of_two_runs_in_one_second_the_last_written_is_latest(tmp_path):
+    for name, random, written in (("one", "ffff", 1), ("two", "0000", 2)):
+        began(tmp_path / name, f"20260102T000000Z-{random}")
+        os.utime(tmp_path / name / RECORDS, (written, written))
+    assert store.find(LATEST, tmp_path).name == "two"
+
+
+def test_links_named_latest_are_not_followed(tmp_path, monkeypatch):
+    results = tmp_path / "results"
+    began(results / "old", "20260102T000000Z-0000")
+    began(results / "new", "20260103T000000Z-0000")
+    for folder, target in ((results, "old"), (tmp_path, "results/old")):
+        (folder / LATEST).symlink_to(target)
+    monkeypatch.chdir(tmp_path)
+    assert store.find(LATEST, Path("results")).name == "new"
+    for link in ("./latest", "results/latest"):
+        with pytest.raises(StoreError, match="a link that an earlier version made"):
+            store.find(link, Path("results"))
+
+
+def test_without_a_run_latest_says_where_it_was_looked_for(tmp_path):
+    with pytest.raises(StoreError, match=r"latest is the newest run in .*results/, which has none: give the folder"):
+        store.find(LATEST, tmp_path / "results")
+
+
+def test_a_misspelt_run_is_refused_with_the_closest_ones(folder):
+    write(folder)
+    with pytest.raises(StoreError, match="runn is no run: did you mean 'run'"):
+        store.find("runn", folder.parent)
+    with pytest.raises(StoreError, match=r"xyz is no run: expected a folder with records\.csv in it"):
+        store.find("xyz", folder.parent)
 
 
 def test_a_run_is_found_by_path_and_by_name_and_by_nothing_else(folder):

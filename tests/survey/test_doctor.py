@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import pytest
 from fit_machine import AVX512, FIT, GPU, levels, machine, peaks, product
 
 from harness.machine.activity import State
 from harness.survey import doctor
 from harness.survey.facts import Facts
-from harness.survey.finding import NOTE, OK, WARNING
+from harness.survey.finding import NOTE, OK, WARNING, Finding
 
 
 def test_fit_machine_has_no_advice():
@@ -25,6 +26,33 @@ def test_warnings_come_before_notes():
     assert levels(findings) == sorted(levels(findings), key=[WARNING, NOTE, OK].index)
     assert levels(findings)[:3] == [WARNING, WARNING, NOTE]
     assert all(finding.advice for finding in findings if finding.level != OK)
+
+
+@pytest.mark.parametrize(
+    ("levels", "fit", "verdict"),
+    [
+        ([OK, OK], True, "Fit to measure: yes."),
+        ([NOTE, OK], True, "Fit to measure: yes, with 1 reservation."),
+        ([NOTE, NOTE], True, "Fit to measure: yes, with 2 reservations."),
+        ([WARNING, NOTE], False, "Fit to measure: no, 1 thing to do."),
+        ([WARNING, WARNING, OK], False, "Fit to measure: no, 2 things to do."),
+    ],
+)
+def test_the_verdict_counts_what_is_to_be_done(levels, fit, verdict):
+    findings = [Finding(level, "topic", "saw", "") for level in levels]
+    assert doctor.is_fit(findings) == fit
+    assert doctor.verdict(findings) == verdict
+
+
+def test_a_loaded_machine_is_blamed_for_its_load_and_no_library_for_it():
+    products = [product(library, 20, "MKL 2024.2") for library in ("numpy", "torch", "jax", "numba")]
+    busy = machine(load=3.0, vendor="AuthenticAMD", peaks=peaks(*products, product("best", 180, "BLIS 1.0")))
+    findings = doctor.diagnose(busy)
+    assert [finding.topic for finding in findings if finding.level == WARNING] == ["load"]
+    (gemm,) = (finding for finding in findings if finding.topic == "GEMM")
+    assert gemm.saw == "no library is judged: its rate was measured while the machine was disturbed (load)"
+    quiet = doctor.diagnose(dataclasses.replace(busy, load=0.1))
+    assert sum(finding.topic == "MKL on AMD" and finding.level == WARNING for finding in quiet) == 4
 
 
 def test_findings_are_json():

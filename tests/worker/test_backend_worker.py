@@ -60,10 +60,17 @@ def test_what_an_import_leaves_is_frozen_for_the_collector(monkeypatch):
     assert frozen == [True]
 
 
-def test_a_backend_that_cannot_be_imported_is_unavailable():
-    reply = ask(BackendWorker(), Load("numpy-none", "no_such_module:Nothing", "cpu"))
+def test_a_backend_that_lacks_a_package_of_others_is_unavailable(tmp_path, monkeypatch):
+    (tmp_path / "peer_of_others.py").write_text("import no_such_package\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    reply = ask(BackendWorker(), Load("numpy-none", "peer_of_others:Nothing", "cpu"))
     assert (reply.available, reply.offered) == (False, True)
-    assert reply.reason.startswith("ModuleNotFoundError at import: ")
+    assert reply.reason == "ModuleNotFoundError at import: No module named 'no_such_package'"
+
+
+def test_an_entry_point_that_leads_nowhere_raises():
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        ask(BackendWorker(), Load("numpy-none", "no_such_module:Nothing", "cpu"))
 
 
 def test_a_device_that_a_backend_does_not_run_on_is_not_offered():

@@ -1,0 +1,151 @@
+"""The options of the command line: each one's name, type and line of help.
+
+A command has them as parameters with the names of the fields of ``PlanOptions`` and ``RunOptions``.
+"""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.case import DTYPES, PRECISIONS
+
+
+class Device(enum.StrEnum):
+    """Where a backend runs."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class ModeOption(enum.StrEnum):
+    """What is timed: the keys of ``MODE_NAMES``."""
+
+    FORWARD = "forward"
+    STEP = "step"
+    TRAIN = "train"
+    FORWARD_BACKWARD = "forward_backward"
+
+
+def _share(text: str) -> float:
+    """Read a share, as in ``0.8%`` or ``0.008``."""
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise typer.BadParameter(f"{text!r} is no share, expected one such as 2% or 0.02, above 0 and below 100%")
+    return value
+
+
+Suite = Annotated[
+    str | None, typer.Option("--suite", help="A named list of cases (see `list suites`); default: quick.")
+]
+Cases = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--case",
+        metavar="CASE",
+        help="A label, as in SimGNN (see `list cases`), or sizes, as in 2708x512x512x1: BATCHxIN1xIN2xOUT. "
+        "Either with [:float64][:tf32][:nobias]; repeatable.",
+    ),
+]
+Backends = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--backend",
+        metavar="NAMES",
+        help="A backend, a pattern such as 'torch-*', or a list with commas; NAME#2 enters it again; repeatable. "
+        "One of each must be available, else the exit code is 1. Default: all.",
+    ),
+]
+Skip = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--skip", metavar="NAMES", help="Backends to leave out: a name, a pattern, or a list with commas; repeatable."
+    ),
+]
+Devices = Annotated[list[Device] | None, typer.Option("--device", help="Repeatable. Default: all that are found.")]
+Modes = Annotated[
+    list[ModeOption] | None,
+    typer.Option(
+        "--mode",
+        help="`step` and `train` are `forward_backward`, a training step. Repeatable. Default: forward and step.",
+    ),
+]
+Threads = Annotated[int | None, typer.Option("--threads", help="CPUs of every worker. Default: all.")]
+Dtype = Annotated[
+    str | None, typer.Option("--dtype", help=f"Dtype of every case, in place of its own: {', '.join(DTYPES)}.")
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision", help=f"Precision of every case's float32 products, for all backends: {', '.join(PRECISIONS)}."
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option("--seed", min=0, help="Seed of the inputs and the order of measuring. Default: drawn, in every row."),
+]
+TimeLimit = Annotated[
+    float,
+    typer.Option(
+        "--time-limit", min=0.1, help="Seconds that compiling and one call may take before a worker is killed."
+    ),
+]
+Layer = Annotated[str | None, typer.Argument(metavar="[CASE]", help="The same as --case.", show_default=False)]
+Quick = Annotated[
+    bool,
+    typer.Option(
+        "--quick",
+        help="One layer within about a minute: --budget 4, one process, no roofline. Default: nn.Bilinear's example.",
+    ),
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Folder of the run; must not exist. Default: results/<run-id>.")
+]
+Resume = Annotated[
+    str | None, typer.Option("--resume", help="Complete a run that was stopped: its folder, id, or `latest`.")
+]
+Target = Annotated[
+    float | None,
+    typer.Option(
+        "--target",
+        parser=_share,
+        metavar="SHARE",
+        help="Half-width of the interval at which measuring stops, as in 0.8%. Default: 2%, or the suite's.",
+    ),
+]
+Band = Annotated[
+    float | None,
+    typer.Option(
+        "--band",
+        parser=_share,
+        metavar="SHARE",
+        help="Equivalence band: ratios within it are no difference. Default: 2%, or the suite's.",
+    ),
+]
+Processes = Annotated[
+    int | None,
+    typer.Option("--processes", min=1, help="Most fresh processes of each backend. Default: 40, or the suite's."),
+]
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        "--budget",
+        min=0.1,
+        help="Seconds of measuring for a case in one mode on one device. Default: 30, or the suite's.",
+    ),
+]
+EmptyCompileCache = Annotated[
+    bool, typer.Option("--empty-compile-cache", help="Empty compile caches and a fresh worker for every cell.")
+]
+FlushL2 = Annotated[bool, typer.Option("--flush-l2", help="Write twice the GPU's L2 before each call; on a GPU only.")]
+Roofline = Annotated[
+    bool,
+    typer.Option("--roofline/--no-roofline", help="Measure this machine's peaks, for the column `% of roofline`."),
+]
+Freeze = Annotated[bool, typer.Option("--freeze/--no-freeze", help="Stop idle workers while another one runs.")]

@@ -1,0 +1,78 @@
+"""Backends by name, pattern and list."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.catalog.registry import RegistryError, entries
+from harness.catalog.selection import choose
+
+BASELINE = "torch-bilinear"
+
+
+def chosen(*texts, skip=()):
+    return list(choose(texts, skip, always=BASELINE).entries)
+
+
+def test_without_names_all_backends_are_taken():
+    selection = choose((), always=BASELINE)
+    assert set(selection.entries) == set(entries())
+    assert selection.wanted == {}
+
+
+@pytest.mark.parametrize(
+    ("texts", "names"),
+    [
+        (["numpy-loop,numpy-einsum"], ["numpy-loop", "numpy-einsum"]),
+        (["numpy-loop, numpy-einsum"], ["numpy-loop", "numpy-einsum"]),
+        (["numpy-*"], ["numpy-contract", "numpy-einsum", "numpy-loop"]),
+        (["numpy-loop", "numpy-*"], ["numpy-loop", "numpy-contract", "numpy-einsum"]),
+        (["numpy-loop,numpy-loop#2"], ["numpy-loop", "numpy-loop#2"]),
+        (["num[bp]a-loop"], ["numba-loop"]),
+    ],
+)
+def test_names_patterns_and_lists_are_taken_with_the_baseline(texts, names):
+    assert chosen(*texts) == [BASELINE, *names]
+
+
+@pytest.mark.parametrize(
+    ("skip", "names"),
+    [
+        (["numpy-loop"], ["numpy-contract", "numpy-einsum"]),
+        (["*-loop,*-contract"], ["numpy-einsum"]),
+        (["torch-*"], ["numpy-contract", "numpy-einsum", "numpy-loop"]),
+    ],
+)
+def test_skip_leaves_out_names_patterns_and_lists(skip, names):
+    assert chosen("numpy-*", skip=skip) == [BASELINE, *names]
+
+
+def test_skip_leaves_out_every_entry_of_a_backend():
+    assert chosen("numpy-loop,numpy-loop#2,numpy-einsum", skip=["numpy-loop"]) == [BASELINE, "numpy-einsum"]
+    assert chosen("numpy-loop,numpy-loop#2", skip=["numpy-loop#2"]) == [BASELINE, "numpy-loop"]
+
+
+def test_each_text_is_wanted_with_what_it_stands_for():
+    wanted = choose(["numpy-*", "numba-loop"], ["numpy-loop"], always=BASELINE).wanted
+    assert wanted == {"numpy-*": ("numpy-contract", "numpy-einsum"), "numba-loop": ("numba-loop",)}
+
+
+@pytest.mark.parametrize(
+    ("texts", "skip", "words"),
+    [
+        (["numba-fusd"], [], "backend 'numba-fusd' is unknown: did you mean 'numba-fused'"),
+        (["xyz-*"], [], "no backend matches 'xyz-*', expected a pattern of some of: "),
+        (["numpy-loop,"], [], "backend '' is unknown, expected one of: "),
+        (["$(reboot)"], [], "backend '$(reboot)' is unknown"),
+        (["numpy-loop,numpy-loop"], [], "given twice"),
+        ([], ["numpy-lop"], "backend 'numpy-lop' is unknown: did you mean 'numpy-loop'"),
+        ([], ["xyz*"], "no backend matches 'xyz*'"),
+        ([], [BASELINE], "it is the baseline of every ratio"),
+        (["numpy-loop"], ["numpy-*"], "no backend is left"),
+        ([], ["*"], "no backend is left"),
+    ],
+)
+def test_what_names_no_backend_is_refused(texts, skip, words):
+    with pytest.raises(RegistryError) as error:
+        choose(texts, skip, always=BASELINE)
+    assert words in str(error.value)
