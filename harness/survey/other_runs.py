@@ -45,7 +45,9 @@ def is_run(arguments: Sequence[str]) -> bool:
     for at, argument in enumerate(arguments):
         module, command = (*arguments[at + 1 : at + 3], "", "")[:2]
         if argument == "-m":
-            return module == WORKER_MODULE or (module == "harness" and command in COMMANDS)
+            return module == "harness" and command in COMMANDS
+        if argument == WORKER_MODULE:  # after the script that starts it
+            return True
         if at < 2 and PurePath(argument).name == SCRIPT:  # the script, alone or after its interpreter
             return module in COMMANDS
     return False

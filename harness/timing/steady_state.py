@@ -92,7 +92,7 @@ def _changes(logs: npt.NDArray[np.float64], offset: int) -> list[int]:
     """Return the change points in ascending order; the parts before and after each are searched too."""
     if len(logs) < LEAST_TIMES:
         return []
-    if np.abs(_balance(_ranks(logs))).max() < _critical(len(logs)):
+    if np.abs(_balance(_ranks(logs))).max() <= _critical(len(logs)):
         return []
     # The rank test shows that there is a change, but locates it badly. The cut with the least absolute deviation from
     # the medians of its two parts locates it.

@@ -16,7 +16,7 @@ from harness.survey import other_runs
     [
         (["python", "-m", "harness", "run"], True),
         (["python3.12", "-P", "-m", "harness", "check", "--suite", "models"], True),
-        (["python", "-P", "-m", "harness.worker.main", "{}"], True),
+        (["python", "-P", "/site/harness/process/start.py", "harness.worker.main", "{}"], True),
         (["/usr/bin/python", "/usr/local/bin/bilinear-bench", "run", "--suite", "quick"], True),
         (["bilinear-bench", "run"], True),
         (["bilinear-bench", "doctor"], False),
@@ -33,7 +33,7 @@ def test_run_is_recognised_by_its_arguments(arguments, expected):
     assert other_runs.is_run(arguments) == expected
 
 
-RUN, WORKER, SHELL = ["python", "-m", "harness", "run"], ["python", "-m", "harness.worker.main", "{}"], ["sh"]
+RUN, WORKER, SHELL = ["python", "-m", "harness", "run"], ["python", "-P", "start.py", "harness.worker.main", "{}"], ["sh"]
 
 
 @pytest.mark.parametrize(

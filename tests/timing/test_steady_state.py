@@ -46,6 +46,11 @@ def test_noise_alone_is_flat_in_nearly_all_cases():
     assert words.count(FLAT) >= 294
 
 
+def test_few_noisy_times_change_level_in_one_series_of_a_hundred():
+    words = [word(np.zeros(LEAST_TIMES), noise=0.5, seed=seed) for seed in range(2000)]
+    assert words.count(FLAT) >= 0.985 * len(words)
+
+
 def test_speeds_of_single_processes_are_no_change_of_level():
     shape = np.where(np.arange(12) < 5, 0.3, 0.0)
     assert word(shape, processes=5) == WARMING_UP
