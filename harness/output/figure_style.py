@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.transforms import Affine2D, BboxTransformTo, ScaledTranslation, blended_transform_factory
 from scipy.optimize import isotonic_regression
 
 from harness.output.palette import GREY, Look
@@ -35,7 +36,7 @@ LETTER_INCHES: Final = 0.53 * SMALL_POINTS / 72
 #: Most letters of a backend's name; a longer one is cut.
 MOST_LETTERS: Final = 24
 #: Largest quotient of an axis's ends at which the axis is linear.
-LINEAR_WITHIN: Final = 4.0
+LINEAR_WITHIN: Final = 8.0
 
 #: Returns the text of a tick.
 Words = Callable[[float], str]
@@ -65,7 +66,8 @@ _STYLE: Final[dict[RcKeyType, Any]] = {
     "lines.markersize": 3.3,
     "lines.markeredgewidth": 0.7,
     "text.parse_math": False,  # a dollar in a name is a dollar
-    "savefig.dpi": 300,
+    "figure.dpi": 300,  # texts are as wide in the layout as in a PNG
+    "figure.constrained_layout.w_pad": 0.06,
 }
 
 
@@ -165,28 +167,26 @@ def label_ends(figure: Figure, panel: Axes, ends: Mapping[str, tuple[float, floa
     points = panel.get_position().height * figure.get_figheight() * 72
     to_panel = panel.transData + panel.transAxes.inverted()
     places = spread([to_panel.transform(end)[1] for end in ends.values()], 1.15 * SMALL_POINTS / points)
+    # In points to the right of the panel, and in shares of its height.
+    points_right = (
+        Affine2D().scale(1 / 72) + figure.dpi_scale_trans + ScaledTranslation(1, 0, BboxTransformTo(panel.bbox))
+    )
+    beyond = blended_transform_factory(points_right, panel.transAxes)
     for (name, end), place in zip(ends.items(), places, strict=True):
-        look = looks.get(name)
-        colour, mark, dash = look or (GREY, "", ":")
-        panel.annotate(
-            "",
-            end,
-            (1.04, place),
-            textcoords="axes fraction",
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2},
-            annotation_clip=False,
-        )
+        colour, mark, dash = looks.get(name) or (GREY, "", ":")
+        leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
+        panel.annotate("", end, (6, place), textcoords=beyond, arrowprops=leader, annotation_clip=False)
         panel.plot(
-            [1.04, 1.12],
+            [6, 16],
             [place, place],
-            transform=panel.transAxes,
+            transform=beyond,
             clip_on=False,
             color=colour,
             linestyle=dash,
             marker=mark,
             markevery=[1],
         )
-        panel.text(1.15, place, short_name(name), transform=panel.transAxes, fontsize=SMALL_POINTS, va="center")
+        panel.text(20, place, short_name(name), transform=beyond, fontsize=SMALL_POINTS, va="center")
 
 
 def spread(places: Sequence[float], gap: float) -> list[float]:

@@ -37,11 +37,7 @@ def draw(records: pd.DataFrame, environment: Mapping[str, Any], labels: Mapping[
     from harness.output.caption import caption
     from harness.output.tables import timed
 
-    suffix = path.suffix.lower()
-    if suffix not in FORMATS:
-        raise FigureError(f"--plot {path} is no figure: expected a name that ends in {', '.join(FORMATS)}")
-    if not path.parent.is_dir():
-        raise FigureError(f"--plot {path} cannot be written: {path.parent} is not a folder, make it first")
+    suffix = _suffix(path)
     ranked = timed(records).dropna(subset=["rank"])
     if ranked.empty:
         raise FigureError(
@@ -63,3 +59,17 @@ def draw(records: pd.DataFrame, environment: Mapping[str, Any], labels: Mapping[
     except OSError as error:
         raise FigureError(f"--plot {path} cannot be written: {error.strerror}") from None
     return words
+
+
+def _suffix(path: Path) -> str:
+    """Return the suffix that chooses the format, before anything is drawn.
+
+    Raises:
+        FigureError: The format is unknown, or the folder does not exist.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        raise FigureError(f"--plot {path} is no figure: expected a name that ends in {', '.join(FORMATS)}")
+    if not path.parent.is_dir():
+        raise FigureError(f"--plot {path} cannot be written: {path.parent} is not a folder, make it first")
+    return suffix

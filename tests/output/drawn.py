@@ -20,7 +20,7 @@ def words(figure):
 def misplaced(figure):
     """Return the texts that are cut by the figure's edge, and the pairs that overlap; the figure is laid out first."""
     figure.draw_without_rendering()
-    boxes = {text: text.get_window_extent() for text in texts(figure) if text.get_in_layout() or text.figure}
+    boxes = {text: text.get_window_extent() for text in texts(figure)}
     whole = figure.bbox.padded(0.5)
     found = [text.get_text() for text, box in boxes.items() if not _contains(whole, box)]
     for (one, first), (other, second) in itertools.combinations(boxes.items(), 2):

@@ -95,7 +95,7 @@ def test_a_summary_has_a_line_for_each_growth(frame):
     assert sweep.summary([], 200) == []
 
 
-def test_a_point_has_its_interval_its_quartiles_and_whether_it_may_be_the_fastest(frame):
+def test_a_point_has_its_interval_its_quartiles_and_whether_it_is_first(frame):
     known = {"median_low_seconds": 1e-6, "median_high_seconds": 9e-6, "p25_seconds": 2e-6, "p75_seconds": 8e-6}
     (found,) = sweep.find(frame(*curve("a", **known), *curve("b", rank=2)))
     assert {(point.interval, point.quartiles, point.first) for point in found.curves["a"]} == {
