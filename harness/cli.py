@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import os
 import signal
 import sys
 from collections.abc import Iterable, Mapping
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 import typer
 
 from harness import cli_options as given
-from harness.case import CaseError
+from harness.case import MODE_NAMES, CaseError
 from harness.catalog.registry import DISTRIBUTION, RegistryError, entries
 from harness.catalog.suggest import suggestion
 from harness.catalog.suites import SUITES, SuiteError, suite
@@ -49,10 +50,12 @@ def main() -> None:
     """Run the command line; errors of use are one line, without a traceback."""
     from harness.machine.threads import BudgetError
     from harness.new_backend import NewBackendError
+    from harness.output.console import accept_any_text
     from harness.output.figures import FigureError
     from harness.output.store import StoreError
     from harness.run.options import PlanError
 
+    accept_any_text()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         app(standalone_mode=True)
@@ -82,7 +85,19 @@ def start(
 ) -> None:
     """Check implementations of torch.nn.Bilinear against nn.Bilinear itself, then time them."""
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        _print(_welcome())
+
+
+def _welcome() -> Lines:
+    """Return the screen of the bare command, for which no framework is imported."""
+    from harness.machine import environment
+    from harness.output import header, listing
+    from harness.output.welcome import welcome
+
+    processors = (header.cpus(os.cpu_count(), environment.cpu_model()), header.gpus(environment.gpus()) or "no GPU")
+    found = listing.availability(entries(), environment.devices())
+    version = importlib.metadata.version(DISTRIBUTION)
+    return welcome(version, ", ".join(processors), len(found.ready), found.missing, found.broken, _width())
 
 
 @app.command("list")
@@ -145,7 +160,7 @@ def check(
     from harness.run.plan import make_plan
 
     plan = make_plan("check", _plan_options(context, timing=False))
-    with progress(len(plan.groups()), plan.budget_seconds) as line:
+    with progress(len(plan.backends), 0.0) as line:
         records = session.check(plan, line)
     rows = [dataclasses.asdict(record) for record in records]
     _print(report(pd.DataFrame(rows), labels(), plan.seed, _width()))
@@ -183,15 +198,16 @@ def run(
     # Over 40 lines: one line for each option.
     from harness.output import store
     from harness.output.progress import progress
-    from harness.output.report import report
+    from harness.output.report import ending, short
     from harness.run import session
     from harness.run.plan import complete_groups
 
     plan, how, opened = _open(context, out) if resume is None else _reopen(context, resume)
     skip_groups = complete_groups(plan, store.rows(opened.folder / store.RECORDS))
-    with opened, progress(len(plan.groups()), plan.budget_seconds) as line:
+    with opened, progress(len(plan.backends), plan.budget_seconds) as line:
+        line.begin(f"Run {plan.run_id}: {len(plan.backends)} backends, rows go to {short(opened.folder)}/")
         stopped = session.run(plan, how, opened, line, skip_groups)
-    _print(report(opened.folder, _width()))
+    _print(ending(opened.folder, store.LATEST if out is None and resume is None else str(out or resume), _width()))
     if stopped:
         sys.exit(INTERRUPTED)
     _end(plan, store.rows(opened.folder / store.RECORDS))
@@ -223,20 +239,28 @@ def doctor_(
 @app.command("report")
 def report_(
     run: Annotated[str, typer.Argument(help="A run's folder, its id, or `latest`: the newest in results/.")],
+    case: Annotated[
+        str | None, typer.Option("--case", help="Only this case, with bars: its label or its sizes, as in SimGNN.")
+    ] = None,
+    modes: given.Modes = None,
+    wide: Annotated[bool, typer.Option("--wide", help="Show every column, whatever the width.")] = False,
     plot: Annotated[
         Path | None,
         typer.Option("--plot", help="Draw the run instead, into this file: .svg, .png or .pdf."),
     ] = None,
 ) -> None:
-    """Print the tables of a run again, from its files."""
+    """Print the tables of a run again, from its files; the answer comes last."""
     from harness.catalog.suites import labels
     from harness.output import figures, store
     from harness.output.layout import wrapped
-    from harness.output.report import report, short
+    from harness.output.report import one_case, report, short
 
     folder = store.find(run, RESULTS)
+    if plot is None and (case is not None or modes):
+        _print(one_case(folder, case, [MODE_NAMES[mode] for mode in modes or ()], _width(), wide))
+        return
     if plot is None:
-        _print(report(folder, _width()))
+        _print(report(folder, run, _width(), wide))
         return
     caption = figures.draw(store.read(folder / store.RECORDS), store.environment(folder), labels(), plot)
     _print([line for text in (f"Figure: {short(plot)}", f"Caption: {caption}") for line in wrapped(text, _width())])

@@ -146,6 +146,10 @@ EmptyCompileCache = Annotated[
 FlushL2 = Annotated[bool, typer.Option("--flush-l2", help="Write twice the GPU's L2 before each call; on a GPU only.")]
 Roofline = Annotated[
     bool,
-    typer.Option("--roofline/--no-roofline", help="Measure this machine's peaks, for the column `% of roofline`."),
+    typer.Option(
+        "--roofline/--no-roofline",
+        "--limit/--no-limit",
+        help="Measure this machine's peaks, for the column `% of roofline`.",
+    ),
 ]
 Freeze = Annotated[bool, typer.Option("--freeze/--no-freeze", help="Stop idle workers while another one runs.")]

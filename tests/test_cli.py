@@ -6,6 +6,7 @@ import csv
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -196,7 +197,16 @@ def test_without_a_gpu_device_cuda_is_refused_at_once(bilinear_bench, tmp_path, 
     assert (ended.stderr.count("\n"), ended.stdout, list(tmp_path.iterdir())) == (1, "", [])
 
 
-@pytest.mark.parametrize("arguments", [("list",), ("--help",), ("run", "--help")])
+def test_the_bare_command_says_what_is_here_and_what_to_type(bilinear_bench):
+    ended = bilinear_bench()
+    assert ended.returncode == 0, ended.stderr
+    text = " ".join(ended.stdout.split())
+    assert "which way of computing torch.nn.Bilinear is right, and fastest, here?" in text
+    assert re.search(r"\d+ CPUs? .*\. +\d+ backends ready", text)
+    assert "bilinear-bench run --quick" in text
+
+
+@pytest.mark.parametrize("arguments", [(), ("list",), ("--help",), ("run", "--help")])
 def test_list_and_help_import_no_framework_nor_anything_heavy(arguments):
     code = (
         "import sys\nsys.argv = ['bilinear-bench', *sys.argv[1:]]\nfrom harness.cli import main\n"
@@ -219,12 +229,16 @@ def test_check_accepts_and_rejects_and_writes_nothing(bilinear_bench, tmp_path):
     assert not (tmp_path / "results").exists()
 
 
-def test_report_prints_the_same_again_and_latest_is_the_newest(bilinear_bench, tmp_path):
+def test_report_ends_with_what_the_run_ended_with(bilinear_bench, tmp_path):
     measured = bilinear_bench("run", *TINY, *BRIEF, "--backend", "faulty-honest", "--budget", "0.3")
     assert measured.returncode == 0, measured.stdout + measured.stderr
     again = bilinear_bench("report", "latest")
     assert again.returncode == 0
-    assert again.stdout == measured.stdout
+    assert again.stdout.startswith("Run 2")
+    assert again.stdout.endswith(measured.stdout)
+    assert "See more:       bilinear-bench report latest" in measured.stdout
+    lines = [line for line in measured.stderr.splitlines() if line.startswith("[")]
+    assert [line.partition(":")[0] for line in lines] == ["[1/2] 6x5x4x3 forward", "[2/2] 6x5x4x3 training step"]
     (folder,) = (tmp_path / "results").iterdir()
     resumed = bilinear_bench("run", "--resume", "latest")
     name = f"results/{folder.name}"
@@ -254,7 +268,7 @@ def test_report_shows_how_times_grow_and_draws_it(bilinear_bench, tmp_path):
     reported = bilinear_bench("report", "run")
     assert reported.returncode == 0, reported.stderr
     growth = "  over batch: in1 3, in2 3, out 2, forward, float32, cpu; backends: 1"
-    assert reported.stdout.splitlines()[-1].rstrip() == growth
+    assert growth in [line.rstrip() for line in reported.stdout.splitlines()]
     drawn = bilinear_bench("report", "run", "--plot", "growth.svg")
     assert drawn.returncode == 0, drawn.stderr
     figure, caption = drawn.stdout.splitlines()
@@ -287,7 +301,8 @@ def test_a_usual_run_measures_the_machine_and_starts_fresh_processes(bilinear_be
     assert ours["comparison"] in ("faster", "slower", "equivalent", "ambiguous")
     assert float(ours["speedup_low"]) <= float(ours["speedup"]) <= float(ours["speedup_high"])
     assert (ours["seconds_to_target"] != "") == (ours["stopped_by"] == "target")
-    assert "% of roofline" in ended.stdout
+    assert "fastest right way" in ended.stdout.lower()
+    assert "% of roofline" in bilinear_bench("report", "run", "--wide").stdout
 
 
 def test_the_doctor_prints_peaks_and_findings(bilinear_bench, tmp_path):
@@ -450,17 +465,30 @@ def test_a_wheel_installed_outside_the_checkout_runs(tmp_path):
 REFERENCE = ROOT / "results" / "reference" / "intel-emerald-rapids-2cpu" / "quick"
 
 
-def test_report_fits_the_columns_that_it_is_given(bilinear_bench):
-    narrow, piped = bilinear_bench("report", str(REFERENCE), COLUMNS="80"), bilinear_bench("report", str(REFERENCE))
-    for ended in (narrow, piped):
+def headings(ended):
+    return next(line for line in ended.stdout.splitlines() if line.startswith("rank"))
+
+
+def test_report_fits_its_columns_and_wide_shows_them_all(bilinear_bench):
+    piped = bilinear_bench("report", str(REFERENCE))
+    assert piped.stdout == bilinear_bench("report", str(REFERENCE), COLUMNS="80").stdout
+    wide = bilinear_bench("report", str(REFERENCE), "--wide")
+    for ended in (piped, wide):
         assert ended.returncode == 0, ended.stderr
-        rows = [line for line in ended.stdout.splitlines() if " torch-bilinear " in line]
-        assert len(rows) == 12
-    headings = [
-        next(line for line in ended.stdout.splitlines() if line.startswith("rank")) for ended in (narrow, piped)
-    ]
-    assert "mean abs diff" not in headings[0]
-    assert "mean abs diff" in headings[1]
+        assert len([line for line in ended.stdout.splitlines() if " torch-bilinear " in line]) == 12
+    assert "mean abs diff" not in headings(piped)
+    assert "mean abs diff" in headings(wide)
+
+
+def test_report_of_one_case_has_bars(bilinear_bench):
+    ended = bilinear_bench("report", str(REFERENCE), "--case", "deep graph infomax", "--mode", "forward")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("Run 20")
+    assert "Deep Graph Infomax, forward on cpu (2708x512x512x1)" in ended.stdout
+    assert "####" in ended.stdout
+    refused = bilinear_bench("report", str(REFERENCE), "--case", "nonesuch")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "expected one of: nn.Bilinear's example, SimGNN" in refused.stderr
 
 
 @pytest.mark.parametrize("option", [("--seed", "1"), ("--no-freeze",), ("--target", "1%"), ("--case", "1x1x1x1")])

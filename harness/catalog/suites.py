@@ -92,7 +92,7 @@ def labels(first: str = "") -> Mapping[str, str]:
 
 
 _SEED = Entry(
-    "nn.Bilinear's own example",
+    "nn.Bilinear's example",
     "PyTorch documentation of torch.nn.Bilinear, rewritten in NumPy by the article that this project grew from",
     Case(128, 20, 30, 40),
 )

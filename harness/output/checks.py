@@ -31,7 +31,7 @@ def report(records: pd.DataFrame, labels: Mapping[str, str], seed: int, width: i
         width: Terminal cells of a line.
     """
     lines = checks(records, labels, width)
-    for remark in (trouble(records, width), unasked(records, width)):
+    for remark in (trouble(records, labels, width), unasked(records, width)):
         lines += [*remark, Text()] if remark else []
     passed = int((records["status"] == Status.CHECKED.value).sum())
     bad = int(records["status"].isin([status.value for status in BAD]).sum())

@@ -1,12 +1,16 @@
 """The console that prints: its width and its colours.
 
-Rich reads FORCE_COLOR, NO_COLOR and TERM. COLUMNS sets the width of a terminal and of a pipe.
+Rich reads FORCE_COLOR, NO_COLOR and TERM. COLUMNS sets the width of a terminal and of a pipe. A stream that cannot
+encode a character gets ASCII in its place.
 """
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import sys
+import unicodedata
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, TextIO
 
@@ -14,10 +18,13 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-#: Width of what is printed into a file or a pipe, in characters: no column of a table is left out.
-PIPE_WIDTH: Final = 200
-#: Width of a terminal that does not know its own, in characters.
+#: Width of a file, of a pipe and of a terminal that does not know its own, in characters.
 USUAL_WIDTH: Final = 80
+#: ASCII for characters that Unicode does not decompose.
+_ASCII: Final = str.maketrans(
+    {"±": "+-", "×": "x", "·": "*", "µ": "u", "\u03bc": "u", "–": "-", "—": "-", "−": "-"}
+    | {"‘": "'", "’": "'", "“": '"', "”": '"', "→": "->", "≤": "<=", "≥": ">="}
+)
 
 
 def console(stderr: bool = False) -> Console:
@@ -35,7 +42,7 @@ def width_of(stream: TextIO) -> int:
     if columns.isdecimal() and int(columns) > 0:
         return int(columns)
     if not stream.isatty():
-        return PIPE_WIDTH
+        return USUAL_WIDTH
     return os.get_terminal_size(stream.fileno()).columns or USUAL_WIDTH
 
 
@@ -43,3 +50,24 @@ def show(lines: Iterable[Text], out: Console) -> None:
     """Print lines as they are: a line that is wider than the terminal is not cut."""
     for line in lines:
         out.print(line, soft_wrap=True)
+
+
+def accept_any_text() -> None:
+    """Let standard output and error take every text: what their encoding lacks is replaced by ASCII."""
+    codecs.register_error("ascii-instead", _replace)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="ascii-instead")
+
+
+def _replace(error: UnicodeError) -> tuple[str, int]:
+    """Return ASCII for the characters that cannot be encoded, and where to go on; ``?`` for what has none."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    signs = error.object[error.start : error.end]
+    return "".join(_ascii(sign) for sign in signs), error.end
+
+
+def _ascii(sign: str) -> str:
+    plain = unicodedata.normalize("NFKD", sign.translate(_ASCII))
+    return plain.encode("ascii", "ignore").decode() or "?"

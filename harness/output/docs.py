@@ -13,15 +13,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from rich.text import Text
+
 from harness.catalog.entry_source import sentence_of
 from harness.catalog.registry import DISTRIBUTION, entries
 from harness.catalog.suites import SUITES, labels
 from harness.output import figures, store
 from harness.output.answer import answer
 from harness.output.dictionary import columns_table, meanings
+from harness.output.group_line import group_line
 from harness.output.layout import Lines, plain
 from harness.output.remarks import reached
-from harness.output.tables import HEADINGS, case_table, groups, title
+from harness.output.report import one_case
+from harness.output.tables import HEADINGS, case_table, groups, hidden_headings, title
 from harness.record import FLAG_MEANING, RELATION_MEANING, STATUS_MEANING, Record, Sample
 
 ROOT: Final = Path(__file__).parent.parent.parent
@@ -84,8 +88,20 @@ def draw_figure(run: Path, path: Path) -> None:
 
 
 def _answer(root: Path, folder: str) -> str:
-    records = store.read(root / folder / store.RECORDS)
-    return _fenced(answer(reached(records), labels(), WIDTH))
+    records = reached(store.read(root / folder / store.RECORDS))
+    return _fenced(answer(records, labels(), store.environment(root / folder), store.LATEST, WIDTH))
+
+
+def _bars(root: Path, folder: str, case: str, mode: str) -> str:
+    """Return the screen of one case, as ``report --case`` prints it."""
+    return _fenced(one_case(root / folder, case, [mode], WIDTH))
+
+
+def _group_lines(root: Path, folder: str, count: str) -> str:
+    """Return the lines of a run's first groups, as they come while it runs."""
+    each = [rows for _, rows in groups(store.read(root / folder / store.RECORDS))]
+    lines = (group_line(rows, labels()) for rows in each[: int(count)])
+    return _fenced([Text(f"[{number}/{len(each)}] {line}") for number, line in enumerate(lines, start=1)])
 
 
 def _case(root: Path, folder: str, case: str, mode: str) -> str:
@@ -95,7 +111,8 @@ def _case(root: Path, folder: str, case: str, mode: str) -> str:
         raise DocsError(f"{folder} has no row of {case} in mode {mode}")
     lines = Lines()
     for (device, *_), rows in groups(chosen):
-        lines += [title(labels(), case, mode, device), *case_table(rows, WIDTH)]
+        table = case_table(rows, WIDTH)
+        lines += [title(labels(), case, mode, device), *table.lines(hidden_headings([table], WIDTH))]
     return _fenced(lines)
 
 
@@ -129,6 +146,8 @@ def _fenced(lines: Lines) -> str:
 _BLOCKS: Final[dict[str, Callable[..., str]]] = {
     "answer": _answer,
     "case": _case,
+    "bars": _bars,
+    "group-lines": _group_lines,
     "columns": _columns,
     "flags": lambda root: meanings("flag", FLAG_MEANING),
     "statuses": lambda root: meanings("status", STATUS_MEANING),

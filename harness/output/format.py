@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
-import pandas as pd
-
 #: Fewest and most significant digits of a time or a ratio.
 FEWEST_DIGITS, MOST_DIGITS = 2, 4
+#: Largest quotient of an interval's ends at which its ratio is shown.
+WIDEST: Final = 10.0
 #: Modes, as titles of tables name them.
 MODES: Final = {"forward": "forward", "forward_backward": "training step"}
 
@@ -25,17 +25,17 @@ def seconds(value: float | None, low: float | None = None, high: float | None = 
         shown = significant(value / scale, count)
         if float(shown.replace(",", "")) >= 1:
             return f"{shown} {unit}"
-    return f"{significant(value / 1e-6, count)} µs"
+    return f"{significant(value / 1e-6, count)} us"
 
 
 def plus_minus(value: float | None, low: float | None, high: float | None) -> str:
-    """Return the half-width of an interval as a share of its estimate, as in ``±30 %``.
+    """Return the half-width of an interval as a share of its estimate, as in ``30 %``.
 
     Above 100 % the interval is too asymmetric for a half-width.
     """
     if value is None or missing(value) or (half := half_width(low, high)) is None:
         return ""
-    return f"±{percent(half / value)}" if half <= value else ">±100 %"
+    return percent(half / value) if half <= value else ">100 %"
 
 
 def ratio(value: float | None, low: float | None = None, high: float | None = None) -> str:
@@ -45,6 +45,11 @@ def ratio(value: float | None, low: float | None = None, high: float | None = No
     if value == 1 and half_width(low, high) == 0:
         return "1x"
     return f"{significant(value, digits(value, low, high))}x"
+
+
+def too_wide(low: float | None, high: float | None) -> bool:
+    """True if an interval is missing, or so wide that its ratio would mislead: more than ``WIDEST``-fold."""
+    return low is None or high is None or missing(low) or missing(high) or high > WIDEST * low
 
 
 def interval(low: float | None, high: float | None) -> str:
@@ -79,6 +84,8 @@ def text(value: Any) -> str:
 
 def missing(value: Any) -> bool:
     """True if a table has no such value."""
+    import pandas as pd  # not at the top: the bare command replies without it
+
     return value is None or bool(pd.isna(value))
 
 

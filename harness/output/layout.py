@@ -28,14 +28,12 @@ class Column:
         cells: One text for each row.
         right: True if the column is aligned to the right.
         goes: Place in the order in which columns are left out, from 1; 0 for a column that always stays.
-        breaks: True if texts of the column may be broken at spaces where the table is too wide; for a first column.
     """
 
     heading: str
     cells: Sequence[str | Text]
     right: bool = False
     goes: int = 0
-    breaks: bool = False
 
     @property
     def width(self) -> int:
@@ -47,45 +45,25 @@ def fit(columns: Iterable[Column], width: int) -> list[Column]:
     """Return the columns that fit into ``width`` terminal cells; those that always stay may be wider together."""
     kept = list(columns)
     for column in sorted((column for column in kept if column.goes), key=lambda column: column.goes):
-        if _excess(kept, width) <= 0:
+        if table_width(kept) <= width:
             break
         kept.remove(column)
     return kept
 
 
-def table(columns: Iterable[Column], width: int) -> Lines:
-    """Return a heading line and a line for each row, without spaces at the end."""
-    kept = _broken(fit(columns, width), width)
-    lines = [_line([Text(column.heading, style="dim") for column in kept], kept)]
-    lines += [
-        _line([_styled(cell) for cell in row], kept) for row in zip(*(column.cells for column in kept), strict=True)
+def table_width(columns: Sequence[Column], gap: str = GAP) -> int:
+    """Return the number of terminal cells that the columns take in a table."""
+    return sum(column.width for column in columns) + len(gap) * (len(columns) - 1)
+
+
+def table(columns: Iterable[Column], width: int, gap: str = GAP) -> Lines:
+    """Return a heading line and a line for each row of the columns that fit, without spaces at the end."""
+    kept = fit(columns, width)
+    lines = [_line([Text(column.heading, style="dim") for column in kept], kept, gap)]
+    return lines + [
+        _line([_styled(cell) for cell in row], kept, gap)
+        for row in zip(*(column.cells for column in kept), strict=True)
     ]
-    return lines
-
-
-def _broken(columns: list[Column], width: int) -> list[Column]:
-    """Return the columns, with the first one's texts broken if they are too wide; a row may take several lines then."""
-    first, *others = columns
-    excess = _excess(columns, width)
-    if excess <= 0 or not first.breaks:
-        return columns
-    texts = [wrapped(cell, max(1, first.width - excess), GAP) or [Text()] for cell in first.cells]
-    spread = [
-        dataclasses.replace(
-            column,
-            cells=[
-                piece
-                for cell, lines in zip(column.cells, texts, strict=True)
-                for piece in (cell, *[""] * (len(lines) - 1))
-            ],
-        )
-        for column in others
-    ]
-    return [dataclasses.replace(first, cells=[line for lines in texts for line in lines]), *spread]
-
-
-def _excess(columns: Sequence[Column], width: int) -> int:
-    return sum(column.width for column in columns) + len(GAP) * (len(columns) - 1) - width
 
 
 def wrapped(text: str | Text, width: int, indent: str = "") -> Lines:
@@ -112,11 +90,11 @@ def _styled(cell: str | Text) -> Text:
     return Text(cell) if isinstance(cell, str) else cell
 
 
-def _line(cells: Sequence[Text], columns: Sequence[Column]) -> Text:
+def _line(cells: Sequence[Text], columns: Sequence[Column], gap: str) -> Text:
     line = Text()
     for place, (cell, column) in enumerate(zip(cells, columns, strict=True)):
         space = " " * (column.width - cell.cell_len)
-        line.append(GAP if place else "")
+        line.append(gap if place else "")
         # Appended whole, a cell keeps its style to itself.
         for piece in (space, cell) if column.right else (cell, space):
             line.append(piece)

@@ -132,6 +132,7 @@ def _words(row: pd.Series, several: bool) -> tuple[str, dict[str, Any]]:
     if form.missing(row["rank"]):
         return "implausible", {"style": "italic"}
     time = form.seconds(row["median_seconds"], row["median_low_seconds"], row["median_high_seconds"])
+    time = time.replace("us", "µs")  # a terminal may lack the sign; a figure has it
     words = f"{time} {form.text(row['precision_class']) or '?'}" if several else time
     return words, {"weight": "bold" if row["rank"] == 1 else "normal"}
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from harness.output import format as form
+from harness.output.case_labels import names_of
 from harness.output.layout import Column, Lines, table, wrapped
 from harness.output.tables import GROUP, not_here
 from harness.record import BAD, Status
@@ -31,26 +32,55 @@ def unreached(records: pd.DataFrame, width: int) -> Lines:
     return wrapped(Text(line, style="bold red"), width)
 
 
-def trouble(records: pd.DataFrame, width: int) -> Lines:
-    """Return a line for every row whose status is in ``BAD``; none without them."""
+def trouble(records: pd.DataFrame, labels: Mapping[str, str], width: int) -> Lines:
+    """Return a line for every backend and reason whose status is in ``BAD``; none without them.
+
+    Args:
+        records: Rows of a run.
+        labels: Names of cases, by their text.
+        width: Terminal cells of a line.
+    """
     bad = records[records["status"].isin([status.value for status in BAD])]
+    names = names_of(records["case"].unique(), labels)
     lines = Lines() if bad.empty else [Text("What went wrong:", style="bold red")]
-    for _, row in bad.iterrows():
-        cell = f"{row['backend']} on {row['case']}, {form.MODES[row['mode']]}, {row['device']}"
-        line = Text.assemble(
-            "  ", (row["status"], "red"), f" {cell} ({form.text(row['phase'])}): {form.text(row['reason'])}"
-        )
-        lines += wrapped(line, width, indent="    ")
+    for (backend, status, phase, reason), rows in bad.groupby(
+        [bad[name].fillna("") for name in ("backend", "status", "phase", "reason")], sort=False
+    ):
+        first = rows.iloc[0]
+        where = f"{names[first['case']]}, {form.MODES[first['mode']]} on {first['device']}"
+        cells = where if len(rows) == 1 else f"{len(rows)} times, first {where}"
+        words = f" {backend}: {cells} ({form.text(phase)}): {form.text(reason)}"
+        lines += wrapped(Text.assemble("  ", (str(status), "red"), words), width, indent="    ")
     return lines
 
 
+def not_here_at_all(records: pd.DataFrame) -> pd.Series:
+    """Return for each row whether its backend is not here, on none of the devices of these rows."""
+    return not_here(records).groupby(records["backend"]).transform("all")
+
+
 def absent(records: pd.DataFrame, width: int) -> Lines:
-    """Return a line for every backend that is not installed, or is for other devices than the run's."""
-    lines = {
-        f"Not on {row['device']}: {row['backend']}: {form.text(row['reason']).removeprefix(row['backend'] + ' ')}": None
-        for _, row in records[not_here(records)].iterrows()
-    }
-    return _dim(lines, width)
+    """Return one line with the backends that are not installed, or are for other devices than the run's."""
+    rows = records[not_here_at_all(records)]
+    reasons = {str(row["backend"]): short_reason(form.text(row["reason"])) for _, row in rows.iterrows()}
+    return wrapped(Text(f"Not here: {by_reason(reasons)}", "dim"), width, indent="  ") if reasons else []
+
+
+def by_reason(absent: Mapping[str, str]) -> str:
+    """Return names with their reasons, those with the same reason together, as in ``a, b (not installed), c (...)``."""
+    reasons = dict.fromkeys(absent.values())
+    return ", ".join(
+        f"{', '.join(name for name, own in absent.items() if own == reason)} ({reason})" for reason in reasons
+    )
+
+
+def short_reason(reason: str) -> str:
+    """Return in few words why a backend is not here."""
+    if "is not installed" in reason:
+        return "not installed"
+    if "runs on cuda" in reason:
+        return "needs CUDA"
+    return reason
 
 
 def unasked(records: pd.DataFrame, width: int) -> Lines:

@@ -1,48 +1,101 @@
-"""Put the report of a run together: the answer, what went wrong, the files, what next; then every table."""
+"""Put the screens of a run together: the end of a run, its whole report, or one case."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from harness.catalog.suites import labels
+from harness.case import CaseError
 from harness.output import store, sweep
-from harness.output.answer import answer
-from harness.output.layout import Lines, wrapped
+from harness.output.answer import answer, remedy, resume
+from harness.output.bars import bars
+from harness.output.case_labels import find, labels_of
+from harness.output.header import run_line
+from harness.output.layout import Lines, plain, wrapped
 from harness.output.remarks import absent, reached, trouble, unreached, warnings
-from harness.output.tables import case_tables
+from harness.output.tables import FEW, case_tables, few_samples
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
-def report(folder: Path, width: int) -> Lines:
-    """Return the lines of a run's report.
+def ending(folder: Path, name: str, width: int) -> Lines:
+    """Return what a run ends with: what went wrong, what is not here, and the answer.
 
     Args:
         folder: Folder of the run.
+        name: Name of the run, as ``report`` takes it.
         width: Terminal cells of a line.
     """
-    records = store.read(folder / store.RECORDS)
+    return _ending(store.read(folder / store.RECORDS), store.environment(folder), name, width)
+
+
+def _ending(records: pd.DataFrame, environment: store.Json, name: str, width: int) -> Lines:
     if records.empty:
-        return [Text(f"No row in {folder} yet.")]
-    begun, names = reached(records), labels()
-    lines = answer(begun, names, width) if not begun.empty else Lines()
-    for remark in (
-        unreached(records, width),
-        trouble(begun, width),
-        warnings(store.environment(folder).get("doctor", []), width),
-        absent(begun, width),
-    ):
+        return [Text(f"The run {name} has no row yet.")]
+    begun, names = reached(records), labels_of(records)
+    lines = Lines()
+    for remark in (unreached(records, width), trouble(begun, names, width), absent(begun, width)):
         lines += [*remark, Text()] if remark else []
-    name = short(folder)
-    stopped = bool((records["status"] == "interrupted").any())
-    lines += wrapped(Text(f"Files: {name / store.RECORDS}, {store.SAMPLES}, {store.ENVIRONMENT}", "bold"), width, "  ")
-    if stopped:
-        lines += wrapped(f"Resume: bilinear-bench run --resume {name}", width, "  ")
-    lines += wrapped(f"Again:  bilinear-bench report {name}", width, "  ")
-    lines += wrapped(f"Load:   pandas.read_csv('{name / store.RECORDS}')", width, "  ")
-    lines += [Text(), *case_tables(begun, names, width)]
-    return lines + sweep.summary(sweep.find(records), width)
+    lines += answer(begun, names, environment, name, width) if not begun.empty else []
+    return lines + resume(records, name, width)
+
+
+def report(folder: Path, name: str, width: int, wide: bool = False) -> Lines:
+    """Return the lines of a run's report: every table, then the end of the run.
+
+    Args:
+        folder: Folder of the run.
+        name: Name of the run, as ``report`` takes it.
+        width: Terminal cells of a line.
+        wide: True if no column is left out.
+    """
+    records, environment = store.read(folder / store.RECORDS), store.environment(folder)
+    last = _ending(records, environment, name, width)
+    if records.empty:
+        return last
+    files = f"Files: {short(folder) / store.RECORDS}, {store.SAMPLES}, {store.ENVIRONMENT}"
+    lines = [*run_line(records, environment, width), *wrapped(files, width, "  "), Text()]
+    found = warnings(environment.get("doctor", []), width)
+    lines += [*found, Text()] if found else []
+    begun = reached(records)
+    lines += case_tables(begun, labels_of(records), width, wide)
+    grown = sweep.summary(sweep.find(records), width)
+    lines += [*grown, Text()] if grown else []
+    advice = remedy(environment)
+    if advice not in plain(last) and any(few_samples(row) for _, row in begun.iterrows()):
+        lines += [*wrapped(f"{FEW}: {advice}", width), Text()]
+    return lines + last
+
+
+def one_case(folder: Path, case: str | None, modes: Collection[str], width: int, wide: bool = False) -> Lines:
+    """Return the screens of one case of a run, with a bar for each backend.
+
+    Args:
+        folder: Folder of the run.
+        case: Text of a case, its sizes, or its label; all cases if it is None.
+        modes: Modes to show; all if empty.
+        width: Terminal cells of a line.
+        wide: True if no column is left out.
+
+    Raises:
+        CaseError: The run has no such case, or not in these modes.
+    """
+    records, environment = reached(store.read(folder / store.RECORDS)), store.environment(folder)
+    names = labels_of(records)
+    rows = records if case is None else records[records["case"].isin(find(case, records["case"].unique(), names))]
+    chosen = rows[rows["mode"].isin(modes)] if modes else rows
+    if chosen.empty:
+        there = ", ".join(rows["mode"].unique())
+        raise CaseError(f"the run has no row of mode {', '.join(modes)} there, expected one of: {there}")
+    lines = [*run_line(records, environment, width), Text(), *bars(chosen, names, width, wide)]
+    if any(few_samples(row) for _, row in chosen.iterrows()):
+        lines += [*wrapped(f"{FEW}: {remedy(environment)}", width), Text()]
+    return lines[:-1]
 
 
 def short(path: Path) -> Path:

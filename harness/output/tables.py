@@ -5,13 +5,14 @@ Rows come as a data frame with the columns of ``harness.record.Record``. Nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
 from harness.output import format as form
-from harness.output.layout import Column, Lines, table, wrapped
+from harness.output.layout import Column, Lines, fit, table, table_width, wrapped
 from harness.record import BAD, FLAG_MEANING, Flag, Status
 
 if TYPE_CHECKING:
@@ -23,15 +24,20 @@ GROUP: Final = ["device", "case", "mode"]
 KNOWN_WITHIN: Final = 4.0
 #: Marks a row of which a line below the table says more.
 MARK: Final = "!"
+#: Stands for a ratio whose interval is too wide; ``FEW`` stands for its verdict.
+UNKNOWN: Final = "?"
+FEW: Final = "too few samples"
 
 #: The headings of the tables in this package, with their meaning.
 HEADINGS: Final[dict[str, str]] = {
     "rank": "1 for the fastest and every backend that cannot be told apart from it; - for an impossible time",
     "backend": "the implementation",
     "median": "the time of one call, or of one training step, with its synchronisation",
-    "±": "half-width of the median's 99 % interval, as a share of the median",
-    "ratio": "nn.Bilinear's time divided by the backend's, block by block; above 1 the backend is faster",
-    "verdict": "what the interval of the ratio shows: faster, slower, equivalent or ambiguous",
+    "+-": "half-width of the median's 99 % interval, as a share of the median",
+    "ratio": "nn.Bilinear's time divided by the backend's, block by block; above 1 the backend is faster. "
+    "? with too few samples",
+    "verdict": "what the interval of the ratio shows: faster, slower, equivalent or ambiguous; or too few samples, "
+    "if the interval's ends are more than ten-fold apart",
     "99 % interval": "the interval of the ratio",
     "% of roofline": "the least time this machine could take, as a share of the median",
     "first call": "preparing, compiling and the first call",
@@ -62,40 +68,90 @@ def not_here(rows: pd.DataFrame) -> pd.Series:
     return loading | (rows["status"] == Status.UNAVAILABLE.value)
 
 
-def case_tables(records: pd.DataFrame, labels: Mapping[str, str], width: int) -> Lines:
-    """Return the lines of every case's table, with an empty line after each.
+@dataclasses.dataclass(frozen=True, slots=True)
+class CaseTable:
+    """The parts of one table, in the order of printing.
+
+    Attributes:
+        above: Flags that most rows have.
+        columns: All columns of the timed rows; none without such rows.
+        below: A line for each row that was not timed, then the other flags.
+    """
+
+    above: Lines
+    columns: list[Column]
+    below: Lines
+
+    def lines(self, hidden: Collection[str]) -> Lines:
+        """Return the table without the columns of some headings."""
+        shown = [column for column in self.columns if column.heading not in hidden]
+        return [*self.above, *(table(shown, table_width(shown)) if shown else []), *self.below]
+
+
+def case_tables(records: pd.DataFrame, labels: Mapping[str, str], width: int, wide: bool = False) -> Lines:
+    """Return the lines of every case's table, each with the same columns, with an empty line after each.
 
     Args:
         records: Rows of a run.
         labels: Names of cases, by their text.
         width: Terminal cells of a line.
+        wide: True if no column is left out.
     """
-    lines = []
-    for (device, case, mode), rows in groups(records):
-        lines += [title(labels, case, mode, device), *case_table(rows, width), Text()]
-    return lines
+    each = {key: case_table(rows, width) for key, rows in groups(records)}
+    hidden = [] if wide else hidden_headings(each.values(), width)
+    lines = Lines()
+    for (device, case, mode), one in each.items():
+        lines += [title(labels, case, mode, device), *one.lines(hidden), Text()]
+    return [*lines, *hidden_line(hidden, width), *([Text()] if hidden else [])]
 
 
-def case_table(rows: pd.DataFrame, width: int) -> Lines:
-    """Return one table, the flags of its rows, and a line for each row that was not timed.
+def case_table(rows: pd.DataFrame, width: int) -> CaseTable:
+    """Return the table of one case, mode and device.
 
     Backends that are not installed, or are for other devices, are left to ``remarks.absent``.
+
+    Args:
+        rows: Rows of one case, mode and device.
+        width: Terminal cells of a line of words.
     """
     ranked = timed(rows)
     above, below, marked = flag_lines(ranked, width)
-    lines = [*above]
-    if not ranked.empty:
-        lines += table(_columns(ranked, marked), width)
     untimed = rows[(rows["status"] != Status.TIMED.value) & ~not_here(rows)]
-    for _, row in untimed.iterrows():
-        lines += wrapped(_untimed(row), width, indent=" " * 5)
-    return lines + below
+    reasons = [line for _, row in untimed.iterrows() for line in wrapped(_untimed(row), width, indent=" " * 5)]
+    return CaseTable(above, [] if ranked.empty else _columns(ranked, marked), reasons + below)
+
+
+def hidden_headings(tables: Iterable[CaseTable], width: int) -> list[str]:
+    """Return the headings for which some table has no room, so that all tables have the same columns."""
+    hidden = set[str]()
+    for one in tables:
+        kept = [column.heading for column in fit(one.columns, width)]
+        hidden |= {column.heading for column in one.columns if column.heading not in kept}
+    return [heading for heading in HEADINGS if heading in hidden]
+
+
+def hidden_line(hidden: Collection[str], width: int) -> Lines:
+    """Return the line that says which columns are left out; none if all are there."""
+    line = f"hidden at {width} columns: {', '.join(hidden)} (--wide shows them)"
+    return wrapped(Text(line, "dim"), width, indent="  ") if hidden else []
 
 
 def title(labels: Mapping[str, str], case: str, mode: str, device: str) -> Text:
-    """Return the title of a table: what people call the case, its text, mode and device."""
+    """Return the title of a table: what people call the case, its mode and device, and the case as text."""
     label = labels.get(case)
-    return Text(f"{label + ': ' if label else ''}{case}, {form.MODES[mode]}, {device}", style="bold")
+    words = f"{label or case}, {form.MODES[mode]} on {device}{f' ({case})' if label else ''}"
+    return Text(words, style="bold")
+
+
+def few_samples(row: pd.Series) -> bool:
+    """True if a timed row has a ratio, but an interval too wide for it or none."""
+    compared = not form.missing(row["speedup"]) and row["backend"] != form.text(row["baseline"])
+    return compared and form.too_wide(row["speedup_low"], row["speedup_high"])
+
+
+def ratio(row: pd.Series) -> str:
+    """Return the text of a row's ratio; ``UNKNOWN`` with too few samples."""
+    return UNKNOWN if few_samples(row) else form.ratio(row["speedup"], row["speedup_low"], row["speedup_high"])
 
 
 def of_roofline(row: pd.Series) -> str:
@@ -132,15 +188,15 @@ def flag_lines(rows: pd.DataFrame, width: int) -> tuple[Lines, Lines, set[str]]:
     return above, below, marked
 
 
-def _columns(rows: pd.DataFrame, marked: set[str]) -> list[Column]:
-    """Return the columns of a table."""
+def _columns(rows: pd.DataFrame, marked: Collection[str]) -> list[Column]:
+    """Return the columns of a table of timed rows, of which some have a flag that a line below the table names."""
     each = [row for _, row in rows.iterrows()]
-    columns = [Column(name, [cell(row) for row in each], right, goes) for name, right, goes, cell in _COLUMNS]
+    shown = [Column(name, [cell(row) for row in each], right, goes) for name, right, goes, cell in _COLUMNS]
     if rows["precision_class"].nunique(dropna=False) > 1:
-        columns.insert(2, Column("class", [form.text(row["precision_class"]) for row in each]))
+        shown.insert(2, Column("class", [form.text(row["precision_class"]) for row in each]))
     if marked:
-        columns.insert(2, Column(MARK, [MARK if row["backend"] in marked else "" for row in each]))
-    return columns
+        shown.insert(2, Column(MARK, [MARK if row["backend"] in marked else "" for row in each]))
+    return shown
 
 
 def _median(row: pd.Series) -> tuple[float, float, float]:
@@ -148,8 +204,9 @@ def _median(row: pd.Series) -> tuple[float, float, float]:
 
 
 def _interval(row: pd.Series) -> str:
-    """Return the interval of the ratio; empty for the baseline itself."""
-    return "" if form.missing(row["comparison"]) else form.interval(row["speedup_low"], row["speedup_high"])
+    """Return the interval of the ratio; empty for the baseline itself, and where it would be too wide."""
+    hidden = form.missing(row["comparison"]) or few_samples(row)
+    return "" if hidden else form.interval(row["speedup_low"], row["speedup_high"])
 
 
 def _rate(row: pd.Series) -> str:
@@ -163,10 +220,10 @@ _COLUMNS: Final[tuple[tuple[str, bool, int, Callable[[pd.Series], str]], ...]] =
     ("rank", True, 0, lambda row: form.text(row["rank"]) or "-"),
     ("backend", False, 0, lambda row: str(row["backend"])),
     ("median", True, 0, lambda row: form.seconds(*_median(row))),
-    ("±", True, 8, lambda row: form.plus_minus(*_median(row))),
-    ("ratio", True, 0, lambda row: form.ratio(row["speedup"], row["speedup_low"], row["speedup_high"])),
+    ("+-", True, 8, lambda row: form.plus_minus(*_median(row))),
+    ("ratio", True, 0, ratio),
     ("99 % interval", True, 7, _interval),
-    ("verdict", False, 0, lambda row: form.text(row["comparison"])),
+    ("verdict", False, 0, lambda row: FEW if few_samples(row) else form.text(row["comparison"])),
     ("% of roofline", True, 6, of_roofline),
     ("first call", True, 5, lambda row: form.seconds(row["prepare_seconds"] + row["first_call_seconds"])),
     ("memory", True, 4, lambda row: form.size(row["peak_memory_bytes"])),

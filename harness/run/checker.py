@@ -68,7 +68,7 @@ class Checker:
             question: The question.
             variation: Number of the inputs, where the question leaves it open.
         """
-        self._stage("reference")
+        self._stage("compute the right results")
         return self._expected(question, variation)
 
     def prepare(self, cell: Cell, input_sets: int = roofline.INPUT_SETS) -> Prepared | None:

@@ -96,7 +96,7 @@ class Cohort:
             # An earlier cohort may have replaced the worker.
             cell.worker = self._loader.load(cell.name, self._device).worker or cell.worker
             cell.phase = "prepare"
-            self._stage(f"prepare {cell.name}, and compile what no cache has")
+            self._stage(f"compile {cell.name}")
             with cell.gating(self._context.now):
                 prepared = self._checker.prepare(cell)
             if prepared is None:
@@ -111,7 +111,7 @@ class Cohort:
 
     def check(self) -> None:
         """Put the gate's questions: edge cases, first results, scenarios."""
-        self._stage("check the edge cases of all")
+        self._stage("check odd sizes and special values")
         self._edge_case_pool.judge(self._going(), self._case, self._device)
         self._judge_first()
         for scenario in SCENARIOS:

@@ -15,7 +15,7 @@ from harness.machine.activity import State
 from harness.process.handle import WorkerError, WorkerHandle
 from harness.process.protocol import Load, Loaded
 from harness.process.supervisor import WorkerPool
-from harness.record import Sample
+from harness.record import Record, Sample
 from harness.run.plan import Plan
 
 
@@ -27,15 +27,11 @@ class Progress(Protocol):
         ...
 
     def stage(self, text: str) -> None:
-        """Show the next step within the group."""
+        """Show the next step within the group, or before the first one."""
         ...
 
-
-class RunProgress(Progress, Protocol):
-    """Callback of a run, which also shows the steps before the first group."""
-
-    def begin(self, text: str) -> None:
-        """Show a step that comes before the first group."""
+    def finished(self, number: int, total: int, records: Sequence[Record]) -> None:
+        """Show how a group ended, with its rows; numbers are from 1."""
         ...
 
 
@@ -46,6 +42,9 @@ class NoProgress:
         """Do nothing."""
 
     def stage(self, text: str) -> None:
+        """Do nothing."""
+
+    def finished(self, number: int, total: int, records: Sequence[Record]) -> None:
         """Do nothing."""
 
 

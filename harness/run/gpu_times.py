@@ -44,7 +44,7 @@ def measure(context: RunContext, case: Case, device: str, cells: Sequence[Cell],
     for cell in cells:
         if not cell.timings.seconds or cell.worker is None:
             continue
-        context.progress.stage(f"device times of {cell.name}")
+        context.progress.stage(f"time {cell.name} by the GPU's clock")
         calls, call_seconds = cell.schedule.base_calls, statistics.median(cell.timings.seconds.values())
         limit = min(context.plan.time_limit_seconds, LIMIT_SECONDS + LIMIT_TIMES * SAMPLES * calls * call_seconds)
         try:

@@ -54,7 +54,7 @@ class Rooflines:
         least = roofline.roofline_seconds(case, self._peaks[device])
         if least is None or fastest is None or least <= IMPLAUSIBLE * fastest or self._survey is None:
             return least
-        self._stage("the machine's peaks once more")
+        self._stage("how fast this machine can compute, once more")
         self._peaks[device] = self._peaks[device].best(self._survey(device))
         return roofline.roofline_seconds(case, self._peaks[device])
 

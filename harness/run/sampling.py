@@ -203,7 +203,7 @@ class Sampling:
         """Give every cell that still joins a fresh process, and judge its first results."""
         start, judging_seconds = self._context.now(), self._judging_seconds
         renewed = self._open()
-        self._context.progress.stage(f"process {self._process - self._first_process + 2}")
+        self._context.progress.stage("start every backend again")
         fresh = self._loader.renew([cell.name for cell in renewed], self._device)
         for cell, loaded in zip(renewed, fresh, strict=True):
             if isinstance(loaded.reply, WorkerError):
@@ -238,7 +238,7 @@ class Sampling:
     def _take_block(self, joining: list[Cell]) -> None:
         """Take a sample of every cell, and judge some of the results."""
         start = self._context.now()
-        self._context.progress.stage(f"process {self._process - self._first_process + 1}, block {self._taken + 1}")
+        self._context.progress.stage(f"time every backend, round {self._block + 1}")
         self._processes[self._block] = self._process
         kept: list[tuple[Cell, int]] = []
         for position, cell in enumerate(self._shuffled(joining)):

@@ -13,7 +13,7 @@ from harness.process.supervisor import Supervisor, default_cache
 from harness.record import Record
 from harness.run.cell import Cell
 from harness.run.cohort import Services
-from harness.run.context import Loader, Progress, RunContext, RunProgress
+from harness.run.context import Loader, Progress, RunContext
 from harness.run.edge_case_pool import EdgeCasePool
 from harness.run.group import Group
 from harness.run.options import RunOptions
@@ -66,7 +66,9 @@ class Runner:
             if (case.name, case.mode, device) in skip:
                 continue
             self._context.progress.group(number, len(groups), case, device)
-            yield from self._group(case, device)
+            rows = list(self._group(case, device))
+            yield from rows
+            self._context.progress.finished(number, len(groups), rows)
 
     def _group(self, case: Case, device: str) -> Iterator[Record]:
         """Measure a group and yield its records."""
@@ -119,7 +121,7 @@ class _Machine:
 
 
 def run(
-    plan: Plan, options: RunOptions, store: Store, progress: RunProgress, skip: frozenset[tuple[str, str, str]]
+    plan: Plan, options: RunOptions, store: Store, progress: Progress, skip: frozenset[tuple[str, str, str]]
 ) -> bool:
     """Carry out a plan, row by row onto the disk.
 
@@ -140,7 +142,7 @@ def run(
         context = RunContext(plan, workers, progress, store.add_sample)
         runner, machine = Runner(context), _Machine(plan, workers)
         try:
-            progress.begin("the machine's peaks")
+            progress.stage("how fast this machine can compute and read")
             measured = machine.report(options.roofline, store.folder)
             if options.roofline:
                 context.spot_peak = peaks.SpotPeak(workers, plan.time_limit_seconds).now

@@ -15,9 +15,11 @@ WIDE = 400
 
 
 def timed(backend, median, rank, **changes):
-    times = {"baseline_median_seconds": 4e-3, "speedup": 4e-3 / median, "median_seconds": median, "rank": rank}
+    speedup = changes.get("speedup", 4e-3 / median)
+    times = {"baseline_median_seconds": 4e-3, "speedup": speedup, "median_seconds": median, "rank": rank}
+    ends = {} if speedup is None else {"speedup_low": 0.8 * speedup, "speedup_high": 1.2 * speedup}
     baseline = {"baseline": "torch-bilinear"}
-    return Record(**KEY | {"backend": backend, "status": Status.TIMED} | times | baseline | changes)
+    return Record(**KEY | {"backend": backend, "status": Status.TIMED} | times | ends | baseline | changes)
 
 
 def untimed(backend, status, reason, **changes):

@@ -20,7 +20,7 @@ def check(frame):
 def test_a_check_has_a_column_for_each_probe_and_every_reason(frame):
     lines = report(check(frame), {"3x2x2x2": "small"}, 7, WIDE)
     text = plain(lines)
-    assert "small: 3x2x2x2, forward, cpu" in text
+    assert "small, forward on cpu (3x2x2x2)" in text
     for word in ("right", "0.12", "3.8e-08", "float32"):
         assert word in line_with(lines, "good")
     (bad,) = (line for line in text.splitlines() if line.startswith("bad "))

@@ -12,12 +12,13 @@ import termios
 
 import pytest
 
-from harness.output.console import PIPE_WIDTH, USUAL_WIDTH
+from harness.output.console import USUAL_WIDTH
 
 CODE = """
 from rich.text import Text
-from harness.output.console import console, show, width_of
+from harness.output.console import accept_any_text, console, show, width_of
 import sys
+accept_any_text()
 print(width_of(sys.stdout), flush=True)
 show([Text.assemble(("red", "red"), " " + "word " * 60 + "end")], console())
 """
@@ -55,18 +56,18 @@ def on_terminal(columns, **variables):
     return int(width), lines
 
 
-def test_a_pipe_has_a_width_of_its_own_and_no_colour_and_whole_lines():
-    assert piped() == (PIPE_WIDTH, [LINE])
+def test_a_pipe_has_the_usual_width_no_colour_and_whole_lines():
+    assert piped() == (USUAL_WIDTH, [LINE])
 
 
 def test_columns_sets_the_width_of_a_pipe():
     assert piped(COLUMNS="90") == (90, [LINE])
-    assert piped(COLUMNS="many")[0] == PIPE_WIDTH
+    assert piped(COLUMNS="many")[0] == USUAL_WIDTH
 
 
 def test_force_color_colours_a_pipe_without_another_width():
     width, (line,) = piped(FORCE_COLOR="1")
-    assert width == PIPE_WIDTH
+    assert width == USUAL_WIDTH
     assert "\x1b[31mred\x1b[0m" in line
     assert re.sub(r"\x1b\[\d*m", "", line) == LINE
 
@@ -84,3 +85,30 @@ def test_a_terminal_can_be_without_colours(variables):
 
 def test_a_terminal_without_a_width_has_the_usual_one():
     assert on_terminal(0)[0] == USUAL_WIDTH
+
+
+SIGNS = f"""
+from harness.output.console import accept_any_text
+import sys
+accept_any_text()
+print({"±30 % of 5 µs × 2 – “so”… é 漢"!a})
+print({"é → no"!a}, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("variables", "encoding", "seen"),
+    [
+        ({"PYTHONIOENCODING": "ascii"}, "ascii", '+-30 % of 5 us x 2 - "so"... e ?|e -> no'),
+        (
+            {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+            "ascii",
+            '+-30 % of 5 us x 2 - "so"... e ?|e -> no',
+        ),
+        ({"PYTHONIOENCODING": "latin-1"}, "latin-1", '±30 % of 5 µs × 2 - "so"... é ?|é -> no'),
+        ({"PYTHONIOENCODING": "utf-8"}, "utf-8", "±30 % of 5 µs × 2 – “so”… é 漢|é → no"),
+    ],
+)
+def test_what_an_encoding_lacks_is_replaced_by_ascii(variables, encoding, seen):
+    ended = subprocess.run([sys.executable, "-c", SIGNS], env=environment(**variables), capture_output=True, check=True)
+    assert [stream.decode(encoding).strip() for stream in (ended.stdout, ended.stderr)] == seen.split("|")

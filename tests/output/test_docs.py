@@ -32,8 +32,18 @@ def test_the_answer_of_a_run_is_a_block_of_at_most_100_columns():
 
 def test_a_table_of_a_run_is_a_block_with_every_backend():
     block = render_block(f"case {RUN} 128x20x30x40 forward_backward")
-    assert "nn.Bilinear's own example: 128x20x30x40, training step, cpu" in block
+    assert "nn.Bilinear's example, training step on cpu (128x20x30x40)" in block
     assert sum(line.endswith("faster") or " faster " in line for line in block.splitlines()) == 12
+
+
+def test_the_screen_of_a_case_has_a_bar_for_every_backend():
+    block = render_block(f"bars {RUN} 128x20x30x40 forward")
+    assert sum("  #" in line for line in block.splitlines()) == 13
+
+
+def test_lines_of_groups_are_those_of_a_run_in_its_order():
+    lines = render_block(f"group-lines {RUN} 3").splitlines()
+    assert [line.partition(" ")[0] for line in lines[1:-1]] == ["[1/12]", "[2/12]", "[3/12]"]
 
 
 @pytest.mark.parametrize(

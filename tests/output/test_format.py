@@ -11,16 +11,16 @@ from harness.output import format as form
     [
         (1.2345, 1.20, 1.28, "1.23 s"),
         (1.2345, 1.2344, 1.2346, "1.234 s"),  # four digits are the most
-        (1.2345, 0.5, 2.5, "1.2 s"),  # and two the fewest: the interval stands beside it
+        (1.2345, 0.5, 2.5, "1.2 s"),  # and two the fewest: the interval says the rest
         (12.34, 12.1, 12.5, "12.3 s"),
-        (0.0005049, 0.000480, 0.000530, "500 µs"),
-        (0.0005049, 0.0005040, 0.0005058, "504.9 µs"),
+        (0.0005049, 0.000480, 0.000530, "500 us"),
+        (0.0005049, 0.0005040, 0.0005058, "504.9 us"),
         (9.996e-3, 9.98e-3, 10.01e-3, "10.0 ms"),
         (0.9996, 0.8, 1.2, "1.0 s"),
         (0.9994e-3, 0.98e-3, 1.02e-3, "1.0 ms"),
-        (0.9994e-3, 0.9993e-3, 0.9995e-3, "999.4 µs"),
+        (0.9994e-3, 0.9993e-3, 0.9995e-3, "999.4 us"),
         (12345.6, 12000.0, 13000.0, "12,300 s"),
-        (1.23e-8, 1.22e-8, 1.24e-8, "0.0123 µs"),
+        (1.23e-8, 1.22e-8, 1.24e-8, "0.0123 us"),
         (1.864e-3, pd.NA, pd.NA, "1.9 ms"),  # no interval: two digits
         (123.4, None, None, "120 s"),
         (pd.NA, pd.NA, pd.NA, ""),
@@ -52,16 +52,24 @@ def test_a_ratio_has_the_digits_that_its_interval_supports(value, low, high, tex
 @pytest.mark.parametrize(
     ("value", "low", "high", "text"),
     [
-        (184e-6, 130e-6, 240e-6, "±30 %"),
-        (1.0, 0.9979, 1.0021, "±0.21 %"),
-        (1.0, 0.5, 2.5, "±100 %"),
-        (1.0, 0.4, 2.5, ">±100 %"),
+        (184e-6, 130e-6, 240e-6, "30 %"),
+        (1.0, 0.9979, 1.0021, "0.21 %"),
+        (1.0, 0.5, 2.5, "100 %"),
+        (1.0, 0.4, 2.5, ">100 %"),
         (1.0, pd.NA, pd.NA, ""),
         (pd.NA, 1.0, 2.0, ""),
     ],
 )
 def test_an_interval_is_a_share_of_its_estimate(value, low, high, text):
     assert form.plus_minus(value, low, high) == text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "wide"),
+    [(1.0, 10.0, False), (1.0, 10.1, True), (1e-6, 7e8, True), (pd.NA, 2.0, True), (None, None, True)],
+)
+def test_an_interval_of_over_ten_fold_is_too_wide_for_a_ratio(low, high, wide):
+    assert form.too_wide(low, high) == wide
 
 
 def test_both_ends_of_an_interval_have_at_least_two_digits():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.text import Text
 
-from harness.output.layout import Column, fit, plain, table, wrapped
+from harness.output.layout import Column, fit, plain, table, table_width, wrapped
 
 STAYS = Column("backend", ["numpy-loop", "a"])
 TIME = Column("median", ["1.0 ms", "12 ms"], right=True)
@@ -63,13 +63,6 @@ def test_a_number_is_not_parted_from_its_unit(width):
     assert "12 ms" in text
 
 
-def test_texts_of_a_first_column_break_where_a_table_is_too_wide():
-    columns = [Column("case", ["MACE skip connection, nobias", "CoLA"], breaks=True), TIME]
-    assert plain(table(columns, 24)).splitlines() == [
-        "case           median",
-        "MACE skip      1.0 ms",
-        "  connection,",
-        "  nobias",
-        "CoLA            12 ms",
-    ]
-    assert len(plain(table(columns, 36)).splitlines()) == 3
+def test_a_table_can_have_another_gap():
+    assert plain(table([STAYS, TIME], 80, gap=" ")).splitlines()[1] == "numpy-loop 1.0 ms"
+    assert table_width([STAYS, TIME], gap=" ") == len("numpy-loop 1.0 ms")

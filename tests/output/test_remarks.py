@@ -29,26 +29,41 @@ def test_groups_that_a_stopped_run_did_not_reach_are_counted(frame):
 def test_trouble_is_one_line_for_every_bad_row(frame):
     rows = [untimed(f"b-{status}", status, f"reason {status}") for status in Status if status is not Status.TIMED]
     records = frame(timed("fine", 1e-3, 1), *rows)
-    text = plain(remarks.trouble(records, WIDE))
+    text = plain(remarks.trouble(records, {"3x2x2x2": "small"}, WIDE))
     for status in Status:
-        assert (f"{status} b-{status} on 3x2x2x2, forward, cpu (): reason {status}" in text) == (status in BAD)
-    assert remarks.trouble(records[records["status"] == "timed"], WIDE) == []
+        assert (f"{status} b-{status}: small, forward on cpu (): reason {status}" in text) == (status in BAD)
+    assert remarks.trouble(records[records["status"] == "timed"], {}, WIDE) == []
 
 
-def test_backends_that_are_not_here_are_listed_once(frame):
+def test_a_reason_that_repeats_is_one_line_with_its_number(frame):
+    modes = ("forward", "forward_backward")
+    records = frame(*(untimed("broken", Status.FAILED, "no module", mode=mode, phase="load") for mode in modes))
+    (_, line) = plain(remarks.trouble(records, {}, WIDE)).splitlines()
+    assert line == "  failed broken: 2 times, first 3x2x2x2, forward on cpu (load): no module"
+
+
+def test_backends_that_are_not_here_are_one_line(frame):
     for_gpus = [
         untimed("triton", Status.UNSUPPORTED, "triton runs on cuda", phase="load", mode=mode)
         for mode in ("forward", "forward_backward")
     ]
-    missing = untimed("cupy", Status.UNAVAILABLE, "pip install 'cupy[/red]'", phase="load")
-    records = frame(
-        timed("fine", 1e-3, 1), *for_gpus, missing, untimed("small", Status.UNSUPPORTED, "no", phase="support")
-    )
-    assert plain(remarks.absent(records, WIDE)).splitlines() == [
-        "Not on cpu: triton: runs on cuda",
-        "Not on cpu: cupy: pip install 'cupy[/red]'",
+    missing = [
+        untimed(name, Status.UNAVAILABLE, f"{name} is not installed: pip install '{name}[/red]'", phase="load")
+        for name in ("cupy", "flaggems")
     ]
+    records = frame(
+        timed("fine", 1e-3, 1), *for_gpus, *missing, untimed("small", Status.UNSUPPORTED, "no", phase="support")
+    )
+    lines = plain(remarks.absent(records, WIDE)).splitlines()
+    assert lines == ["Not here: triton (needs CUDA), cupy, flaggems (not installed)"]
     assert remarks.absent(records[records["backend"] == "fine"], WIDE) == []
+
+
+def test_a_backend_that_is_here_on_one_device_is_not_called_absent(frame):
+    records = frame(
+        timed("fused", 1e-3, 1), untimed("fused", Status.UNSUPPORTED, "fused runs on cpu", phase="load", device="cuda")
+    )
+    assert remarks.absent(records, WIDE) == []
 
 
 def test_only_warnings_about_the_machine_are_in_a_report():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 import pytest
 from report_rows import WIDE, line_with, timed, untimed
@@ -49,7 +51,7 @@ def test_each_case_mode_and_device_has_a_table_sorted_by_speed(frame):
     assert text.index("fast") < text.index("slow") < text.index("step") < text.index("gpu")
     assert "4.00x" in line_with(lines, "fast")
     assert "3.90x .. 4.10x" in line_with(lines, "fast")
-    assert "small: 3x2x2x2, training step, cpu" in text
+    assert "small, training step on cpu (3x2x2x2)" in text
 
 
 def test_a_rate_has_no_digits_that_the_time_hides(frame):
@@ -60,7 +62,7 @@ def test_a_rate_has_no_digits_that_the_time_hides(frame):
         timed("thin", 1e-3, 1, gflop_per_second=123.4, **narrow),
     ]
     lines = shown(frame(*rows))
-    assert "±30 %" in line_with(lines, "wide")
+    assert " 30 % " in line_with(lines, "wide")
     assert "120" in line_with(lines, "wide").split()
     assert "123.4" in line_with(lines, "thin").split()
 
@@ -106,7 +108,7 @@ def test_the_share_is_that_of_the_spot_roofline_where_it_is_known(frame):
 
 def test_a_row_that_is_not_ranked_has_a_dash_for_a_rank(frame):
     lines = shown(frame(timed("miracle", 1e-6, None, flags="implausible")))
-    assert line_with(lines, "µs").split()[:3] == ["-", "miracle", "!"]
+    assert line_with(lines, " us").split()[:3] == ["-", "miracle", "!"]
     assert line_with(lines, "implausible").strip() == "! implausible: miracle"
 
 
@@ -155,3 +157,36 @@ def test_every_heading_has_its_meaning(frame):
     records["precision_class"] = ["tf32", "float32"]
     heading = plain(shown(records)).splitlines()[1]
     assert sorted(word.strip() for word in heading.split("  ") if word) == sorted(tables.HEADINGS)
+
+
+FEW = {"speedup_low": 1e-6, "speedup_high": 7e8, "comparison": "ambiguous"}
+
+
+@pytest.mark.parametrize("ends", [FEW, FEW | {"speedup_low": None, "speedup_high": None}])
+def test_too_few_samples_are_said_in_place_of_a_ratio(frame, ends):
+    row = line_with(shown(frame(timed("one", 1e-3, 1, **ends), timed("torch-bilinear", 4e-3, 2))), " one ")
+    assert re.split(r"\s{2,}", row.strip()) == ["1", "one", "1.0 ms", "?", "too few samples"]
+
+
+def test_the_baseline_needs_no_interval_for_its_ratio(frame):
+    ends = {"speedup_low": 1.0, "speedup_high": 1.0}
+    assert "1x" in line_with(shown(frame(timed("torch-bilinear", 4e-3, 1, **ends))), "torch-bilinear").split()
+
+
+def test_all_tables_lack_the_same_columns_and_one_line_names_them(frame):
+    costs = {"peak_memory_bytes": 2**20, "mean_absolute_error": 1e-8}
+    rows = [
+        timed("x", 1e-3, 1, **costs),
+        timed("a-name-of-forty-characters-is-rather-wide", 1e-3, 1, case="9x2x2x2", **costs),
+    ]
+    records = frame(*rows)
+    text = plain(shown(records, width=110))
+    headings = [line.split() for line in text.splitlines() if line.startswith("rank")]
+    assert headings[0] == headings[1]
+    (line,) = (line for line in text.splitlines() if line.startswith("hidden"))
+    assert line == (
+        "hidden at 110 columns: first call, memory, GFLOP/s, break-even (calls), mean abs diff (--wide shows them)"
+    )
+    wide = plain(tables.case_tables(records, {}, 20, wide=True))
+    assert "mean abs diff" in wide
+    assert "hidden" not in wide

@@ -29,12 +29,16 @@ class Groups:
 
     def __init__(self):
         self.seen = []
+        self.ended = []
 
     def group(self, number, total, case, device):
         self.seen.append((number, total, case.name, device))
 
     def stage(self, text):
         assert text
+
+    def finished(self, number, total, records):
+        self.ended.append((number, total, [record.backend for record in records]))
 
 
 def test_finished_groups_are_left_out_and_the_others_keep_their_number(tmp_path):
@@ -43,6 +47,7 @@ def test_finished_groups_are_left_out_and_the_others_keep_their_number(tmp_path)
     runner = Runner(RunContext(plan(CASE, LARGER), workers, progress, now=lambda: workers.clock.now))
     rows = list(runner.run(frozenset({(CASE.name, CASE.mode, "cpu")})))
     assert progress.seen == [(2, 2, LARGER.name, "cpu")]
+    assert progress.ended == [(2, 2, [BASELINE, "other"])]
     assert {row.case for row in rows} == {LARGER.name}
 
 
