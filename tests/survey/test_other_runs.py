@@ -33,7 +33,11 @@ def test_run_is_recognised_by_its_arguments(arguments, expected):
     assert other_runs.is_run(arguments) == expected
 
 
-RUN, WORKER, SHELL = ["python", "-m", "harness", "run"], ["python", "-P", "start.py", "harness.worker.main", "{}"], ["sh"]
+RUN, WORKER, SHELL = (
+    ["python", "-m", "harness", "run"],
+    ["python", "-P", "start.py", "harness.worker.main", "{}"],
+    ["sh"],
+)
 
 
 @pytest.mark.parametrize(
