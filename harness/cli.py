@@ -102,13 +102,14 @@ def _welcome() -> Lines:
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(metavar="[backends|suites|cases]", help="Default: backends and suites.")] = "",
-    name: Annotated[
-        str | None, typer.Argument(metavar="[SUITE]", help="With `cases`: one suite. Default: all.")
-    ] = None,
+    what: Annotated[str, typer.Argument(metavar="backends|suites|cases", help="Default: backends and suites.")] = "",
+    name: Annotated[str | None, typer.Argument(metavar="SUITE", help="With `cases`: one suite. Default: all.")] = None,
     probe: Annotated[bool, typer.Option("--probe", help="Start each backend in a worker; takes a while.")] = False,
 ) -> None:
-    """Show backends, suites, and the cases of a suite; imports no framework."""
+    """Show backends, suites and cases.
+
+    It imports no framework, so that it replies at once.
+    """
     from harness.machine.environment import devices
     from harness.output import listing
 
@@ -146,10 +147,10 @@ def check(
     seed: given.Seed = None,
     time_limit_seconds: given.TimeLimit = 120.0,
 ) -> None:
-    """Only check every backend against nn.Bilinear; time nothing, write nothing.
+    """Check every backend; time nothing.
 
-    The table shows each probe of the gate. Below it, each rejection has its first wrong element, with both values. The
-    last line has the seed that repeats the check (--seed).
+    Nothing is written. The table shows each probe of the gate. Below it, each rejection has its first wrong element,
+    with both values. The last line has the seed that repeats the check (--seed).
     """
     import pandas as pd
 
@@ -194,7 +195,10 @@ def run(
     freeze: given.Freeze = True,
     time_limit_seconds: given.TimeLimit = 120.0,
 ) -> None:
-    """Check every backend, time those that are right, write CSV files, print the answer."""
+    """Check every backend, time the right ones.
+
+    The rows go to CSV files; the answer is printed.
+    """
     # Over 40 lines: one line for each option.
     from harness.output import store
     from harness.output.progress import progress
@@ -220,7 +224,10 @@ def doctor_(
         bool, typer.Option("--strict", help="Exit with code 1 if this machine is not fit to measure on.")
     ] = False,
 ) -> None:
-    """Look at the machine before you trust it, and say what to do; takes about ten seconds."""
+    """Say whether this machine is fit to measure.
+
+    It takes about ten seconds, and says what to do.
+    """
     from rich.text import Text
 
     from harness.machine.threads import budget
@@ -249,7 +256,10 @@ def report_(
         typer.Option("--plot", help="Draw the run instead, into this file: .svg, .png or .pdf."),
     ] = None,
 ) -> None:
-    """Print the tables of a run again, from its files; the answer comes last."""
+    """Print the tables of a run again.
+
+    They come from its files; the answer comes last.
+    """
     from harness.catalog.suites import labels
     from harness.output import figures, store
     from harness.output.layout import wrapped
@@ -271,7 +281,10 @@ def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the backend, as in my-kernel; makes ./NAME.")],
     torch: Annotated[bool, typer.Option("--torch", help="A formula in PyTorch; autograd makes the gradients.")] = False,
 ) -> None:
-    """Write a package with a backend of your own and its test, and print what to do next."""
+    """Write a package with a backend of your own.
+
+    It has a module, an entry point and a test. The next two commands are printed.
+    """
     from harness.new_backend import write
 
     folder = write(name, Path.cwd(), entries(), torch=torch)
@@ -282,7 +295,10 @@ def new(
 
 @app.command("explain")
 def explain_() -> None:
-    """Walk through the operator step by step on the example of the article that started this."""
+    """Explain the layer step by step.
+
+    The example is that of the article that started this project.
+    """
     from harness.explain import explain
     from harness.machine.threads import budget
     from harness.process.handle import WorkerError

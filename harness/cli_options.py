@@ -96,7 +96,7 @@ TimeLimit = Annotated[
         "--time-limit", min=0.1, help="Seconds that compiling and one call may take before a worker is killed."
     ),
 ]
-Layer = Annotated[str | None, typer.Argument(metavar="[CASE]", help="The same as --case.", show_default=False)]
+Layer = Annotated[str | None, typer.Argument(metavar="CASE", help="The same as --case.", show_default=False)]
 Quick = Annotated[
     bool,
     typer.Option(

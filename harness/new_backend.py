@@ -77,6 +77,7 @@ _TEST: Final = string.Template('''\
 """Each promise of a backend is a test: run `pytest $name`."""
 
 from harness.conformance import parametrize_with_checks
+
 from $module import $label
 
 

@@ -142,7 +142,7 @@ def test_a_read_only_folder_is_refused_at_once(bilinear_bench):
     assert "/proc is not writable" in ended.stderr
 
 
-def test_without_torch_check_and_run_name_the_missing_package(bilinear_bench, tmp_path):
+def test_without_torch_every_command_names_the_missing_package(bilinear_bench, tmp_path):
     # Another distribution of our name, first on the path, that asks for a torch which cannot be.
     info = tmp_path / "ours" / "bilinear_bench-0.0.dist-info"
     info.mkdir(parents=True)
@@ -157,6 +157,12 @@ def test_without_torch_check_and_run_name_the_missing_package(bilinear_bench, tm
         ended = bilinear_bench(name, *TINY, PYTHONPATH=f"{tmp_path / 'ours'}{os.pathsep}{ROOT}")
         assert ended.returncode == 2
         assert "the reference is nn.Bilinear in float64, but torch-that-is-not-there is not installed" in ended.stderr
+    ended = bilinear_bench("explain", PYTHONPATH=f"{tmp_path / 'ours'}{os.pathsep}{ROOT}")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == (
+        "error: the example compares with nn.Bilinear, but torch-that-is-not-there is not installed: "
+        "pip install 'torch-that-is-not-there'\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,10 @@ def test_a_package_has_an_entry_point_a_module_and_a_test(tmp_path, torch):
 @TEMPLATES
 def test_a_package_is_formatted_and_passes_ruff(tmp_path, torch):
     folder = write("my-kernel", tmp_path, (), torch=torch)
-    for command in (["check"], ["format", "--check"]):
+    for command in (["check", "--select", "B,D2,D4,E,F,I,N,UP,W"], ["format", "--check"]):
         ended = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, "--no-cache", "--line-length", "120", folder],
+            [sys.executable, "-m", "ruff", *command, "--isolated", "--no-cache", "--line-length", "120", "."],
+            cwd=folder,
             capture_output=True,
             text=True,
             check=False,

@@ -72,7 +72,7 @@ def test_a_newcomer_gets_from_the_bare_command_to_a_backend_of_their_own(type_in
     ("typed", "words"),
     [
         ("bilinear-bench run --case SimGMN", "did you mean 'SimGNN'?"),
-        ("bilinear-bench run --backend numba-fusd", "did you mean 'numba-fused'?"),
+        ("bilinear-bench run --backend numba-fusd", "did you mean 'numba-fused'"),
         ("bilinear-bench report lates", "lates is no run: did you mean 'latest'?"),
         ("bilinear-bench new 'my kernel'", "as in my-kernel"),
     ],
