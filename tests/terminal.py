@@ -40,9 +40,8 @@ def in_terminal(command: list[str], folder: Path, variables: Mapping[str, str], 
     """Run a command to its end on a terminal of its own."""
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 25, columns, 0, 0))
-    environment = dict(variables) | {"TERM": "xterm-256color"}
     with subprocess.Popen(
-        command, cwd=folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+        command, cwd=folder, env=dict(variables), stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
     ) as process:
         os.close(theirs)
         written = b""

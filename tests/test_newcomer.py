@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import tomllib
 from pathlib import Path
@@ -19,7 +20,7 @@ def type_in(tmp_path):
         program, *arguments = shlex.split(line)
         assert program == "bilinear-bench"
         paths = f"{tmp_path / 'my-kernel'}:{environment()['PYTHONPATH']}"
-        return in_terminal(command(*arguments), tmp_path, environment(PYTHONPATH=paths))
+        return in_terminal(command(*arguments), tmp_path, environment(PYTHONPATH=paths, TERM="xterm-256color"))
 
     return type_in
 
@@ -35,33 +36,45 @@ def install(folder: Path) -> None:
     (info / "entry_points.txt").write_text(f"[{group}]\n{''.join(lines)}")
 
 
-def next_commands(screen: Screen) -> list[str]:
-    """Return the commands that a screen tells to type next."""
-    return [line.strip() for line in screen.lines if line.startswith("  ")]
+def commands(screen: Screen) -> list[str]:
+    """Return the commands that a screen tells to type."""
+    found = (re.search(r"(?:bilinear-bench|pip) [a-z].*?(?=\s{2,}|$)", line) for line in screen.lines)
+    return [match[0] for match in found if match]
 
 
 def test_a_newcomer_gets_from_the_bare_command_to_a_backend_of_their_own(type_in, tmp_path):
     bare = type_in("bilinear-bench")
     assert bare.code == 0
+    assert "which way of computing torch.nn.Bilinear is right, and" in bare.lines[0]
+    assert re.search(r"\d+ CPU.* \d+ backends ready", " ".join(bare.lines))
+    quick, published, mine, explain = (
+        *("bilinear-bench run --quick", "bilinear-bench run --case SimGNN"),
+        *("bilinear-bench check --backend mine", "bilinear-bench explain"),
+    )
+    assert commands(bare) == [quick, published, mine, explain]
 
     cases = type_in("bilinear-bench list cases quick")
-    assert "SimGNN" in cases.text
+    assert "Deep Graph Infomax" in cases.text
 
-    quick = "--backend numpy-loop,numpy-einsum --budget 0.5 --threads 1"
-    measured = type_in(f"bilinear-bench run --quick 'deep graph' {quick} --mode forward")
+    brief = "--backend numpy-loop,numpy-einsum --budget 0.5 --threads 1"
+    measured = type_in(f"{quick} 'deep graph' {brief} --mode forward")
     assert measured.code == 0, measured.text
-    assert "Deep Graph Infomax" in measured.text
-    assert max(len(line) for line in measured.lines) <= 80
     assert [path.name for path in tmp_path.iterdir()] == ["results"]
+    answer = measured.text[measured.text.index("Fastest right way, and times as fast as nn.Bilinear") :]
+    assert re.search(r"Deep Graph Infomax +\S.* (us|ms|s)\b", answer)
+    assert "In your model:  from bilinear_bench import Bilinear" in answer
+    assert "See more:       bilinear-bench report latest [--case 'Deep Graph Infomax']" in answer
+    assert max(len(line) for line in answer.splitlines()) <= 80
 
-    again = type_in("bilinear-bench report latest")
+    again = type_in("bilinear-bench report latest --case 'Deep Graph Infomax'")
     assert again.code == 0, again.text
-    assert "Deep Graph Infomax" in again.text
+    assert "Deep Graph Infomax, forward on cpu (2708x512x512x1)" in again.text
+    assert {"numpy-loop", "numpy-einsum", "torch-bilinear"} <= set(again.text.split())
 
     made = type_in("bilinear-bench new my-kernel")
     assert made.code == 0, made.text
-    pip, check = next_commands(made)
-    assert pip == "pip install -e ./my-kernel"
+    pip, check = commands(made)
+    assert (pip, check) == ("pip install -e ./my-kernel", "bilinear-bench check --backend my-kernel")
     install(tmp_path / "my-kernel")
     checked = type_in(f"{check} --case SimGNN --threads 1")
     assert checked.code == 0, checked.text

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from harness.case import CaseError
+from harness.catalog.suggest import suggestion
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +52,5 @@ def find(name: str, cases: Iterable[str], labels: Mapping[str, str]) -> list[str
     exact = [text for text in with_options if wanted in names[text]]
     found = exact or [text for text in with_options if any(known.startswith(wanted) for known in names[text])]
     if not found:
-        expected = ", ".join(names_of(names, labels).values())
-        raise CaseError(f"case {name!r} is not in this run, expected one of: {expected}")
+        raise CaseError(f"case {name!r} is not in this run{suggestion(name, names_of(names, labels).values())}")
     return found

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
-import struct
 import subprocess
 import sys
-import termios
+from pathlib import Path
 
 import pytest
+from terminal import in_terminal
 
 from harness.output.console import USUAL_WIDTH
 
@@ -39,20 +38,9 @@ def piped(**variables):
 
 def on_terminal(columns, **variables):
     """Run the code on a terminal of a width; return what reaches it."""
-    master, slave = os.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 25, columns, 0, 0))
-    process = subprocess.Popen([sys.executable, "-c", CODE], env=environment(**variables), stdout=slave, stdin=slave)
-    os.close(slave)
-    text = b""
-    try:
-        while piece := os.read(master, 4096):
-            text += piece
-    except OSError:  # the other end is closed
-        pass
-    finally:
-        os.close(master)
-    assert process.wait() == 0
-    width, *lines = text.decode().splitlines()
+    screen = in_terminal([sys.executable, "-c", CODE], Path.cwd(), environment(**variables), columns)
+    assert screen.code == 0
+    width, *lines = screen.raw.splitlines()
     return int(width), lines
 
 
