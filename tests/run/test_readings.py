@@ -9,12 +9,12 @@ import os
 import pytest
 from fakes import QUIET, FakeWorker, Faults
 
+from harness.correctness.conduct import CLOCK_BLOCKS
 from harness.machine.gpu import State as GpuState
 from harness.process.protocol import SampleTaken, Stretch, TakeSample, WarmedUp, WarmUp
 from harness.record import Status
 from harness.run.plan import BASELINE
 from harness.run.readings import TURNS
-from harness.run.sampling import CLOCK_BLOCKS
 from harness.timing.variance import FEWEST_BLOCKS
 
 STOLEN = dataclasses.replace(QUIET, steal_seconds=1.0)
