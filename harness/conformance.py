@@ -31,6 +31,7 @@ from harness.case import MODES, Case, Mode
 from harness.correctness import edge_cases
 from harness.correctness.questions import SCENARIOS, Question, unseen
 from harness.correctness.verdict import Verdict
+from harness.machine.usage import Usage
 from harness.process.protocol import Handlers, ReplyT, Request
 from harness.run.cell import Cell
 from harness.run.checker import Checker
@@ -230,7 +231,7 @@ class _Local:
     def __init__(self, handlers: Handlers, directory: Path) -> None:
         self.directory = directory
         self.elapsed_seconds = 0.0
-        self.turn_seconds: float | None = None
+        self.usage: Sequence[Usage] = ()
         self.alive = True
         self._handlers = handlers
         directory.mkdir()

@@ -19,7 +19,8 @@ from harness.case import Case
 from harness.correctness.inputs import PRECISE_KINDS, make_inputs
 from harness.correctness.questions import SCENARIOS
 from harness.correctness.verdict import Facts
-from harness.machine.threads import Busy, ThreadReport
+from harness.machine.threads import ThreadReport
+from harness.machine.usage import Busy
 from harness.process import protocol
 from harness.process.handle import WorkerError
 from harness.process.protocol import Affinity, Request, Results, Storages, Stretch
@@ -51,7 +52,7 @@ class FakeWorker:
         self.name, self.directory, self.number, self.faults = name, directory, number, faults
         self.clock = clock or Clock()
         self.alive, self.elapsed_seconds, self.blocks = True, 0.0, 0
-        self.turn_seconds = self.faults.turn_seconds
+        self.usage = self.faults.usage
         self._log = [] if log is None else log
         self._attempts, self._kept_set = 0, 0
         self.handlers: protocol.Handlers = {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness.case import Case
 from harness.machine import activity
 from harness.machine.gpu import State as GpuState
+from harness.machine.usage import Usage
 from harness.process.protocol import Request, Stretch
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Faults:
         instead: Reply in place of the usual one, or the error that is raised, by class of request.
         call_seconds: Time of a call.
         unseen_seconds: Time around each request that the worker does not account for.
-        turn_seconds: Mean time for which a thread waited for a turn on a CPU; None where the system does not tell.
+        usage: CPU time and waits of its threads in each request; empty where the system does not count them.
         spread: Standard deviations of the logarithm of a sample's time: of processes, of blocks.
         import_seconds: Time of importing.
         compile_seconds: Time of the first call beyond 0.2 s.
@@ -84,7 +85,7 @@ class Faults:
     instead: Mapping[type[Request[Any]], object] = dataclasses.field(default_factory=dict)
     call_seconds: float = 0.01
     unseen_seconds: float = 0.0
-    turn_seconds: float | None = 0.0
+    usage: tuple[Usage, ...] = (Usage(10_000_000, 0, 1),)
     spread: tuple[float, float] = (0.0, 0.0)
     import_seconds: float = 0.1
     compile_seconds: float = 0.0

@@ -44,6 +44,8 @@ UNSEEN_SECONDS: Final = 0.015
 UNSEEN_SHARE: Final = 0.5
 #: Median unseen time that is always allowed, as a multiple of another backend's: the machine delays all of them.
 UNSEEN_TIMES: Final = 3.0
+#: Fewest blocks that a refusal of a clock rests on: in one or two the machine may have taken the time.
+CLOCK_BLOCKS: Final = 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

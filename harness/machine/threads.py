@@ -11,9 +11,9 @@ import dataclasses
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from harness.record import Flag
 
@@ -26,9 +26,6 @@ POOL_VARIABLES: Final = (
     "VECLIB_MAXIMUM_THREADS",
     "NUMBA_NUM_THREADS",
 )
-#: Largest mean number of runnable threads above the budget. A main thread that hands over to its pool, and other
-#: processes of the machine, stay below it.
-OVERLOAD: Final = 0.5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,19 +56,6 @@ class ThreadReport:
     torch_threads: int | None = None
     numba_threads: int | None = None
     numba_threading_layer: str | None = None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Busy:
-    """The threads of a process in a period.
-
-    Attributes:
-        threads: Number of threads that ran for a tenth of the period or more.
-        runnable: Mean number of threads that ran or waited for a CPU.
-    """
-
-    threads: int
-    runnable: float
 
 
 class BudgetError(ValueError):
@@ -157,77 +141,6 @@ def read_back() -> ThreadReport:
         numba_threads=numba.get_num_threads() if numba else None,
         numba_threading_layer=layer,
     )
-
-
-class Usage(NamedTuple):
-    """How a thread came by its CPU time: the numbers of schedstat (Documentation/scheduler/sched-stats.rst of Linux).
-
-    Attributes:
-        ran: Time on a CPU, in ns.
-        waited: Time in which the thread could run and had no CPU, in ns.
-        turns: Number of times that it got a CPU.
-    """
-
-    ran: int = 0
-    waited: int = 0
-    turns: int = 0
-
-
-def usage(tasks: Path = Path("/proc/self/task")) -> dict[str, Usage]:
-    """Return how each thread of a process came by its CPU time; {} if unknown.
-
-    Args:
-        tasks: Folder with a folder for each thread; by default that of this process.
-    """
-    times = {}
-    for path in tasks.glob("*/schedstat"):
-        with contextlib.suppress(OSError, ValueError):  # a thread may end before its file is read
-            times[path.parent.name] = Usage(*map(int, path.read_text().split()))
-    return times
-
-
-def gained(before: Mapping[str, Usage], after: Mapping[str, Usage]) -> list[Usage]:
-    """Return the growth of each thread's usage between two readings.
-
-    A thread without a turn is left out: it has had one if it exists, so the system does not count.
-
-    Args:
-        before: First reading of ``usage``; threads that began later count from their beginning.
-        after: Second reading of ``usage``.
-    """
-    none = Usage()
-    return [
-        Usage(*(now - then for now, then in zip(used, before.get(name, none), strict=True)))
-        for name, used in after.items()
-        if used.turns
-    ]
-
-
-def busy(before: Mapping[str, Usage], after: Mapping[str, Usage], seconds: float) -> Busy | None:
-    """Return how busy the threads were between two readings of ``usage``; None if unknown.
-
-    Frameworks size their pools by many rules and do not always obey settings, so the threads that ran are counted. A
-    thread that ran for less than a tenth of the time is not.
-
-    Args:
-        before: First reading of ``usage``.
-        after: Second reading of ``usage``.
-        seconds: Time between the readings, in seconds.
-    """
-    if not after or not seconds > 0:
-        return None
-    spent = gained(before, after)
-    return Busy(
-        threads=sum(used.ran >= 1e8 * seconds for used in spent),
-        runnable=sum(used.ran + used.waited for used in spent) / 1e9 / seconds,
-    )
-
-
-def overload(busy: Busy | None, threads: int) -> str | None:
-    """Return a flag if more than ``threads + OVERLOAD`` threads were runnable on average; None otherwise."""
-    if busy is None or busy.runnable <= threads + OVERLOAD:
-        return None
-    return Flag.OVERSUBSCRIBED.detailed(f"{busy.runnable:.1f}")
 
 
 def fault(report: ThreadReport, threads: int) -> str | None:

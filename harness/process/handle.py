@@ -24,12 +24,14 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
 import psutil
 
-from harness.machine import environment, threads
+from harness.machine import environment, threads, usage
+from harness.machine.usage import Usage
 from harness.process import protocol, start
 from harness.process.protocol import Configuration, Failure, ProtocolError, ReplyT, Request, Started
 from harness.record import Status
@@ -68,9 +70,8 @@ class WorkerHandle(Protocol):
     directory: Path
     #: Time between the last request and its reply, in seconds by the clock of this process.
     elapsed_seconds: float
-    #: Mean wait of a thread for a turn on a CPU in that interval, in seconds, of the worker's thread with the longest;
-    #: None where the system does not tell.
-    turn_seconds: float | None
+    #: CPU time and waits of each thread of the worker in that interval; empty where the system does not count them.
+    usage: Sequence[Usage]
 
     @property
     def alive(self) -> bool:
@@ -112,8 +113,8 @@ class Worker:
         self._freeze = freeze
         #: Time between the last request and its reply, in seconds by this process's clock.
         self.elapsed_seconds = 0.0
-        self.turn_seconds: float | None = None
-        self._usage_before: dict[str, threads.Usage] = {}
+        self.usage: Sequence[Usage] = ()
+        self._usage_before: dict[str, Usage] = {}
         #: One thread may kill it while another waits for its reply; its pipes are closed once.
         self._closing = threading.Lock()
         self._output = b""
@@ -172,7 +173,7 @@ class Worker:
             raise WorkerError(Status.FAILED, "its process had ended before this request")
         # A reply carries its request's random number: what was written ahead of the request is no reply.
         nonce = secrets.token_hex(8)
-        self._usage_before = self._usage()
+        self._usage_before = self._read_usage()
         self._signal(signal.SIGCONT)
         try:
             os.write(self._request_pipe, protocol.encode_request(nonce, request))
@@ -201,8 +202,7 @@ class Worker:
         start = time.monotonic()
         line = self._line(limit_seconds)
         self.elapsed_seconds = time.monotonic() - start
-        gained = threads.gained(self._usage_before, self._usage())
-        self.turn_seconds = max((used.waited / 1e9 / max(used.turns, 1) for used in gained), default=None)
+        self.usage = self._gained()
         try:
             reply = protocol.decode_reply(line, nonce, kind)
         except ProtocolError:
@@ -240,16 +240,19 @@ class Worker:
                 elif self._process.poll() is not None:
                     raise self._end(Status.FAILED, self._obituary())
                 if left <= 0:
-                    gained = threads.gained(self._usage_before, self._usage())
-                    waited = max((used.waited / 1e9 for used in gained), default=0.0)
+                    waited = max((used.waited / 1e9 for used in self._gained()), default=0.0)
                     left, added = left + waited - added, waited
                     if left <= 0:
                         raise self._end(Status.TIMEOUT, f"no answer within {limit_seconds:.3g} s")
 
-    def _usage(self) -> dict[str, threads.Usage]:
+    def _gained(self) -> Sequence[Usage]:
+        """Return how each thread came by its CPU time since the request."""
+        return usage.gained(self._usage_before, self._read_usage())
+
+    def _read_usage(self) -> dict[str, Usage]:
         """Return how each thread of the worker, and of its descendants, came by its CPU time until now."""
         processes = [self.pid, *(child.pid for child in self._descendants())]
-        return {name: used for pid in processes for name, used in threads.usage(Path(f"/proc/{pid}/task")).items()}
+        return {name: used for pid in processes for name, used in usage.read(Path(f"/proc/{pid}/task")).items()}
 
     def _drain(self) -> bool:
         """Keep the end of what the worker has printed; return True if more may come."""

@@ -26,7 +26,8 @@ from harness.correctness.conduct import Storage
 from harness.correctness.edge_cases import EdgeCase
 from harness.correctness.verdict import Facts
 from harness.machine.gpu import State as GpuState
-from harness.machine.threads import Busy, ThreadReport
+from harness.machine.threads import ThreadReport
+from harness.machine.usage import Busy
 
 ReplyT = TypeVar("ReplyT")
 

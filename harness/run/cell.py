@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from harness.correctness.verdict import Verdict
-from harness.machine.threads import Busy
+from harness.machine.usage import Busy
 from harness.process.handle import WorkerError, WorkerHandle
 from harness.process.protocol import Loaded, Prepared, ReplyT, Request
 from harness.record import Status

@@ -38,8 +38,8 @@ FRESH_SECONDS: Final = 0.010
 #: without a call before them.
 LONG_SECONDS: Final = 0.020
 LONG_PAIRS: Final = 2
-#: Attempts before a backend is rejected for memoising: a single attempt refuses honest backends on a busy machine.
-FRESH_ATTEMPTS: Final = 6
+#: Attempts before a backend is rejected for memoising: on a busy machine one attempt in nine refuses an honest one.
+FRESH_ATTEMPTS: Final = 10
 #: A framework that gives no memory of a GPU back may keep this many bytes until the next case.
 KEPT_BYTES: Final = 2**30
 

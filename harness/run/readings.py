@@ -9,10 +9,12 @@ from __future__ import annotations
 import dataclasses
 import os
 import statistics
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from harness.case import Case
 from harness.machine import activity, gpu
+from harness.machine.usage import Usage, waited_around
 from harness.process.protocol import ReadGpu
 from harness.run.cell import Cell
 from harness.run.context import RunContext
@@ -25,9 +27,6 @@ Columns = dict[str, float | int | str | None]
 SPOT_PEAK_SHARE: Final = 0.25
 #: Least and longest time of the spot peak, in seconds.
 SPOT_PEAK_SECONDS: Final = (0.004, 0.2)
-#: Turns on a CPU around the timed calls of a sample: the worker wakes up, settles for the end of a call, and replies;
-#: the run writes its request, and reads the reply.
-TURNS: Final = 5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class SampleSeen:
         measured_seconds: Time of its calls as the worker measured it, forwards alone included.
         passed_seconds: Time between the request and the reply, by the run's clock.
         settled_seconds: Time of calls in the request that are not recorded.
-        turn_seconds: Mean time for which a thread of the worker waited for a turn on a CPU; None if it is unknown.
+        usage: CPU time and waits of each thread of the worker; empty if they are unknown.
         involuntary_switches: Times that a thread of the worker lost its CPU to another.
     """
 
@@ -47,7 +46,7 @@ class SampleSeen:
     measured_seconds: float
     passed_seconds: float
     settled_seconds: float
-    turn_seconds: float | None
+    usage: Sequence[Usage]
     involuntary_switches: int
 
 
@@ -160,9 +159,8 @@ class Activity:
         """Return the time around a sample that neither the worker nor the machine accounts for.
 
         Whether the hypervisor took its time within the request is unknown, so a false time of the same size, and no
-        larger one, is missed in such a block. Of the waits for a CPU those of ``TURNS`` turns count: the others are
-        within the timed calls. They count only where something else ran before or after the sample, since a worker can
-        make its own threads wait for each other.
+        larger one, is missed in such a block. Waits for a CPU count only where something else ran before or after the
+        sample, since a worker can make its own threads wait for each other.
 
         Returns:
             Time in seconds; None where something else ran and the system does not count waits.
@@ -172,7 +170,8 @@ class Activity:
         unseen = sample.passed_seconds - sample.measured_seconds - sample.settled_seconds - of_worker
         if not (before.running or after.running):
             return unseen
-        return None if sample.turn_seconds is None else unseen - TURNS * sample.turn_seconds
+        waited = waited_around(sample.usage)
+        return None if waited is None else unseen - waited
 
     def _foreign_switches(self, sample: SampleSeen) -> int:
         """Return the switches beyond the cell's usual rate: its own threads may take the CPUs from each other."""

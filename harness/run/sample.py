@@ -7,7 +7,7 @@ import statistics
 from typing import Final
 
 from harness.case import Case
-from harness.machine import threads
+from harness.machine import usage
 from harness.process.handle import WorkerHandle
 from harness.process.protocol import MoveArrays, SampleTaken, SteadyGpuClock, TakeSample, WarmUp
 from harness.record import Flag, Status
@@ -88,7 +88,7 @@ class Sampler:
             cell.end(Status.FAILED, str(error))
             return
         cell.replies.busy = reply.busy
-        cell.flag(threads.overload(reply.busy, self._plan.threads))
+        cell.flag(usage.overload(reply.busy, self._plan.threads))
         if first_process:
             self._schedule(cell, loaded.overhead_seconds)
 
@@ -196,7 +196,7 @@ def _seen(cell: Cell, worker: WorkerHandle, block: int, request: TakeSample, rep
         measured_seconds=reply.seconds + (reply.forward_seconds or 0.0),
         passed_seconds=worker.elapsed_seconds,
         settled_seconds=request.settle_seconds + longest if request.settle_seconds else 0.0,
-        turn_seconds=worker.turn_seconds,
+        usage=worker.usage,
         involuntary_switches=reply.involuntary_switches,
     )
 

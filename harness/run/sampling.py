@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from typing import Final
 
 from harness.case import Case
 from harness.correctness import conduct
@@ -23,9 +22,6 @@ from harness.run.plan import BASELINE
 from harness.run.readings import SPOT_PEAK_SECONDS
 from harness.run.sample import WARM_UP_SECONDS, Place, Sampler
 from harness.timing import roofline, stopping, variance
-
-#: Fewest blocks that a refusal of a clock rests on: in one or two the machine may have taken the time.
-CLOCK_BLOCKS: Final = 3
 
 
 @dataclasses.dataclass
@@ -107,21 +103,16 @@ class Sampling:
             cell.conclude()
 
     def _judge_clock(self, cell: Cell) -> None:
-        """Refuse a clock that says too little in enough blocks; further ones are taken where there are too few.
-
-        nn.Bilinear is not judged: its code is PyTorch's, so what is missing there is what the machine took.
-        """
-        unseen = cell.timings.unseen_seconds
+        """Refuse a clock that says too little; with fewer than ``CLOCK_BLOCKS`` blocks take further ones first."""
+        unseen, measured = cell.timings.unseen_seconds, cell.timings.measured_seconds
         others = [other.timings.unseen_seconds for other in self._cells if other is not cell]
-        for further in range(CLOCK_BLOCKS + 1):
-            verdict = conduct.judge_clock(unseen, cell.timings.measured_seconds, others)
-            if verdict.ok or cell.base_name == BASELINE:
-                return
-            if len(unseen) >= CLOCK_BLOCKS:
-                cell.note(verdict)
-                return
-            if further < CLOCK_BLOCKS and cell.going:
-                self._take_block([cell])
+        for _ in range(conduct.CLOCK_BLOCKS):
+            verdict = conduct.judge_clock(unseen, measured, others)
+            if verdict.ok or cell.base_name == BASELINE or not cell.going:
+                return  # nn.Bilinear falsifies no time: what is missing there is what the machine took
+            if len(unseen) >= conduct.CLOCK_BLOCKS:
+                return cell.note(verdict)
+            self._take_block([cell])
 
     def _going(self) -> list[Cell]:
         return [cell for cell in self._cells if cell.going]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from harness.machine import memory, threads
+from harness.machine import memory, usage
 from harness.process.protocol import (
     CheckFresh,
     Done,
@@ -79,9 +79,9 @@ class TimingWorker:
         """Warm the kernel up; return the times, and the number of busy threads."""
         prepared = self._held.prepared
         prepared.first = {}
-        before, start = threads.usage(), time.perf_counter()
+        before, start = usage.read(), time.perf_counter()
         stretches = self._clock.warm_up(prepared.calls, prepared.wait, request.seconds, request.at_least)
-        busy = threads.busy(before, threads.usage(), time.perf_counter() - start)
+        busy = usage.busy(before, usage.read(), time.perf_counter() - start)
         return WarmedUp(tuple(Stretch(*stretch) for stretch in stretches), busy)
 
     def move_arrays(self, request: MoveArrays) -> Done:

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from harness.case import Case
-from harness.machine import threads
-from harness.machine.threads import Usage
+from harness.machine import usage
+from harness.machine.usage import Usage
 from harness.process.handle import WorkerError
 from harness.process.protocol import Load, Prepare, Release, Released
 from harness.process.supervisor import NO_GPU, PREFIX, SHARED_GPU, Supervisor
@@ -176,7 +176,7 @@ def test_time_of_waiting_for_a_cpu_is_added_to_the_limit(workers, monkeypatch):
     worker = load(workers, "faulty-hangs")
     readings = [{"1": Usage(0, nanoseconds, 9)} for nanoseconds in (5_000_000_000, 5_100_000_000, 5_150_000_000)]
     left = iter(readings)
-    monkeypatch.setattr(threads, "usage", lambda tasks: next(left, readings[-1]))
+    monkeypatch.setattr(usage, "read", lambda tasks: next(left, readings[-1]))
     with pytest.raises(WorkerError, match=r"no answer within 0\.2 s"):
         prepare(worker, limit=0.2)
     assert next(left, None) is None, "the waits were read again after each extension"
@@ -189,15 +189,12 @@ def test_time_in_which_the_run_was_stopped_is_not_counted(workers, monkeypatch):
     assert prepare(worker).first_call_seconds > 0
 
 
-def test_the_longest_mean_wait_for_a_turn_is_known_after_a_request(workers, monkeypatch):
+def test_cpu_time_and_waits_of_a_request_are_those_since_it_was_sent(workers, monkeypatch):
     worker = load(workers, "faulty-honest")
-    assert worker.turn_seconds is None or worker.turn_seconds >= 0
-    before = {"1": Usage(0, 1_000_000_000, 9), "2": Usage(0, 2_000_000_000, 50)}
-    after = {"1": Usage(0, 1_500_000_000, 11), "2": Usage(0, 3_000_000_000, 60), "3": Usage(0, 200_000_000, 4)}
-    readings = iter([before, after])
-    monkeypatch.setattr(threads, "usage", lambda tasks: next(readings))
+    readings = iter([{"1": Usage(5, 10, 9)}, {"1": Usage(7, 30, 11), "2": Usage(1, 2, 3)}])
+    monkeypatch.setattr(usage, "read", lambda tasks: next(readings))
     worker.request(Release(), 60.0)
-    assert worker.turn_seconds == pytest.approx(0.25)
+    assert worker.usage == [Usage(2, 20, 2), Usage(1, 2, 3)]
 
 
 def test_no_worker_and_no_private_folder_survives_the_supervisor(faulty_path, tmp_path, monkeypatch):

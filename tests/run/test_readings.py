@@ -9,12 +9,12 @@ import os
 import pytest
 from fakes import QUIET, FakeWorker, Faults
 
+from harness.correctness.conduct import CLOCK_BLOCKS
 from harness.machine.gpu import State as GpuState
+from harness.machine.usage import Usage
 from harness.process.protocol import SampleTaken, Stretch, TakeSample, WarmedUp, WarmUp
 from harness.record import Status
 from harness.run.plan import BASELINE
-from harness.run.readings import TURNS
-from harness.run.sampling import CLOCK_BLOCKS
 from harness.timing.variance import FEWEST_BLOCKS
 
 STOLEN = dataclasses.replace(QUIET, steal_seconds=1.0)
@@ -44,25 +44,30 @@ def test_time_that_the_hypervisor_took_hides_no_larger_lie(measure, unseen_secon
 BUSY = dataclasses.replace(QUIET, running=6)
 
 
+def waiting(seconds):
+    """Return the usage of two threads that worked together and waited for some seconds in all."""
+    half = int(seconds * 1e9 / 2)
+    return (Usage(10_000_000, half, 20), Usage(10_000_000, half, 20))
+
+
 @pytest.mark.parametrize(
-    ("state", "turn_seconds", "status"),
+    ("state", "usage", "status"),
     [
-        (BUSY, 0.19 / TURNS, Status.TIMED),
-        (BUSY, None, Status.TIMED),  # the system does not count waits
-        (BUSY, 0.1 / TURNS, Status.REJECTED),
-        (QUIET, 0.19 / TURNS, Status.REJECTED),  # its threads waited for each other
-        (QUIET, None, Status.REJECTED),
+        (BUSY, waiting(0.19), Status.TIMED),
+        (BUSY, (), Status.TIMED),  # the system does not count waits
+        (BUSY, waiting(0.1), Status.REJECTED),
+        (QUIET, waiting(0.19), Status.REJECTED),  # its threads waited for each other
+        (QUIET, (), Status.REJECTED),
     ],
 )
-def test_time_that_a_worker_waited_for_a_cpu_that_others_used_is_no_lie(measure, state, turn_seconds, status):
-    waiting = Faults(unseen_seconds=0.2, turn_seconds=turn_seconds)
-    run = measure(states=itertools.repeat(state), faults={"other": waiting})
+def test_time_that_a_worker_waited_for_a_cpu_that_others_used_is_no_lie(measure, state, usage, status):
+    run = measure(states=itertools.repeat(state), faults={"other": Faults(unseen_seconds=0.2, usage=usage)})
     assert run.row("other").status is status
 
 
 def test_load_that_ends_during_a_sample_still_explains_its_waits(measure):
-    waiting = Faults(unseen_seconds=0.2, turn_seconds=0.2 / TURNS)
-    run = measure(states=itertools.cycle([BUSY, QUIET]), faults={"other": waiting})
+    late = Faults(unseen_seconds=0.2, usage=waiting(0.19))
+    run = measure(states=itertools.cycle([BUSY, QUIET]), faults={"other": late})
     assert run.row("other").status is Status.TIMED
 
 

@@ -276,6 +276,6 @@ def test_a_noisy_backend_behind_a_precise_one_is_not_left_out_of_rank_1():
     assert rank_of == {"fastest": 1, "noisy": 1, "precise": 3}
 
 
-def test_backends_without_a_common_block_are_separated_only_by_a_large_factor():
+def test_without_a_common_block_only_a_large_factor_separates_backends():
     assert ranks({"a": {0: 1.0, 1: 1.1}, "b": {2: 1.6, 3: 2.0}}, ONE) == {"a": 1, "b": 1}
     assert ranks({"a": {0: 1.0, 1: 1.1}, "b": {2: 1.7, 3: 2.0}}, ONE) == {"a": 1, "b": 2}
