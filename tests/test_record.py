@@ -1,3 +1,5 @@
+"""Records: an illegal row cannot be built, and a legal one comes back from its file."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -1,3 +1,5 @@
+"""What else the machine does during a sample: stolen time, switches and clocks."""
+
 from __future__ import annotations
 
 import os

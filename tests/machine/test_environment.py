@@ -1,3 +1,5 @@
+"""The description of the machine and of the checkout."""
+
 from __future__ import annotations
 
 import json

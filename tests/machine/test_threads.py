@@ -1,3 +1,5 @@
+"""The thread budget: which CPUs a worker gets, and whether its pools keep to it."""
+
 from __future__ import annotations
 
 import os

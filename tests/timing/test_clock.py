@@ -1,3 +1,5 @@
+"""The clock, by a fake time: samples, warmup, and a clock that cannot be right."""
+
 from __future__ import annotations
 
 import gc

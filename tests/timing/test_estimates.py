@@ -1,3 +1,5 @@
+"""Comparisons of two backends: ratio, interval, relation and rank."""
+
 from __future__ import annotations
 
 import math

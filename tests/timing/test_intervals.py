@@ -1,3 +1,5 @@
+"""Intervals of the median and of the mean, against tables and by counting coverage."""
+
 from __future__ import annotations
 
 import math

@@ -1,3 +1,5 @@
+"""Rooflines: the least work and memory traffic of a case, and the rates that bound it."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -1,3 +1,5 @@
+"""The trend of a series of times: flat, warming up, slowing down, or none."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Variance between processes and between blocks, and the blocks that they call for."""
+
 from __future__ import annotations
 
 import numpy as np
