@@ -1,0 +1,72 @@
+"""A backend and the reference in this process, asked as workers are; for conformance tests.
+
+Importing this module imports PyTorch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from harness.process.protocol import Handlers, Locate, Located, ReplyT, Request
+from harness.run.reference_cache import ReferenceCache
+from harness.worker.backend_worker import BackendWorker
+from harness.worker.reference_worker import ReferenceWorker
+
+if TYPE_CHECKING:
+    from harness.backend import Backend
+
+#: No time limit is enforced in this process.
+NO_LIMIT: Final = 0.0
+
+
+class LocalWorker:
+    """A worker's handlers in this process, as a ``WorkerHandle``.
+
+    Args:
+        handlers: What carries out each class of requests.
+        directory: Folder for its files; made here.
+        raised: What the backend has raised in edge cases, by its traceback as text.
+    """
+
+    def __init__(self, handlers: Handlers, directory: Path, raised: Mapping[str, Exception]) -> None:
+        self.directory = directory
+        self.raised = raised
+        self.output = ""  # pytest captures it
+        self.elapsed_seconds = 0.0
+        self.turn_seconds: float | None = None
+        self.alive = True
+        self._handlers = handlers
+        directory.mkdir()
+
+    def request(self, request: Request[ReplyT], time_limit_seconds: float) -> ReplyT:
+        """Return the handler's reply; an exception of the backend keeps its traceback."""
+        start = time.monotonic()
+        reply: ReplyT = self._handlers[type(request)](request)  # type: ignore[assignment]  # its handler replies to it
+        self.elapsed_seconds = time.monotonic() - start
+        return reply
+
+    def kill(self) -> None:
+        """Do no more than note it: there is no process to end."""
+        self.alive = False
+
+    def located(self) -> Located | None:
+        """Return where the prepared kernel is written; None if none is prepared."""
+        with contextlib.suppress(RuntimeError):
+            return self.request(Locate(), NO_LIMIT)
+        return None
+
+
+@contextlib.contextmanager
+def in_this_process(backend: type[Backend], device: str) -> Iterator[tuple[LocalWorker, ReferenceCache]]:
+    """Provide a backend and a reference in this process, and a folder that is deleted afterwards."""
+    with tempfile.TemporaryDirectory(prefix="bilinear-bench-conformance-") as folder:
+        worker = BackendWorker()
+        worker.hold(backend(device))
+        reference = LocalWorker(ReferenceWorker().handlers, Path(folder) / "reference", {})
+        local = LocalWorker(worker.handlers, Path(folder) / "backend", worker.edge_cases.raised)
+        yield local, ReferenceCache(lambda device: reference, NO_LIMIT)
