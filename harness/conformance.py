@@ -28,13 +28,11 @@ from harness.correctness import edge_cases, promises
 from harness.correctness.questions import SCENARIOS, Question, unseen
 from harness.correctness.verdict import Verdict
 from harness.process import frames
-from harness.process.protocol import Located
 from harness.run.cell import Cell
 from harness.run.checker import Checker
 from harness.run.edge_case_questions import EdgeCaseQuestions
 from harness.run.gate_log import GateLog
-from harness.run.in_process import NO_LIMIT, in_this_process
-from harness.worker import failures
+from harness.run.in_process import NO_LIMIT, Outcome, in_this_process, raised, told
 
 if TYPE_CHECKING:
     import pytest
@@ -48,23 +46,6 @@ DTYPES: Final = ("float32", "float64")
 _INPUT_SETS: Final = 2
 
 _Ask = Callable[[Cell, Checker], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What a backend replied to one check.
-
-    Attributes:
-        verdicts: Every verdict.
-        explanation: What its wrong results fit; empty if nothing fits.
-        located: Where its kernel is written; None if nothing was refused.
-        raised: What it raised, by its traceback as text.
-    """
-
-    verdicts: list[Verdict]
-    explanation: str = ""
-    located: Located | None = None
-    raised: Mapping[str, Exception] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,12 +91,12 @@ class Check:
         try:
             outcome = self.ask(backend, self.device, self.case)
         except Exception as error:
-            raise AssertionError(_raised(backend, error)) from error.with_traceback(frames.without_harness(error))
+            raise AssertionError(raised(backend, error)) from error.with_traceback(frames.without_harness(error))
         refusal = GateLog(outcome.verdicts).most_telling_refusal()
         if refusal is not None:
             cause = outcome.raised.get(refusal.traceback)
             trace = None if cause is None else cause.with_traceback(frames.without_harness(cause))
-            raise AssertionError(_told(backend, refusal, outcome)) from trace
+            raise AssertionError(told(backend, refusal, outcome)) from trace
 
 
 def checks(
@@ -158,23 +139,6 @@ def parametrize_with_checks(
     pairs = [(backend, check) for backend in backends for check in asked]
     names = [f"{backend.name}: {check.name}" for backend, check in pairs]
     return pytest.mark.parametrize(("backend", "check"), pairs, ids=names)
-
-
-def _raised(backend: type[Backend], error: Exception) -> str:
-    """Return what a backend raised, and where."""
-    said = failures.failure(error, backend.__module__)
-    return f"{backend.name}: {said.error}" + (f"\n  {said.location}" if said.location else "")
-
-
-def _told(backend: type[Backend], refusal: Verdict, outcome: Outcome) -> str:
-    """Return a refusal, what the wrong results fit, and where the fault is."""
-    lines = [f"{backend.name}: {refusal.probe}: {refusal.reason}"]
-    if explanation := refusal.hypothesis or outcome.explanation:
-        lines.append(explanation)
-    place = frames.own_frame(refusal.traceback, backend.__module__)
-    if place is None and outcome.located is not None:
-        place = outcome.located.made.get(refusal.wrong_result or "output")
-    return "\n  ".join([*lines, *([str(place)] if place else [])])
 
 
 def _edge_case_checks(mode: Mode, dtype: str, seed: int) -> Iterator[Check]:

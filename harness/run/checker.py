@@ -148,7 +148,13 @@ class Checker:
             self._judge_untouched(cell, reply)
             shutil.rmtree(cell.folder(_FIRST), ignore_errors=True)
 
-    def look_closer(self, cell: Cell) -> None:
+    def conclude(self, cell: Cell) -> None:
+        """End a cell that was refused; look closer first."""
+        if cell.going and cell.gate.refused:
+            self._look_closer(cell)
+        cell.conclude()
+
+    def _look_closer(self, cell: Cell) -> None:
         """See what a refused cell has changed and where its kernel is written: it says more than a wrong element."""
         if promises.UNTOUCHED not in cell.gate.kept and cell.worker is not None and cell.worker.alive:
             request = CheckIntegrity(cell.results_folder("scenario"))

@@ -90,12 +90,6 @@ class Cohort:
     def _going(self) -> list[Cell]:
         return [cell for cell in self._cells if cell.going]
 
-    def _conclude(self, cell: Cell) -> None:
-        """End a cell that was refused; look closer first."""
-        if cell.going and cell.gate.refused:
-            self._checker.look_closer(cell)
-        cell.conclude()
-
     def prepare(self) -> None:
         """Prepare every cell; its first call is made before any right result exists."""
         for cell in self._going():
@@ -113,7 +107,7 @@ class Cohort:
             cell.compile_cache = self._loader.compile_cache(cell.name, self._device)
             cell.flag(threads.fault(prepared.threads, self._plan.threads))
             cell.phase = "gate"
-            self._conclude(cell)
+            self._checker.conclude(cell)
 
     def check(self) -> None:
         """Put the gate's questions: edge cases, first results, scenarios."""
@@ -125,7 +119,7 @@ class Cohort:
         for cell in self._going():
             with cell.gating(self._context.now):
                 self._checker.finish_scenarios(cell)
-            self._conclude(cell)
+            self._checker.conclude(cell)
 
     def _judge_first(self) -> None:
         """Judge the first results, and how far their output is from the baseline's."""
@@ -155,7 +149,7 @@ class Cohort:
         if scenario.kind != FIRST.kind:
             self._reference_cache.forget(self._case, scenario.kind)
         for cell in self._going():
-            self._conclude(cell)
+            self._checker.conclude(cell)
 
     def _asked(self, cell: Cell, scenario: Question) -> bool:
         self._stage(f"check {cell.name}")
@@ -193,7 +187,7 @@ class Cohort:
         for cell in self._going():
             with cell.gating(self._context.now):
                 self._checker.judge_check(cell, last)
-            self._conclude(cell)
+            self._checker.conclude(cell)
 
     def _call_on_unseen(self, cell: Cell, last: int) -> None:
         """Call on new inputs, those numbered ``last`` at the end; a refusal is noted only at the last attempt.

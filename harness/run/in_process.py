@@ -6,14 +6,18 @@ Importing this module imports PyTorch.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from harness.correctness.verdict import Verdict
+from harness.process import frames
 from harness.process.protocol import Handlers, Locate, Located, ReplyT, Request
 from harness.run.reference_cache import ReferenceCache
+from harness.worker import failures
 from harness.worker.backend_worker import BackendWorker
 from harness.worker.reference_worker import ReferenceWorker
 
@@ -22,6 +26,23 @@ if TYPE_CHECKING:
 
 #: No time limit is enforced in this process.
 NO_LIMIT: Final = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a backend replied to one check.
+
+    Attributes:
+        verdicts: Every verdict.
+        explanation: What its wrong results fit; empty if nothing fits.
+        located: Where its kernel is written; None if nothing was refused.
+        raised: What it raised, by its traceback as text.
+    """
+
+    verdicts: list[Verdict]
+    explanation: str = ""
+    located: Located | None = None
+    raised: Mapping[str, Exception] = dataclasses.field(default_factory=dict)
 
 
 class LocalWorker:
@@ -70,3 +91,20 @@ def in_this_process(backend: type[Backend], device: str) -> Iterator[tuple[Local
         reference = LocalWorker(ReferenceWorker().handlers, Path(folder) / "reference", {})
         local = LocalWorker(worker.handlers, Path(folder) / "backend", worker.edge_cases.raised)
         yield local, ReferenceCache(lambda device: reference, NO_LIMIT)
+
+
+def raised(backend: type[Backend], error: Exception) -> str:
+    """Return what a backend raised, and where."""
+    said = failures.failure(error, backend.__module__)
+    return f"{backend.name}: {said.error}" + (f"\n  {said.location}" if said.location else "")
+
+
+def told(backend: type[Backend], refusal: Verdict, outcome: Outcome) -> str:
+    """Return a refusal, what the wrong results fit, and where the fault is."""
+    lines = [f"{backend.name}: {refusal.probe}: {refusal.reason}"]
+    if explanation := refusal.hypothesis or outcome.explanation:
+        lines.append(explanation)
+    place = frames.own_frame(refusal.traceback, backend.__module__)
+    if place is None and outcome.located is not None:
+        place = outcome.located.made.get(refusal.wrong_result or "output")
+    return "\n  ".join([*lines, *([str(place)] if place else [])])
