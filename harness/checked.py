@@ -104,6 +104,7 @@ class Diagnosis:
         planned: Case of the row.
         case: Case of the question that tells most; an edge case has sizes of its own.
         status: Status of the row.
+        phase: Step that decided it, as in the data dictionary.
         saw: What is wrong, in one sentence.
         promises: Every promise that the gate asks for; none if the backend failed before.
         elements: The wrong elements; None where no values were compared.
@@ -120,6 +121,7 @@ class Diagnosis:
     planned: str
     case: str
     status: str
+    phase: str
     saw: str
     promises: tuple[Promise, ...] = ()
     elements: Elements | None = None

@@ -27,12 +27,11 @@ from harness.case import MODES, Case, Mode
 from harness.correctness import edge_cases, promises
 from harness.correctness.questions import SCENARIOS, Question, unseen
 from harness.correctness.verdict import Verdict
-from harness.process import frames
 from harness.run.cell import Cell
 from harness.run.checker import Checker
 from harness.run.edge_case_questions import EdgeCaseQuestions
 from harness.run.gate_log import GateLog
-from harness.run.in_process import NO_LIMIT, Outcome, in_this_process, raised, told
+from harness.run.in_process import NO_LIMIT, Outcome, cause_of, in_this_process, raised, told
 
 if TYPE_CHECKING:
     import pytest
@@ -91,12 +90,10 @@ class Check:
         try:
             outcome = self.ask(backend, self.device, self.case)
         except Exception as error:
-            raise AssertionError(raised(backend, error)) from error.with_traceback(frames.without_harness(error))
+            raise AssertionError(raised(backend, error)) from cause_of(error)
         refusal = GateLog(outcome.verdicts).most_telling_refusal()
         if refusal is not None:
-            cause = outcome.raised.get(refusal.traceback)
-            trace = None if cause is None else cause.with_traceback(frames.without_harness(cause))
-            raise AssertionError(told(backend, refusal, outcome)) from trace
+            raise AssertionError(told(backend, refusal, outcome)) from cause_of(outcome.raised.get(refusal.traceback))
 
 
 def checks(

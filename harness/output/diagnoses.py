@@ -75,7 +75,7 @@ def block(same: list[Diagnosis], width: int, verbose: bool = False) -> Lines:
     for text in (cut, form.text(first.hypothesis)):
         lines += wrapped(_INDENT + text, width, _INDENT * 2) if text else []
     lines += _place(first, width)
-    if len(same) > 1:
+    if len(same) > 1 and first.phase != "load":
         lines += wrapped(f"{_INDENT}the same: {_others(same)}", width, _INDENT * 2)
     if verbose or _CRASHED in first.traceback:
         lines += _quoted("traceback", first.traceback)
@@ -110,6 +110,8 @@ def _head(first: Diagnosis) -> Text:
     kept = f"{first.count('kept')} of {len(first.promises)} promises kept, " if first.promises else ""
     device = "" if first.device == "cpu" else f", {first.device}"
     verdict = _VERDICTS.get(first.status, first.status)
+    if first.phase == "load":
+        return Text.assemble((first.backend, "bold"), "  ", (verdict, "bold red"), "  to load")
     what = f"  {kept}{form.MODES[first.mode]}, {first.case}{device}"
     return Text.assemble((first.backend, "bold"), "  ", (verdict, "bold red"), what)
 

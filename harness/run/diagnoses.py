@@ -38,6 +38,7 @@ def diagnose(plan: Plan, case: Case, device: str, cell: Cell) -> Diagnosis:
         planned=case.name,
         case=asked.name,
         status=str(cell.status),
+        phase=cell.phase,
         saw=_failed(cell, location) if refusal is None else _saw(refusal),
         promises=promises.promises(case, cell.gate.kept) if cell.gate.kept else (),
         elements=None if refusal is None else refusal.elements,

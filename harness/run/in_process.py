@@ -93,6 +93,13 @@ def in_this_process(backend: type[Backend], device: str) -> Iterator[tuple[Local
         yield local, ReferenceCache(lambda device: reference, NO_LIMIT)
 
 
+def cause_of(error: Exception | None) -> Exception | None:
+    """Return an exception without the harness's frames; None for one that is about the interface, and all harness."""
+    if error is None or isinstance(error, failures.InterfaceError):
+        return None
+    return error.with_traceback(frames.without_harness(error))
+
+
 def raised(backend: type[Backend], error: Exception) -> str:
     """Return what a backend raised, and where."""
     said = failures.failure(error, backend.__module__)

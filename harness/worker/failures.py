@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
+
+from harness.backend import EntryPointError
 from harness.checked import Location
 from harness.machine import memory
 from harness.process import frames
@@ -30,9 +34,24 @@ def failure(error: BaseException, target: str) -> Failure:
     """
     text = frames.text_of(error)
     location = error.location if isinstance(error, InterfaceError) else None
-    location = location or frames.own_frame(text, target) or frames.deepest_frame(text)
-    said = str(error) if isinstance(error, InterfaceError) else f"{type(error).__name__}: {error}"
+    location = location or frames.own_frame(text, target)
+    if location is None:
+        location = _place_of(target) if isinstance(error, EntryPointError) else frames.deepest_frame(text)
+    plain = isinstance(error, InterfaceError | EntryPointError)
+    said = str(error) if plain else f"{type(error).__name__}: {error}"
     return Failure(said.strip().removesuffix(":"), location, text, memory.ran_out(error))
+
+
+def _place_of(target: str) -> Location | None:
+    """Return where the class of an entry point is, or where its module begins; None without a file."""
+    module, _, attribute = target.partition(":")
+    loaded = sys.modules.get(module)
+    found = getattr(loaded, attribute, None)
+    try:
+        file, (_, line) = inspect.getsourcefile(found), inspect.getsourcelines(found)  # type: ignore[arg-type]  # or raises
+    except (OSError, TypeError):  # it is missing, or no class
+        file, line = getattr(loaded, "__file__", None), 1
+    return None if file is None else Location(file, line)
 
 
 def kind_of(value: object) -> str:

@@ -27,6 +27,7 @@ WRONG = Diagnosis(
     planned="3x2x2x2",
     case="7x5x3x11",
     status="rejected",
+    phase="gate",
     saw="output[0, 0] is -10, expected -9; 49 of 77 elements are wrong, in every row",
     promises=PROMISES,
     elements=Elements("output", (0, 0), "-10", "-9", 49, 77, "in every row"),
