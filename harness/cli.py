@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import json
 import os
 import signal
 import sys
@@ -26,6 +27,7 @@ from harness.catalog.suites import SUITES, SuiteError, suite
 from harness.record import BAD
 
 if TYPE_CHECKING:
+    from harness.checked import CheckReport
     from harness.output.layout import Lines
     from harness.output.store import Store
     from harness.run.options import PlanOptions, RunOptions
@@ -146,25 +148,23 @@ def check(
     threads: given.Threads = None,
     seed: given.Seed = None,
     time_limit_seconds: given.TimeLimit = 120.0,
+    format_: given.Format = given.FormatOption.TEXT,
+    verbose: given.Verbose = False,
 ) -> None:
     """Check every backend; time nothing.
 
-    Nothing is written. The table shows each probe of the gate. Below it, each rejection has its first wrong element,
-    with both values. The last line has the seed that repeats the check (--seed).
+    A right backend has one line. A wrong one has a block: which promises it kept, its first wrong element and where the
+    others are, the likely cause, the place in its source, and the command that repeats it.
     """
-    import pandas as pd
-
-    from harness.catalog.suites import labels
-    from harness.output.checks import report
     from harness.output.progress import progress
     from harness.run import session
     from harness.run.plan import make_plan
 
     plan = make_plan("check", _plan_options(context, timing=False))
     with progress(len(plan.backends), 0.0) as line:
-        records = session.check(plan, line)
+        checked, records = session.check(plan, line)
     rows = [dataclasses.asdict(record) for record in records]
-    _print(report(pd.DataFrame(rows), labels(), plan.seed, _width()))
+    _print_check(checked, rows, format_, verbose)
     _end(plan, rows)
 
 
@@ -409,6 +409,25 @@ def _print(lines: Lines) -> None:
     from harness.output.console import console, show
 
     show(lines, console())
+
+
+def _print_check(checked: CheckReport, rows: list[dict[str, Any]], form: given.FormatOption, verbose: bool) -> None:
+    """Print a check in one of its formats."""
+    import pandas as pd
+
+    from harness.catalog.suites import labels
+    from harness.output import annotations, checks
+
+    frame = pd.DataFrame(list(rows))
+    if form is given.FormatOption.JSON:
+        from harness.process.protocol import encode
+
+        typer.echo(json.dumps(encode(checked), indent=2))
+    elif form is given.FormatOption.GITHUB:
+        for line in (*annotations.commands(checked), checks.summary(frame, checked.seed)):
+            typer.echo(line)
+    else:
+        _print(checks.report(checked, frame, labels(), _width(), verbose))
 
 
 def _interrupt(number: int, frame: object) -> None:

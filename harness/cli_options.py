@@ -30,6 +30,14 @@ class ModeOption(enum.StrEnum):
     FORWARD_BACKWARD = "forward_backward"
 
 
+class FormatOption(enum.StrEnum):
+    """How a check is printed."""
+
+    TEXT = "text"
+    GITHUB = "github"
+    JSON = "json"
+
+
 def _share(text: str) -> float:
     """Read a share, as in ``0.8%`` or ``0.008``."""
     try:
@@ -153,3 +161,12 @@ Roofline = Annotated[
     ),
 ]
 Freeze = Annotated[bool, typer.Option("--freeze/--no-freeze", help="Stop idle workers while another one runs.")]
+Format = Annotated[
+    FormatOption,
+    typer.Option(
+        "--format", help="text; github: annotations for Actions; json: one object on standard output (docs/ci.md)."
+    ),
+]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show every probe and promise, tracebacks, and what a backend printed.")
+]

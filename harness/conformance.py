@@ -19,26 +19,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
-import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from harness.backend import EntryPointError, require_backend
 from harness.case import MODES, Case, Mode
-from harness.correctness import edge_cases
+from harness.correctness import edge_cases, promises
 from harness.correctness.questions import SCENARIOS, Question, unseen
 from harness.correctness.verdict import Verdict
-from harness.machine.usage import Usage
-from harness.process.protocol import Handlers, ReplyT, Request
 from harness.run.cell import Cell
 from harness.run.checker import Checker
-from harness.run.edge_case_pool import EdgeCaseFindings, EdgeCaseQuestions
-from harness.run.reference_cache import ReferenceCache
-from harness.worker.backend_worker import BackendWorker
-from harness.worker.reference_worker import ReferenceWorker
+from harness.run.edge_case_questions import EdgeCaseQuestions
+from harness.run.gate_log import GateLog
+from harness.run.in_process import NO_LIMIT, Outcome, cause_of, in_this_process, raised, told
 
 if TYPE_CHECKING:
     import pytest
@@ -50,8 +43,6 @@ SIZES: Final = ((128, 20, 30, 40), (1, 32, 32, 16), (33, 65, 17, 5))
 DTYPES: Final = ("float32", "float64")
 #: Input sets of each check: some scenarios put the values of the second into the memory of the first.
 _INPUT_SETS: Final = 2
-#: No time limit is enforced in this process.
-_NO_LIMIT: Final = 0.0
 
 _Ask = Callable[[Cell, Checker], None]
 
@@ -63,14 +54,14 @@ class Check:
     Attributes:
         sentence: What a right backend does.
         case: The case that the backend is asked with.
-        verdicts: Asks; returns every verdict.
+        ask: Asks; returns what the backend replied.
         device: Device of the backend.
         require: True if a backend that is not available here fails; else it is skipped.
     """
 
     sentence: str
     case: Case
-    verdicts: Callable[[type[Backend], str, Case], list[Verdict]]
+    ask: Callable[[type[Backend], str, Case], Outcome]
     device: str = "cpu"
     require: bool = False
 
@@ -89,14 +80,20 @@ class Check:
         """
         import pytest
 
+        __tracebackhide__ = True  # pytest shows the backend's frames, not these
         if not (available := backend.available(self.device)).ok:
             if self.require:
                 pytest.fail(f"{backend.name} is not available on {self.device}: {available.reason}", pytrace=False)
             pytest.skip(available.reason)
         if not (supported := backend(self.device).supports(self.case)).ok:
             pytest.skip(supported.reason)
-        refusals = [verdict for verdict in self.verdicts(backend, self.device, self.case) if not verdict.ok]
-        assert not refusals, f"{backend.name}: {refusals[0].probe}: {refusals[0].reason}"  # noqa: S101  # it is a test
+        try:
+            outcome = self.ask(backend, self.device, self.case)
+        except Exception as error:
+            raise AssertionError(raised(backend, error)) from cause_of(error)
+        refusal = GateLog(outcome.verdicts).most_telling_refusal()
+        if refusal is not None:
+            raise AssertionError(told(backend, refusal, outcome)) from cause_of(outcome.raised.get(refusal.traceback))
 
 
 def checks(
@@ -144,16 +141,17 @@ def parametrize_with_checks(
 def _edge_case_checks(mode: Mode, dtype: str, seed: int) -> Iterator[Check]:
     asked = Case(1, 1, 1, 1, dtype=dtype, mode=mode, seed=seed)
     sentences = {edge_case.name: (edge_case.sentence, edge_case.case) for edge_case in edge_cases.all_edge_cases(asked)}
-    sentences["operators"] = ("it computes by itself, and does not call nn.Bilinear", asked)
-    if mode == "forward_backward":
-        sentences["gradcheck"] = ("the gradients are those of the output, by finite differences", asked)
+    further = promises.sentences(asked)
+    for name in (promises.OPERATORS, promises.GRADCHECK):
+        if name in further:
+            sentences[name] = (further[name], asked)
     for name, (sentence, case) in sentences.items():
 
-        def verdicts(backend: type[Backend], device: str, case: Case, name: str = name) -> list[Verdict]:
-            findings = _edge_case_findings(backend, device, asked).verdicts
-            return [findings[name]] if name in findings else []
+        def ask(backend: type[Backend], device: str, case: Case, name: str = name) -> Outcome:
+            verdicts, outcome = _edge_case_outcome(backend, device, asked)
+            return dataclasses.replace(outcome, verdicts=[verdicts[name]] if name in verdicts else [])
 
-        yield Check(sentence, case, verdicts)
+        yield Check(sentence, case, ask)
 
 
 def _case_checks(mode: Mode, dtype: str, seed: int) -> Iterator[Check]:
@@ -194,58 +192,31 @@ def _check_again(cell: Cell, checker: Checker) -> None:
     checker.judge_check(cell, _INPUT_SETS)
 
 
-def _asked(ask: _Ask, backend: type[Backend], device: str, case: Case) -> list[Verdict]:
+def _asked(ask: _Ask, backend: type[Backend], device: str, case: Case) -> Outcome:
     """Prepare the case, ask, and return all verdicts."""
-    with _in_this_process(backend, device) as (worker, reference_cache):
+    with in_this_process(backend, device) as (worker, reference_cache):
         cell = Cell(backend.name, worker)
-        checker = Checker(case, device, reference_cache, _NO_LIMIT)
+        checker = Checker(case, device, reference_cache, NO_LIMIT)
         checker.prepare(cell, _INPUT_SETS)
         if not cell.gate.refused:
             ask(cell, checker)
         if not cell.going:
             raise AssertionError(cell.reason)
-        return cell.gate.verdicts
+        refusal = cell.gate.most_telling_refusal()
+        if refusal is None:
+            return Outcome(cell.gate.verdicts)
+        return Outcome(cell.gate.verdicts, refusal.hypothesis, worker.located())
 
 
 @functools.lru_cache(maxsize=16)
-def _edge_case_findings(backend: type[Backend], device: str, asked: Case) -> EdgeCaseFindings:
-    """Return the findings of all edge cases, which run once for all checks."""
-    with _in_this_process(backend, device) as (worker, reference_cache):
-        return EdgeCaseQuestions(asked, backend.name, device, worker, reference_cache, _NO_LIMIT).findings()
-
-
-@contextmanager
-def _in_this_process(backend: type[Backend], device: str) -> Iterator[tuple[_Local, ReferenceCache]]:
-    """Provide a backend and a reference in this process, and a folder that is deleted afterwards."""
-    with tempfile.TemporaryDirectory(prefix="bilinear-bench-conformance-") as folder:
-        worker = BackendWorker()
-        worker.hold(backend(device))
-        reference = _Local(ReferenceWorker().handlers, Path(folder) / "reference")
-        local = _Local(worker.handlers, Path(folder) / "backend")
-        yield local, ReferenceCache(lambda device: reference, _NO_LIMIT)
-
-
-class _Local:
-    """A worker's handlers in this process, as a ``WorkerHandle``."""
-
-    def __init__(self, handlers: Handlers, directory: Path) -> None:
-        self.directory = directory
-        self.elapsed_seconds = 0.0
-        self.usage: Sequence[Usage] = ()
-        self.alive = True
-        self._handlers = handlers
-        directory.mkdir()
-
-    def request(self, request: Request[ReplyT], time_limit_seconds: float) -> ReplyT:
-        """Return the handler's reply; an exception of the backend keeps its traceback."""
-        start = time.monotonic()
-        reply: ReplyT = self._handlers[type(request)](request)  # type: ignore[assignment]  # its handler replies to it
-        self.elapsed_seconds = time.monotonic() - start
-        return reply
-
-    def kill(self) -> None:
-        """Do no more than note it: there is no process to end."""
-        self.alive = False
+def _edge_case_outcome(backend: type[Backend], device: str, asked: Case) -> tuple[Mapping[str, Verdict], Outcome]:
+    """Return the verdicts on all edge cases by name, which run once for all checks, and what explains them."""
+    with in_this_process(backend, device) as (worker, reference_cache):
+        findings = EdgeCaseQuestions(asked, backend.name, device, worker, reference_cache, NO_LIMIT).findings()
+        refusal = GateLog(list(findings.verdicts.values())).most_telling_refusal()
+        if refusal is None:
+            return findings.verdicts, Outcome([])
+        return findings.verdicts, Outcome([], refusal.hypothesis, worker.located(), worker.raised)
 
 
 __all__: Sequence[str] = ("Check", "checks", "parametrize_with_checks")

@@ -51,7 +51,7 @@ def main() -> None:
             seed=seed,
             timing=False,
         )
-        for record in check(plan, NoProgress()):
+        for record in check(plan, NoProgress())[0]:
             print(record.backend, record.mode, record.case, record.max_error_over_bound, record.status, flush=True)
             # A mutant of a gradient is right in mode forward; a mutant of the output is known from mode forward.
             wanted = "forward_backward" if "-grad-" in record.backend else "forward"

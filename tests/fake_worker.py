@@ -16,6 +16,7 @@ import oracle
 from faults import NATIVE_TYPE, OVERHEAD_SECONDS, RIGHT, TICK_SECONDS, Clock, Faults
 
 from harness.case import Case
+from harness.checked import Location
 from harness.correctness.inputs import PRECISE_KINDS, make_inputs
 from harness.correctness.questions import SCENARIOS
 from harness.correctness.verdict import Facts
@@ -52,6 +53,7 @@ class FakeWorker:
         self.name, self.directory, self.number, self.faults = name, directory, number, faults
         self.clock = clock or Clock()
         self.alive, self.elapsed_seconds, self.blocks = True, 0.0, 0
+        self.output = ""
         self.usage = self.faults.usage
         self._log = [] if log is None else log
         self._attempts, self._kept_set = 0, 0
@@ -63,6 +65,7 @@ class FakeWorker:
             protocol.Prepare: self.prepare,
             protocol.RunScenario: self.scenario,
             protocol.CheckIntegrity: self.integrity,
+            protocol.Locate: self.locate,
             protocol.WarmUp: self.warm_up,
             protocol.MoveArrays: self.move_arrays,
             protocol.SteadyGpuClock: self.steady_gpu_clock,
@@ -110,7 +113,7 @@ class FakeWorker:
         folder = request.directory / request.name
         folder.mkdir()
         if error := self.faults.edge_case_errors.get(request.name):
-            return protocol.EdgeCaseRun(None, error)
+            return protocol.EdgeCaseRun(None, protocol.Failure(error))
         return protocol.EdgeCaseRun(self.results(edge_case.case, 0, folder, edge_case.kind))
 
     def gradients(self, request: protocol.CheckGradients) -> protocol.GradientsChecked:
@@ -144,6 +147,9 @@ class FakeWorker:
     def integrity(self, request: protocol.CheckIntegrity) -> protocol.Integrity:
         self.results(self.case, self.faults.first_becomes, request.directory)
         return protocol.Integrity(self.faults.changed, self.faults.replaced)
+
+    def locate(self, request: protocol.Locate) -> protocol.Located:
+        return protocol.Located({"output": Location("fake.py", 1, "kernel")})
 
     def warm_up(self, request: protocol.WarmUp) -> protocol.WarmedUp:
         stretches = self.faults.stretches or (Stretch(1, self.faults.call_seconds),)

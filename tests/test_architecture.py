@@ -11,7 +11,7 @@ from command_line import ROOT, python
 #: Folders and files of ``harness/`` by floor, lowest first. A module imports from floors below its own, from its own
 #: folder, and on one floor only what ``SIDEWAYS`` lists.
 FLOORS = (
-    {"case", "backend", "record"},
+    {"case", "backend", "record", "checked"},
     {"catalog", "correctness", "timing", "machine", "output"},
     {"process", "worker"},
     {"survey"},
@@ -22,6 +22,7 @@ FLOORS = (
 #: protocol, and conformance uses the parts of a run.
 SIDEWAYS = {
     ("backend", "case"),
+    ("checked", "record"),
     ("output", "catalog"),
     ("worker", "process"),
     ("conformance", "run"),

@@ -87,7 +87,8 @@ def judge_type(native_type: str, bases: Sequence[str], home_made: bool) -> Verdi
 def judge_unchanged(changed: Sequence[str]) -> Verdict:
     """Refuse a kernel that changed an input, bit for bit."""
     if changed:
-        return refused(PROBE, f"changed its input: {', '.join(changed)}")
+        cause = "Does it compute in place?"
+        return refused(PROBE, f"changed its input: {', '.join(changed)}", hypothesis=cause)
     return passed(PROBE)
 
 
@@ -96,10 +97,13 @@ def judge_storage(
 ) -> Verdict:
     """Refuse a result that shares memory with an input, an earlier result or another result of its call."""
     for name, storage in results.items():
-        for what, others in (("the input", inputs), ("an earlier", earlier)):
+        for what, others, cause in (
+            ("the input", inputs, "Is the result written over an input?"),
+            ("an earlier", earlier, "Is one buffer used for every call?"),
+        ):
             for other, place in others.items():
                 if storage.overlaps(place):
-                    return refused(PROBE, f"{name} is in the memory of {what} {other}")
+                    return refused(PROBE, f"{name} is in the memory of {what} {other}", hypothesis=cause)
         for other, place in results.items():
             if other != name and storage.overlaps(place):
                 return refused(PROBE, f"{name} and {other} are in the same memory")

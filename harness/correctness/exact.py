@@ -80,11 +80,10 @@ def integers(
     return values
 
 
-def first_difference(expected: npt.NDArray[np.floating], actual: npt.NDArray[np.floating]) -> tuple[int, int] | None:
-    """Return the flat position of the first element that differs and their number; None if none differs."""
-    differ = ~(expected == actual)  # NaN differs
-    count = int(np.count_nonzero(differ))
-    return (int(np.argmax(differ)), count) if count else None
+def differences(expected: npt.NDArray[np.floating], actual: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_] | None:
+    """Return an array that is True where elements differ; None if none differs."""
+    differ: npt.NDArray[np.bool_] = ~(expected == actual)  # NaN differs
+    return differ if differ.any() else None
 
 
 def _beyond(keys: npt.NDArray[np.floating], kept: int, axis: int) -> npt.NDArray[np.bool_]:

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.correctness import bound, exact, precision
+from harness.correctness import bound, diagnosis, exact, precision
 from harness.correctness.verdict import Expected, Facts, Verdict, passed, refused
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from harness.case import Case
+    from harness.checked import Elements
 
     Array = npt.NDArray[np.floating]
     Arrays = Mapping[str, Array]
@@ -41,20 +42,17 @@ def judge_facts(case: Case, device: str, native_type: str, facts: Mapping[str, F
         probe: One of ``PROBES``.
     """
     shapes = case.result_shapes()
-    if set(facts) != set(shapes):
-        return refused(probe, f"returned {_listing(facts)}, expected {_listing(shapes)}")
+    if missing := [name for name in shapes if name not in facts]:
+        cause = diagnosis.NOTHING if missing[0] == "output" else "Is that gradient computed, and returned?"
+        return refused(
+            probe, f"{' and '.join(missing)} is None, expected an array", hypothesis=cause, result=missing[0]
+        )
+    if extra := [name for name in facts if name not in shapes]:
+        return refused(probe, f"{' and '.join(extra)} came back, expected None: this case has none", result=extra[0])
     for name, shape in shapes.items():
         fact = facts[name]
-        if fact.dtype is None or fact.shape is None:
-            return refused(probe, f"{name} is a {fact.type}, expected an array")
-        if fact.type != native_type:
-            return refused(probe, f"{name} is a {fact.type}, expected a {native_type}, as the inputs are")
-        if fact.dtype != case.dtype:
-            return refused(probe, f"{name} has dtype {fact.dtype}, expected {case.dtype}")
-        if fact.shape != shape:
-            return refused(probe, f"{name} has shape {_shape(fact.shape)}, expected {_shape(shape)}")
-        if fact.device != device:
-            return refused(probe, f"{name} is on {fact.device}, expected {device}")
+        if reason := _malformed(fact, Facts(native_type, case.dtype, shape, device)):
+            return refused(probe, f"{name} {reason}", hypothesis=diagnosis.of_form(case, name, fact), result=name)
     return passed(probe)
 
 
@@ -80,18 +78,16 @@ def judge_exactly(case: Case, expected: Expected, actual: Arrays, probe: str = "
         actual: The backend's results, already judged by ``judge_facts``.
         probe: One of ``PROBES``.
     """
-    reasons = []
+    wrong: list[Elements] = []
     for name, shape in case.result_shapes().items():
-        if (fault := _form(name, shape, expected.values[name], actual[name])) is not None:
-            return refused(probe, fault)
-        if (found := exact.first_difference(expected.values[name], actual[name])) is not None:
-            first, wrong = found
-            reasons.append(
-                f"{name}[{_index(first, shape)}] is {actual[name].flat[first]:.9g}, expected exactly "
-                f"{expected.values[name].flat[first]:.9g}; {wrong} of {actual[name].size} elements are wrong "
-                f"(seed {case.seed})"
-            )
-    return refused(probe, "; ".join(reasons)) if reasons else passed(probe)
+        reference, result = expected.values[name], actual[name]
+        if (fault := _form(probe, name, shape, reference, result)) is not None:
+            return fault
+        if (differ := exact.differences(reference, result)) is not None:
+            wrong.append(diagnosis.elements(name, reference, result, differ))
+    if not wrong:
+        return passed(probe)
+    return refused(probe, "; ".join(f"{elements} (seed {case.seed})" for elements in wrong), wrong[0])
 
 
 def judge(case: Case, expected: Expected, actual: Arrays, probe: str = "bound") -> Verdict:
@@ -110,23 +106,26 @@ def judge(case: Case, expected: Expected, actual: Arrays, probe: str = "bound") 
     """
     worst, largest = 0.0, 0.0
     reasons: list[str] = []
+    first: Elements | None = None
     errors: dict[str, precision.Errors] = {}
     for name, shape in case.result_shapes().items():
         reference, scale, result = expected.values[name], expected.scales[name], actual[name]
         if not np.isfinite(scale).all():
             raise ValueError(f"the reference for {name} is not finite")
-        if (fault := _form(name, shape, reference, result)) is not None:
-            return refused(probe, fault)
+        if (fault := _form(probe, name, shape, reference, result)) is not None:
+            return fault
         if result.size == 0:
             continue
         peak, absolute = _largest_errors(case, name, reference, scale, result)
         worst, largest = max(worst, peak), max(largest, absolute)
         if peak > 1:
-            reasons.append(_beyond_bound(case, name, reference, scale, result))
+            wrong, reason = _beyond_bound(case, name, reference, scale, result)
+            reasons.append(reason)
+            first = first or wrong
         errors[name] = _figures(case, name, expected, result)
     asked = precision.asked_class(case)
     worst = max([worst, *(precision.excess(case, name, figures, asked) for name, figures in errors.items())])
-    return Verdict(not reasons, "; ".join(reasons), probe, worst, largest, errors)
+    return Verdict(not reasons, "; ".join(reasons), probe, worst, largest, errors, elements=first)
 
 
 def judge_precision(case: Case, verdicts: Iterable[Verdict], wide_range: bool = True) -> tuple[str | None, Verdict]:
@@ -149,7 +148,9 @@ def judge_precision(case: Case, verdicts: Iterable[Verdict], wide_range: bool = 
     if precision.good_enough(case, placed):
         return placed, passed("precision")
     name = max(worst, key=lambda result: precision.excess(case, result, worst[result], asked), default="")
-    return placed, refused("precision", _coarser(case, name, worst[name], placed))
+    as_a_whole = worst[name].typical > precision.limits(case, name, asked).typical
+    hypothesis = diagnosis.of_arithmetic(case, placed) if as_a_whole else ""
+    return placed, refused("precision", _coarser(case, name, worst[name], placed), hypothesis=hypothesis, result=name)
 
 
 def mean_absolute_difference(one: Array, other: Array) -> float | None:
@@ -158,6 +159,20 @@ def mean_absolute_difference(one: Array, other: Array) -> float | None:
         return None
     mean = float(np.abs(one.astype(np.float64) - other.astype(np.float64)).mean())
     return mean if math.isfinite(mean) else None
+
+
+def _malformed(fact: Facts, expected: Facts) -> str:
+    """Return what a result says of itself that it must not; empty if all is as expected."""
+    if fact.dtype is None or fact.shape is None:
+        kind = fact.type.removeprefix("builtins.")
+        return f"is {'None' if kind == 'NoneType' else f'a {kind}'}, expected an array"
+    if fact.type != expected.type:
+        return f"is a {fact.type}, expected a {expected.type}, as the inputs are"
+    if fact.dtype != expected.dtype:
+        return f"has dtype {fact.dtype}, expected {expected.dtype}"
+    if fact.shape != expected.shape:
+        return f"has shape {_shape(fact.shape)}, expected {_shape(expected.shape or ())}"
+    return "" if fact.device == expected.device else f"is on {fact.device}, expected {expected.device}"
 
 
 def _coarser(case: Case, name: str, figures: precision.Errors, placed: str | None) -> str:
@@ -193,14 +208,12 @@ def _largest_errors(case: Case, name: str, reference: Array, scale: Array, resul
     return peak, largest
 
 
-def _beyond_bound(case: Case, name: str, reference: Array, scale: Array, result: Array) -> str:
-    """Return the reason for a result with elements beyond their bound: the first of them, and their number."""
+def _beyond_bound(case: Case, name: str, reference: Array, scale: Array, result: Array) -> tuple[Elements, str]:
+    """Return the elements of a result that are beyond their bound, and the reason to refuse it."""
     ratio = _over(np.abs(result - reference), bound.tolerance(case, name, reference, scale))
-    first, wrong = int(np.argmax(ratio > 1)), int(np.count_nonzero(ratio > 1))
-    return (
-        f"{name}[{_index(first, result.shape)}] is {result.flat[first]:.9g}, expected {reference.flat[first]:.9g}: "
-        f"{ratio.flat[first]:.3g} times the bound; {wrong} of {result.size} elements are wrong (seed {case.seed})"
-    )
+    wrong = diagnosis.elements(name, reference, result, ratio > 1)
+    beyond = f"{ratio[wrong.index]:.3g} times the bound"
+    return wrong, f"{wrong.first}: {beyond}; {wrong.count} (seed {case.seed})"
 
 
 def _over(error: Array, allowed: Array) -> Array:
@@ -218,26 +231,19 @@ def _figures(case: Case, name: str, expected: Expected, result: Array) -> precis
     return precision.measure(case, values, scale, expected.quadratics[name], result)
 
 
-def _form(name: str, shape: tuple[int, ...], reference: Array, result: Array) -> str | None:
-    """Return what is wrong with a result before its values count: its shape, or an element that is not finite."""
+def _form(probe: str, name: str, shape: tuple[int, ...], reference: Array, result: Array) -> Verdict | None:
+    """Refuse what is wrong with a result before its values count: its shape, or an element that is not finite."""
     if not np.isfinite(reference).all():
         raise ValueError(f"the reference for {name} is not finite")
     if result.shape != shape:
-        return f"{name} came back with shape {_shape(result.shape)}, expected {_shape(shape)}"
+        return refused(probe, f"{name} came back with shape {_shape(result.shape)}, expected {_shape(shape)}")
     finite = np.isfinite(result)
     if not finite.all():
-        first = np.argmin(finite)
-        return f"{name}[{_index(first, shape)}] is {result.flat[first]}, expected a finite number"
+        wrong = diagnosis.elements(name, reference, result, ~finite)
+        index = ", ".join(map(str, wrong.index))
+        return refused(probe, f"{name}[{index}] is {wrong.actual}, expected a finite number; {wrong.count}", wrong)
     return None
-
-
-def _index(position: int | np.intp, shape: tuple[int, ...]) -> str:
-    return ", ".join(str(int(axis)) for axis in np.unravel_index(position, shape))
 
 
 def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(str(size) for size in shape) or "()"
-
-
-def _listing(names: Mapping[str, object]) -> str:
-    return ", ".join(sorted(names)) or "nothing"

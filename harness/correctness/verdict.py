@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from harness.checked import Elements
     from harness.correctness.precision import Errors
 
     Arrays = Mapping[str, npt.NDArray[np.floating]]
@@ -60,6 +61,11 @@ class Verdict:
         absolute_error: Largest absolute error over all results; None where no rounding was judged.
         errors: The figures of ``precision.py`` by result.
         remark: A flag that does not refuse; empty if there is none.
+        promise: Name of the question that asked, as in ``promises.py``; empty if the verdict belongs to none.
+        elements: The wrong elements; None where no values were compared.
+        result: Name of the result that is wrong where no values were compared; empty where none is.
+        hypothesis: What the wrong results fit; see ``diagnosis.py``. Empty if nothing fits.
+        traceback: Traceback of what the backend raised; empty if it returned.
     """
 
     ok: bool = False
@@ -69,6 +75,21 @@ class Verdict:
     absolute_error: float | None = None
     errors: Mapping[str, Errors] = dataclasses.field(default_factory=dict)
     remark: str = ""
+    promise: str = ""
+    elements: Elements | None = None
+    result: str = ""
+    hypothesis: str = ""
+    traceback: str = ""
+
+    @property
+    def wrong_result(self) -> str:
+        """The name of the result that is wrong, the first of several; empty where none is."""
+        return self.result if self.elements is None else self.elements.result
+
+    @property
+    def told(self) -> str:
+        """The reason, and what the wrong results fit."""
+        return f"{self.reason}. {self.hypothesis}" if self.hypothesis else self.reason
 
 
 def passed(probe: str, remark: str = "") -> Verdict:
@@ -76,6 +97,8 @@ def passed(probe: str, remark: str = "") -> Verdict:
     return Verdict(ok=True, reason="", probe=probe, remark=remark)
 
 
-def refused(probe: str, reason: str) -> Verdict:
-    """Return a no with its reason."""
-    return Verdict(reason=reason, probe=probe)
+def refused(
+    probe: str, reason: str, elements: Elements | None = None, hypothesis: str = "", result: str = ""
+) -> Verdict:
+    """Return a no with its reason, and with the wrong elements where values were compared."""
+    return Verdict(reason=reason, probe=probe, elements=elements, hypothesis=hypothesis, result=result)

@@ -30,9 +30,10 @@ from typing import Final, Protocol
 
 import psutil
 
+from harness.checked import Location
 from harness.machine import environment, threads, usage
 from harness.machine.usage import Usage
-from harness.process import protocol, start
+from harness.process import frames, protocol, start
 from harness.process.protocol import Configuration, Failure, ProtocolError, ReplyT, Request, Started
 from harness.record import Status
 
@@ -46,6 +47,9 @@ STOP_SECONDS: Final = 5.0
 #: too, unless a forked grandchild holds the pipe.
 LOOK_SECONDS: Final = 1.0
 
+#: Time that a worker which hangs may take to say where, in seconds.
+TELL_SECONDS: Final = 0.5
+
 #: Variable that no worker gets: it changes the precision of some libraries and not of others.
 OVERRIDE: Final = "NVIDIA_TF32_OVERRIDE"
 
@@ -54,14 +58,22 @@ class WorkerError(Exception):
     """A request without its reply: the worker raised, died, hung or broke the protocol.
 
     Attributes:
-        status: Status of the cell that the request was for.
-        reason: Cause in words, with the end of the worker's output where it died.
+        status: What the cell becomes.
+        reason: The cause in words, with the end of the worker's output where it died.
+        location: Deepest frame that is known; None if none is.
+        traceback: Traceback of what the worker raised, or faulthandler's report of a crash.
+        output: End of what the worker printed.
     """
 
-    def __init__(self, status: Status, reason: str) -> None:
+    def __init__(
+        self, status: Status, reason: str, location: Location | None = None, traceback: str = "", output: str = ""
+    ) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.location = location
+        self.traceback = traceback
+        self.output = output
 
 
 class WorkerHandle(Protocol):
@@ -76,6 +88,11 @@ class WorkerHandle(Protocol):
     @property
     def alive(self) -> bool:
         """True if the worker can still take requests."""
+        ...
+
+    @property
+    def output(self) -> str:
+        """End of what the worker has printed."""
         ...
 
     def request(self, request: Request[ReplyT], time_limit_seconds: float) -> ReplyT:
@@ -162,6 +179,14 @@ class Worker:
         """True if the process can still take requests."""
         return self._process.returncode is None
 
+    @property
+    def output(self) -> str:
+        """End of what the worker has printed."""
+        with self._closing:
+            if self._process.stdout and not self._process.stdout.closed:
+                self._drain()
+        return self._output.decode(errors="replace").strip()
+
     def request(self, request: Request[ReplyT], time_limit_seconds: float) -> ReplyT:
         """Continue the worker until it has replied, and return the reply.
 
@@ -210,7 +235,8 @@ class Worker:
         self._stop()
         if isinstance(reply, Failure):
             status = Status.OUT_OF_MEMORY if reply.out_of_memory else Status.FAILED
-            raise WorkerError(status, f"{reply.error} ({reply.where})")
+            where = f" ({reply.location})" if reply.location else ""
+            raise WorkerError(status, f"{reply.error}{where}", reply.location, reply.traceback, self.output)
         return reply
 
     def _line(self, limit_seconds: float) -> bytes:
@@ -243,6 +269,7 @@ class Worker:
                     waited = max((used.waited / 1e9 for used in self._gained()), default=0.0)
                     left, added = left + waited - added, waited
                     if left <= 0:
+                        self._have_it_tell_where()
                         raise self._end(Status.TIMEOUT, f"no answer within {limit_seconds:.3g} s")
 
     def _gained(self) -> Sequence[Usage]:
@@ -313,9 +340,21 @@ class Worker:
             kills = environment.oom_kills()
             if kills is not None and self._oom_kills is not None and kills > self._oom_kills:
                 status, reason = Status.OUT_OF_MEMORY, f"killed by the kernel for memory ({reason})"
-        output = self._output.decode(errors="replace").strip()
+        output, crash = frames.parted(self.output)
         last = " | ".join(line.strip() for line in output.splitlines()[-6:] if line.strip())
-        return WorkerError(status, f"{reason}; its output ended: {last}" if last else reason)
+        location = frames.deepest_frame(crash)
+        reason = f"{reason} in {location}" if location else reason
+        return WorkerError(
+            status, f"{reason}; its output ended: {last}" if last else reason, location, crash, output.strip()
+        )
+
+    def _have_it_tell_where(self) -> None:
+        """Ask a worker that hangs where it is; it prints that as faulthandler does."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, frames.TELL_WHERE)
+        deadline = time.monotonic() + TELL_SECONDS
+        while time.monotonic() < deadline and not frames.parted(self.output)[1]:
+            time.sleep(TELL_SECONDS / 20)
 
     def _obituary(self) -> str:
         """Return how the process ended, in words; called when its pipe has closed."""

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, Union
 
 from harness.case import Case
+from harness.checked import Location
 from harness.correctness.conduct import Storage
 from harness.correctness.edge_cases import EdgeCase
 from harness.correctness.verdict import Facts
@@ -57,12 +58,14 @@ class Failure:
 
     Attributes:
         error: Type and text of the exception.
-        where: File and line of the innermost frame.
+        location: Deepest frame in the backend's own files, or outside of the harness; None if there is none.
+        traceback: The end of the traceback.
         out_of_memory: True if memory ran out.
     """
 
     error: str
-    where: str
+    location: Location | None = None
+    traceback: str = ""
     out_of_memory: bool = False
 
 
@@ -216,12 +219,12 @@ class EdgeCaseRun:
 
     Attributes:
         results: Results of the kernel; None if it raised.
-        error: Text of the exception; empty if the kernel returned.
+        failure: Exception of the kernel; None if it returned.
         operators: Operators of PyTorch that ran in the first call of the case.
     """
 
     results: Results | None
-    error: str = ""
+    failure: Failure | None = None
     operators: tuple[str, ...] = ()
 
 
@@ -346,6 +349,18 @@ class CheckIntegrity(Request[Integrity]):
     """Look at inputs and functions; leave the first results, as they are now, in a folder."""
 
     directory: Path
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Located:
+    """Say where the results of the prepared kernel are made; those of which it cannot be told are left out."""
+
+    made: dict[str, Location]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Locate(Request[Located]):
+    """Call once more, and see where the results are made; only after a refusal."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.correctness.verdict import Verdict
 from harness.machine.usage import Busy
 from harness.process.handle import WorkerError, WorkerHandle
-from harness.process.protocol import Loaded, Prepared, ReplyT, Request
+from harness.process.protocol import Loaded, Located, Prepared, ReplyT, Request
 from harness.record import Status
 from harness.run.gate_log import GateLog
 
@@ -92,6 +92,21 @@ class Timings:
 
 
 @dataclasses.dataclass
+class Evidence:
+    """What a wrong or failed cell leaves behind for its diagnosis.
+
+    Attributes:
+        error: Why its worker did not reply; None if it did.
+        located: Where its kernel is written; None if it was not asked.
+        output: End of what its workers printed.
+    """
+
+    error: WorkerError | None = None
+    located: Located | None = None
+    output: str = ""
+
+
+@dataclasses.dataclass
 class Cell:
     """One cell: its identity, its worker and its outcome.
 
@@ -108,6 +123,7 @@ class Cell:
         gate: The gate's verdicts.
         schedule: Plan of the cell's samples.
         timings: Measurements.
+        evidence: Facts for the diagnosis of a wrong or failed cell.
     """
 
     name: str
@@ -122,6 +138,7 @@ class Cell:
     gate: GateLog = dataclasses.field(default_factory=GateLog)
     schedule: Schedule = dataclasses.field(default_factory=Schedule)
     timings: Timings = dataclasses.field(default_factory=Timings)
+    evidence: Evidence = dataclasses.field(default_factory=Evidence)
 
     @property
     def going(self) -> bool:
@@ -142,6 +159,17 @@ class Cell:
         """Settle the outcome."""
         self.status, self.reason = status, reason or "no reason was given"
 
+    def fail(self, error: WorkerError, when: str = "") -> None:
+        """Settle the outcome by a request that was not answered.
+
+        Args:
+            error: Why it was not.
+            when: Words before the reason.
+        """
+        self.evidence.error = error
+        self.evidence.output = self.evidence.output or error.output
+        self.end(error.status, f"{when}{error.reason}")
+
     def again(self) -> Cell:
         """Return the same cell, asked but not yet prepared, for another cohort."""
         loaded = Replies(loaded=self.replies.loaded, latest=self.replies.latest)
@@ -158,14 +186,19 @@ class Cell:
         try:
             return self.worker.request(request, limit_seconds)
         except WorkerError as error:
-            self.end(error.status, error.reason)
+            self.fail(error)
             self.worker.kill()
             return None
 
-    def note(self, *verdicts: Verdict) -> None:
-        """Keep verdicts; a remark becomes a flag, once."""
+    def note(self, *verdicts: Verdict, promise: str = "") -> None:
+        """Keep verdicts; a remark becomes a flag, once.
+
+        Args:
+            verdicts: The verdicts.
+            promise: Promise that they belong to, where they do not say it themselves.
+        """
         for verdict in verdicts:
-            self.gate.verdicts.append(verdict)
+            self.gate.verdicts.append(dataclasses.replace(verdict, promise=verdict.promise or promise))
             self.flag(verdict.remark)
 
     def flag(self, text: str | None) -> None:
@@ -176,7 +209,7 @@ class Cell:
     def conclude(self) -> None:
         """End the cell as rejected if any verdict refused it."""
         if self.going and (refusal := self.gate.most_telling_refusal()) is not None:
-            self.end(Status.REJECTED, f"{refusal.probe}: {refusal.reason}")
+            self.end(Status.REJECTED, f"{refusal.probe}: {refusal.told}")
 
     @contextlib.contextmanager
     def gating(self, now: Callable[[], float]) -> Iterator[None]:

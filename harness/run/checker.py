@@ -1,23 +1,28 @@
 """The checker: puts the gate's questions to a worker and has the replies judged.
 
 The questions and their order are the same in a run and in the tests of a third party (``conformance.py``).
+
+Length: every question of a case, in the order of asking.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from harness.case import Case
-from harness.correctness import conduct, gate
+from harness.correctness import conduct, gate, promises
 from harness.correctness.questions import ANOTHER_KERNEL, FIRST, IN_FORWARD, IN_SAMPLE, Question, unseen
-from harness.correctness.verdict import Expected, Verdict, passed
+from harness.correctness.verdict import Expected, Verdict
+from harness.process.handle import WorkerError
 from harness.process.protocol import (
     Affinity,
     CheckFresh,
     CheckIntegrity,
+    Integrity,
     KeptResults,
     Prepare,
     Prepared,
@@ -25,6 +30,7 @@ from harness.process.protocol import (
     RunScenario,
 )
 from harness.record import Status
+from harness.run import closer_look
 from harness.run.cell import Cell
 from harness.run.plan import BASELINE
 from harness.run.reference_cache import Arrays, ReferenceCache, arrays
@@ -75,10 +81,13 @@ class Checker:
         """Have the case prepared and called once; judge all but the values, which have no reference yet."""
         reply = cell.request(Prepare(self._case, input_sets, cell.results_folder(_FIRST)), self._limit_seconds)
         if reply is not None:
-            cell.note(conduct.judge_type(reply.results.native_type, reply.native_bases, reply.home_made))
-            cell.note(_judge_affinity(reply.affinity))
             inputs = gate.judge_given(self._case, self._device, reply.inputs)
-            cell.note(inputs)
+            cell.note(
+                conduct.judge_type(reply.results.native_type, reply.native_bases, reply.home_made),
+                _judge_affinity(reply.affinity),
+                inputs,
+                promise=FIRST.name,
+            )
             if inputs.ok:
                 self._judge_form(cell, reply.results, FIRST)
         return reply
@@ -87,7 +96,9 @@ class Checker:
         """Judge the values of the first results; return them, or None if they cannot be read."""
         actual = self._read(cell, _FIRST)
         if actual is not None:
-            cell.note(gate.judge(self._case, self._expected(FIRST), actual))
+            expected = self._expected(FIRST)
+            verdict = gate.judge(self._case, expected, actual)
+            cell.note(self._explained(cell, verdict, FIRST, expected, actual), promise=FIRST.name)
             self._place(cell)
         return actual
 
@@ -103,6 +114,7 @@ class Checker:
         cell.note(
             conduct.judge_operators(reply.operators, baseline, reply.results.native_type),
             conduct.judge_conversion(reply.convert_seconds, reply.call_seconds, self._case.result_bytes),
+            promise=scenario.name,
         )
         return True
 
@@ -111,31 +123,44 @@ class Checker:
         actual = self._read(cell, "scenario")
         if actual is None:
             return
+        expected = self._expected(scenario)
         if scenario.judge == "exactly":
-            cell.note(gate.judge_exactly(self._case, self._expected(scenario), actual))
+            verdict = gate.judge_exactly(self._case, expected, actual)
+            cell.note(self._explained(cell, verdict, scenario, expected, actual), promise=scenario.name)
             return
         if scenario.judge == "repeated":
             first = self._read(cell, _FIRST)
             if first is None:
                 return
             repeated = conduct.judge_repeated(first, actual)
-            cell.note(repeated)
+            cell.note(repeated, promise=scenario.name)
             if not repeated.remark:
                 return  # bit for bit the first results, which are judged already
-        verdict = gate.judge(self._case, self._expected(scenario), actual, "conduct")
-        cell.note(_named(verdict, scenario))
+        verdict = gate.judge(self._case, expected, actual, "conduct")
+        verdict = self._explained(cell, _named(verdict, scenario), scenario, expected, actual)
+        cell.note(verdict, promise=scenario.name)
         self._place(cell)
 
     def finish_scenarios(self, cell: Cell) -> None:
         """See that inputs, functions and first results are as they were."""
         reply = cell.request(CheckIntegrity(cell.results_folder("scenario")), self._limit_seconds)
-        if reply is None:
-            return
-        cell.note(conduct.judge_unchanged(reply.changed), conduct.judge_tampering(reply.replaced))
-        first, now = self._read(cell, _FIRST), self._read(cell, "scenario")
-        if first is not None and now is not None:
-            cell.note(conduct.judge_intact(first, now))
-        shutil.rmtree(cell.folder(_FIRST), ignore_errors=True)
+        if reply is not None:
+            self._judge_untouched(cell, reply)
+            shutil.rmtree(cell.folder(_FIRST), ignore_errors=True)
+
+    def conclude(self, cell: Cell) -> None:
+        """End a cell that was refused; look closer first."""
+        if cell.going and cell.gate.refused:
+            self._look_closer(cell)
+        cell.conclude()
+
+    def _look_closer(self, cell: Cell) -> None:
+        """See what a refused cell has changed and where its kernel is written: it says more than a wrong element."""
+        if promises.UNTOUCHED not in cell.gate.kept and cell.worker is not None and cell.worker.alive:
+            request = CheckIntegrity(cell.results_folder("scenario"))
+            with contextlib.suppress(WorkerError):  # the cell has its refusal already
+                self._judge_untouched(cell, cell.worker.request(request, self._limit_seconds))
+        closer_look.locate(cell, self._limit_seconds)
 
     def judge_kept(self, cell: Cell, variation: int) -> None:
         """Judge results from inside a timed sample.
@@ -172,20 +197,27 @@ class Checker:
         integrity = cell.request(CheckIntegrity(cell.results_folder("changed")), self._limit_seconds)
         if integrity is None:
             return None
-        cell.note(conduct.judge_unchanged(integrity.changed), conduct.judge_tampering(integrity.replaced))
+        unchanged, honest = conduct.judge_unchanged(integrity.changed), conduct.judge_tampering(integrity.replaced)
+        cell.note(unchanged, honest, promise=promises.UNTOUCHED)
         request = CheckFresh(tuple(variations), self.unseen.kind, cell.results_folder("check"), settle)
         reply = cell.request(request, self._limit_seconds)
         if reply is None:
             return None
         self._judge_form(cell, reply.results, self.unseen)
-        cell.note(_judge_affinity(reply.affinity))
+        cell.note(_judge_affinity(reply.affinity), promise=promises.UNSEEN)
         return conduct.judge_memory_of_answers(reply.fresh_seconds, reply.seen_seconds)
 
     def judge_check(self, cell: Cell, variation: int) -> None:
         """Judge the values that ``check_again`` left, for the last of its variations."""
         actual = self._read(cell, "check")
         if actual is not None:
-            cell.note(gate.judge(self._case, self._expected(self.unseen, variation), actual))
+            expected = self._expected(self.unseen, variation)
+            verdict = gate.judge(self._case, expected, actual)
+            if not verdict.ok:
+                asked = dataclasses.replace(self.unseen, variation=variation)
+                first = self._expected(FIRST).values  # which the backend has given once
+                verdict = closer_look.explained(self._case, cell, verdict, asked, expected, actual, first)
+            cell.note(verdict, promise=promises.UNSEEN)
             self._place(cell)
 
     def _expected(self, question: Question, variation: int | None = None) -> Expected:
@@ -194,25 +226,45 @@ class Checker:
             raise ValueError(f"{question.name} needs the number of its inputs")
         return self._reference_cache.of(self._case, question.kind, number)
 
+    def _judge_untouched(self, cell: Cell, reply: Integrity) -> None:
+        """Judge whether inputs, functions and first results are as they were."""
+        cell.note(
+            conduct.judge_unchanged(reply.changed), conduct.judge_tampering(reply.replaced), promise=promises.UNTOUCHED
+        )
+        first = self._read(cell, _FIRST)
+        now = None if first is None else self._read(cell, "scenario")
+        if first is not None and now is not None:
+            cell.note(conduct.judge_intact(first, now), promise=promises.UNTOUCHED)
+
+    def _explained(
+        self, cell: Cell, verdict: Verdict, question: Question, expected: Expected, actual: Arrays
+    ) -> Verdict:
+        """Return a refusal with what its wrong results fit."""
+        if verdict.ok:
+            return verdict
+        right = question is not FIRST and cell.gate.kept.get(FIRST.name, False)
+        first = self._read(cell, _FIRST) if right else None
+        return closer_look.explained(self._case, cell, verdict, question, expected, actual, first)
+
     def _place(self, cell: Cell) -> None:
         """Place the cell in a precision class by all errors seen until now."""
         log = cell.gate
         judged = [verdict for verdict in log.verdicts if verdict.errors and (verdict.ok or verdict.probe == "bound")]
         if not judged:
-            cell.note(passed("precision"))
             log.precision_class = None
             return
         log.precision_class, verdict = gate.judge_precision(self._case, judged, log.wide_range is not False)
-        cell.note(verdict)
+        cell.note(verdict, promise=promises.ROUNDING)
 
     def _judge_form(self, cell: Cell, results: Results, question: Question, case: Case | None = None) -> bool:
         """Judge what results say of themselves and where they are stored; True if their values can be judged."""
         asked = case or self._case
         form = gate.judge_facts(asked, self._device, results.native_type, results.facts, question.form)
-        cell.note(form)
+        promise = question.name if question.name in promises.SHORT else ""
+        cell.note(form, promise=promise)
         if form.ok:
             places = results.storages
-            cell.note(conduct.judge_storage(places.results, places.inputs, places.earlier))
+            cell.note(conduct.judge_storage(places.results, places.inputs, places.earlier), promise=promise)
         return form.ok
 
     def _read(self, cell: Cell, folder: str, case: Case | None = None) -> Arrays | None:

@@ -10,7 +10,7 @@ import statistics
 from typing import Final
 
 from harness.case import Case
-from harness.correctness import gate
+from harness.correctness import gate, promises
 from harness.correctness.questions import FIRST, SCENARIOS, Question
 from harness.machine import threads
 from harness.process.handle import WorkerError
@@ -107,7 +107,7 @@ class Cohort:
             cell.compile_cache = self._loader.compile_cache(cell.name, self._device)
             cell.flag(threads.fault(prepared.threads, self._plan.threads))
             cell.phase = "gate"
-            cell.conclude()
+            self._checker.conclude(cell)
 
     def check(self) -> None:
         """Put the gate's questions: edge cases, first results, scenarios."""
@@ -119,7 +119,7 @@ class Cohort:
         for cell in self._going():
             with cell.gating(self._context.now):
                 self._checker.finish_scenarios(cell)
-            cell.conclude()
+            self._checker.conclude(cell)
 
     def _judge_first(self) -> None:
         """Judge the first results, and how far their output is from the baseline's."""
@@ -149,7 +149,7 @@ class Cohort:
         if scenario.kind != FIRST.kind:
             self._reference_cache.forget(self._case, scenario.kind)
         for cell in self._going():
-            cell.conclude()
+            self._checker.conclude(cell)
 
     def _asked(self, cell: Cell, scenario: Question) -> bool:
         self._stage(f"check {cell.name}")
@@ -187,7 +187,7 @@ class Cohort:
         for cell in self._going():
             with cell.gating(self._context.now):
                 self._checker.judge_check(cell, last)
-            cell.conclude()
+            self._checker.conclude(cell)
 
     def _call_on_unseen(self, cell: Cell, last: int) -> None:
         """Call on new inputs, those numbered ``last`` at the end; a refusal is noted only at the last attempt.
@@ -202,7 +202,7 @@ class Cohort:
             if verdict is None or verdict.ok or cell.base_name == BASELINE:
                 return
             if attempt == FRESH_ATTEMPTS:
-                cell.note(verdict)
+                cell.note(verdict, promise=promises.UNSEEN)
 
     def _draw_variation(self) -> int:
         """Return the number of an input set that no backend can foresee."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Final, Literal
 
+from harness.correctness import promises
+from harness.correctness.questions import SCENARIOS
 from harness.correctness.verdict import PROBES, Verdict
 
-#: Probes by what their refusal says of the fault, most first: the most telling one becomes the row's reason. An
-#: arithmetic that can be named says more than the element that it spoilt most; one that cannot says less.
+#: Probes by what their refusal says of the fault, most first. An arithmetic that can be named says more than the
+#: element that it spoilt most; one that cannot says less.
 _TELLING: Final = ("edge_cases", "exact", "named precision", "bound", "conduct", "precision")
 
 
@@ -40,18 +42,50 @@ class GateLog:
         """True if the gate refused the backend's conduct, and not only its results."""
         return any(not verdict.ok and verdict.probe == "conduct" for verdict in self.verdicts)
 
+    @property
+    def explained(self) -> bool:
+        """True if wrong results fit a hypothesis already."""
+        return any(verdict.hypothesis for verdict in self.verdicts)
+
+    @property
+    def kept(self) -> dict[str, bool]:
+        """Whether each promise that was asked for was kept, by name."""
+        kept: dict[str, bool] = {}
+        for verdict in self.verdicts:
+            if verdict.promise:
+                kept[verdict.promise] = kept.get(verdict.promise, True) and verdict.ok
+        return kept
+
     def most_telling_refusal(self) -> Verdict | None:
-        """Return the refusal that becomes the row's reason; None without a refusal."""
+        """Return the refusal that becomes the row's reason; None without a refusal.
 
-        def place(verdict: Verdict) -> int:
+        What a backend did other than computing comes first: changed inputs explain wrong results, not the other way
+        round. Then comes what fits a hypothesis. Where nothing does, the pattern of the promises may say something.
+        """
+
+        def place(verdict: Verdict) -> tuple[int, int, int]:
             named = verdict.probe == "precision" and self.precision_class is not None
-            return _TELLING.index("named precision" if named else verdict.probe)
+            probe = _TELLING.index("named precision" if named else verdict.probe)
+            done = verdict.probe == "conduct" and verdict.elements is None
+            return (0 if done else 1 if verdict.hypothesis else 2), probe, promises.telling(verdict.promise)
 
-        return min((verdict for verdict in self.verdicts if not verdict.ok), key=place, default=None)
+        refusal = min((verdict for verdict in self.verdicts if not verdict.ok), key=place, default=None)
+        if refusal is None or refusal.hypothesis or (refusal.elements is None and refusal.probe != "edge_cases"):
+            return refusal
+        kept = self.kept
+        if promises.FOREMOST not in kept:  # without the edge cases there is no pattern
+            return refusal
+        failed = frozenset(name for name, ok in kept.items() if not ok)
+        return dataclasses.replace(refusal, hypothesis=promises.hint(failed))
 
     def probes(self) -> str:
-        """Return each probe's answer, as in ``edge_cases=ok;exact=no``, without probes that were not put."""
+        """Return each probe's answer, as in ``edge_cases=ok;exact=no``, without probes that were not put.
+
+        The conduct probe is put whole: until its last scenario was asked, it says no or nothing.
+        """
         answers = {probe: [verdict.ok for verdict in self.verdicts if verdict.probe == probe] for probe in PROBES}
+        if all(answers["conduct"]) and self.refused and SCENARIOS[-1].name not in self.kept:
+            answers["conduct"] = []
         return ";".join(f"{probe}={'ok' if all(oks) else 'no'}" for probe, oks in answers.items() if oks)
 
     def largest(self, attribute: Literal["error_over_bound", "absolute_error"]) -> float | None:

@@ -88,7 +88,7 @@ class Group:
         loaded = self._services.loader.load(cell.name, self.device)
         cell.worker, reply = loaded.worker, loaded.reply
         if isinstance(reply, WorkerError):
-            cell.end(reply.status, reply.reason)
+            cell.fail(reply)
             return
         if not reply.available:
             cell.end(Status.UNAVAILABLE if reply.offered else Status.UNSUPPORTED, reply.reason)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from harness.case import Case
+from harness.catalog.registry import DISTRIBUTION
+from harness.checked import SCHEMA, CheckReport, Diagnosis, checked_row
 from harness.machine import environment
 from harness.output.store import Json, Store, add_to_environment
 from harness.process.protocol import encode
 from harness.process.supervisor import Supervisor, default_cache
-from harness.record import Record
+from harness.record import BAD, Record
+from harness.run import diagnoses
 from harness.run.cell import Cell
 from harness.run.cohort import Services
 from harness.run.context import Loader, Progress, RunContext
 from harness.run.edge_case_pool import EdgeCasePool
 from harness.run.group import Group
 from harness.run.options import RunOptions
-from harness.run.plan import Plan
+from harness.run.plan import Plan, never_asked
 from harness.run.reference_cache import ReferenceCache
 from harness.run.rooflines import Rooflines
 from harness.run.summary import interrupted, records
@@ -37,6 +42,7 @@ class Runner:
 
     Attributes:
         worker_reports: Report of each worker about itself, by "NAME on DEVICE", for ``environment.json``.
+        diagnoses: What is known of each cell that is wrong or failed.
     """
 
     def __init__(
@@ -48,6 +54,7 @@ class Runner:
         device_bytes: Callable[[str], int | None] = environment.device_bytes,
     ) -> None:
         self.worker_reports: dict[str, Json] = {}
+        self.diagnoses: list[Diagnosis] = []
         self._context = context
         self._free_bytes, self._device_bytes = free_bytes, device_bytes
         reference_cache = ReferenceCache(context.workers.reference, context.plan.time_limit_seconds)
@@ -82,6 +89,9 @@ class Runner:
                     self.worker_reports[f"{cell.name} on {device}"] = _report(cell)
                 if self._context.workers.empty_caches:
                     self._context.workers.discard(cell.name, device)
+        self.diagnoses += [
+            diagnoses.diagnose(self._context.plan, case, device, cell) for cell in group.cells if cell.status in BAD
+        ]
         yield from records(self._context.plan, group, self._rooflines)
 
 
@@ -158,7 +168,18 @@ def run(
     return stopped
 
 
-def check(plan: Plan, progress: Progress) -> list[Record]:
-    """Put every planned cell through the gate; return the rows."""
+def check(plan: Plan, progress: Progress) -> tuple[CheckReport, list[Record]]:
+    """Put every planned cell through the gate; return the report, and the rows."""
     with Supervisor(plan.threads, default_cache()) as workers:
-        return list(Runner(RunContext(plan, workers, progress)).run())
+        runner = Runner(RunContext(plan, workers, progress))
+        found = list(runner.run())
+    missed = never_asked(plan, [dataclasses.asdict(record) for record in found])
+    report = CheckReport(
+        schema=SCHEMA,
+        version=importlib.metadata.version(DISTRIBUTION),
+        seed=plan.seed,
+        ok=not missed and all(record.status not in BAD for record in found),
+        rows=tuple(checked_row(record) for record in found),
+        diagnoses=tuple(runner.diagnoses),
+    )
+    return report, found

@@ -10,7 +10,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from harness.backend import backend_class, is_requirement
+from harness.backend import Support, backend_class, is_requirement
 from harness.machine import memory, threads
 from harness.process.protocol import (
     AskSupport,
@@ -19,6 +19,8 @@ from harness.process.protocol import (
     Integrity,
     Load,
     Loaded,
+    Locate,
+    Located,
     Prepare,
     Prepared,
     Release,
@@ -28,16 +30,19 @@ from harness.process.protocol import (
 from harness.timing.clock import Clock
 from harness.worker import integrity
 from harness.worker.arrays import DeviceArrays
-from harness.worker.calls import call
+from harness.worker.calls import call, called
 from harness.worker.edge_case_worker import EdgeCaseWorker
+from harness.worker.failures import InterfaceError, kind_of
 from harness.worker.gpu_timing_worker import GpuTimingWorker
 from harness.worker.prepared_case import Held, PreparedCase, make_kernel
 from harness.worker.results import hand_over, save
 from harness.worker.scenarios import ScenarioWorker
+from harness.worker.source import location_of, makers
 from harness.worker.timing_worker import TimingWorker
 
 if TYPE_CHECKING:
     from harness.backend import Backend
+    from harness.worker.edge_case_worker import Runnable
 
 
 class BackendWorker:
@@ -56,6 +61,7 @@ class BackendWorker:
         self._clock = clock or Clock()
         # All modules of this worker are imported by now, and no backend is.
         self._watch = integrity.Watch()
+        self.edge_cases = EdgeCaseWorker(self.held)
         self._timing = TimingWorker(self.held, self._clock, self._watch)
         self._gpu_timing = GpuTimingWorker(self.held, self._clock)
         self.handlers: Handlers = {
@@ -63,8 +69,9 @@ class BackendWorker:
             AskSupport: self.support,
             Prepare: self.prepare,
             CheckIntegrity: self.check_integrity,
+            Locate: self.locate,
             Release: self.release,
-            **EdgeCaseWorker(self.held).handlers,
+            **self.edge_cases.handlers,
             **ScenarioWorker(self.held).handlers,
             **self._timing.handlers,
             **self._gpu_timing.handlers,
@@ -83,7 +90,7 @@ class BackendWorker:
         start = time.perf_counter()
         try:
             loaded = backend_class(name, request.target)
-            support = loaded.available(device) if device in loaded.devices else None
+            support = _support(loaded.available(device), "available") if device in loaded.devices else None
         except ModuleNotFoundError as error:
             if not is_requirement(error, request.target):
                 raise
@@ -93,7 +100,7 @@ class BackendWorker:
             return Loaded(available=False, reason=f"{name} runs on {', '.join(loaded.devices)}", offered=False)
         if not support.ok:
             return Loaded(available=False, reason=support.reason)
-        backend = loaded(device)
+        backend = called(loaded, loaded.__name__, {"device": device})
         self.held.hold(backend)
         if device != "cpu":
             self._gpu_timing.watch_gpu()
@@ -111,10 +118,11 @@ class BackendWorker:
 
     def support(self, request: AskSupport) -> Supported:
         """Ask the backend whether it can do a case, and how much memory that takes."""
-        support = self.held.backend.supports(request.case)
+        backend = self.held.backend
+        support = _support(backend.supports(request.case), "supports")
         if not support.ok:
             return Supported(supported=False, reason=support.reason)
-        return Supported(supported=True, workspace_bytes=int(self.held.backend.workspace_bytes(request.case)))
+        return Supported(supported=True, workspace_bytes=int(backend.workspace_bytes(request.case)))
 
     def prepare(self, request: Prepare) -> Prepared:
         """Prepare the case, make its inputs, call once; leave the first results in the folder."""
@@ -151,9 +159,36 @@ class BackendWorker:
         save(prepared.arrays, prepared.first, request.directory)
         return Integrity(changed, self._watch.replaced())
 
+    def locate(self, _: Locate) -> Located:
+        """Say where the results of the prepared kernel or step are made."""
+        backend = self.held.backend
+        case, kernel, parameters, inputs = self.edge_cases.latest() or self._latest()
+        functions = {"output": kernel} if case.mode == "forward" else {"output": kernel.forward}
+        made = makers(lambda: call(case, kernel, parameters, inputs), backend)
+        for name in case.result_shapes():
+            if name not in made and (location := location_of(functions.get(name) or kernel.backward, backend)):
+                made[name] = location
+        return Located(made)
+
+    def _latest(self) -> Runnable:
+        prepared = self.held.prepared
+        return prepared.case, prepared.kernel, prepared.parameters, prepared.sets[0]
+
     def release(self, _: Release) -> Released:
         """Release the case and its memory."""
         self.held.release()
         self._timing.release()
         memory.trim()  # while this worker is stopped, other workers need what it has freed
         return Released(trimmed=self.held.device in (None, "cpu") or "jax" not in sys.modules)
+
+
+def _support(answer: object, method: str) -> Support:
+    """Return an answer of the backend that has to be a ``Support``.
+
+    Raises:
+        InterfaceError: It is something else.
+    """
+    if not isinstance(answer, Support):
+        text = f"{method} returned {kind_of(answer)}, expected harness.Support(True) or harness.Support(False, reason)"
+        raise InterfaceError(text)
+    return answer

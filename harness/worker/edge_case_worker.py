@@ -13,6 +13,7 @@ import numpy as np
 from harness.process.protocol import (
     CheckGradients,
     EdgeCaseRun,
+    Failure,
     GradientsChecked,
     Handlers,
     Results,
@@ -21,18 +22,22 @@ from harness.process.protocol import (
 from harness.worker import integrity
 from harness.worker.arrays import DeviceArrays
 from harness.worker.calls import call
+from harness.worker.failures import failure
 from harness.worker.poison import Poisoned, poison_device
 from harness.worker.prepared_case import prepare_kernel
 from harness.worker.results import hand_over
 
 if TYPE_CHECKING:
     from harness.backend import NativeArray, Step
+    from harness.case import Case
     from harness.correctness.edge_cases import EdgeCase
     from harness.worker.calls import NativeArrays
     from harness.worker.prepared_case import Held
 
     #: A kernel or step, and the parameters that it was prepared with.
     Kernel = tuple[Any, NativeArrays]
+    #: Case, kernel or step, parameters and inputs.
+    Runnable = tuple[Case, Any, NativeArrays, NativeArrays]
 
 T = TypeVar("T")
 
@@ -46,19 +51,24 @@ class _Kernels:
 
     Attributes:
         arrays: Maker of the case's arrays.
-        by_key: Each kernel, or the text of the exception that preparing it raised.
+        by_key: Each kernel, or the failure of preparing it.
     """
 
     arrays: DeviceArrays
-    by_key: dict[str, Kernel | str]
+    by_key: dict[str, Kernel | Failure]
 
 
 class EdgeCaseWorker:
-    """Runs edge cases; keeps the kernels of one case at a time."""
+    """Runs edge cases; keeps the kernels of one case at a time.
+
+    Attributes:
+        raised: What the backend raised, by its traceback as text.
+    """
 
     def __init__(self, held: Held) -> None:
         self._held = held
         self._kernels: _Kernels | None = None
+        self.raised: dict[str, Exception] = {}
         self.handlers: Handlers = {RunEdgeCase: self.run, CheckGradients: self.check_gradients}
 
     def run(self, request: RunEdgeCase) -> EdgeCaseRun:
@@ -72,16 +82,33 @@ class EdgeCaseWorker:
         with Poisoned(edge_case.case):
             if first:
                 kinds = {alike.kernel: alike.kind for alike in reversed(request.alike)}
-                kernels.by_key.update({key: _attempt(_prepare, arrays, kind) for key, kind in kinds.items()})
+                kernels.by_key.update({key: self._attempt(_prepare, arrays, kind) for key, kind in kinds.items()})
                 self._kernels = kernels
             kernel = kernels.by_key[edge_case.kernel]
-            if isinstance(kernel, str):
-                return EdgeCaseRun(None, error=kernel)
-            results = _attempt(_run, arrays, edge_case, kernel, request.directory)
-            if isinstance(results, str):
-                return EdgeCaseRun(None, error=results)
-            operators = _attempt(_operators, arrays, edge_case, kernel) if first else ()
-        return EdgeCaseRun(results, operators=() if isinstance(operators, str) else operators)
+            if isinstance(kernel, Failure):
+                return EdgeCaseRun(None, failure=kernel)
+            results = self._attempt(_run, arrays, edge_case, kernel, request.directory)
+            if isinstance(results, Failure):
+                return EdgeCaseRun(None, failure=results)
+            operators = self._attempt(_operators, arrays, edge_case, kernel) if first else ()
+        return EdgeCaseRun(results, operators=() if isinstance(operators, Failure) else operators)
+
+    def latest(self) -> Runnable | None:
+        """Return what a call of the latest case takes; None before the first, and where preparing it raised."""
+        if self._kernels is None:
+            return None
+        arrays = self._kernels.arrays
+        made = next((each for each in self._kernels.by_key.values() if not isinstance(each, Failure)), None)
+        return None if made is None else (arrays.case, *made, arrays.make(arrays.inputs))
+
+    def _attempt(self, function: Callable[..., T], *arguments: Any) -> T | Failure:
+        """Call; an exception becomes a failure."""
+        try:
+            return function(*arguments)
+        except Exception as error:
+            failed = failure(error, type(self._held.backend).__module__)
+            self.raised.setdefault(failed.traceback, error)
+            return failed
 
     def check_gradients(self, request: CheckGradients) -> GradientsChecked:
         """Hold the step's backward against finite differences of its forward, if its arrays are PyTorch's."""
@@ -154,11 +181,3 @@ def _run(arrays: DeviceArrays, edge_case: EdgeCase, kernel: Kernel, directory: P
 def _operators(arrays: DeviceArrays, edge_case: EdgeCase, kernel: Kernel) -> tuple[str, ...]:
     inputs = arrays.make(arrays.inputs, kind=edge_case.kind)
     return integrity.operators(lambda: call(edge_case.case, kernel[0], kernel[1], inputs))
-
-
-def _attempt(function: Callable[..., T], *arguments: Any) -> T | str:
-    """Call; an exception becomes its text."""
-    try:
-        return function(*arguments)
-    except Exception as error:
-        return f"raised {type(error).__name__}: {error}"

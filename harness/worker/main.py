@@ -8,18 +8,19 @@ output belongs to the backend and means nothing to the protocol.
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import importlib
 import json
 import os
 import signal
 import sys
-import traceback
 from pathlib import Path
 from typing import IO, Any, Final
 
-from harness.machine import memory, threads
-from harness.process import protocol
-from harness.process.protocol import Configuration, Failure, Handlers, Request, Started
+from harness.machine import threads
+from harness.process import frames, protocol
+from harness.process.protocol import Configuration, Handlers, Load, Request, Started
+from harness.worker.failures import failure
 
 #: Module and class of each role; the module is imported only after the CPUs are bound.
 ROLES: Final = {
@@ -36,6 +37,7 @@ def main() -> None:
     """Serve until the pipe closes."""
     configuration = protocol.decode(Configuration, json.loads(sys.argv[1]))
     die_with_parent(configuration.parent)
+    _report_crashes()
     threads.bind(configuration.cpus)
     _prefer_for_the_oom_killer()
     # Children of a backend (compilers, say) must not hold the pipes open.
@@ -45,17 +47,25 @@ def main() -> None:
         module, name = ROLES[configuration.role]
         handlers = getattr(importlib.import_module(module), name)().handlers
         _send(replies, protocol.encode_reply(configuration.nonce, Started(configuration.cpus)))
+        target = ""
         for line in requests:
             nonce, request = protocol.decode_request(line)
-            _send(replies, protocol.encode_reply(nonce, reply_to(handlers, request)))
+            target = request.target if isinstance(request, Load) else target
+            _send(replies, protocol.encode_reply(nonce, reply_to(handlers, request, target)))
 
 
-def reply_to(handlers: Handlers, request: Request[Any]) -> object:
-    """Carry out one request; an exception becomes the reply."""
+def reply_to(handlers: Handlers, request: Request[Any], target: str = "") -> object:
+    """Carry out one request; whatever it raises becomes the reply.
+
+    Args:
+        handlers: What carries out each class of requests.
+        request: The request.
+        target: ``module:Class`` of the backend, whose own frames are named; empty before it is loaded.
+    """
     try:
         return handlers[type(request)](request)
     except BaseException as error:  # SystemExit and KeyboardInterrupt in a backend's code are its failure, not our end
-        return Failure(f"{type(error).__name__}: {error}", _innermost_frame(error), memory.ran_out(error))
+        return failure(error, target)
 
 
 def die_with_parent(parent: int) -> None:
@@ -76,9 +86,11 @@ def _prefer_for_the_oom_killer() -> None:
         return  # not Linux, or not permitted; the kernel then chooses by size, which mostly is a worker, too
 
 
-def _innermost_frame(error: BaseException) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+def _report_crashes() -> None:
+    """Have a crash print where it was, and a worker that hangs, when the parent asks by a signal."""
+    faulthandler.enable()
+    if hasattr(faulthandler, "register"):  # not on Windows
+        faulthandler.register(frames.TELL_WHERE)
 
 
 def _send(replies: IO[bytes], line: bytes) -> None:

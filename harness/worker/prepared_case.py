@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from harness.worker.calls import timed_call, timed_forward
+from harness.worker.calls import called, timed_call, timed_forward
+from harness.worker.failures import InterfaceError, kind_of
+from harness.worker.source import location_of
 
 if TYPE_CHECKING:
     from harness.backend import Backend
@@ -111,10 +113,23 @@ class Held:
 
 
 def prepare_kernel(backend: Backend, case: Case, parameters: NativeArrays) -> Any:
-    """Have the backend prepare a kernel with these parameters, or a step."""
+    """Have the backend prepare a kernel with these parameters, or a step.
+
+    Raises:
+        InterfaceError: It does not take these arguments, or returned something that cannot be called.
+    """
     if case.mode == "forward":
-        return backend.prepare_forward(case, parameters["weight"], parameters.get("bias"))
-    return backend.prepare_forward_backward(case)
+        given = {"case": case, "weight": parameters["weight"], "bias": parameters.get("bias")}
+        kernel = called(backend.prepare_forward, "prepare_forward", given)
+        if not callable(kernel):
+            text = f"prepare_forward returned {kind_of(kernel)}, expected a function of (input1, input2)"
+            raise InterfaceError(text, location_of(backend.prepare_forward, backend))
+        return kernel
+    step = called(backend.prepare_forward_backward, "prepare_forward_backward", {"case": case})
+    if not all(callable(getattr(step, name, None)) for name in ("forward", "backward")):
+        text = f"prepare_forward_backward returned {kind_of(step)}, expected an object with forward and backward"
+        raise InterfaceError(text, location_of(backend.prepare_forward_backward, backend))
+    return step
 
 
 def make_kernel(arrays: DeviceArrays) -> tuple[NativeArrays, Any, float]:

@@ -125,21 +125,21 @@ def test_a_sum_in_any_order_is_exact_with_rounded_partial_sums(name):
         assert np.array_equal(total, reference.expected(case, made)["output"].numpy())
 
 
-def test_the_first_difference_is_told_with_how_many_there_are():
+def test_every_element_that_differs_is_marked():
     expected = np.arange(12.0).reshape(3, 4)
-    assert exact.first_difference(expected, expected.astype(np.float32)) is None
+    assert exact.differences(expected, expected.astype(np.float32)) is None
     actual = expected.copy()
     actual[2, 3] += 1
-    assert exact.first_difference(expected, actual) == (11, 1)
+    assert np.flatnonzero(exact.differences(expected, actual)).tolist() == [11]
     actual[1, 2] = np.nextafter(actual[1, 2], 0)
     actual[2, 0] = np.inf
-    assert exact.first_difference(expected, actual) == (6, 3)
+    assert np.flatnonzero(exact.differences(expected, actual)).tolist() == [6, 8, 11]
 
 
 def test_nan_differs_from_everything_and_minus_zero_not_from_zero():
     nan, zero = np.array([0.0, np.nan]), np.array([0.0, 0.0])
-    assert exact.first_difference(zero, nan) == (1, 1)
-    assert exact.first_difference(nan, nan) == (1, 1)
-    assert exact.first_difference(nan, zero) == (1, 1)
-    assert exact.first_difference(zero, -zero) is None
-    assert exact.first_difference(zero[:0], zero[:0]) is None
+    assert exact.differences(zero, nan).tolist() == [False, True]
+    assert exact.differences(nan, nan).tolist() == [False, True]
+    assert exact.differences(nan, zero).tolist() == [False, True]
+    assert exact.differences(zero, -zero) is None
+    assert exact.differences(zero[:0], zero[:0]) is None

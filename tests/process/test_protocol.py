@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.case import Case
+from harness.checked import Location
 from harness.process import protocol
 from harness.process.protocol import Failure, ProtocolError, Request, Started
 from harness.worker.main import ROLES
@@ -140,7 +141,7 @@ def test_what_is_no_message_is_refused(line):
 
 
 def test_a_failure_stands_in_for_any_reply():
-    failure = Failure("ValueError: no", "kernel.py:3", out_of_memory=True)
+    failure = Failure("ValueError: no", Location("kernel.py", 3, "f"), "Traceback ...", out_of_memory=True)
     line = protocol.encode_reply(NONCE, failure)
     for kind in REPLIES.values():
         assert protocol.decode_reply(line, NONCE, kind) == failure

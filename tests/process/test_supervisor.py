@@ -116,9 +116,13 @@ def test_each_way_to_fail_has_its_status_and_reason(workers, name, status, reaso
 
 def test_a_hanging_worker_is_killed_and_its_last_output_is_kept(workers):
     worker = load(workers, "faulty-hangs")
-    with pytest.raises(WorkerError, match=r"no answer within 1 s; its output ended: .*still here") as caught:
+    with pytest.raises(
+        WorkerError, match=r"no answer within 1 s in faulty_backends\.py:\d+ result; its output ended: .*still here"
+    ) as caught:
         prepare(worker, limit=1.0)
     assert caught.value.status is Status.TIMEOUT
+    assert "most recent call first" in caught.value.traceback
+    assert "still here" in caught.value.output
     assert not worker.alive
     assert not psutil.pid_exists(worker.pid)
 

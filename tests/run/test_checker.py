@@ -80,7 +80,7 @@ def test_wrong_dtype_is_rejected_before_timing(measure):
 
     run = measure(faults={"other": Faults(kind=Doubles)})
     row = run.row("other")
-    assert row.reason == "bound: output has dtype float64, expected float32"
+    assert row.reason.startswith("bound: output has dtype float64, expected float32. NumPy makes float64 by default")
     assert (row.status, row.phase) == (Status.REJECTED, "gate")
     assert TakeSample not in run.workers.asked("other")
 
@@ -165,10 +165,11 @@ def test_dead_edge_case_worker_costs_the_cells_of_its_mode(measure):
 
 
 def test_refused_edge_case_rejects_with_its_sentence(measure):
-    wrong = Faults(edge_case_errors={"empty": "raised ZeroDivisionError: injected"})
+    wrong = Faults(edge_case_errors={"empty": "ZeroDivisionError: injected"})
     row = measure(faults={"edge cases of other": wrong}).row("other")
     assert (row.status, row.phase) == (Status.REJECTED, "gate")
-    assert row.reason == "edge_cases: not so: a batch of zero rows gives zero rows: raised ZeroDivisionError: injected"
+    sentence = "edge_cases: not so: a batch of zero rows gives zero rows: raised ZeroDivisionError: injected. "
+    assert row.reason == f"{sentence}Only a batch of no rows is wrong: is it divided or indexed by the batch?"
     assert row.probes.startswith("edge_cases=no;exact=ok")
 
 

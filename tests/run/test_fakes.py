@@ -38,6 +38,7 @@ def journey(folder):
         protocol.Expect(CASE, 0, "normal", place("expected")),
         *(protocol.RunScenario(scenario.name, place(scenario.name)) for scenario in SCENARIOS),
         protocol.CheckIntegrity(place("integrity")),
+        protocol.Locate(),
         protocol.WarmUp(0.001, 1),
         protocol.MoveArrays(new_kernel=True),
         protocol.SteadyGpuClock(),

@@ -65,9 +65,9 @@ def run(worker, name, folder, alike=PRIMES):
 def test_kernels_of_a_case_are_prepared_before_one_is_called(tmp_path):
     backend = Counting()
     worker = worker_of(backend)
-    assert run(worker, "primes", tmp_path).error == ""
+    assert run(worker, "primes", tmp_path).failure is None
     assert (backend.prepared, backend.called) == (2, 2)  # one more call shows which operators of PyTorch run
-    assert run(worker, "other-weight", tmp_path).error == ""
+    assert run(worker, "other-weight", tmp_path).failure is None
     assert (backend.prepared, backend.called) == (2, 3)
 
 
@@ -85,13 +85,13 @@ def test_results_are_in_a_folder_of_the_edge_case_s_name(tmp_path):
 def test_a_kernel_that_cannot_be_prepared_fails_its_edge_cases_only(tmp_path):
     worker = worker_of(Counting(refuses_second=True))
     replies = {name: run(worker, name, tmp_path) for name in ("primes", "other-weight", "zero")}
-    failed = [reply.error for reply in replies.values() if reply.results is None]
-    assert failed == ["raised ValueError: one kernel is enough"]
+    failed = [reply.failure.error for reply in replies.values() if reply.results is None]
+    assert failed == ["ValueError: one kernel is enough"]
 
 
 def test_fresh_memory_is_poisoned(tmp_path):
     worker = worker_of(ReadsFreshMemory("cpu"))
-    assert run(worker, "primes", tmp_path).error == ""
+    assert run(worker, "primes", tmp_path).failure is None
     assert not np.isfinite(np.load(tmp_path / "primes" / "output.npy")).all()
 
 
