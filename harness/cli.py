@@ -253,26 +253,24 @@ def report_(
     wide: Annotated[bool, typer.Option("--wide", help="Show every column, whatever the width.")] = False,
     plot: Annotated[
         Path | None,
-        typer.Option("--plot", help="Draw the run instead, into this file: .svg, .png or .pdf."),
+        typer.Option("--plot", help="Draw the run, or the case, into this file: .svg, .png or .pdf."),
     ] = None,
 ) -> None:
     """Print the tables of a run again.
 
     They come from its files; the answer comes last.
     """
-    from harness.catalog.suites import labels
     from harness.output import figures, store
     from harness.output.layout import wrapped
-    from harness.output.report import one_case, report, short
+    from harness.output.report import chosen, one_case, report, short
 
     folder = store.find(run, RESULTS)
-    if plot is None and (case is not None or modes):
-        _print(one_case(folder, case, [MODE_NAMES[mode] for mode in modes or ()], _width(), wide))
-        return
+    mode_names = [MODE_NAMES[mode] for mode in modes or ()]
     if plot is None:
-        _print(report(folder, run, _width(), wide))
+        some = case is not None or modes
+        _print(one_case(folder, case, mode_names, _width(), wide) if some else report(folder, run, _width(), wide))
         return
-    caption = figures.draw(store.read(folder / store.RECORDS), store.environment(folder), labels(), plot)
+    caption = figures.draw(chosen(folder, case, mode_names), store.environment(folder), plot)
     _print([line for text in (f"Figure: {short(plot)}", f"Caption: {caption}") for line in wrapped(text, _width())])
 
 

@@ -287,6 +287,15 @@ def test_report_shows_how_times_grow_and_draws_it(bilinear_bench, tmp_path):
     assert refused.stderr.startswith("error: --plot growth.gif is no figure")
 
 
+def test_report_draws_the_case_and_the_mode_that_it_is_given(bilinear_bench, tmp_path):
+    pytest.importorskip("matplotlib", reason="draws with Matplotlib, which is not installed")
+    one = bilinear_bench("report", str(REFERENCE), "--case", "SimGNN", "--mode", "step", "--plot", "one.svg")
+    assert one.returncode == 0, one.stderr
+    drawn = (tmp_path / "one.svg").read_text()
+    assert drawn.count(">SimGNN, training step</text>") == 1
+    assert "forward<" not in drawn
+
+
 def test_a_usual_run_measures_the_machine_and_starts_fresh_processes(bilinear_bench, tmp_path):
     options = ("--mode", "forward", "--backend", "numpy-loop", "--budget", "30", "--target", "30%", "--out", "run")
     ended = bilinear_bench("run", "--case", "128x20x30x40", *options)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from harness.output import format as form
+from harness.output import header
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,8 +45,8 @@ def caption(records: pd.DataFrame, environment: Mapping[str, Any]) -> str:
 
 def _machine(device: str, environment: Mapping[str, Any]) -> str:
     """Return the GPU, or the number of CPUs and their model."""
-    if device == "cuda":
-        return next((str(gpu).partition(",")[0] for gpu in environment.get("gpus") or ()), "a GPU")
+    if device != "cpu":
+        return header.gpus(environment.get("gpus") or ()) or "a GPU"
     count, model = environment.get("cpu_count"), environment.get("cpu_model")
     return " ".join(str(one) for one in (count, "CPUs", model) if one)
 

@@ -84,7 +84,7 @@ def draw_figure(run: Path, path: Path) -> None:
         run: Folder of the run.
         path: File to write.
     """
-    figures.draw(store.read(run / store.RECORDS), store.environment(run), labels(), path)
+    figures.draw(store.read(run / store.RECORDS), store.environment(run), path)
 
 
 def _answer(root: Path, folder: str) -> str:

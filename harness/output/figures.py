@@ -21,13 +21,12 @@ class FigureError(ValueError):
     """A run that cannot be drawn, or a file that cannot be written. The message says what to do."""
 
 
-def draw(records: pd.DataFrame, environment: Mapping[str, Any], labels: Mapping[str, str], path: Path) -> str:
+def draw(records: pd.DataFrame, environment: Mapping[str, Any], path: Path) -> str:
     """Write the figure of a run, and return its caption.
 
     Args:
         records: Rows of a run.
         environment: What the run's ``environment.json`` holds.
-        labels: Names of cases, by their text.
         path: File to write; its suffix is one of ``FORMATS``.
 
     Raises:
@@ -52,7 +51,7 @@ def draw(records: pd.DataFrame, environment: Mapping[str, Any], labels: Mapping[
     words, growths = caption(ranked, environment), sweep.find(records)
     drawn = io.BytesIO()
     with figure_style.style():
-        figure = growth_figure.figure(growths, words) if growths else ratio_figure.figure(records, labels, words)
+        figure = growth_figure.figure(growths, words) if growths else ratio_figure.figure(records, words)
         figure.savefig(drawn, format=suffix[1:], metadata=FORMATS[suffix])
     try:
         path.write_bytes(drawn.getvalue())

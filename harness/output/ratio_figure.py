@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 
 from harness.output import figure_style as style
 from harness.output import format as form
+from harness.output.case_labels import labels_of, names_of
 from harness.output.palette import Look, looks
-from harness.output.tables import groups, timed
+from harness.output.tables import few_samples, groups, timed
 from harness.record import Relation, Status
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 #: Says how to read the figure.
 READING: Final = (
-    "Times as fast as nn.Bilinear, with 99 % intervals; the time of a call at the right. Hollow: ambiguous. "
-    "Bold: fastest, or cannot be told apart from it."
+    "Times as fast as nn.Bilinear, with 99 % intervals; the time of a call at the right. "
+    "Hollow: ambiguous, or too few samples. Bold: fastest, or cannot be told apart from it."
 )
 #: Height of a backend's line, and of a panel's title and ticks, in inches.
 ROW_INCHES, FRAME_INCHES = 0.115, 0.52
@@ -39,12 +40,11 @@ SHOWN_WITHIN: Final = math.sqrt(10)
 MARGIN: Final = 1.12
 
 
-def figure(records: pd.DataFrame, labels: Mapping[str, str], caption: str) -> Figure:
+def figure(records: pd.DataFrame, caption: str) -> Figure:
     """Return the figure of a run.
 
     Args:
         records: Rows of a run, at least one of them ranked.
-        labels: Names of cases, by their text.
         caption: What the caption says after ``READING``.
     """
     ordered = records.sort_values(["device", "mode"], kind="stable")
@@ -57,9 +57,10 @@ def figure(records: pd.DataFrame, labels: Mapping[str, str], caption: str) -> Fi
     drawn = style.new_figure(width, height, f"{READING} {caption}")
     panels = list(drawn.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flatten())
     look_of, several = looks(names), records["device"].nunique() > 1
+    case_names = names_of(records["case"].unique(), labels_of(records))
     for panel, ((device, case, mode), rows) in zip(panels, shown, strict=False):
         where = f"{form.MODES[mode]}, {device}" if several else form.MODES[mode]
-        panel.set_title(_title(_label(case, labels), where, TITLE_LETTERS[columns]), loc="left")
+        panel.set_title(_title(case_names[case], where, TITLE_LETTERS[columns]), loc="left")
         _fill(panel, rows, names, look_of)
         style.plain_axis(panel.xaxis, ends)
         panel.tick_params(labelbottom=True)
@@ -69,11 +70,6 @@ def figure(records: pd.DataFrame, labels: Mapping[str, str], caption: str) -> Fi
         panel.set_axis_off()
     style.lay_out(drawn)
     return drawn
-
-
-def _label(case: str, labels: Mapping[str, str]) -> str:
-    """Return what people call a case, with what is not the default; the case itself if it has no name."""
-    return ", ".join((labels[case], *case.split(":")[1:])) if case in labels else case
 
 
 def _title(label: str, where: str, letters: int) -> str:
@@ -138,10 +134,11 @@ def _words(row: pd.Series, several: bool) -> tuple[str, dict[str, Any]]:
 
 
 def _draw_ratio(panel: Axes, place: int, row: pd.Series, look: Look) -> None:
-    """Draw the mark of a ratio, its distance from 1, and its interval; hollow if it is ambiguous."""
-    ratio, ambiguous = float(row["speedup"]), form.text(row["comparison"]) == Relation.AMBIGUOUS.value
+    """Draw the mark of a ratio, its distance from 1, and its interval; hollow if it is uncertain."""
+    ratio = float(row["speedup"])
+    uncertain = few_samples(row) or form.text(row["comparison"]) == Relation.AMBIGUOUS.value
     panel.hlines(place, 1, ratio, colors=look.colour, linewidth=0.6, alpha=0.5)
     if form.half_width(row["speedup_low"], row["speedup_high"]):
         panel.hlines(place, row["speedup_low"], row["speedup_high"], colors=look.colour, linewidth=1.5)
-    inside = "white" if ambiguous else look.colour
+    inside = "white" if uncertain else look.colour
     panel.plot(ratio, place, marker=look.mark, color=look.colour, markerfacecolor=inside, linestyle="none", zorder=3)

@@ -85,17 +85,36 @@ def one_case(folder: Path, case: str | None, modes: Collection[str], width: int,
     Raises:
         CaseError: The run has no such case, or not in these modes.
     """
-    records, environment = reached(store.read(folder / store.RECORDS)), store.environment(folder)
-    names = labels_of(records)
-    rows = records if case is None else records[records["case"].isin(find(case, records["case"].unique(), names))]
-    chosen = rows[rows["mode"].isin(modes)] if modes else rows
-    if chosen.empty:
-        there = ", ".join(rows["mode"].unique())
-        raise CaseError(f"the run has no row of mode {', '.join(modes)} there, expected one of: {there}")
-    lines = [*run_line(records, environment, width), Text(), *bars(chosen, names, width, wide)]
-    if any(few_samples(row) for _, row in chosen.iterrows()):
+    rows, environment = chosen(folder, case, modes), store.environment(folder)
+    lines = [*run_line(rows, environment, width), Text(), *bars(rows, labels_of(rows), width, wide)]
+    if any(few_samples(row) for _, row in rows.iterrows()):
         lines += [*wrapped(f"{FEW}: {remedy(environment)}", width), Text()]
     return lines[:-1]
+
+
+def chosen(folder: Path, case: str | None, modes: Collection[str]) -> pd.DataFrame:
+    """Return the rows of some cases and modes of a run, without the groups that were not reached.
+
+    Args:
+        folder: Folder of the run.
+        case: Text of a case, its sizes, or its label; all cases if it is None.
+        modes: Modes to choose; all if empty.
+
+    Raises:
+        CaseError: The run has no such case, or not in these modes.
+    """
+    records = store.read(folder / store.RECORDS)
+    if records.empty:
+        return records
+    rows = reached(records)
+    if case is not None:
+        rows = rows[rows["case"].isin(find(case, rows["case"].unique(), labels_of(rows)))]
+    there = rows["mode"].unique()
+    rows = rows[rows["mode"].isin(modes)] if modes else rows
+    if modes and rows.empty:
+        expected = ", ".join(there)
+        raise CaseError(f"the run has no row of mode {', '.join(modes)} there, expected one of: {expected}")
+    return rows
 
 
 def short(path: Path) -> Path:

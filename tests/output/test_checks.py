@@ -126,7 +126,7 @@ def test_different_faults_of_a_backend_have_a_block_each():
 
 def test_verbose_has_every_promise_and_a_column_for_each_probe():
     text = plain(printed(WRONG, verbose=True))
-    assert "small: 3x2x2x2, forward, cpu" in text
+    assert "small, forward on cpu (3x2x2x2)" in text
     (bad,) = (line for line in text.splitlines() if line.split()[:2] == ["bad", "rejected"])
     assert bad.split() == ["bad", "rejected", "ok", "no", "-", "-", "-"]
     assert "  x  no axis is taken for another" in text

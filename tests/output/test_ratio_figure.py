@@ -10,11 +10,10 @@ pytest.importorskip("matplotlib", reason="draws with Matplotlib, which is not in
 
 from harness.output import figure_style, ratio_figure
 
-LABELS = {"3x2x2x2": "the example"}
-
 
 def rows(**changes):
     """Return rows of one panel: nn.Bilinear, a clear winner, and a backend that is ambiguous."""
+    changes = {"label": "the example"} | changes
     around = {"speedup_low": 3.2, "speedup_high": 5.0, "comparison": "faster"}
     return [
         timed("torch-bilinear", 4e-3, 3, speedup_low=1.0, speedup_high=1.0, **changes),
@@ -25,9 +24,9 @@ def rows(**changes):
 
 @pytest.fixture
 def draw(frame):
-    def draw(*records, labels=LABELS):
+    def draw(*records):
         with figure_style.style():
-            figure = ratio_figure.figure(frame(*records), labels, "Caption.")
+            figure = ratio_figure.figure(frame(*records), "Caption.")
             figure.draw_without_rendering()
         return figure
 
@@ -86,7 +85,7 @@ def test_the_scale_is_logarithmic_where_the_range_asks_for_it(fast, scale, draw)
 
 
 def test_each_case_and_mode_has_a_panel_forward_first(draw):
-    other = {"case": "5x2x2x2", "batch": 5}
+    other = {"case": "5x2x2x2", "batch": 5, "label": None}
     step = {"mode": "forward_backward"}
     figure = draw(*rows(), *rows(**step), *rows(**other), *rows(**other, **step))
     titles = [panel.get_title(loc="left") for panel in shown(figure)]
@@ -98,14 +97,16 @@ def test_each_case_and_mode_has_a_panel_forward_first(draw):
 
 @pytest.mark.parametrize(("cases", "inches"), [(1, 3.4), (2, 3.4), (3, 7.0), (4, 7.0), (7, 7.0)])
 def test_a_figure_is_one_column_wide_unless_its_panels_need_two(cases, inches, draw):
-    figure = draw(*(row for batch in range(1, cases + 1) for row in rows(case=f"{batch}x2x2x2", batch=batch)))
+    figure = draw(
+        *(row for batch in range(1, cases + 1) for row in rows(case=f"{batch}x2x2x2", batch=batch, label=None))
+    )
     assert figure.get_figwidth() == inches
     assert len(shown(figure)) == cases
     assert misplaced(figure) == []
 
 
 def test_a_backend_that_was_not_timed_in_a_panel_says_why(draw):
-    other = {"case": "5x2x2x2", "batch": 5}
+    other = {"case": "5x2x2x2", "batch": 5, "label": None}
     figure = draw(*rows(), *rows(**other)[:2], untimed("numpy-loop", Status.TOO_SLOW, "slow", **other))
     assert "too slow" in [text.get_text() for text in shown(figure)[1].texts]
 
@@ -135,7 +136,13 @@ def test_devices_are_named_where_there_are_several(draw):
 
 
 def test_a_name_cannot_become_a_formula_or_push_the_panel_away(draw):
-    figure = draw(*rows(), timed("x" * 100, 1e-3, 1), labels={"3x2x2x2": "costs $1^2$ " * 5})
+    figure = draw(*rows(label="costs $1^2$ " * 5), timed("x" * 100, 1e-3, 1))
     assert misplaced(figure) == []
     assert any("$1^2$" in word for word in words(figure))
     assert f"{'x' * 23}…" in words(figure)
+
+
+def test_a_mark_is_hollow_where_the_interval_is_too_wide(draw):
+    wide = timed("numba-fused", 1e-3, 1, speedup_low=1.1, speedup_high=60.0, comparison="faster")
+    (panel,) = shown(draw(timed("torch-bilinear", 4e-3, 2), wide))
+    assert [line.get_markerfacecolor() for line in panel.lines if line.get_marker() == "o"] == ["white"]
