@@ -16,7 +16,7 @@ from harness.catalog.case_names import case_of
         ("simgnn", Case(1, 32, 32, 16)),
         ("  Deep   graph INFOMAX ", Case(2708, 512, 512, 1)),
         ("deep graph", Case(2708, 512, 512, 1)),
-        ("nn.Bilinear's own example", Case(128, 20, 30, 40)),
+        ("nn.Bilinear's example", Case(128, 20, 30, 40)),
         ("SimGNN:float64", Case(1, 32, 32, 16, dtype="float64")),
         ("TuckER:tf32:nobias", Case(128, 200, 200, 200, precision="tf32", bias=False)),
         ("MACE skip connection", Case(10000, 128, 89, 128, dtype="float64", bias=False)),
