@@ -41,7 +41,7 @@ def elsewhere(tmp_path, monkeypatch) -> Path:
 def test_a_command_of_the_readme_that_needs_no_machine_runs(elsewhere, name, printed):
     if name == "explain":
         pytest.importorskip("torch", reason="torch is not installed")
-    (line,) = [line for line in commands(README.read_text()) if line.startswith(f"bilinear-bench {name} ")]
+    line = next(line for line in commands(README.read_text()) if line.startswith(f"bilinear-bench {name} "))
     arguments = shlex.split(line, comments=True)[1:]
     ended = subprocess.run(
         command(*arguments), cwd=elsewhere, env=environment(), capture_output=True, text=True, check=False, timeout=300

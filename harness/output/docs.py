@@ -18,14 +18,16 @@ from rich.text import Text
 from harness.catalog.entry_source import sentence_of
 from harness.catalog.registry import DISTRIBUTION, entries
 from harness.catalog.suites import SUITES, labels
-from harness.output import figures, store
+from harness.output import figures, header, store
 from harness.output.answer import answer
+from harness.output.case_labels import labels_of
 from harness.output.dictionary import columns_table, meanings
 from harness.output.group_line import group_line
 from harness.output.layout import Lines, plain
-from harness.output.remarks import reached
+from harness.output.remarks import not_here_at_all, reached
 from harness.output.report import one_case
 from harness.output.tables import HEADINGS, case_table, groups, hidden_headings, title
+from harness.output.welcome import welcome
 from harness.record import FLAG_MEANING, RELATION_MEANING, STATUS_MEANING, Record, Sample
 
 ROOT: Final = Path(__file__).parent.parent.parent
@@ -89,7 +91,17 @@ def draw_figure(run: Path, path: Path) -> None:
 
 def _answer(root: Path, folder: str) -> str:
     records = reached(store.read(root / folder / store.RECORDS))
-    return _fenced(answer(records, labels(), store.environment(root / folder), store.LATEST, WIDTH))
+    return _fenced(answer(records, labels_of(records), store.environment(root / folder), store.LATEST, WIDTH))
+
+
+def _welcome(root: Path, folder: str) -> str:
+    """Return the screen of the bare command on the machine of a run, with the backends that the run had."""
+    records, environment = store.read(root / folder / store.RECORDS), store.environment(root / folder)
+    absent = records[not_here_at_all(records)].drop_duplicates("backend")
+    missing = {str(name): str(reason) for name, reason in zip(absent["backend"], absent["reason"], strict=True)}
+    processors = f"{header.machine(environment, 'cpu')}, {header.machine(environment, 'cuda') or 'no GPU'}"
+    ready = records["backend"].nunique() - len(missing)
+    return _fenced(welcome(environment["versions"][DISTRIBUTION], processors, ready, missing, {}, WIDTH))
 
 
 def _bars(root: Path, folder: str, case: str, mode: str) -> str:
@@ -100,7 +112,7 @@ def _bars(root: Path, folder: str, case: str, mode: str) -> str:
 def _group_lines(root: Path, folder: str, count: str) -> str:
     """Return the lines of a run's first groups, as they come while it runs."""
     each = [rows for _, rows in groups(store.read(root / folder / store.RECORDS))]
-    lines = (group_line(rows, labels()) for rows in each[: int(count)])
+    lines = (group_line(rows, labels_of(rows)) for rows in each[: int(count)])
     return _fenced([Text(f"[{number}/{len(each)}] {line}") for number, line in enumerate(lines, start=1)])
 
 
@@ -112,7 +124,7 @@ def _case(root: Path, folder: str, case: str, mode: str) -> str:
     lines = Lines()
     for (device, *_), rows in groups(chosen):
         table = case_table(rows, WIDTH)
-        lines += [title(labels(), case, mode, device), *table.lines(hidden_headings([table], WIDTH))]
+        lines += [title(labels_of(rows), case, mode, device), *table.lines(hidden_headings([table], WIDTH))]
     return _fenced(lines)
 
 
@@ -146,6 +158,7 @@ def _fenced(lines: Lines) -> str:
 _BLOCKS: Final[dict[str, Callable[..., str]]] = {
     "answer": _answer,
     "case": _case,
+    "welcome": _welcome,
     "bars": _bars,
     "group-lines": _group_lines,
     "columns": _columns,

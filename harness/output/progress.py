@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from harness.catalog.suites import labels
+from harness.output.case_labels import labels_of
 from harness.output.console import console, show
 from harness.output.group_line import group_line, group_name
 from harness.record import Record
@@ -111,7 +112,7 @@ class ProgressLine:
 
         self._left.end(time.monotonic())
         rows = pd.DataFrame([dataclasses.asdict(record) for record in records])
-        show([Text(f"[{number}/{total}] {group_line(rows, self._labels)}")], self._out)
+        show([Text(f"[{number}/{total}] {group_line(rows, labels_of(rows))}")], self._out)
 
 
 @contextlib.contextmanager

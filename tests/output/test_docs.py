@@ -41,6 +41,11 @@ def test_the_screen_of_a_case_has_a_bar_for_every_backend():
     assert sum("  #" in line for line in block.splitlines()) == 13
 
 
+def test_the_bare_command_is_shown_as_on_the_machine_of_a_run():
+    text = " ".join(render_block("welcome results/reference/amd-epyc-zen3-2cpu/quick").split())
+    assert "2 CPUs AMD EPYC, no GPU. 13 backends ready; not here: cupy-einsum, flaggems (not installed)" in text
+
+
 def test_lines_of_groups_are_those_of_a_run_in_its_order():
     lines = render_block(f"group-lines {RUN} 3").splitlines()
     assert [line.partition(" ")[0] for line in lines[1:-1]] == ["[1/12]", "[2/12]", "[3/12]"]

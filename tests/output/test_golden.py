@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.catalog.suites import labels
 from harness.output import format as form
 from harness.output import store
 from harness.output.answer import answer
 from harness.output.bars import bars
+from harness.output.case_labels import labels_of
 from harness.output.group_line import group_line
 from harness.output.layout import plain
 from harness.output.remarks import reached
@@ -42,11 +42,11 @@ def run(request):
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_screens_of_a_committed_run_are_as_in_the_golden_file(run, width):
-    folder, records = run
+    (folder, records), names = run, labels_of(run[1])
     first = [rows for _, (_, rows) in zip(range(TABLES), groups(records), strict=False)]
-    lines = [line for rows in first for line in case_tables(rows, labels(), width)]
-    lines += [*bars(first[-1], labels(), width), *ending(folder, "latest", width)]
-    text = "".join(f"{group_line(rows, labels())}\n" for rows in first) + plain(lines)
+    lines = [line for rows in first for line in case_tables(rows, names, width)]
+    lines += [*bars(first[-1], names, width), *ending(folder, "latest", width)]
+    text = "".join(f"{group_line(rows, names)}\n" for rows in first) + plain(lines)
     path = GOLDEN / f"{folder.parent.name}-{folder.name}-{width}.txt"
     if os.environ.get("REWRITE_GOLDEN") == "1":
         path.write_text(text, encoding="utf-8")
@@ -55,9 +55,9 @@ def test_the_screens_of_a_committed_run_are_as_in_the_golden_file(run, width):
 
 def check_tables(text, records):
     """Assert that each timed row has a line in the report with its name, time, ratio and verdict."""
-    lines = text.splitlines()
+    lines, names = text.splitlines(), labels_of(records)
     for (device, case, mode), rows in groups(records):
-        start = lines.index(title(labels(), case, mode, device).plain)
+        start = lines.index(title(names, case, mode, device).plain)
         heading = next(number for number in range(start, len(lines)) if lines[number].startswith("rank "))
         ranked = timed(rows)
         for (_, row), line in zip(ranked.iterrows(), lines[heading + 1 : heading + 1 + len(ranked)], strict=True):
@@ -96,7 +96,9 @@ def test_every_name_time_ratio_and_verdict_is_in_a_report(run, width):
 
 def test_no_ratio_of_the_answer_is_below_one_or_without_its_mark(run):
     folder, records = run
-    text = plain(answer(records, labels(), store.environment(folder), "latest", 120)).partition("In your model")[0]
+    text = plain(answer(records, labels_of(records), store.environment(folder), "latest", 120)).partition(
+        "In your model"
+    )[0]
     ratios = [float(ratio.replace(",", "")) for ratio in re.findall(r" (\d[\d.,]*)x(?= |$)", text, re.MULTILINE)]
     assert ratios
     assert min(ratios) >= 1
@@ -115,6 +117,6 @@ def test_rows_are_sorted_by_rank_then_median_as_they_are_printed(run):
 @pytest.mark.parametrize("path", sorted(REFERENCE.rglob(store.RECORDS)), ids=lambda path: path.parent.name)
 def test_every_answer_names_each_case_of_its_run(path):
     records = store.read(path)
-    text = plain(answer(records, labels(), store.environment(path.parent), "latest", 80))
+    text = plain(answer(records, labels_of(records), store.environment(path.parent), "latest", 80))
     for case in records["case"].unique():
-        assert labels().get(case, case.partition(":")[0]) in text
+        assert labels_of(records).get(case, case.partition(":")[0]) in text
