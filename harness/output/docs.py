@@ -17,7 +17,7 @@ from rich.text import Text
 
 from harness.catalog.entry_source import sentence_of
 from harness.catalog.registry import DISTRIBUTION, entries
-from harness.catalog.suites import SUITES, labels
+from harness.catalog.suites import SUITES
 from harness.output import figures, header, store
 from harness.output.answer import answer
 from harness.output.case_labels import labels_of
