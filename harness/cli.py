@@ -13,9 +13,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -24,18 +23,12 @@ from harness.case import MODE_NAMES, CaseError
 from harness.catalog.registry import DISTRIBUTION, RegistryError, entries
 from harness.catalog.suggest import suggestion
 from harness.catalog.suites import SUITES, SuiteError, suite
-from harness.record import BAD
+from harness.cli_runs import BAD_ROWS, INTERRUPTED, RESULTS, USAGE, complain, end, open_new, plan_options, reopen
 
 if TYPE_CHECKING:
     from harness.checked import CheckReport
     from harness.output.layout import Lines
-    from harness.output.store import Store
-    from harness.run.options import PlanOptions, RunOptions
-    from harness.run.plan import Plan
 
-RESULTS: Final = Path("results")
-#: Exit codes.
-BAD_ROWS, USAGE, INTERRUPTED = 1, 2, 130
 #: What ``list`` can show by itself.
 LISTED: Final = ("backends", "suites", "cases")
 
@@ -65,7 +58,7 @@ def main() -> None:
         *(CaseError, SuiteError, RegistryError, BudgetError, StoreError, FigureError),
         *(PlanError, NewBackendError),
     ) as error:
-        _complain(str(error))
+        complain(str(error))
         sys.exit(USAGE)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
@@ -160,12 +153,12 @@ def check(
     from harness.run import session
     from harness.run.plan import make_plan
 
-    plan = make_plan("check", _plan_options(context, timing=False))
+    plan = make_plan("check", plan_options(context, timing=False))
     with progress(len(plan.backends), 0.0) as line:
         checked, records = session.check(plan, line)
     rows = [dataclasses.asdict(record) for record in records]
     _print_check(checked, rows, format_, verbose)
-    _end(plan, rows)
+    end(plan, rows)
 
 
 @app.command()
@@ -206,7 +199,7 @@ def run(
     from harness.run import session
     from harness.run.plan import complete_groups
 
-    plan, how, opened = _open(context, out) if resume is None else _reopen(context, resume)
+    plan, how, opened = open_new(context, out) if resume is None else reopen(context, resume)
     skip_groups = complete_groups(plan, store.rows(opened.folder / store.RECORDS))
     with opened, progress(len(plan.backends), plan.budget_seconds) as line:
         line.begin(f"Run {plan.run_id}: {len(plan.backends)} backends, rows go to {short(opened.folder)}/")
@@ -214,7 +207,7 @@ def run(
     _print(ending(opened.folder, store.LATEST if out is None and resume is None else str(out or resume), _width()))
     if stopped:
         sys.exit(INTERRUPTED)
-    _end(plan, store.rows(opened.folder / store.RECORDS))
+    end(plan, store.rows(opened.folder / store.RECORDS))
 
 
 @app.command("doctor")
@@ -307,72 +300,8 @@ def explain_() -> None:
             for line in explain(workers):
                 typer.echo(line)
         except (WorkerError, RuntimeError) as error:
-            typer.echo(f"error: {error}", err=True)
+            complain(str(error))
             sys.exit(BAD_ROWS)
-
-
-def _given(context: typer.Context, options: type) -> dict[str, Any]:
-    """Return the values of a command's parameters that are fields of a class of options; absent ones are left out."""
-    names = {field.name for field in dataclasses.fields(options)}
-    return {name: value for name, value in context.params.items() if name in names and value is not None}
-
-
-def _plan_options(context: typer.Context, timing: bool = True) -> PlanOptions:
-    from harness.run.options import PlanOptions
-
-    options = PlanOptions(**_given(context, PlanOptions), timing=timing)
-    layer = context.params.get("layer")
-    return options if layer is None else dataclasses.replace(options, cases=[*options.cases, layer])
-
-
-def _open(context: typer.Context, out: Path | None) -> tuple[Plan, RunOptions, Store]:
-    """Plan a run and create its folder."""
-    from harness.machine.environment import describe
-    from harness.output import store
-    from harness.run.options import RunOptions
-    from harness.run.plan import make_plan, stored
-
-    run_id = store.new_run_id()
-    folder = out if out is not None else RESULTS / run_id
-    store.check_free(folder)
-    options, how = _plan_options(context), RunOptions(**_given(context, RunOptions))
-    if options.quick:
-        how = dataclasses.replace(how, roofline=False)  # measuring the peaks would take a third of the minute
-    plan = make_plan(run_id, options)
-    return plan, how, store.Store.create(folder, {"run_id": run_id, **describe(), "plan": stored(plan, how)})
-
-
-def _reopen(context: typer.Context, name: str) -> tuple[Plan, RunOptions, Store]:
-    """Read the plan of a run that was stopped, and open its files without the rows of incomplete groups.
-
-    A run that is complete ends here, with the exit code that it ended with.
-    """
-    from harness.output import store
-    from harness.output.report import short
-    from harness.run.plan import complete_groups, restore
-
-    sources = {parameter: context.get_parameter_source(parameter) for parameter in context.params}
-    if [parameter for parameter, source in sources.items() if source and source.name == "COMMANDLINE"] != ["resume"]:
-        raise store.StoreError("--resume goes on with the plan of that run: give it alone")
-    folder = store.find(name, RESULTS)
-    plan, how = restore(folder)
-    rows = store.rows(folder / store.RECORDS, earlier=True)
-    done = complete_groups(plan, rows)
-    if len(done) == len(plan.groups()):
-        typer.echo(f"{short(folder)} is complete, nothing is left to measure: bilinear-bench report {short(folder)}")
-        _end(plan, rows)
-    return plan, how, store.Store.resume(folder, lambda row: (row["case"], row["mode"], row["device"]) in done)
-
-
-def _end(plan: Plan, rows: Iterable[Mapping[str, Any]]) -> NoReturn:
-    """Exit with the code that the rows deserve; name what was to be asked and could not be."""
-    from harness.run.plan import never_asked
-
-    rows = list(rows)
-    missed = never_asked(plan, rows)
-    for text, reason in missed.items():
-        _complain(f"--backend {text} could not be asked: {reason}")
-    sys.exit(BAD_ROWS if missed or any(row["status"] in BAD for row in rows) else 0)
 
 
 def _probed() -> Lines:
@@ -389,12 +318,6 @@ def _probed() -> Lines:
             Text(f"  {one.name:<16} {one.device:<5} {seconds if loaded.available else f'no: {loaded.reason}'}")
         )
     return lines
-
-
-def _complain(message: str) -> None:
-    """Print an error as one line; signs that a terminal would obey are escaped."""
-    shown = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in message)
-    typer.echo(f"error: {shown}", err=True)
 
 
 def _width() -> int:
