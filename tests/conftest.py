@@ -12,15 +12,19 @@ import pytest
 from command_line import FAULTY, command, cpus_for, environment
 
 from harness.output import store
+from harness.process.supervisor import CACHE_VARIABLES, default_cache
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from harness.record import Record
 
+# This process compiles into the folders of the workers, so that each kernel is compiled once for all tests.
+for variable, folder in CACHE_VARIABLES.items():
+    os.environ.setdefault(variable, str(default_cache() / folder))
+
 #: The outside package has tests of its own; `test_third_party.py` runs them where the package is installed.
 collect_ignore = ["third_party"]
-
 
 #: With this variable the slow tests run; `make slow` sets it.
 SLOW = "BILINEAR_BENCH_SLOW"

@@ -134,6 +134,12 @@ def instance(name: str):
     return kind("cpu")
 
 
+@functools.cache
+def step(name: str, case: Case):
+    """Prepare a backend's training step, once for all calls: some compile for seconds."""
+    return instance(name).prepare_forward_backward(case)
+
+
 def run(name: str, layer: Layer, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Take one training step on flattened arrays; return all results in the caller's shapes, or skip."""
     backend, case = instance(name), layer.case
@@ -143,7 +149,7 @@ def run(name: str, layer: Layer, arrays: dict[str, np.ndarray]) -> dict[str, np.
         pytest.skip("compiling each shape takes long: make gate does it")
     shapes = case.shapes()
     inputs = {key: backend.to_device(array.reshape(shapes[key]), case.dtype) for key, array in arrays.items()}
-    results = call(case, backend.prepare_forward_backward(case), inputs, inputs)
+    results = call(case, step(name, case), inputs, inputs)
     backend.synchronize(tuple(results.values()))
     assert {key: integrity.describe(result).shape for key, result in results.items()} == case.result_shapes()
     wanted = {f"grad_{key}": array.shape for key, array in arrays.items()} | {"output": arrays["grad_output"].shape}
@@ -256,7 +262,7 @@ def gradcheck(name: str, layer: Layer, factors: dict[str, float] | None = None) 
     """
     keys = [key for key in layer.draw() if key != "grad_output"]
 
-    class Step(torch.autograd.Function):
+    class Checked(torch.autograd.Function):
         @staticmethod
         def forward(context, *tensors):
             context.save_for_backward(*tensors)
@@ -275,7 +281,7 @@ def gradcheck(name: str, layer: Layer, factors: dict[str, float] | None = None) 
             return run(name, layer, dict(zip([*keys, "grad_output"], arrays, strict=True)))
 
     leaves = [torch.from_numpy(layer.draw()[key]).requires_grad_() for key in keys]
-    return torch.autograd.gradcheck(Step.apply, leaves, check_undefined_grad=False, fast_mode=True)
+    return torch.autograd.gradcheck(Checked.apply, leaves, check_undefined_grad=False, fast_mode=True)
 
 
 #: Sizes and dtypes that nn.Bilinear refuses, with its error and the message of a case.
