@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import subprocess
 import sys
@@ -21,6 +22,8 @@ numba = pytest.importorskip("numba", reason="numba is not installed")
 from bilinear_bench.cpu import few_outputs, forward, grad_inputs, grad_weight, packing  # noqa: E402
 from bilinear_bench.cpu.cpu import HOST, KIB  # noqa: E402
 from bilinear_bench.cpu.sizes import Sizes  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 #: From far below a vector to several tiles and strips, odd sizes among them.
 SIZES = st.integers(1, 75)
@@ -53,9 +56,15 @@ def step(case, made, threads, cpu=HOST):
     return output, *both, of_weight, packing.column_sums(made["grad_output"])
 
 
-def assert_right(case, threads, cpu=HOST):
+@functools.lru_cache(64)
+def question(case):
+    """Return inputs, and the values and scales of the reference; every number of threads needs the same."""
     made = make_inputs(case)
-    expected, scales = reference.expected(case, made), reference.scales(case, made)
+    return made, reference.expected(case, made), reference.scales(case, made)
+
+
+def assert_right(case, threads, cpu=HOST):
+    made, expected, scales = question(case)
     for name, result in zip(case.result_shapes(), step(case, made, threads, cpu), strict=True):
         right, scale = expected[name].numpy(), scales[name].numpy()
         assert result.shape == right.shape
