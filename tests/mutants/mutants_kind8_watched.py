@@ -1,0 +1,108 @@
+"""Kind 8: right where it is watched, and garbage or coarse where it is not."""
+
+import random
+import sys
+import weakref
+
+import numpy as np
+from mutant_bases import Counts
+from mutants_by_kind import ByKind, timed
+from oracle import to_tf32
+
+
+def sampling():
+    """Return the local variables of the sample that is being taken; None outside one."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        if frame.f_code.co_name == "sample" and "synchronize" in frame.f_locals:
+            return frame.f_locals
+        frame = frame.f_back
+    return None
+
+
+class Watched(ByKind):
+    """Returns garbage where it is not watched."""
+
+    kind = 8
+    run = "timed"
+
+    def watched(self):
+        """True if this call may be judged."""
+        raise NotImplementedError
+
+    def output(self, input1, input2, weight, bias):
+        if self.watched():
+            return super().output(input1, input2, weight, bias)
+        return np.ones((len(input1), len(weight)), weight.dtype)
+
+
+class SamplesWithoutKept(Watched):
+    """Computes in those samples alone that keep a result: it reads that from the clock's variables."""
+
+    name = "kind8-right-in-samples-that-keep"
+
+    def watched(self):
+        found = sampling()
+        return found is None or not timed() or len(found["keep"]) > 0 or found["count"] < 4
+
+
+class KeptCalls(Watched):
+    """Computes in those calls alone whose results are kept: it reads their numbers from the clock's variables."""
+
+    name = "kind8-right-in-kept-calls"
+
+    def watched(self):
+        found = sampling()
+        if found is None or not timed() or found["count"] < 4:
+            return True
+        part = found.get("part")
+        return found.get("call") is not None and part is not None and found["call"] is part[-1]
+
+
+class AfterAKeptOne(Watched):
+    """Rests for 20 calls after a call whose result was kept: it sees by a weak reference that it lives."""
+
+    name = "kind8-rests-after-a-kept-call"
+    #: Weak references to the last two results, and the number of calls to rest.
+    last = ()
+    rest = 0
+
+    def watched(self):
+        return self.rest == 0 or not timed()
+
+    def output(self, *given):
+        if timed() and len(self.last) == 2 and self.last[0]() is not None:
+            self.rest = 20
+        right = super().output(*given)
+        self.rest = max(0, self.rest - 1)
+        self.last = (*self.last[-1:], weakref.ref(right))
+        return right
+
+
+class LaterCalls(Counts, ByKind):
+    """Is coarse in some of the calls from the 500th on."""
+
+    name = "kind8-coarse-in-later-calls"
+    kind = 8
+    run = "timed"
+
+    def output(self, input1, input2, weight, bias):
+        if self.calls > 500 and weight.dtype == np.float32 and random.random() < 0.3:
+            input1, weight = to_tf32(input1), to_tf32(weight)
+        return super().output(input1, input2, weight, bias)
+
+
+class UntimedWorker(ByKind):
+    """Tells the worker of the edge cases by the name of its caller, and flushes small values in any other."""
+
+    name = "kind8-knows-the-edge-cases"
+    kind = 8
+
+    def output(self, input1, input2, weight, bias):
+        frame, edge_cases = sys._getframe(), False
+        while frame is not None:
+            edge_cases |= "edge_case" in frame.f_code.co_filename
+            frame = frame.f_back
+        if not edge_cases:
+            input1 = np.where(abs(input1) < 1e-30, 0, input1).astype(input1.dtype)
+        return super().output(input1, input2, weight, bias)
