@@ -17,18 +17,15 @@ from harness.process.protocol import Handlers, RunScenario, ScenarioRun
 from harness.worker import integrity
 from harness.worker.arrays import framework
 from harness.worker.calls import call, named, timed_forward
+from harness.worker.held_results import hold, overlapping
 from harness.worker.prepared_case import Held, PreparedCase, prepare_kernel
-from harness.worker.results import hand_over, most_different, numbered, well_formed
+from harness.worker.results import hand_over, most_different, well_formed
 
 if TYPE_CHECKING:
     from harness.worker.calls import NativeArrays
 
-#: Most calls of scenario ``again``.
-HELD_CALLS: Final = 32
-#: Most bytes of results that scenario ``again`` holds; at least two calls are made all the same.
-HELD_BYTES: Final = 64 * 2**20
-#: Scenario ``again`` makes no further call after this time, in seconds.
-HELD_SECONDS: Final = 0.2
+#: Calls whose results are converted to learn how long that takes.
+CONVERTED_CALLS: Final = 32
 
 
 class ScenarioWorker:
@@ -46,19 +43,21 @@ class ScenarioWorker:
 def again(prepared: PreparedCase, directory: Path) -> ScenarioRun:
     """Call with the first input set repeatedly; hand over the result that differs most from the first one.
 
-    All results are held: then buffers that take turns overlap, whatever their number.
+    All results are held, so that buffers that take turns are seen to overlap. Of two results that overlap, one is
+    handed over and the other is the earlier one.
     """
     arrays = prepared.arrays
     operators: tuple[str, ...] = ()
     inputs = prepared.sets[0] | prepared.parameters
     if _borrows_torch(prepared):
         operators = integrity.operators(lambda: _call(prepared))
-    held, call_seconds = _call_repeatedly(prepared)
-    convert_seconds = _convert_seconds(prepared, held)
+    held, call_seconds = hold(lambda: _call(prepared), prepared.case.result_bytes)
+    convert_seconds = _convert_seconds(prepared, held[:CONVERTED_CALLS])
     usual = arrays.host(prepared.first) if well_formed(prepared.case, arrays, prepared.first) else {}
-    results = held.pop(most_different(prepared.case, arrays, held, usual))
+    calls = [prepared.first, *held]
+    earlier, number = overlapping(calls) or (0, 1 + most_different(prepared.case, arrays, held, usual))
     return ScenarioRun(
-        results=hand_over(arrays, results, inputs, directory, prepared.first | numbered(held)),
+        results=hand_over(arrays, calls[number], inputs, directory, calls[earlier]),
         operators=operators,
         call_seconds=call_seconds,
         convert_seconds=convert_seconds,
@@ -151,22 +150,10 @@ def _borrows_torch(prepared: PreparedCase) -> bool:
 
 
 def _call(prepared: PreparedCase) -> NativeArrays:
-    return call(prepared.case, prepared.kernel, prepared.parameters, prepared.sets[0])
-
-
-def _call_repeatedly(prepared: PreparedCase) -> tuple[list[NativeArrays], float]:
-    """Call with the first input set; return the results of all calls, and the seconds of the fastest one."""
-    most = max(2, min(HELD_CALLS, HELD_BYTES // max(prepared.case.result_bytes, 1)))
-    held: list[NativeArrays] = []
-    seconds = []
-    begin = time.perf_counter()
-    while not held or (len(held) < most and time.perf_counter() - begin < HELD_SECONDS):
-        start = time.perf_counter()
-        results = _call(prepared)
-        prepared.wait(tuple(results.values()))
-        seconds.append(time.perf_counter() - start)
-        held.append(results)
-    return held, min(seconds)
+    """Call once with the first input set; return when the results exist."""
+    results = call(prepared.case, prepared.kernel, prepared.parameters, prepared.sets[0])
+    prepared.wait(tuple(results.values()))
+    return results
 
 
 def _convert_seconds(prepared: PreparedCase, held: Sequence[NativeArrays]) -> float:
