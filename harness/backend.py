@@ -69,13 +69,14 @@ class Backend(ABC):
 
     * Arrays are contiguous: inputs (b, i) and (b, j), weight (o, i, j), bias (o,).
     * Each array has the case's dtype, and the type and device of the arrays that ``to_device`` returns.
-    * One thread calls. A weight does not change after ``prepare_forward``.
+    * One thread calls. A weight does not change while a kernel that was prepared with it is in use. Its memory may hold
+      another weight after that, and a kernel prepared again.
 
     A kernel, or a step, promises:
 
     * It changes none of its inputs.
     * It keeps nothing beyond a call; a step keeps nothing beyond one pair of ``forward`` and ``backward``.
-    * The next call does not overwrite the storage that it returned.
+    * No later call overwrites the storage of a result that is still in use.
     * Two kernels that were prepared with different weights are independent.
 
     Attributes:

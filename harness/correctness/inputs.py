@@ -14,6 +14,10 @@ The *kind* of the arrays is the rule that fills them. Each kind asks a kernel an
 ``added input1``          ``integers``, with input1 the sum of two variations' input1: is the kernel linear?
 ``permuted rows``         ``integers``, with the rows of the batch in another order
 ``zero input1``           ``integers`` with an input1 of zeros: the output is the bias
+``telling integers``      ``integers`` with structure; a variation changes one or two elements of the weight: do partial
+                          looks, or paths for special rows, give wrong results? (``telling.py``)
+``changed elements``      ``telling integers`` with one element of each input changed
+``exchanged rows``        ``changed elements`` with two rows exchanged
 ``positive``              1 and 2 everywhere: no result is zero, even without some of its terms
 ``one-hot``               row (i, j) of the batch picks weight[:, i, j]; all weights differ, as far as the dtype allows
 ``large ARRAY``           ``normal`` with that array scaled up: results come near the dtype's largest number
@@ -32,7 +36,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from harness.correctness import exact
+from harness.correctness import exact, telling
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -68,8 +72,13 @@ def make_inputs(case: Case, variation: int = 0, kind: str = "normal", only: Coll
     Raises:
         KeyError: There is no such kind.
     """
-    # Only ``normal`` skips the drawing of other arrays: it has many variations, and their weights can be large.
-    arrays = _normal(case, variation, only=only) if kind == "normal" else _KINDS[kind](case, variation)
+    # Kinds with many variations skip the drawing of other arrays: weights can be large.
+    if kind == "normal":
+        arrays = _normal(case, variation, only=only)
+    elif kind in telling.KINDS:
+        arrays = telling.integers(case, variation, kind, only)
+    else:
+        arrays = _KINDS[kind](case, variation)
     return {name: round_to(values, case.dtype) for name, values in arrays.items() if only is None or name in only}
 
 

@@ -10,9 +10,7 @@ import dataclasses
 from typing import Final, Literal
 
 from harness.case import Mode
-
-#: Kind of inputs whose results are judged with the tolerance zero.
-INTEGERS: Final = "integers"
+from harness.correctness import telling
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,9 +42,9 @@ FIRST: Final = Question(
 )
 ANOTHER_KERNEL: Final = Question(
     "another kernel",
-    "small integers come out exactly, from a second kernel in turn with the first",
+    "small integers come out exactly, from kernels that take turns, and after changes of single elements",
     "RunScenario",
-    INTEGERS,
+    telling.KIND,
     0,
     form="exact",
     judge="exactly",

@@ -30,7 +30,7 @@ from harness.process.protocol import (
     RunScenario,
 )
 from harness.record import Status
-from harness.run import closer_look
+from harness.run import closer_look, variants
 from harness.run.cell import Cell
 from harness.run.plan import BASELINE
 from harness.run.reference_cache import Arrays, ReferenceCache, arrays
@@ -127,6 +127,8 @@ class Checker:
         if scenario.judge == "exactly":
             verdict = gate.judge_exactly(self._case, expected, actual)
             cell.note(self._explained(cell, verdict, scenario, expected, actual), promise=scenario.name)
+            changed = variants.judge(self._case, expected, cell.folder("scenario"))
+            cell.note(*changed, promise=scenario.name)
             return
         if scenario.judge == "repeated":
             first = self._read(cell, _FIRST)

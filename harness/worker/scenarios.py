@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Final
 from harness.process.protocol import Handlers, RunScenario, ScenarioRun
 from harness.worker import integrity
 from harness.worker.arrays import framework
-from harness.worker.calls import call, named, timed_forward
+from harness.worker.calls import call
 from harness.worker.held_results import hold, overlapping
-from harness.worker.prepared_case import Held, PreparedCase, prepare_kernel
+from harness.worker.prepared_case import Held, PreparedCase
 from harness.worker.results import hand_over, most_different, well_formed
+from harness.worker.scenario_kernels import another_kernel
 
 if TYPE_CHECKING:
     from harness.worker.calls import NativeArrays
@@ -81,30 +82,6 @@ def new_buffers(prepared: PreparedCase, directory: Path) -> ScenarioRun:
     return _second_call(prepared, results, directory)
 
 
-def another_kernel(prepared: PreparedCase, directory: Path) -> ScenarioRun:
-    """Prepare a second kernel with a weight of integers, and call it in turn with the first.
-
-    Two steps overlap: both forwards, then both backwards, as with two layers of one model.
-    """
-    case, arrays = prepared.case, prepared.arrays
-    inputs = arrays.make(tuple(case.shapes()), kind="integers")
-    parameters = {name: inputs.pop(name) for name in arrays.parameters}
-    start = time.perf_counter()
-    kernel = prepare_kernel(arrays.backend, case, parameters)
-    if case.mode == "forward":
-        results = call(case, kernel, parameters, inputs)
-        prepared.wait(tuple(results.values()))
-        kernel_seconds = time.perf_counter() - start
-    else:
-        output = timed_forward(kernel, parameters, inputs)()
-        prepared.wait(output)
-        kernel_seconds = time.perf_counter() - start
-        call(case, prepared.kernel, prepared.parameters, prepared.sets[0])
-        results = named((output, *kernel.backward(inputs["grad_output"])))
-    prepared.wait(tuple(results.values()))
-    return _second_call(prepared, results, directory, kernel_seconds)
-
-
 def refill(prepared: PreparedCase, variation: int, kind: str) -> tuple[NativeArrays, NativeArrays]:
     """Write other values into the memory of input set 0, and in a training step into that of the parameters.
 
@@ -136,12 +113,9 @@ SCENARIOS: Final[Mapping[str, Callable[[PreparedCase, Path], ScenarioRun]]] = {
 }
 
 
-def _second_call(
-    prepared: PreparedCase, results: NativeArrays, directory: Path, kernel_seconds: float | None = None
-) -> ScenarioRun:
+def _second_call(prepared: PreparedCase, results: NativeArrays, directory: Path) -> ScenarioRun:
     inputs = prepared.sets[0] | prepared.parameters
-    handed = hand_over(prepared.arrays, results, inputs, directory, prepared.first)
-    return ScenarioRun(handed, kernel_seconds=kernel_seconds)
+    return ScenarioRun(hand_over(prepared.arrays, results, inputs, directory, prepared.first))
 
 
 def _borrows_torch(prepared: PreparedCase) -> bool:

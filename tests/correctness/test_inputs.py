@@ -10,11 +10,15 @@ import pytest
 import torch
 
 from harness.case import DTYPES, Case
+from harness.correctness import telling
 from harness.correctness.conduct import same_bits
 from harness.correctness.inputs import LARGE_KINDS, PRECISE_KINDS, make_inputs, round_to
 
 CASE = Case(5, 16, 7, 3, mode="forward_backward", seed=4)
-INTEGERS = ("integers", "other integers", "exchanged input1", "added input1", "permuted rows", "zero input1", "one-hot")
+INTEGERS = (
+    *("integers", "other integers", "exchanged input1", "added input1", "permuted rows", "zero input1", "one-hot"),
+    *telling.KINDS,
+)
 LARGE = ("large input1", "large input2", "large weight", "large grad_output")
 #: The scaled array, by kind; the other arrays are those of kind ``normal``.
 SCALED = {kind: kind.removeprefix("large ") for kind in LARGE} | {"small": "input1", "subnormal": "input1"}

@@ -140,12 +140,12 @@ class LastValues(KnowsInputs):
 
 
 class InputSum(KnowsInputs):
-    """Knows an input by the sum of all its values: rows in another order have the same."""
+    """Knows an input by its address and the sum of its values: rows in another order have the same."""
 
     name = "kind2-input-by-its-sum"
 
     def look(self, array):
-        return round(float(array.sum(dtype=np.float64)), 6)
+        return array.ctypes.data, round(float(array.sum(dtype=np.float64)), 6)
 
 
 class StepsShare(ByKind):

@@ -9,6 +9,7 @@ import pytest
 from fakes import CASE, STEP, FakeWorker, Faults
 
 from harness.case import Case
+from harness.correctness import telling
 from harness.correctness.questions import FIRST, IN_SAMPLE, SCENARIOS, unseen
 from harness.process.handle import WorkerError
 from harness.process.protocol import (
@@ -121,7 +122,7 @@ def test_backends_run_before_the_right_result_exists(measure):
     ran = [n for n, (_, request) in asked if isinstance(request, RunScenario) and request.scenario == SCENARIOS[0].name]
     first, integers = (
         next(n for n, (_, r) in asked if isinstance(r, Expect) and (r.case, r.kind, r.variation) == (CASE, kind, 0))
-        for kind in ("normal", "integers")
+        for kind in ("normal", telling.KIND)
     )
     assert len(prepared) == len(ran) == 2
     assert first > max(prepared)

@@ -23,7 +23,7 @@ def test_scenario_hands_over_one_result_and_an_earlier_one(tmp_path, name):
         ("again", "normal", 0),
         ("new values in the same buffers", "normal", 1),
         ("the same values in new buffers", "normal", 0),
-        ("another kernel", "integers", 0),
+        ("another kernel", "telling integers", 0),
     ],
 )
 def test_each_scenario_hands_over_the_results_of_its_inputs(tmp_path, scenario, kind, variation):

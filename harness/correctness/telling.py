@@ -1,0 +1,277 @@
+"""Small integers at a case's own sizes whose structure tells, and what follows from changing few of them.
+
+Rows of zeros and rows with a single 1 are among dense ones, the first row equals the last, and two columns cancel.
+Some elements are planted, so that the results after a change follow from the results before it, without a reference:
+
+* An element of the weight goes from 1 to 2, or a 1 and a 2 change places: outputs gain a product of two columns.
+* An element of an input goes from 0 to 1. Another row has a single 1 there and equals the changed row elsewhere, so its
+  result is what the changed row gains.
+* Two rows of the batch change places.
+
+A backend that takes a weight or an input for known after a partial look does not see these changes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from harness.correctness import exact
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from harness.case import Case
+
+    Arrays = dict[str, npt.NDArray[np.floating]]
+
+#: Kinds of inputs: the integers, some of their elements changed, and two rows of those exchanged.
+KIND: Final = "telling integers"
+CHANGED: Final = "changed elements"
+EXCHANGED: Final = "exchanged rows"
+KINDS: Final = (KIND, CHANGED, EXCHANGED)
+#: Most changes of a weight; change 0 is none.
+WEIGHT_CHANGES: Final = 20
+#: Streams of random numbers, so that these draws do not depend on those of other kinds.
+_ROWS, _WEIGHT = 41, 43
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Variant:
+    """Results after a change.
+
+    Attributes:
+        change: Number of the weight's change; 0 for none.
+        kind: One of ``KINDS``.
+        where: How the change came to the kernel, in words.
+    """
+
+    change: int
+    kind: str
+    where: str
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of the results."""
+        return f"{self.change}.{self.kind}.{self.where}"
+
+    @classmethod
+    def of(cls, folder: str) -> Variant:
+        """Return the variant whose results are in a folder."""
+        change, kind, where = folder.split(".")
+        return cls(int(change), kind, where)
+
+    def __str__(self) -> str:
+        """Return the change in words."""
+        changed = f"weight, change {self.change}" if self.change else self.kind
+        return f"{changed}, {self.where}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Element:
+    """An element of an input that changes from 0 to 1.
+
+    Attributes:
+        name: Name of the array.
+        row: Its row, which changes.
+        column: Its column.
+        probe: Another row: a 1 in this column alone of this array, and the changed row's values in the other arrays.
+    """
+
+    name: str
+    row: int
+    column: int
+    probe: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Structure:
+    """What is planted into a case's integers.
+
+    Attributes:
+        elements: Elements of inputs that change.
+        exchanged: Two rows that change places; None where there are too few.
+        zero: Row of zeros in input1; None where there are too few.
+        single: Row with a single 1 in each input; None where there are too few.
+        ends_alike: True if the last row is made equal to the first.
+        cancelling: Two columns of input1 that cancel; None where there is one column, or where zeros are planned.
+        ones: Flat positions of planted 1s of the weight, one for each change.
+        twos: Flat positions of planted 2s.
+    """
+
+    elements: tuple[Element, ...]
+    exchanged: tuple[int, int] | None
+    zero: int | None
+    single: int | None
+    ends_alike: bool
+    cancelling: tuple[int, int] | None
+    ones: npt.NDArray[np.integer]
+    twos: npt.NDArray[np.integer]
+
+
+def structure(case: Case) -> Structure:
+    """Return what is planted: the same for the same seed and sizes."""
+    generator = np.random.default_rng([case.seed, _ROWS])
+    ends = case.batch >= 8  # fewer rows are left to the changes
+    rows = [int(row) + ends for row in generator.permutation(max(case.batch - 2 * ends, 0))]
+    widths = {name: shape[1] for name, shape in case.shapes().items() if name not in ("weight", "bias")}
+    elements = tuple(
+        Element(name, rows.pop(), int(generator.integers(width)), rows.pop())
+        for name, width in widths.items()
+        if len(rows) > 1
+    )
+    exchanged = (rows.pop(), rows.pop()) if len(rows) > 1 else None
+    columns = generator.permutation(case.in1_features)[:2]
+    weight = np.random.default_rng([case.seed, _WEIGHT])
+    size = case.out_features * case.in1_features * case.in2_features
+    planted = weight.choice(size, min(2 * WEIGHT_CHANGES, max(1, size // 2 * 2)), replace=False)
+    return Structure(
+        elements=elements,
+        exchanged=exchanged,
+        zero=rows.pop() if rows else None,
+        single=rows.pop() if rows else None,
+        ends_alike=ends,
+        cancelling=(int(columns[0]), int(columns[1])) if len(columns) > 1 and exact.plan(case).dense else None,
+        ones=planted[::2],
+        twos=planted[1::2],
+    )
+
+
+def integers(case: Case, change: int = 0, kind: str = KIND, only: Collection[str] | None = None) -> Arrays:
+    """Return the arrays of one of the kinds.
+
+    Args:
+        case: The case.
+        change: Number of the weight's change; 0 for none.
+        kind: One of the three kinds.
+        only: Names of the arrays to return; None for all.
+    """
+    planted, density = structure(case), exact.plan(case)
+    made: Arrays = {}
+    for number, (name, shape) in enumerate(case.shapes().items()):
+        if only is not None and name not in only:
+            continue
+        generator = np.random.default_rng([case.seed, number, len(name), 47])
+        values = exact.integers(generator, name, shape, density)
+        if name == "weight":
+            _plant_weight(values, planted, change)
+        elif name != "bias":
+            _plant_rows(name, values, planted)
+            _change_rows(name, values, planted, kind)
+        made[name] = values.astype(np.float64 if case.dtype == "float64" else np.float32)
+    return made
+
+
+def weight_changes(case: Case) -> int:
+    """Return the number of changes that a case's weight has."""
+    return len(structure(case).ones)
+
+
+def expected(case: Case, change: int, kind: str, base: Mapping[str, npt.NDArray[np.floating]]) -> Arrays:
+    """Return the results after a change, exactly, given those of ``KIND`` without one.
+
+    Args:
+        case: The case.
+        change: Number of the weight's change, 0 for none; then the kind is ``KIND``.
+        kind: One of the three kinds.
+        base: Results for the kind ``KIND``, without a change of the weight.
+    """
+    planted = structure(case)
+    given = integers(case, only=[name for name in case.shapes() if name != "weight"])
+    results = {name: np.array(values) for name, values in base.items()}
+    if change:
+        for (page, row, column), gain in _weight_gains(case, planted, change):
+            _gain_from_weight(results, given, page, row, column, gain)
+    if kind != KIND:
+        for element in planted.elements:
+            _gain_from_element(results, base, given, element)
+    if kind == EXCHANGED and planted.exchanged is not None:
+        one, other = planted.exchanged
+        for name in ("output", "grad_input1", "grad_input2"):
+            if name in results:
+                results[name][[one, other]] = results[name][[other, one]]
+    return results
+
+
+def _plant_weight(values: npt.NDArray[np.integer], planted: Structure, change: int) -> None:
+    if planted.cancelling is not None:
+        one, other = planted.cancelling
+        values[:, other] = -values[:, one]
+    flat = values.reshape(-1)
+    flat[planted.ones], flat[planted.twos] = 1, 2
+    if change:
+        flat[planted.ones[change - 1]] = 2
+        if change % 2 == 0:
+            flat[planted.twos[change - 1]] = 1
+
+
+def _plant_rows(name: str, values: npt.NDArray[np.integer], planted: Structure) -> None:
+    """Plant what every kind has, in place."""
+    if name == "input1" and planted.cancelling is not None:
+        one, other = planted.cancelling
+        values[:, other] = values[:, one]
+    if planted.ends_alike:
+        values[-1] = values[0]
+    if planted.zero is not None and name == "input1":
+        values[planted.zero] = 0
+    if planted.single is not None:
+        values[planted.single] = 0
+        values[planted.single, planted.single % values.shape[1]] = 1
+    for element in planted.elements:
+        if element.name == name:
+            values[element.row, element.column] = 0
+            values[element.probe] = 0
+            values[element.probe, element.column] = 1
+        else:
+            values[element.probe] = values[element.row]
+
+
+def _change_rows(name: str, values: npt.NDArray[np.integer], planted: Structure, kind: str) -> None:
+    """Change elements and exchange rows as the kind has it, in place."""
+    if kind == KIND:
+        return
+    for element in planted.elements:
+        if element.name == name:
+            values[element.row, element.column] = 1
+    if kind == EXCHANGED and planted.exchanged is not None:
+        one, other = planted.exchanged
+        values[[one, other]] = values[[other, one]]
+
+
+def _weight_gains(case: Case, planted: Structure, change: int) -> list[tuple[tuple[int, int, int], int]]:
+    """Return the elements of the weight that a change alters, as indices, and what each gains."""
+    gains = [(planted.ones[change - 1], 1)]
+    if change % 2 == 0:
+        gains.append((planted.twos[change - 1], -1))
+    shape = (case.out_features, case.in1_features, case.in2_features)
+    return [(tuple(int(axis) for axis in np.unravel_index(flat, shape)), gain) for flat, gain in gains]  # type: ignore[misc]
+
+
+def _gain_from_weight(results: Arrays, given: Arrays, page: int, row: int, column: int, gain: int) -> None:
+    """Add what results gain from an element of the weight, in place; gradients of the weight have none."""
+    input1, input2 = given["input1"][:, row], given["input2"][:, column]
+    results["output"][:, page] += gain * input1 * input2
+    if "grad_input1" in results:
+        grad_output = given["grad_output"][:, page]
+        results["grad_input1"][:, row] += gain * grad_output * input2
+        results["grad_input2"][:, column] += gain * grad_output * input1
+
+
+def _gain_from_element(
+    results: Arrays, base: Mapping[str, npt.NDArray[np.floating]], given: Arrays, element: Element
+) -> None:
+    """Add what results gain from an element of an input, in place."""
+    row, probe, name = element.row, element.probe, element.name
+    if name != "grad_output":
+        results["output"][row] += base["output"][probe] - given.get("bias", 0)
+    for other in ("input1", "input2"):
+        if other != name and f"grad_{other}" in results:
+            results[f"grad_{other}"][row] += base[f"grad_{other}"][probe]
+    if "grad_weight" in results:
+        rows = [given[each][probe] for each in ("grad_output", "input1", "input2")]
+        results["grad_weight"] += np.einsum("o,i,j->oij", *rows)
+        if name == "grad_output" and "grad_bias" in results:
+            results["grad_bias"] += rows[0]

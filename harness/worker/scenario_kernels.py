@@ -1,0 +1,169 @@
+"""Scenario ``another kernel``: several kernels alive, and weights and inputs of which few elements change.
+
+The values are those of ``correctness/telling.py``. The result without a change is handed over as any scenario's; the
+results after a change go to folders of their own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from harness.correctness import telling
+from harness.correctness.telling import Variant
+from harness.process.protocol import ScenarioRun
+from harness.worker.calls import call, named, timed_forward
+from harness.worker.held_results import overlapping
+from harness.worker.prepared_case import PreparedCase, prepare_kernel
+from harness.worker.results import hand_over, save, well_formed
+
+if TYPE_CHECKING:
+    from harness.worker.calls import NativeArrays
+
+#: No further kernel is prepared after this time, in seconds; one next to the first is prepared all the same.
+KERNELS_SECONDS: Final = 1.0
+#: Most bytes of the weights and results of all further kernels.
+KERNELS_BYTES: Final = 64 * 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kernel:
+    """A kernel or step of the prepared case's sizes, with its parameters."""
+
+    prepared: PreparedCase
+    kernel: Any
+    parameters: NativeArrays
+
+    def begin(self, inputs: NativeArrays) -> Callable[[], NativeArrays]:
+        """Call a kernel, or the forward of a step; return what finishes the call and returns its results."""
+        case, wait = self.prepared.case, self.prepared.wait
+        if case.mode == "forward":
+            results = call(case, self.kernel, self.parameters, inputs)
+            wait(tuple(results.values()))
+            return lambda: results
+        output = timed_forward(self.kernel, self.parameters, inputs)()
+        wait(output)
+
+        def finish() -> NativeArrays:
+            results = named((output, *self.kernel.backward(inputs["grad_output"])))
+            wait(tuple(results.values()))
+            return results
+
+        return finish
+
+
+def another_kernel(prepared: PreparedCase, directory: Path) -> ScenarioRun:
+    """Have several kernels prepared with integers and called in turn; then change weights and inputs in place.
+
+    Steps overlap: all forwards, then all backwards, as with the layers of one model.
+
+    Args:
+        prepared: The prepared case.
+        directory: Folder for the results.
+    """
+    arrays = prepared.arrays
+    inputs = arrays.make(arrays.inputs, kind=telling.KIND)
+    start = time.perf_counter()
+    first = _make(prepared, 0)
+    unfinished, others, kernel_seconds = _begin_others(prepared, inputs, start)
+    finish = first.begin(inputs)
+    call(prepared.case, prepared.kernel, prepared.parameters, prepared.sets[0])
+    results = {variant: end() for variant, end in unfinished.items()}
+    base = finish()
+    results |= _change_inputs(first, others[0], inputs)
+    # A backend that takes long to prepare would be prepared twice more.
+    if prepared.case.mode == "forward_backward" or time.perf_counter() - start < KERNELS_SECONDS:
+        results |= _change_weight(first, inputs)
+    return _hand_over(prepared, base, results, directory, kernel_seconds)
+
+
+def _make(prepared: PreparedCase, change: int) -> _Kernel:
+    """Have a kernel prepared with the integers after a change of the weight."""
+    parameters = prepared.arrays.make(prepared.arrays.parameters, change, telling.KIND)
+    return _Kernel(prepared, prepare_kernel(prepared.arrays.backend, prepared.case, parameters), parameters)
+
+
+def _begin_others(
+    prepared: PreparedCase, inputs: NativeArrays, start: float
+) -> tuple[dict[Variant, Callable[[], NativeArrays]], list[_Kernel], float]:
+    """Have further kernels prepared and called, until time or bytes are spent.
+
+    Args:
+        prepared: The prepared case.
+        inputs: What they are called with.
+        start: Time from which on the time counts, in seconds.
+
+    Returns:
+        What finishes each call, the kernels, and the seconds of preparing and calling the first of them.
+    """
+    case = prepared.case
+    most = KERNELS_BYTES // (case.result_bytes + math.prod(case.shapes()["weight"]) * case.itemsize)
+    unfinished: dict[Variant, Callable[[], NativeArrays]] = {}
+    others: list[_Kernel] = []
+    kernel_seconds = 0.0
+    for change in range(1, max(1, min(telling.weight_changes(case), most)) + 1):
+        begin = time.perf_counter()
+        if others and begin - start > KERNELS_SECONDS:
+            break
+        others.append(_make(prepared, change))
+        unfinished[Variant(change, telling.KIND, "another kernel")] = others[-1].begin(inputs)
+        if change == 1:
+            kernel_seconds = time.perf_counter() - begin
+    return unfinished, others, kernel_seconds
+
+
+def _change_inputs(first: _Kernel, other: _Kernel, inputs: NativeArrays) -> dict[Variant, NativeArrays]:
+    """Change inputs in place; the last time while another step on the same weight is under way."""
+    arrays = first.prepared.arrays
+    inputs = arrays.refill(inputs, kind=telling.CHANGED)
+    changed = first.begin(inputs)()
+    inputs = arrays.refill(inputs, kind=telling.EXCHANGED)
+    same_weight = (
+        first if first.prepared.case.mode == "forward" else dataclasses.replace(other, parameters=first.parameters)
+    )
+    unchanged = same_weight.begin(arrays.make(arrays.inputs, kind=telling.KIND))
+    exchanged = first.begin(inputs)
+    return {
+        Variant(0, telling.CHANGED, "in place"): changed,
+        Variant(0, telling.KIND, "two on one weight"): unchanged(),
+        Variant(0, telling.EXCHANGED, "in place"): exchanged(),
+    }
+
+
+def _change_weight(first: _Kernel, inputs: NativeArrays) -> dict[Variant, NativeArrays]:
+    """Change the first kernel's weight in place; the kernel itself is not called again, a step is."""
+    prepared = first.prepared
+    arrays, case = prepared.arrays, prepared.case
+    inputs = arrays.refill(inputs, kind=telling.KIND)
+    results = {}
+    for change in range(min(2, telling.weight_changes(case)), 0, -1):
+        parameters = arrays.refill(first.parameters, change, telling.KIND)
+        kernel = prepare_kernel(arrays.backend, case, parameters) if case.mode == "forward" else first.kernel
+        results[Variant(change, telling.KIND, "in place")] = _Kernel(prepared, kernel, parameters).begin(inputs)()
+    return results
+
+
+def _hand_over(
+    prepared: PreparedCase,
+    base: NativeArrays,
+    results: dict[Variant, NativeArrays],
+    directory: Path,
+    kernel_seconds: float,
+) -> ScenarioRun:
+    """Hand over the results without a change, or else one that is malformed or shares memory with another."""
+    arrays, case = prepared.arrays, prepared.case
+    calls = [base, *results.values()]
+    malformed = [number for number, each in enumerate(calls) if not well_formed(case, arrays, each)]
+    earlier, number = overlapping(calls) or (None, malformed[0] if malformed else 0)
+    if earlier is None and not malformed:
+        for variant, each in results.items():
+            folder = directory / variant.folder
+            folder.mkdir()
+            save(arrays, each, folder)
+    inputs = prepared.sets[0] | prepared.parameters
+    handed = hand_over(arrays, calls[number], inputs, directory, prepared.first if earlier is None else calls[earlier])
+    return ScenarioRun(handed, kernel_seconds=kernel_seconds)
