@@ -60,6 +60,7 @@ class Flag(enum.StrEnum):
     NONDETERMINISTIC = "nondeterministic"
     FLUSHES_SUBNORMALS = "flushes_subnormals"
     NONFINITE_DIFFERS = "nonfinite_differs"
+    NORMWISE = "normwise"
     CALLS_NN_BILINEAR = "calls_nn_bilinear"
     EDGE_CASES_PARTIAL = "edge_cases_partial"
     THREADS_DIFFER = "threads_differ"
@@ -88,6 +89,7 @@ FLAG_MEANING: Final[dict[Flag, str]] = {
     Flag.NONDETERMINISTIC: "the same inputs gave different bits",
     Flag.FLUSHES_SUBNORMALS: "results below the smallest normal number become zero",
     Flag.NONFINITE_DIFFERS: "NaN and infinity in the inputs reach other results than nn.Bilinear's",
+    Flag.NORMWISE: "small rows of a batch are as inexact as its largest row, as in Strassen's product",
     Flag.CALLS_NN_BILINEAR: "a PyTorch backend that calls nn.Bilinear's own operator",
     Flag.EDGE_CASES_PARTIAL: "the backend supports too few sizes for all of the edge cases",
     Flag.THREADS_DIFFER: "a thread pool or the CPU affinity differs from the thread budget; in brackets, which",

@@ -18,6 +18,9 @@ The *kind* of the arrays is the rule that fills them. Each kind asks a kernel an
                           looks, or paths for special rows, give wrong results? (``telling.py``)
 ``changed elements``      ``telling integers`` with one element of each input changed
 ``exchanged rows``        ``changed elements`` with two rows exchanged
+``telling rows``          ``normal`` with scaled, sparse, subnormal and zero rows: is each row right next to others?
+``nonfinite rows``        ``normal`` with one NaN in input1, and one infinity in input2 where input1 is zero
+                          (``telling_rows.py``)
 ``positive``              1 and 2 everywhere: no result is zero, even without some of its terms
 ``one-hot``               row (i, j) of the batch picks weight[:, i, j]; all weights differ, as far as the dtype allows
 ``large ARRAY``           ``normal`` with that array scaled up: results come near the dtype's largest number
@@ -36,7 +39,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from harness.correctness import exact, telling
+from harness.correctness import exact, telling, telling_rows
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -77,6 +80,9 @@ def make_inputs(case: Case, variation: int = 0, kind: str = "normal", only: Coll
         arrays = _normal(case, variation, only=only)
     elif kind in telling.KINDS:
         arrays = telling.integers(case, variation, kind, only)
+    elif kind in telling_rows.KINDS:
+        needed = None if only is None else {"input1", "input2", "grad_output", *only}
+        arrays = telling_rows.KINDS[kind](case, _normal(case, variation, only=needed))
     else:
         arrays = _KINDS[kind](case, variation)
     return {name: round_to(values, case.dtype) for name, values in arrays.items() if only is None or name in only}

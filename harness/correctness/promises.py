@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from harness.checked import Promise
 from harness.correctness.edge_cases import all_edge_cases
-from harness.correctness.questions import ANOTHER_KERNEL, FIRST, SCENARIOS, unseen
+from harness.correctness.questions import ANOTHER_KERNEL, FIRST, NONFINITE, SCENARIOS, TELLING_ROWS, unseen
 
 if TYPE_CHECKING:
     from harness.case import Case
@@ -61,6 +61,8 @@ SHORT: Final = {
     "again": "the same again",
     "new values in the same buffers": "new values in place",
     "the same values in new buffers": "new buffers",
+    TELLING_ROWS.name: "rows of any scale",
+    NONFINITE.name: "NaN and infinity at this size",
     UNTOUCHED: "touches nothing",
     UNSEEN: "unseen inputs",
 }

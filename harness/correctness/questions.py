@@ -10,7 +10,7 @@ import dataclasses
 from typing import Final, Literal
 
 from harness.case import Mode
-from harness.correctness import telling
+from harness.correctness import telling, telling_rows
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Question:
         variation: Number of the inputs; None if it is drawn or follows from the block.
         form: Probe that names what the results say of themselves.
         judge: How the values are judged: ``exactly``; within the ``bound``; or ``repeated``, bit for bit with the first
-            results, and within the bound where bits differ.
+            results, and within the bound where bits differ; or as ``own_size.py`` has it.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Question:
     kind: str
     variation: int | None
     form: Literal["exact", "bound", "conduct"]
-    judge: Literal["exactly", "bound", "repeated"]
+    judge: Literal["exactly", "bound", "repeated", "rows", "nonfinite"]
 
 
 FIRST: Final = Question(
@@ -76,8 +76,27 @@ NEW_BUFFERS: Final = Question(
     form="conduct",
     judge="repeated",
 )
+TELLING_ROWS: Final = Question(
+    "telling rows",
+    "rows of any scale, of single terms and of subnormal numbers come out right next to others",
+    "RunScenario",
+    telling_rows.ROWS,
+    0,
+    form="bound",
+    judge="rows",
+)
+#: The worker puts NaN and infinity into the inputs of the first question; all other results follow from its answer.
+NONFINITE: Final = Question(
+    "NaN and infinity",
+    "NaN and infinity reach the results that they reach in nn.Bilinear, and all others are right",
+    "RunScenario",
+    "normal",
+    0,
+    form="bound",
+    judge="nonfinite",
+)
 #: Telling calls after the first one, in the order of asking.
-SCENARIOS: Final = (ANOTHER_KERNEL, AGAIN, NEW_VALUES, NEW_BUFFERS)
+SCENARIOS: Final = (ANOTHER_KERNEL, AGAIN, NEW_VALUES, NEW_BUFFERS, TELLING_ROWS, NONFINITE)
 IN_SAMPLE: Final = Question(
     "in a timed sample",
     "results from inside a timed sample are right",

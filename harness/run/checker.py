@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from harness.case import Case
-from harness.correctness import conduct, gate, promises
+from harness.correctness import conduct, gate, own_size, promises
 from harness.correctness.questions import ANOTHER_KERNEL, FIRST, IN_FORWARD, IN_SAMPLE, Question, unseen
 from harness.correctness.verdict import Expected, Verdict
 from harness.process.handle import WorkerError
@@ -129,6 +129,10 @@ class Checker:
             cell.note(self._explained(cell, verdict, scenario, expected, actual), promise=scenario.name)
             changed = variants.judge(self._case, expected, cell.folder("scenario"))
             cell.note(*changed, promise=scenario.name)
+            return
+        if scenario.judge in own_size.JUDGES:
+            verdict = own_size.JUDGES[scenario.judge](self._case, expected, actual)
+            cell.note(_named(verdict, scenario), promise=scenario.name)
             return
         if scenario.judge == "repeated":
             first = self._read(cell, _FIRST)

@@ -7,12 +7,13 @@ from typing import Any, Final
 import numpy as np
 
 from harness.case import Case
+from harness.correctness import telling_rows
 from harness.correctness.inputs import LARGE_KINDS, PRECISE_KINDS, make_inputs
 from harness.machine import memory
 from harness.process.protocol import Expect, Handlers, ReferenceReply
 
 #: Kinds of inputs whose results are judged on the scale of their elements; the others have the tolerance zero.
-ROUNDED_KINDS: Final = (*PRECISE_KINDS, *LARGE_KINDS, "small", "subnormal")
+ROUNDED_KINDS: Final = (*PRECISE_KINDS, *LARGE_KINDS, "small", "subnormal", telling_rows.ROWS)
 
 
 class ReferenceWorker:

@@ -6,6 +6,7 @@ buffers. Another one has a second kernel prepared, and called in turn with the f
 
 from __future__ import annotations
 
+import functools
 import statistics
 import sys
 import time
@@ -13,6 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
+from harness.correctness import telling_rows
 from harness.process.protocol import Handlers, RunScenario, ScenarioRun
 from harness.worker import integrity
 from harness.worker.arrays import framework
@@ -74,6 +78,16 @@ def new_values(prepared: PreparedCase, directory: Path) -> ScenarioRun:
     return _second_call(prepared, results, directory)
 
 
+def telling_values(kind: str, prepared: PreparedCase, directory: Path) -> ScenarioRun:
+    """Call with values of a telling kind in the memory of set 0, which then gets its own values back."""
+    inputs, parameters = refill(prepared, 0, kind)
+    with np.errstate(all="ignore"):  # NaN and infinity are there on purpose
+        results = call(prepared.case, prepared.kernel, parameters, inputs)
+        prepared.wait(tuple(results.values()))
+    restore(prepared)
+    return _second_call(prepared, results, directory)
+
+
 def new_buffers(prepared: PreparedCase, directory: Path) -> ScenarioRun:
     """Call with the values of set 0 in new memory."""
     inputs = prepared.arrays.make(prepared.arrays.inputs)
@@ -110,6 +124,8 @@ SCENARIOS: Final[Mapping[str, Callable[[PreparedCase, Path], ScenarioRun]]] = {
     "new values in the same buffers": new_values,
     "the same values in new buffers": new_buffers,
     "another kernel": another_kernel,
+    "telling rows": functools.partial(telling_values, telling_rows.ROWS),
+    "NaN and infinity": functools.partial(telling_values, telling_rows.NONFINITE),
 }
 
 

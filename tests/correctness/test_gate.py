@@ -129,7 +129,7 @@ def test_tf32_operands_pass_the_bound_of_float32_and_fail_its_class():
     found, placed = judge_precision(case, [verdict])
     assert (found, placed.ok, placed.probe) == ("tf32", False, "precision")
     assert placed.reason.startswith("output was computed in tf32, expected float32: typical error ")
-    assert "allowed 600 u; largest " in placed.reason
+    assert "allowed 54.4 u; largest " in placed.reason
     assert "allowed 16 u (u = 6e-08; seed 0)" in placed.reason
 
 
