@@ -17,9 +17,11 @@ from faults import NATIVE_TYPE, OVERHEAD_SECONDS, RIGHT, TICK_SECONDS, Clock, Fa
 
 from harness.case import Case
 from harness.checked import Location
+from harness.correctness import telling_rows
 from harness.correctness.inputs import PRECISE_KINDS, make_inputs
-from harness.correctness.questions import SCENARIOS
+from harness.correctness.questions import NONFINITE, SCENARIOS
 from harness.correctness.verdict import Facts
+from harness.machine.standing import Standing
 from harness.machine.threads import ThreadReport
 from harness.machine.usage import Busy
 from harness.process import protocol
@@ -92,6 +94,9 @@ class FakeWorker:
         self.elapsed_seconds = self.clock.now - before + self.faults.unseen_seconds
         return reply
 
+    def standing(self) -> Standing | None:
+        return self.faults.standing(self.clock.now)
+
     def kill(self) -> None:
         self.alive = False
 
@@ -137,8 +142,10 @@ class FakeWorker:
     def scenario(self, request: protocol.RunScenario) -> protocol.ScenarioRun:
         (question,) = [question for question in SCENARIOS if question.name == request.scenario]
         variation = self.faults.answers.get(question.name, question.variation or 0)
+        # The parent derives the right results from those of another kind.
+        kind = telling_rows.NONFINITE if question is NONFINITE else question.kind
         return protocol.ScenarioRun(
-            self.results(self.case, variation, request.directory, question.kind),
+            self.results(self.case, variation, request.directory, kind),
             call_seconds=1e-6,
             convert_seconds=self.faults.convert_seconds if question.name == "again" else 0.0,
             kernel_seconds=1e-6,

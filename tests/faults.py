@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from harness.case import Case
 from harness.machine import activity
 from harness.machine.gpu import State as GpuState
+from harness.machine.standing import Standing
 from harness.machine.usage import Usage
 from harness.process.protocol import Request, Stretch
 
@@ -49,6 +50,7 @@ class Faults:
         call_seconds: Time of a call.
         unseen_seconds: Time around each request that the worker does not account for.
         usage: CPU time and waits of its threads in each request; empty where the system does not count them.
+        standing: Returns what the system grants it at a time of the clock.
         spread: Standard deviations of the logarithm of a sample's time: of processes, of blocks.
         import_seconds: Time of importing.
         compile_seconds: Time of the first call beyond 0.2 s.
@@ -86,6 +88,7 @@ class Faults:
     call_seconds: float = 0.01
     unseen_seconds: float = 0.0
     usage: tuple[Usage, ...] = (Usage(10_000_000, 0, 1),)
+    standing: Callable[[float], Standing | None] = lambda now: Standing(frozenset({0}), 0, False, now)
     spread: tuple[float, float] = (0.0, 0.0)
     import_seconds: float = 0.1
     compile_seconds: float = 0.0

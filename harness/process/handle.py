@@ -31,7 +31,8 @@ from typing import Final, Protocol
 import psutil
 
 from harness.checked import Location
-from harness.machine import environment, threads, usage
+from harness.machine import environment, standing, threads, usage
+from harness.machine.standing import Standing
 from harness.machine.usage import Usage
 from harness.process import frames, protocol, start
 from harness.process.protocol import Configuration, Failure, ProtocolError, ReplyT, Request, Started
@@ -93,6 +94,10 @@ class WorkerHandle(Protocol):
     @property
     def output(self) -> str:
         """End of what the worker has printed."""
+        ...
+
+    def standing(self) -> Standing | None:
+        """Return what the system grants the worker and its descendants; None if it cannot be known."""
         ...
 
     def request(self, request: Request[ReplyT], time_limit_seconds: float) -> ReplyT:
@@ -205,6 +210,10 @@ class Worker:
         except BrokenPipeError:
             raise self._end(Status.FAILED, self._obituary()) from None
         return self._replied(protocol.reply_type(request), nonce, time_limit_seconds)
+
+    def standing(self) -> Standing | None:
+        """Return what the system grants the worker and its descendants; None if it cannot be known."""
+        return standing.read([self.pid, *(child.pid for child in self._descendants())])
 
     def kill(self) -> None:
         """End the process, its group and whatever else descends from it, stopped or not."""

@@ -123,11 +123,13 @@ class Results:
         native_type: Exact type of the backend's own arrays, with its module.
         facts: Type, dtype, shape and device of each result, before it is converted.
         storages: Memory of results, inputs and earlier results.
+        changed: Names of inputs and parameters that the call changed.
     """
 
     native_type: str
     facts: dict[str, Facts]
     storages: Storages
+    changed: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -270,7 +270,11 @@ class Checker:
         cell.note(form, promise=promise)
         if form.ok:
             places = results.storages
-            cell.note(conduct.judge_storage(places.results, places.inputs, places.earlier), promise=promise)
+            cell.note(
+                conduct.judge_storage(places.results, places.inputs, places.earlier),
+                conduct.judge_unchanged(results.changed),
+                promise=promise,
+            )
         return form.ok
 
     def _read(self, cell: Cell, folder: str, case: Case | None = None) -> Arrays | None:

@@ -78,6 +78,8 @@ class EdgeCaseQuestions:
         self._verdicts: dict[str, Verdict] = {}
         self._actual: dict[str, Arrays] = {}
         self._operators: list[str] = []
+        #: Names of inputs that a call changed.
+        self._changed: list[str] = []
         self._native_type = ""
 
     def findings(self) -> EdgeCaseFindings:
@@ -100,6 +102,7 @@ class EdgeCaseQuestions:
         ordered = {edge_case.name: self._verdicts[edge_case.name] for edge_case in possible}
         further = {
             promises.OPERATORS: conduct.judge_operators(self._operators, self._baseline, self._native_type),
+            promises.UNTOUCHED: conduct.judge_unchanged(tuple(dict.fromkeys(self._changed))),
             "skipped": passed(edge_cases.PROBE, "" if len(possible) == len(planned) else Flag.EDGE_CASES_PARTIAL),
         }
         if self._asked.mode == "forward_backward":
@@ -123,6 +126,7 @@ class EdgeCaseQuestions:
             self._refuse(edge_case, error, trace)
             return
         self._native_type = reply.results.native_type
+        self._changed += reply.results.changed
         form = self._form(edge_case, reply.results)
         reason = form.reason
         if not reason:

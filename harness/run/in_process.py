@@ -72,6 +72,9 @@ class LocalWorker:
         self.elapsed_seconds = time.monotonic() - start
         return reply
 
+    def standing(self) -> None:
+        """Return nothing: the process is the tests' own."""
+
     def kill(self) -> None:
         """Do no more than note it: there is no process to end."""
         self.alive = False

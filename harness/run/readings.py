@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from harness.case import Case
+from harness.correctness import conduct
 from harness.machine import activity, gpu
+from harness.machine.standing import REAL_TIME, Standing
 from harness.machine.usage import Usage, waited_around
 from harness.process.protocol import ReadGpu
 from harness.run.cell import Cell
@@ -180,6 +182,42 @@ class Activity:
         return round(sample.involuntary_switches - statistics.median(rates) * seconds)
 
 
+class Budget:
+    """What the worker and its descendants are granted, and the CPU time they take, against the budget.
+
+    Args:
+        context: Plan, workers and sources of the run.
+        cell: The cell.
+    """
+
+    def __init__(self, context: RunContext, cell: Cell) -> None:
+        self._context, self._cell = context, cell
+        self._before: Standing | None = None
+        self._start = 0.0
+
+    def before(self) -> None:
+        """Read the CPU time until now."""
+        self._before, self._start = self._read(), self._context.now()
+
+    def after(self, sample: SampleSeen) -> Columns:
+        """Add up the CPU time, and refuse a worker that is granted more than it was started with."""
+        seconds, after = self._context.now() - self._start, self._read()
+        timings, prepared = self._cell.timings, self._cell.replies.prepared
+        if self._before is None or after is None or prepared is None:
+            return {}
+        timings.cpu_seconds += after.cpu_seconds - self._before.cpu_seconds
+        timings.granted_seconds += seconds
+        if (allowed := prepared.affinity.before) is not None:
+            nice, real_time = os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0) in REAL_TIME
+            verdict = conduct.judge_granted(after.cpus, allowed, after.nice, nice, after.real_time and not real_time)
+            if not verdict.ok and verdict not in self._cell.gate.verdicts:
+                self._cell.note(verdict)
+        return {}
+
+    def _read(self) -> Standing | None:
+        return None if self._cell.worker is None else self._cell.worker.standing()
+
+
 def readings(context: RunContext, case: Case, device: str, cell: Cell, sample_seconds: float) -> list[Reading]:
     """Return the readings around a sample on a device, the outermost first.
 
@@ -193,7 +231,9 @@ def readings(context: RunContext, case: Case, device: str, cell: Cell, sample_se
     outer: Reading = SpotPeak(context, case, cell, sample_seconds)
     if device != "cpu":
         outer = GpuState(cell, context.plan.time_limit_seconds)
-    return [outer, Activity(context, cell, context.plan.flush_l2)]
+    inner = Activity(context, cell, context.plan.flush_l2)
+    # The threads of a GPU's driver are not the backend's.
+    return [outer, inner] if device != "cpu" else [outer, Budget(context, cell), inner]
 
 
 def columns_after(around: list[Reading], sample: SampleSeen) -> Columns:

@@ -100,6 +100,8 @@ class Sampling:
                     break
         for cell in self._going():
             self._judge_clock(cell)
+            spent, granted = cell.timings.cpu_seconds, cell.timings.granted_seconds
+            cell.note(conduct.judge_cpu_seconds(spent, granted, self._plan.threads))
             cell.conclude()
 
     def _judge_clock(self, cell: Cell) -> None:

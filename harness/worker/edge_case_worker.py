@@ -175,7 +175,9 @@ def _run(arrays: DeviceArrays, edge_case: EdgeCase, kernel: Kernel, directory: P
         arrays.wait(tuple(results.values()))
     folder = directory / edge_case.name
     folder.mkdir()
-    return hand_over(arrays, results, inputs | parameters, folder)
+    given = inputs if case.mode == "forward" else inputs | parameters
+    changed = integrity.changed_arrays(arrays, given, kind=edge_case.kind)
+    return hand_over(arrays, results, inputs | parameters, folder, changed=changed)
 
 
 def _operators(arrays: DeviceArrays, edge_case: EdgeCase, kernel: Kernel) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from harness.worker.arrays import to_host
 
 if TYPE_CHECKING:
     from harness.backend import Backend, NativeArray
+    from harness.worker.arrays import DeviceArrays
     from harness.worker.calls import NativeArrays
     from harness.worker.prepared_case import PreparedCase
 
@@ -75,13 +76,22 @@ def changed_inputs(prepared: PreparedCase) -> tuple[str, ...]:
     changed: list[str] = []
     for variation, inputs in enumerate(prepared.sets):
         arrays = inputs | (prepared.parameters if variation == 0 else {})
-        values = prepared.arrays.values(tuple(arrays), variation)
-        changed += [
-            name if variation == 0 else f"{name} of input set {variation}"
-            for name, array in arrays.items()
-            if not same_bits(to_host(array, prepared.arrays.backend), values[name])
-        ]
+        names = changed_arrays(prepared.arrays, arrays, variation)
+        changed += [name if variation == 0 else f"{name} of input set {variation}" for name in names]
     return tuple(changed)
+
+
+def changed_arrays(arrays: DeviceArrays, given: NativeArrays, variation: int = 0, kind: str = "normal") -> list[str]:
+    """Return the names of arrays that do not hold the values of a kind, bit for bit.
+
+    Args:
+        arrays: Arrays of the case.
+        given: Inputs or parameters of a call, by name.
+        variation: Number of the values.
+        kind: Kind of the values.
+    """
+    values = arrays.values(tuple(given), variation, kind)
+    return [name for name, array in given.items() if not same_bits(to_host(array, arrays.backend), values[name])]
 
 
 def describe(result: NativeArray) -> Facts:

@@ -29,6 +29,8 @@ ROLES: Final = {
     "peaks": ("harness.worker.peak_worker", "PeakWorker"),
     "gpu peaks": ("harness.worker.gpu_peak_worker", "GpuPeakWorker"),
 }
+#: prctl(2): descendants whose parent has ended become children of this process.
+_PR_SET_CHILD_SUBREAPER: Final = 36
 #: prctl(2): the signal that this process gets when its parent dies.
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -40,6 +42,7 @@ def main() -> None:
     _report_crashes()
     threads.bind(configuration.cpus)
     _prefer_for_the_oom_killer()
+    _adopt_orphans()
     # Children of a backend (compilers, say) must not hold the pipes open.
     for descriptor in (configuration.requests, configuration.replies):
         os.set_inheritable(descriptor, False)
@@ -76,6 +79,12 @@ def die_with_parent(parent: int) -> None:
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # the parent died before that
         os._exit(1)
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent ends, so that they are found and stopped; Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _prefer_for_the_oom_killer() -> None:

@@ -36,6 +36,7 @@ def hand_over(
     directory: Path,
     earlier: NativeArrays | None = None,
     case: Case | None = None,
+    changed: Sequence[str] = (),
 ) -> Results:
     """Describe native results, and write them into a folder if they are well formed.
 
@@ -46,6 +47,7 @@ def hand_over(
         directory: Folder for the values.
         earlier: Results of earlier calls that must still be intact, by name.
         case: Case of the results; None for that of the arrays.
+        changed: Names of inputs and parameters that the call changed.
     """
     if well_formed(case or arrays.case, arrays, results):
         save(arrays, results, directory)
@@ -57,6 +59,7 @@ def hand_over(
             inputs=integrity.storages(inputs),
             earlier=integrity.storages(earlier or {}),
         ),
+        changed=tuple(changed),
     )
 
 

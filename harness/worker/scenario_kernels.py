@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from harness.correctness import telling
 from harness.correctness.telling import Variant
 from harness.process.protocol import ScenarioRun
+from harness.worker import integrity
 from harness.worker.calls import call, named, timed_forward
 from harness.worker.held_results import overlapping
 from harness.worker.prepared_case import PreparedCase, prepare_kernel
@@ -32,11 +33,16 @@ KERNELS_BYTES: Final = 64 * 2**20
 
 @dataclasses.dataclass(frozen=True)
 class _Kernel:
-    """A kernel or step of the prepared case's sizes, with its parameters."""
+    """A kernel or step of the prepared case's sizes, with its parameters after a change of the weight."""
 
     prepared: PreparedCase
     kernel: Any
     parameters: NativeArrays
+    change: int
+
+    def changed(self) -> list[str]:
+        """Return the names of parameters that the backend has changed."""
+        return integrity.changed_arrays(self.prepared.arrays, self.parameters, self.change, telling.KIND)
 
     def begin(self, inputs: NativeArrays) -> Callable[[], NativeArrays]:
         """Call a kernel, or the forward of a step; return what finishes the call and returns its results."""
@@ -74,17 +80,19 @@ def another_kernel(prepared: PreparedCase, directory: Path) -> ScenarioRun:
     call(prepared.case, prepared.kernel, prepared.parameters, prepared.sets[0])
     results = {variant: end() for variant, end in unfinished.items()}
     base = finish()
-    results |= _change_inputs(first, others[0], inputs)
+    changed = [name for each in (first, *others) for name in each.changed()]
+    changed += integrity.changed_arrays(arrays, inputs, kind=telling.KIND)
+    results |= _change_inputs(first, others[0], inputs, changed)
     # A backend that takes long to prepare would be prepared twice more.
     if prepared.case.mode == "forward_backward" or time.perf_counter() - start < KERNELS_SECONDS:
-        results |= _change_weight(first, inputs)
-    return _hand_over(prepared, base, results, directory, kernel_seconds)
+        results |= _change_weight(first, inputs, changed)
+    return _hand_over(prepared, base, results, directory, kernel_seconds, changed)
 
 
 def _make(prepared: PreparedCase, change: int) -> _Kernel:
     """Have a kernel prepared with the integers after a change of the weight."""
     parameters = prepared.arrays.make(prepared.arrays.parameters, change, telling.KIND)
-    return _Kernel(prepared, prepare_kernel(prepared.arrays.backend, prepared.case, parameters), parameters)
+    return _Kernel(prepared, prepare_kernel(prepared.arrays.backend, prepared.case, parameters), parameters, change)
 
 
 def _begin_others(
@@ -116,26 +124,43 @@ def _begin_others(
     return unfinished, others, kernel_seconds
 
 
-def _change_inputs(first: _Kernel, other: _Kernel, inputs: NativeArrays) -> dict[Variant, NativeArrays]:
-    """Change inputs in place; the last time while another step on the same weight is under way."""
-    arrays = first.prepared.arrays
+def _change_inputs(
+    first: _Kernel, other: _Kernel, inputs: NativeArrays, changed: list[str]
+) -> dict[Variant, NativeArrays]:
+    """Change inputs in place; the last time while another step on the same weight is under way.
+
+    Args:
+        first: A kernel without a change.
+        other: Another one.
+        inputs: Memory of the inputs.
+        changed: Names of inputs that the backend has changed; those of these calls are added.
+    """
+    arrays, case = first.prepared.arrays, first.prepared.case
     inputs = arrays.refill(inputs, kind=telling.CHANGED)
-    changed = first.begin(inputs)()
+    elements = first.begin(inputs)()
+    changed += integrity.changed_arrays(arrays, inputs, kind=telling.CHANGED)
     inputs = arrays.refill(inputs, kind=telling.EXCHANGED)
-    same_weight = (
-        first if first.prepared.case.mode == "forward" else dataclasses.replace(other, parameters=first.parameters)
-    )
-    unchanged = same_weight.begin(arrays.make(arrays.inputs, kind=telling.KIND))
-    exchanged = first.begin(inputs)
-    return {
-        Variant(0, telling.CHANGED, "in place"): changed,
-        Variant(0, telling.KIND, "two on one weight"): unchanged(),
-        Variant(0, telling.EXCHANGED, "in place"): exchanged(),
+    step = case.mode == "forward_backward"
+    same_weight = dataclasses.replace(other, parameters=first.parameters) if step else first
+    finish_unchanged = same_weight.begin(arrays.make(arrays.inputs, kind=telling.KIND))
+    finish_exchanged = first.begin(inputs)
+    results = {
+        Variant(0, telling.CHANGED, "in place"): elements,
+        Variant(0, telling.KIND, "two on one weight"): finish_unchanged(),
+        Variant(0, telling.EXCHANGED, "in place"): finish_exchanged(),
     }
+    changed += integrity.changed_arrays(arrays, inputs, kind=telling.EXCHANGED)
+    return results
 
 
-def _change_weight(first: _Kernel, inputs: NativeArrays) -> dict[Variant, NativeArrays]:
-    """Change the first kernel's weight in place; the kernel itself is not called again, a step is."""
+def _change_weight(first: _Kernel, inputs: NativeArrays, changed: list[str]) -> dict[Variant, NativeArrays]:
+    """Change the first kernel's weight in place; the kernel itself is not called again, a step is.
+
+    Args:
+        first: A kernel without a change.
+        inputs: Memory of the inputs.
+        changed: Names of inputs that the backend has changed; those of these calls are added.
+    """
     prepared = first.prepared
     arrays, case = prepared.arrays, prepared.case
     inputs = arrays.refill(inputs, kind=telling.KIND)
@@ -143,7 +168,9 @@ def _change_weight(first: _Kernel, inputs: NativeArrays) -> dict[Variant, Native
     for change in range(min(2, telling.weight_changes(case)), 0, -1):
         parameters = arrays.refill(first.parameters, change, telling.KIND)
         kernel = prepare_kernel(arrays.backend, case, parameters) if case.mode == "forward" else first.kernel
-        results[Variant(change, telling.KIND, "in place")] = _Kernel(prepared, kernel, parameters).begin(inputs)()
+        latest = _Kernel(prepared, kernel, parameters, change)
+        results[Variant(change, telling.KIND, "in place")] = latest.begin(inputs)()
+        changed += latest.changed()
     return results
 
 
@@ -153,6 +180,7 @@ def _hand_over(
     results: dict[Variant, NativeArrays],
     directory: Path,
     kernel_seconds: float,
+    changed: list[str],
 ) -> ScenarioRun:
     """Hand over the results without a change, or else one that is malformed or shares memory with another."""
     arrays, case = prepared.arrays, prepared.case
@@ -165,5 +193,6 @@ def _hand_over(
             folder.mkdir()
             save(arrays, each, folder)
     inputs = prepared.sets[0] | prepared.parameters
-    handed = hand_over(arrays, calls[number], inputs, directory, prepared.first if earlier is None else calls[earlier])
+    intact = prepared.first if earlier is None else calls[earlier]
+    handed = hand_over(arrays, calls[number], inputs, directory, intact, changed=tuple(dict.fromkeys(changed)))
     return ScenarioRun(handed, kernel_seconds=kernel_seconds)

@@ -71,21 +71,12 @@ def again(prepared: PreparedCase, directory: Path) -> ScenarioRun:
 
 def new_values(prepared: PreparedCase, directory: Path) -> ScenarioRun:
     """Call with the values of set 1 in the memory of set 0, which then gets its own values back."""
-    inputs, parameters = refill(prepared, 1, "normal")
-    results = call(prepared.case, prepared.kernel, parameters, inputs)
-    prepared.wait(tuple(results.values()))
-    restore(prepared)
-    return _second_call(prepared, results, directory)
+    return _in_place(prepared, 1, "normal", directory)
 
 
 def telling_values(kind: str, prepared: PreparedCase, directory: Path) -> ScenarioRun:
     """Call with values of a telling kind in the memory of set 0, which then gets its own values back."""
-    inputs, parameters = refill(prepared, 0, kind)
-    with np.errstate(all="ignore"):  # NaN and infinity are there on purpose
-        results = call(prepared.case, prepared.kernel, parameters, inputs)
-        prepared.wait(tuple(results.values()))
-    restore(prepared)
-    return _second_call(prepared, results, directory)
+    return _in_place(prepared, 0, kind, directory)
 
 
 def new_buffers(prepared: PreparedCase, directory: Path) -> ScenarioRun:
@@ -93,7 +84,7 @@ def new_buffers(prepared: PreparedCase, directory: Path) -> ScenarioRun:
     inputs = prepared.arrays.make(prepared.arrays.inputs)
     results = call(prepared.case, prepared.kernel, prepared.parameters, inputs)
     prepared.wait(tuple(results.values()))
-    return _second_call(prepared, results, directory)
+    return _second_call(prepared, results, directory, integrity.changed_arrays(prepared.arrays, inputs))
 
 
 def refill(prepared: PreparedCase, variation: int, kind: str) -> tuple[NativeArrays, NativeArrays]:
@@ -129,9 +120,28 @@ SCENARIOS: Final[Mapping[str, Callable[[PreparedCase, Path], ScenarioRun]]] = {
 }
 
 
-def _second_call(prepared: PreparedCase, results: NativeArrays, directory: Path) -> ScenarioRun:
+def changed_inputs(
+    prepared: PreparedCase, inputs: NativeArrays, parameters: NativeArrays, variation: int, kind: str
+) -> list[str]:
+    """Return the names of inputs, and in a training step of parameters, that a call after ``refill`` has changed."""
+    given = inputs if prepared.case.mode == "forward" else inputs | parameters
+    return integrity.changed_arrays(prepared.arrays, given, variation, kind)
+
+
+def _in_place(prepared: PreparedCase, variation: int, kind: str, directory: Path) -> ScenarioRun:
+    """Call with other values in the memory of set 0, which then gets its own values back."""
+    inputs, parameters = refill(prepared, variation, kind)
+    with np.errstate(all="ignore"):  # some kinds have NaN and infinity on purpose
+        results = call(prepared.case, prepared.kernel, parameters, inputs)
+        prepared.wait(tuple(results.values()))
+    changed = changed_inputs(prepared, inputs, parameters, variation, kind)
+    restore(prepared)
+    return _second_call(prepared, results, directory, changed)
+
+
+def _second_call(prepared: PreparedCase, results: NativeArrays, directory: Path, changed: Sequence[str]) -> ScenarioRun:
     inputs = prepared.sets[0] | prepared.parameters
-    return ScenarioRun(hand_over(prepared.arrays, results, inputs, directory, prepared.first))
+    return ScenarioRun(hand_over(prepared.arrays, results, inputs, directory, prepared.first, changed=changed))
 
 
 def _borrows_torch(prepared: PreparedCase) -> bool:

@@ -36,7 +36,7 @@ from harness.worker.calls import call, named, timed_call
 from harness.worker.poison import Poisoned, poison_device
 from harness.worker.prepared_case import PreparedCase, make_kernel
 from harness.worker.results import hand_over, median, most_different, numbered, well_formed
-from harness.worker.scenarios import refill, restore
+from harness.worker.scenarios import changed_inputs, refill, restore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,7 +157,9 @@ class TimingWorker:
         with Poisoned(prepared.case):
             results = call(prepared.case, prepared.kernel, parameters, inputs)
             prepared.wait(tuple(results.values()))
-        handed = hand_over(prepared.arrays, results, inputs | parameters, request.directory)
+        changed = changed_inputs(prepared, inputs, parameters, request.variations[-1], request.kind)
+        given = inputs | parameters
+        handed = hand_over(prepared.arrays, results, given, request.directory, changed=changed)
         restore(prepared)
         return FreshChecked(tuple(fresh_seconds), tuple(seen_seconds), self._watch.affinity(), handed)
 

@@ -10,7 +10,7 @@ from oracle import HonestBackend
 
 from harness import Support
 
-#: Calls after which a mutant takes the gate for finished: the gate makes about 20 calls.
+#: Timed calls after which a mutant takes the gate for finished.
 MANY_CALLS = 50
 
 
@@ -36,6 +36,14 @@ class Counts(Mutant):
 
     def output(self, input1, input2, weight, bias):
         self.calls += 1
+        return super().output(input1, input2, weight, bias)
+
+
+class CountsTimed(Counts):
+    """Counts its timed calls, in which the garbage collector is off: so it knows that the gate is past."""
+
+    def output(self, input1, input2, weight, bias):
+        self.calls -= gc.isenabled()
         return super().output(input1, input2, weight, bias)
 
 

@@ -3,7 +3,7 @@
 import gc
 
 import numpy as np
-from mutant_bases import MANY_CALLS, Counts, GradientMutant, Mutant, Spoils, SupportsEights
+from mutant_bases import MANY_CALLS, CountsTimed, GradientMutant, Mutant, Spoils, SupportsEights
 from mutants_edge_case_gradients import FirstWeight, WeightByPointer
 from mutants_stated import Caught, LateArray, in_a_gradient
 from oracle import HonestStep
@@ -118,7 +118,7 @@ class Nothing(Mutant):
         return None
 
 
-class ByPointerLater(Counts):
+class ByPointerLater(CountsTimed):
     """C04: after 50 calls answers by the inputs' addresses, like a captured graph whose inputs are not refilled."""
 
     name = "mutant-remembers-by-pointer-after-50"
@@ -136,7 +136,7 @@ class ByPointerLater(Counts):
         return self.answers.setdefault(key, (right, input1, weight))[0].copy()
 
 
-class OneLateLater(Counts):
+class OneLateLater(CountsTimed):
     """C06, C08, F24: after 50 honest calls returns the answer to the call before."""
 
     name = "mutant-one-call-late-after-50"
@@ -150,7 +150,7 @@ class OneLateLater(Counts):
         return earlier if self.calls > MANY_CALLS else right.copy()
 
 
-class GarbageLater(Counts):
+class GarbageLater(CountsTimed):
     """C06, F24: returns garbage after 50 honest calls."""
 
     name = "mutant-garbage-after-50"
@@ -175,7 +175,7 @@ class KnowsWhenTimed(Mutant):
         return super().output(input1, input2, weight, bias)
 
 
-class KnowsItsInputs(Counts):
+class KnowsItsInputs(CountsTimed):
     """C06: learns in 50 honest calls which inputs are in rotation; from then on it is wrong for all others."""
 
     name = "mutant-knows-its-inputs"

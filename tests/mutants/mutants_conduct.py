@@ -3,7 +3,7 @@
 import os
 
 import numpy as np
-from mutant_bases import MANY_CALLS, Counts, Mutant, Spoils
+from mutant_bases import MANY_CALLS, Counts, CountsTimed, Mutant, Spoils
 from mutants_stated import Caught
 
 from harness.worker import integrity
@@ -71,7 +71,7 @@ class Zeroes(Mutant):
         return right
 
 
-class ScribblesLate(Counts):
+class ScribblesLate(CountsTimed):
     """C02, F21: changes the last bit of an input after 50 calls, when the gate seems finished."""
 
     name = "mutant-scribbles-late"
@@ -160,11 +160,11 @@ class RingOfEight(StaticBuffer):
     buffers = 8
 
 
-class LeavesItsCpu(Counts):
+class LeavesItsCpu(CountsTimed):
     """C16, F25: takes all CPUs of the machine after 50 calls, when the gate seems finished."""
 
     name = "mutant-leaves-its-cpu"
-    caught = Caught("conduct", phase="recheck", reason="runs on the CPUs")
+    caught = Caught("conduct", phase="timing", reason="runs on the CPUs")
 
     def output(self, input1, input2, weight, bias):
         if self.calls == MANY_CALLS:

@@ -11,6 +11,7 @@ from fakes import QUIET, FakeWorker, Faults
 
 from harness.correctness.conduct import CLOCK_BLOCKS
 from harness.machine.gpu import State as GpuState
+from harness.machine.standing import Standing
 from harness.machine.usage import Usage
 from harness.process.protocol import SampleTaken, Stretch, TakeSample, WarmedUp, WarmUp
 from harness.record import Status
@@ -174,3 +175,29 @@ def test_spot_peak_of_the_cpus_is_not_measured_for_rows_on_a_gpu(measure_on_gpu)
     run = measure_on_gpu(spot_peak=lambda dtype, seconds: asked.append(dtype))
     assert run.row("other").status is Status.TIMED
     assert asked == []
+
+
+def granted(**changes):
+    """Return what grants a worker the same at all times, and a second of CPU time in a second."""
+    return lambda now: dataclasses.replace(Standing(frozenset({0}), 0, False, now), **changes)
+
+
+@pytest.mark.parametrize(
+    ("standing", "reason"),
+    [
+        (granted(cpus=frozenset({0, 1})), "runs on the CPUs [0, 1], was held to [0]"),
+        (granted(nice=-2), "runs at nice -2, was started at 0"),
+        (granted(real_time=True), "runs in a real-time scheduling class"),
+        (lambda now: granted(cpu_seconds=2 * now)(now), "s of CPU time in"),
+    ],
+)
+def test_worker_that_takes_more_than_its_budget_is_rejected(measure, monkeypatch, standing, reason):
+    monkeypatch.setattr("os.getpriority", lambda *_: 0)
+    run = measure(faults={"other": Faults(standing=standing)})
+    assert run.row("other").status is Status.REJECTED
+    assert reason in run.row("other").reason
+    assert run.row(BASELINE).status is Status.TIMED
+
+
+def test_worker_whose_standing_is_unknown_is_timed(measure):
+    assert measure(faults={"other": Faults(standing=lambda now: None)}).row("other").status is Status.TIMED
