@@ -17,9 +17,10 @@ from faults import NATIVE_TYPE, OVERHEAD_SECONDS, RIGHT, TICK_SECONDS, Clock, Fa
 
 from harness.case import Case
 from harness.checked import Location
-from harness.correctness import telling_rows
+from harness.correctness import telling, telling_rows
 from harness.correctness.inputs import PRECISE_KINDS, make_inputs
-from harness.correctness.questions import NONFINITE, SCENARIOS
+from harness.correctness.questions import ANOTHER_KERNEL, NONFINITE, SCENARIOS
+from harness.correctness.telling import Variant
 from harness.correctness.verdict import Facts
 from harness.machine.standing import Standing
 from harness.machine.threads import ThreadReport
@@ -144,12 +145,25 @@ class FakeWorker:
         variation = self.faults.answers.get(question.name, question.variation or 0)
         # The parent derives the right results from those of another kind.
         kind = telling_rows.NONFINITE if question is NONFINITE else question.kind
+        if question is ANOTHER_KERNEL:
+            self.variants(request.directory)
         return protocol.ScenarioRun(
             self.results(self.case, variation, request.directory, kind),
             call_seconds=1e-6,
             convert_seconds=self.faults.convert_seconds if question.name == "again" else 0.0,
             kernel_seconds=1e-6,
         )
+
+    def variants(self, directory: Path) -> None:
+        """Leave the results after each change."""
+        changes = range(1, telling.weight_changes(self.case) + 1)
+        variants = [Variant(change, telling.KIND, "another kernel") for change in changes]
+        variants += [Variant(change, telling.KIND, "in place") for change in changes[:2]]
+        variants += [Variant(0, kind, "in place") for kind in (telling.CHANGED, telling.EXCHANGED)]
+        for variant in [*variants, Variant(0, telling.KIND, "two on one weight")]:
+            folder = directory / variant.folder
+            folder.mkdir()
+            self.results(self.case, variant.change, folder, variant.kind)
 
     def integrity(self, request: protocol.CheckIntegrity) -> protocol.Integrity:
         self.results(self.case, self.faults.first_becomes, request.directory)

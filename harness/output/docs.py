@@ -24,6 +24,7 @@ from harness.output.case_labels import labels_of
 from harness.output.dictionary import columns_table, meanings
 from harness.output.group_line import group_line
 from harness.output.layout import Lines, plain
+from harness.output.mutant_table import mutant_table
 from harness.output.remarks import not_here_at_all, reached
 from harness.output.report import one_case
 from harness.output.tables import HEADINGS, case_table, groups, hidden_headings, title
@@ -168,6 +169,7 @@ _BLOCKS: Final[dict[str, Callable[..., str]]] = {
     "headings": lambda root: meanings("heading", HEADINGS),
     "backends": _backends,
     "protocols": _protocols,
+    "mutants": mutant_table,
 }
 
 

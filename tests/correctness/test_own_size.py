@@ -71,7 +71,8 @@ FAULTS = {
 def test_rows_of_any_scale_must_be_right(case, fault):
     found = verdict(case, "rows", FAULTS[fault])
     assert not found.ok
-    assert "elements are wrong (seed 3)" in found.reason
+    assert "expected" in found.reason
+    assert found.elements is not None
 
 
 @pytest.mark.parametrize("name", ["input1", "grad_output"])

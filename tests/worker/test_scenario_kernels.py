@@ -1,0 +1,95 @@
+"""Scenario ``another kernel``, run in this process."""
+
+from __future__ import annotations
+
+import numpy as np
+import oracle
+import pytest
+from small_backends import Plain, ask, prepared
+
+from harness.case import MODES, Case
+from harness.correctness import telling
+from harness.correctness.telling import Variant
+from harness.correctness.verdict import Expected
+from harness.process.protocol import RunScenario
+from harness.run import variants
+from harness.worker import scenario_kernels
+
+CASE = Case(16, 6, 5, 4, seed=2)
+
+
+class Honest(oracle.HonestBackend):
+    name = "numpy-honest"
+
+
+def asked(backend, folder, mode="forward"):
+    """Return the reply, and the verdicts on the variants."""
+    case = CASE.with_mode(mode)
+    (folder / "first").mkdir()
+    worker = prepared(backend, folder / "first", case=case)
+    (folder / "scenario").mkdir()
+    reply = ask(worker, RunScenario("another kernel", folder / "scenario"))
+    base = oracle.results(case, {name: array.astype(float) for name, array in telling.integers(case).items()})
+    return reply, list(variants.judge(case, Expected(base), folder / "scenario")), base
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_honest_backend_is_right_after_every_change(tmp_path, mode):
+    reply, verdicts, base = asked(Honest("cpu"), tmp_path, mode)
+    assert all(verdict.ok for verdict in verdicts)
+    assert reply.results.changed == ()
+    assert reply.kernel_seconds > 0
+    for name, values in base.items():
+        assert np.array_equal(np.load(tmp_path / "scenario" / f"{name}.npy"), values)
+    seen = {Variant.of(place.name) for place in (tmp_path / "scenario").iterdir() if place.is_dir()}
+    weights = {Variant(change, telling.KIND, "another kernel") for change in range(1, telling.WEIGHT_CHANGES + 1)}
+    assert seen == weights | {
+        Variant(0, telling.CHANGED, "in place"),
+        Variant(0, telling.EXCHANGED, "in place"),
+        Variant(0, telling.KIND, "two on one weight"),
+        Variant(1, telling.KIND, "in place"),
+        Variant(2, telling.KIND, "in place"),
+    }
+
+
+def test_kernel_that_takes_long_to_prepare_is_prepared_twice(tmp_path, monkeypatch):
+    monkeypatch.setattr(scenario_kernels, "KERNELS_SECONDS", 0.0)
+    prepared_kernels = []
+
+    class Slow(Honest):
+        def prepare_forward(self, case, weight, bias):
+            prepared_kernels.append(weight)
+            return super().prepare_forward(case, weight, bias)
+
+    _, verdicts, _ = asked(Slow("cpu"), tmp_path)
+    assert len(prepared_kernels) == 3, "the prepared case, a first kernel, another one"
+    assert len(verdicts) == 4
+
+
+def test_kernels_that_share_a_result_hand_that_over(tmp_path):
+    class Shares(Plain):
+        buffer = np.empty((CASE.batch, CASE.out_features), np.float32)
+
+        def prepare_forward(self, case, weight, bias):
+            kernel = super().prepare_forward(case, weight, bias)
+
+            def shares(input1, input2):
+                self.buffer[...] = kernel(input1, input2)
+                return self.buffer
+
+            return shares
+
+    reply, verdicts, _ = asked(Shares("cpu"), tmp_path)
+    assert reply.results.storages.results == reply.results.storages.earlier
+    assert not verdicts
+
+
+def test_changed_inputs_and_weights_are_told(tmp_path):
+    class Scribbles(Honest):
+        def output(self, input1, input2, weight, bias):
+            right = super().output(input1, input2, weight, bias)
+            input2[0, 0] += 1
+            return right
+
+    reply, _, _ = asked(Scribbles("cpu"), tmp_path)
+    assert reply.results.changed == ("input2",)
