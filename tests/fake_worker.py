@@ -20,7 +20,7 @@ from harness.checked import Location
 from harness.correctness import telling, telling_rows
 from harness.correctness.inputs import PRECISE_KINDS, make_inputs
 from harness.correctness.questions import ANOTHER_KERNEL, NONFINITE, SCENARIOS
-from harness.correctness.telling import Variant
+from harness.correctness.telling_changes import Variant
 from harness.correctness.verdict import Facts
 from harness.machine.standing import Standing
 from harness.machine.threads import ThreadReport

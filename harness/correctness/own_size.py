@@ -122,7 +122,8 @@ def _without_subnormal(case: Case, name: str, wrong: Mask, error: Array, scale: 
     rough, flushed = (rows & wrong & (error <= share * (scale - bias) + least) for share in (SUBNORMAL_SHARE, 1.0))
     if (flushed & ~rough).any():
         flags.add(Flag.FLUSHES_SUBNORMALS)
-    return wrong & ~flushed
+    left: Mask = wrong & ~flushed
+    return left
 
 
 def _normwise(case: Case, name: str, wrong: Mask, error: Array, scale: Array, result: Array) -> bool:

@@ -62,7 +62,7 @@ SHORT: Final = {
     "new values in the same buffers": "new values in place",
     "the same values in new buffers": "new buffers",
     TELLING_ROWS.name: "rows of any scale",
-    NONFINITE.name: "NaN and infinity at this size",
+    NONFINITE.name: "NaN at this size",
     UNTOUCHED: "touches nothing",
     UNSEEN: "unseen inputs",
 }

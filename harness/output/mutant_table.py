@@ -27,14 +27,14 @@ def mutant_table(root: Path) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _outcome(attributes: dict[str, Any], passing: dict[str, tuple[str, ...]]) -> str:
+def _outcome(attributes: dict[str, object], passing: dict[str, tuple[str, ...]]) -> str:
     modes = passing.get(attributes["name"], ())
     if modes:
         return f"**times it** in {' and '.join(f'`{mode}`' for mode in modes)}"
     return f"flags it, `{attributes['flag']}`" if "flag" in attributes else "rejects it"
 
 
-def _mutants(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+def _mutants(path: Path) -> Iterator[tuple[dict[str, object], str]]:
     """Yield the literal attributes of each class with a name, and the first line of its docstring."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef):

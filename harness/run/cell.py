@@ -71,8 +71,8 @@ class Timings:
         measured_seconds: Time of each whole sample in seconds, as the worker measured it.
         unseen_seconds: Time around each sample, in seconds, that neither the worker nor the hypervisor accounts for.
         spot_peaks: FMA peak of the CPUs right before the sample, in flop per second, by block; unknown ones left out.
-        cpu_seconds: CPU time of the worker and its descendants during all samples.
-        granted_seconds: Time of these samples by the run's clock.
+        cpu_and_wall_seconds: CPU time of the worker and its descendants during all samples, and the time of these by
+            the run's clock.
         disturbed_blocks: Numbers of the blocks in which the machine was disturbed.
         switch_rates: Involuntary context switches of each sample, per second.
         best_gpu_clock_mhz: Highest clock of the GPU after any sample, in MHz.
@@ -86,8 +86,7 @@ class Timings:
     measured_seconds: list[float] = dataclasses.field(default_factory=list)
     unseen_seconds: list[float] = dataclasses.field(default_factory=list)
     spot_peaks: dict[int, float] = dataclasses.field(default_factory=dict)
-    cpu_seconds: float = 0.0
-    granted_seconds: float = 0.0
+    cpu_and_wall_seconds: tuple[float, float] = (0.0, 0.0)
     disturbed_blocks: set[int] = dataclasses.field(default_factory=set)
     switch_rates: list[float] = dataclasses.field(default_factory=list)
     best_gpu_clock_mhz: float = 0.0

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from harness.case import Case
-from harness.correctness import conduct
+from harness.correctness import budget
 from harness.machine import activity, gpu
 from harness.machine.standing import REAL_TIME, Standing
 from harness.machine.usage import Usage, waited_around
@@ -205,11 +205,11 @@ class Budget:
         timings, prepared = self._cell.timings, self._cell.replies.prepared
         if self._before is None or after is None or prepared is None:
             return {}
-        timings.cpu_seconds += after.cpu_seconds - self._before.cpu_seconds
-        timings.granted_seconds += seconds
+        took, passed = timings.cpu_and_wall_seconds
+        timings.cpu_and_wall_seconds = took + after.cpu_seconds - self._before.cpu_seconds, passed + seconds
         if (allowed := prepared.affinity.before) is not None:
             nice, real_time = os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0) in REAL_TIME
-            verdict = conduct.judge_granted(after.cpus, allowed, after.nice, nice, after.real_time and not real_time)
+            verdict = budget.judge_granted(after.cpus, allowed, after.nice, nice, after.real_time and not real_time)
             if not verdict.ok and verdict not in self._cell.gate.verdicts:
                 self._cell.note(verdict)
         return {}

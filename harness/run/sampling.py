@@ -11,7 +11,7 @@ import dataclasses
 import statistics
 
 from harness.case import Case
-from harness.correctness import conduct
+from harness.correctness import budget, conduct
 from harness.correctness.questions import FIRST, IN_SAMPLE
 from harness.process.handle import WorkerError
 from harness.record import Status
@@ -100,8 +100,7 @@ class Sampling:
                     break
         for cell in self._going():
             self._judge_clock(cell)
-            spent, granted = cell.timings.cpu_seconds, cell.timings.granted_seconds
-            cell.note(conduct.judge_cpu_seconds(spent, granted, self._plan.threads))
+            cell.note(budget.judge_cpu_seconds(*cell.timings.cpu_and_wall_seconds, self._plan.threads))
             cell.conclude()
 
     def _judge_clock(self, cell: Cell) -> None:

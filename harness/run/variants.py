@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.case import Case
-from harness.correctness import gate, telling
-from harness.correctness.telling import Variant
+from harness.correctness import gate
+from harness.correctness.telling_changes import Variant, expected
 from harness.correctness.verdict import Expected, Verdict
 from harness.run.reference_cache import arrays
 
@@ -25,6 +25,6 @@ def judge(case: Case, base: Expected, folder: Path) -> Iterator[Verdict]:
         variant, actual = Variant.of(place.name), arrays(place, case)
         if set(actual) != set(base.values):
             raise ValueError(f"it left {', '.join(actual) or 'nothing'} after a change ({variant})")
-        expected = Expected(telling.expected(case, variant.change, variant.kind, base.values))
-        verdict = gate.judge_exactly(case, expected, actual)
+        right = Expected(expected(case, variant.change, variant.kind, base.values))
+        verdict = gate.judge_exactly(case, right, actual)
         yield dataclasses.replace(verdict, reason=verdict.reason and f"after a change ({variant}): {verdict.reason}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from harness.correctness import telling
-from harness.correctness.telling import Variant
+from harness.correctness.telling_changes import Variant
 from harness.process.protocol import ScenarioRun
 from harness.worker import integrity
 from harness.worker.calls import call, named, timed_forward

@@ -10,7 +10,7 @@ from oracle import results
 
 from harness.case import MODES, Case
 from harness.correctness import exact, telling
-from harness.correctness.telling import Variant
+from harness.correctness.telling_changes import Variant, expected
 
 SIZES = ((64, 24, 20, 12), (16, 8, 4, 3), (9, 5, 3, 11), (7, 1, 1, 1), (1, 5, 3, 2), (3, 2, 1, 2))
 
@@ -30,7 +30,7 @@ def test_results_after_a_change_follow_from_those_before(sizes, mode, dtype, bia
     weights = [(change, telling.KIND) for change in range(1, telling.weight_changes(case) + 1)]
     for change, kind in [*((0, kind) for kind in telling.KINDS), *weights]:
         right = results(case, wide(telling.integers(case, change, kind)))
-        for name, values in telling.expected(case, change, kind, base).items():
+        for name, values in expected(case, change, kind, base).items():
             assert np.array_equal(values, right[name]), (name, change, kind)
 
 

@@ -9,7 +9,7 @@ from small_backends import Plain, ask, prepared
 
 from harness.case import MODES, Case
 from harness.correctness import telling
-from harness.correctness.telling import Variant
+from harness.correctness.telling_changes import Variant
 from harness.correctness.verdict import Expected
 from harness.process.protocol import RunScenario
 from harness.run import variants
