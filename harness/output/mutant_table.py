@@ -28,7 +28,7 @@ def mutant_table(root: Path) -> str:
 
 
 def _outcome(attributes: dict[str, object], passing: dict[str, tuple[str, ...]]) -> str:
-    modes = passing.get(attributes["name"], ())
+    modes = passing.get(str(attributes["name"]), ())
     if modes:
         return f"**times it** in {' and '.join(f'`{mode}`' for mode in modes)}"
     return f"flags it, `{attributes['flag']}`" if "flag" in attributes else "rejects it"
