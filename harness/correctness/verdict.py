@@ -87,7 +87,7 @@ class Verdict:
         return self.result if self.elements is None else self.elements.result
 
     @property
-    def told(self) -> str:
+    def full_reason(self) -> str:
         """The reason, and what the wrong results fit."""
         return f"{self.reason}. {self.hypothesis}" if self.hypothesis else self.reason
 

@@ -209,7 +209,7 @@ class Cell:
     def conclude(self) -> None:
         """End the cell as rejected if any verdict refused it."""
         if self.going and (refusal := self.gate.most_telling_refusal()) is not None:
-            self.end(Status.REJECTED, f"{refusal.probe}: {refusal.told}")
+            self.end(Status.REJECTED, f"{refusal.probe}: {refusal.full_reason}")
 
     @contextlib.contextmanager
     def gating(self, now: Callable[[], float]) -> Iterator[None]:

@@ -164,11 +164,11 @@ class BackendWorker:
         backend = self.held.backend
         case, kernel, parameters, inputs = self.edge_cases.latest() or self._latest()
         functions = {"output": kernel} if case.mode == "forward" else {"output": kernel.forward}
-        made = makers(lambda: call(case, kernel, parameters, inputs), backend)
+        places = makers(lambda: call(case, kernel, parameters, inputs), backend)
         for name in case.result_shapes():
-            if name not in made and (location := location_of(functions.get(name) or kernel.backward, backend)):
-                made[name] = location
-        return Located(made)
+            if name not in places and (location := location_of(functions.get(name) or kernel.backward, backend)):
+                places[name] = location
+        return Located(places)
 
     def _latest(self) -> Runnable:
         prepared = self.held.prepared
