@@ -102,7 +102,7 @@ class InList(Spoils):
     """F20: returns the output as a list of rows."""
 
     name = "mutant-list"
-    caught = Caught("bound", reason="output is a builtins.list, expected an array")
+    caught = Caught("bound", reason="output is a list, expected an array")
 
     def spoil(self, right):
         return list(right)
