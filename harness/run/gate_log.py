@@ -70,7 +70,6 @@ class GateLog:
         What a backend did other than computing comes first: changed inputs explain wrong results, not the other way
         round. Then comes what fits a hypothesis. Where nothing does, the pattern of the promises may say something.
         """
-
         few_are_wrong = self.few_are_wrong
 
         def place(verdict: Verdict) -> tuple[int, int, int]:
