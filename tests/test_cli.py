@@ -57,7 +57,10 @@ def test_every_planned_cell_has_one_row_with_the_right_status(bilinear_bench, tm
         ("faulty-slow", "forward"): ("too_slow", "the budget is 1 s"),
         ("faulty-one-wrong", "forward"): ("rejected", "output[6, 10]"),
         ("faulty-one-wrong", "forward_backward"): ("rejected", "output[6, 10]"),
-        ("faulty-stale", "forward"): ("rejected", "the result is linear in input1"),
+        ("faulty-stale", "forward"): (
+            "rejected",
+            "the answer to an earlier call: is an answer kept, and returned again?",
+        ),
         ("faulty-double", "forward"): ("rejected", "dtype float64, expected float32"),
         ("faulty-broadcasts", "forward"): ("rejected", "shape 1x3, expected 6x3"),
         ("faulty-nan", "forward"): ("rejected", "output[0, 10] is nan"),

@@ -68,7 +68,7 @@ def chosen(names):
 def rows(printed: str) -> dict[str, str]:
     """Return the verdict of each backend that a check has printed."""
     lines = [line.split() for line in printed.splitlines()]
-    return {words[0]: words[1] for words in lines if len(words) > 2 and words[0] in {*NOWHERE, *ABSENT}}
+    return {words[0]: words[1].lower() for words in lines if len(words) > 2 and words[0] in {*NOWHERE, *ABSENT}}
 
 
 def test_an_entry_point_that_leads_nowhere_has_failed(bilinear_bench, plug_ins):
