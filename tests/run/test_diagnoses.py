@@ -38,6 +38,12 @@ def test_what_fits_a_hypothesis_is_told_before_what_does_not():
     assert (found.reason, found.full_reason) == ("two", "two. It is zero everywhere")
 
 
+def test_the_arithmetic_is_named_only_where_no_sum_is_wrong():
+    wrong, coarse = refused("edge_cases", "wrong"), refused("precision", "coarse", hypothesis="Its errors are those of")
+    found = GateLog([wrong, coarse], precision_class="tf32")
+    assert found.most_telling_refusal().reason == "wrong"
+
+
 def test_the_pattern_speaks_where_nothing_else_does():
     found = log(("primes", passed("edge_cases")), ("tall", refused("edge_cases", "wrong"))).most_telling_refusal()
     assert found.hypothesis == "Only larger sizes are wrong: is the remainder of a tile left out?"
