@@ -70,6 +70,7 @@ class Timings:
         calls: Number of calls of each sample.
         measured_seconds: Time of each whole sample in seconds, as the worker measured it.
         unseen_seconds: Time around each sample, in seconds, that neither the worker nor the hypervisor accounts for.
+        waited_seconds: Time around each sample, in seconds, that waits for a CPU may have taken while others ran.
         spot_peaks: FMA peak of the CPUs right before the sample, in flop per second, by block; unknown ones left out.
         disturbed_blocks: Numbers of the blocks in which the machine was disturbed.
         switch_rates: Involuntary context switches of each sample, per second.
@@ -83,6 +84,7 @@ class Timings:
     calls: list[int] = dataclasses.field(default_factory=list)
     measured_seconds: list[float] = dataclasses.field(default_factory=list)
     unseen_seconds: list[float] = dataclasses.field(default_factory=list)
+    waited_seconds: list[float] = dataclasses.field(default_factory=list)
     spot_peaks: dict[int, float] = dataclasses.field(default_factory=dict)
     disturbed_blocks: set[int] = dataclasses.field(default_factory=set)
     switch_rates: list[float] = dataclasses.field(default_factory=list)
