@@ -12,8 +12,6 @@ from harness.correctness.verdict import PROBES, Verdict
 #: Probes by what their refusal says of the fault, most first. An arithmetic that can be named says more than the
 #: element that it spoilt most; one that cannot says less.
 _TELLING: Final = ("edge_cases", "exact", "named precision", "bound", "conduct", "precision")
-#: Share of a result's elements below which wrong elements are no matter of the arithmetic.
-FEW_SHARE: Final = 0.1
 
 
 @dataclasses.dataclass
@@ -50,12 +48,6 @@ class GateLog:
         return any(verdict.hypothesis for verdict in self.verdicts)
 
     @property
-    def few_are_wrong(self) -> bool:
-        """True if some elements are beyond their bound, but fewer than ``FEW_SHARE`` of a result."""
-        wrong = [verdict.elements for verdict in self.verdicts if verdict.probe == "bound" and not verdict.ok]
-        return any(elements is not None and elements.wrong < FEW_SHARE * elements.size for elements in wrong)
-
-    @property
     def kept(self) -> dict[str, bool]:
         """Whether each promise that was asked for was kept, by name."""
         kept: dict[str, bool] = {}
@@ -70,7 +62,7 @@ class GateLog:
         What a backend did other than computing comes first: changed inputs explain wrong results, not the other way
         round. Then come values that fit a hypothesis. Where none do, the pattern of the promises may say something.
         """
-        few_are_wrong = self.few_are_wrong
+        few_are_wrong = any(verdict.few_are_wrong for verdict in self.verdicts)
 
         def place(verdict: Verdict) -> tuple[int, int, int]:
             named = verdict.probe == "precision" and self.precision_class is not None
