@@ -296,6 +296,7 @@ def test_report_draws_the_case_and_the_mode_that_it_is_given(bilinear_bench, tmp
     assert "forward<" not in drawn
 
 
+@pytest.mark.slow
 def test_a_usual_run_measures_the_machine_and_starts_fresh_processes(bilinear_bench, tmp_path):
     options = ("--mode", "forward", "--backend", "numpy-loop", "--budget", "30", "--target", "30%", "--out", "run")
     ended = bilinear_bench("run", "--case", "128x20x30x40", *options)
@@ -423,7 +424,11 @@ def test_kill_9_ends_even_a_worker_that_hangs(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "resumed"), [(signal.SIGINT, True), (signal.SIGTERM, False)], ids=["SIGINT", "SIGTERM"]
+    ("number", "resumed"),
+    [
+        pytest.param(signal.SIGINT, True, id="SIGINT"),
+        pytest.param(signal.SIGTERM, False, id="SIGTERM", marks=pytest.mark.slow),
+    ],
 )
 def test_an_interrupted_run_has_every_row_and_can_be_resumed(bilinear_bench, tmp_path, number, resumed):
     process = start_long_run(tmp_path)
@@ -513,6 +518,7 @@ def test_resume_is_given_alone(bilinear_bench, option):
     assert ended.stderr == "error: --resume goes on with the plan of that run: give it alone\n"
 
 
+@pytest.mark.slow
 def test_list_probe_starts_each_backend_and_prints_its_reply(bilinear_bench):
     ended = bilinear_bench("list", "--probe")
     assert ended.returncode == 0, ended.stderr

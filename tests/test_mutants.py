@@ -27,7 +27,7 @@ RUNS = {
     "frameworks": ("--case", "64x40x24x16", "--budget", "1", "--threads", "1"),
 }
 #: Number of parts of the longest run.
-NUMPY_PARTS = 6
+NUMPY_PARTS = 10
 #: Parts for `make slow`: mutants that import frameworks, mutants that fail late, and all but one part of the others.
 SLOW_PARTS = ("late", "frameworks", *(f"numpy/{part}" for part in range(1, NUMPY_PARTS)))
 MODES = ("forward", "forward_backward")

@@ -63,6 +63,7 @@ def test_it_is_checked(outside):
     assert [" right " in line for line in lines] == [True]
 
 
+@pytest.mark.slow
 def test_it_is_timed(outside):
     ended = outside.run("-m", "harness", "run", *BRIEF, *CASE, "--budget", "1", "--out", "run")
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -71,6 +72,7 @@ def test_it_is_timed(outside):
     assert [row["status"] for row in rows] == ["timed", "timed"]
 
 
+@pytest.mark.slow
 def test_its_own_tests_are_the_conformance_checks_each_named_by_a_sentence(outside):
     tests = outside.folder / f"source-{OUTSIDE.name}" / "test_bilinear_outside.py"
     tested = outside.run("-m", "pytest", "-v", "-p", "no:cacheprovider", str(tests))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,12 +29,6 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[np.floating]
     Arrays = Mapping[str, Array]
-
-
-#: Share of wrong elements in a result, and ratio of the worst to its bound, that show a fault of few elements. A coarse
-#: arithmetic gives errors of a bell curve: where a tenth is beyond the bound, the worst of 1e9 is 3.7 times the bound.
-FEW_SHARE: Final = 0.1
-FAR_BEYOND: Final = 8.0
 
 
 def judge_facts(case: Case, device: str, native_type: str, facts: Mapping[str, Facts], probe: str) -> Verdict:
@@ -129,7 +123,7 @@ def judge(case: Case, expected: Expected, actual: Arrays, probe: str = "bound") 
             wrong, reason = _beyond_bound(case, name, reference, scale, result)
             reasons.append(reason)
             first = first or wrong
-            few_are_wrong |= wrong.wrong < FEW_SHARE * wrong.size and peak > FAR_BEYOND
+            few_are_wrong |= bound.few_are_wrong(wrong.wrong / wrong.size, peak)
         errors[name] = _figures(case, name, expected, result)
     asked = precision.asked_class(case)
     worst = max([worst, *(precision.excess(case, name, figures, asked) for name, figures in errors.items())])

@@ -19,7 +19,7 @@ OURS = sorted(
     if entry.distribution.startswith("bilinear-bench") and name not in FOR_GPUS
 )
 #: One backend of each kind, which `make test` checks; `make slow` checks the others.
-OFTEN = ("jax-contract", "numba-fused", "numpy-loop", "torch-bilinear", "torch-contract")
+OFTEN = ("numba-fused", "numpy-loop", "torch-bilinear", "torch-contract")
 SELDOM = tuple(name for name in OURS if name not in OFTEN)
 #: Sizes that are all different primes, in every other dtype that a case can have.
 OTHER_DTYPES = ("7x5x3x11:float64:nobias", "7x5x3x11:float16", "7x5x3x11:bfloat16")

@@ -89,7 +89,7 @@ def check_answer(text, rows):
         assert re.search(rf"{winner}( \(\w+\))? +{re.escape(median_of(same[0]))}", text), same[0]["case"]
 
 
-@pytest.mark.parametrize("width", [60, *WIDTHS])
+@pytest.mark.parametrize("width", [60, 80, 120, *(pytest.param(width, marks=pytest.mark.slow) for width in (100, 160))])
 def test_every_name_time_ratio_and_verdict_is_in_a_report(run, ranked, width):
     text, last = plain(report(run[0], "latest", width)), plain(ending(run[0], "latest", width))
     lines = text.splitlines()

@@ -44,7 +44,7 @@ def test_the_arithmetic_is_named_only_where_no_sum_is_wrong():
     assert found.most_telling_refusal().reason == "wrong"
 
 
-def test_the_arithmetic_is_told_last_where_few_elements_are_far_beyond_their_bound():
+def test_the_arithmetic_is_told_last_where_few_elements_are_wrong():
     bound, coarse = refused("bound", "wrong"), refused("precision", "coarse")
     assert GateLog([bound, coarse], precision_class="tf32").most_telling_refusal().reason == "coarse"
     few = dataclasses.replace(bound, few_are_wrong=True)
