@@ -105,7 +105,7 @@ class Diagnosis:
         case: Case of the question that tells most; an edge case has sizes of its own.
         status: Status of the row.
         phase: Step that decided it, as in the data dictionary.
-        saw: What is wrong, in one sentence.
+        summary: What is wrong, in one sentence.
         promises: Every promise that the gate asks for; none if the backend failed before.
         elements: The wrong elements; None where no values were compared.
         hypothesis: What the wrong results fit, with the likely cause as a question; empty if nothing fits.
@@ -122,7 +122,7 @@ class Diagnosis:
     case: str
     status: str
     phase: str
-    saw: str
+    summary: str
     promises: tuple[Promise, ...] = ()
     elements: Elements | None = None
     hypothesis: str = ""

@@ -31,7 +31,7 @@ from harness.run.cell import Cell
 from harness.run.checker import Checker
 from harness.run.edge_case_questions import EdgeCaseQuestions
 from harness.run.gate_log import GateLog
-from harness.run.in_process import NO_LIMIT, Outcome, cause_of, in_this_process, raised, told
+from harness.run.in_process import NO_LIMIT, Outcome, cause_of, error_text, in_this_process, refusal_text
 
 if TYPE_CHECKING:
     import pytest
@@ -90,10 +90,12 @@ class Check:
         try:
             outcome = self.ask(backend, self.device, self.case)
         except Exception as error:
-            raise AssertionError(raised(backend, error)) from cause_of(error)
+            raise AssertionError(error_text(backend, error)) from cause_of(error)
         refusal = GateLog(outcome.verdicts).most_telling_refusal()
         if refusal is not None:
-            raise AssertionError(told(backend, refusal, outcome)) from cause_of(outcome.raised.get(refusal.traceback))
+            raise AssertionError(refusal_text(backend, refusal, outcome)) from cause_of(
+                outcome.raised.get(refusal.traceback)
+            )
 
 
 def checks(

@@ -96,7 +96,7 @@ KERNEL = "            return forward(input1, input2, weight, bias)\n"
 
 LOADING = {
     "no-syntax": Plugin("def broken(:\n    pass\n", ("SyntaxError", "no_syntax.py")),
-    "no-module": Plugin("", ("no module", "No module named")),  # its file is not written
+    "no-module": Plugin("", ("No module named",)),  # its file is not written
     "no-class": Plugin(HEAD, ("no_class", "Mine")),
     "no-package": Plugin("import a_package_that_is_not_there\n", ("a_package_that_is_not_there",)),
     "no-import": Plugin("from numpy import not_there\n", ("not_there",)),

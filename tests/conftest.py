@@ -26,6 +26,8 @@ for variable, folder in CACHE_VARIABLES.items():
 #: The outside package has tests of its own; `test_third_party.py` runs them where the package is installed.
 collect_ignore = ["third_party"]
 
+#: Folders whose tests share one process of pytest-xdist: in two processes each kernel would be compiled twice.
+COMPILING = ("tests/backends/", "tests/bilinear_bench/")
 #: With this variable the slow tests run; `make slow` sets it.
 SLOW = "BILINEAR_BENCH_SLOW"
 
@@ -50,6 +52,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Sharing(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
+            if nodeid.startswith(COMPILING):
+                return "compiling"
             shared, colon, _ = nodeid.partition("[")[2].partition(": ")
             return shared if colon else nodeid
 

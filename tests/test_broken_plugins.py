@@ -142,6 +142,7 @@ def run_tests_of_part(folder: Path, part: str) -> dict[str, tuple[int, str]]:
     return {name: (int(codes[str(path)]), Path(f"{path}.out").read_text()) for name, path in paths.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", each(PLUGINS))
 def test_its_own_tests_fail(tested, name):
     code, output = tested(name)

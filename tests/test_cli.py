@@ -57,7 +57,7 @@ def test_every_planned_cell_has_one_row_with_the_right_status(bilinear_bench, tm
         ("faulty-slow", "forward"): ("too_slow", "the budget is 1 s"),
         ("faulty-one-wrong", "forward"): ("rejected", "output[6, 10]"),
         ("faulty-one-wrong", "forward_backward"): ("rejected", "output[6, 10]"),
-        ("faulty-stale", "forward"): ("rejected", "the result is linear in input1"),
+        ("faulty-stale", "forward"): ("rejected", "equals the answer to an earlier call"),
         ("faulty-double", "forward"): ("rejected", "dtype float64, expected float32"),
         ("faulty-broadcasts", "forward"): ("rejected", "shape 1x3, expected 6x3"),
         ("faulty-nan", "forward"): ("rejected", "output[0, 10] is nan"),
@@ -78,7 +78,7 @@ def test_every_planned_cell_has_one_row_with_the_right_status(bilinear_bench, tm
             assert found[cell]["status"] == status, (cell, found[cell])
             assert reason in found[cell]["reason"], (cell, found[cell])
             assert bool(found[cell]["median_seconds"]) == (status == "timed"), cell
-            assert cell[0] in ended.stdout
+            assert status in ("timed", "too_slow") or cell[0] in ended.stdout, cell
         assert "\x1b" not in ended.stdout
         if mode == "forward":
             assert found["faulty-killed", mode]["phase"] == "timing"
@@ -296,6 +296,7 @@ def test_report_draws_the_case_and_the_mode_that_it_is_given(bilinear_bench, tmp
     assert "forward<" not in drawn
 
 
+@pytest.mark.slow
 def test_a_usual_run_measures_the_machine_and_starts_fresh_processes(bilinear_bench, tmp_path):
     options = ("--mode", "forward", "--backend", "numpy-loop", "--budget", "30", "--target", "30%", "--out", "run")
     ended = bilinear_bench("run", "--case", "128x20x30x40", *options)
@@ -423,7 +424,11 @@ def test_kill_9_ends_even_a_worker_that_hangs(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "resumed"), [(signal.SIGINT, True), (signal.SIGTERM, False)], ids=["SIGINT", "SIGTERM"]
+    ("number", "resumed"),
+    [
+        pytest.param(signal.SIGINT, True, id="SIGINT"),
+        pytest.param(signal.SIGTERM, False, id="SIGTERM", marks=pytest.mark.slow),
+    ],
 )
 def test_an_interrupted_run_has_every_row_and_can_be_resumed(bilinear_bench, tmp_path, number, resumed):
     process = start_long_run(tmp_path)
@@ -513,6 +518,7 @@ def test_resume_is_given_alone(bilinear_bench, option):
     assert ended.stderr == "error: --resume goes on with the plan of that run: give it alone\n"
 
 
+@pytest.mark.slow
 def test_list_probe_starts_each_backend_and_prints_its_reply(bilinear_bench):
     ended = bilinear_bench("list", "--probe")
     assert ended.returncode == 0, ended.stderr

@@ -26,10 +26,10 @@ RUNS = {
     "float64": ("--case", "16x12x10x6:float64", "--budget", "1", "--threads", str(CPUS)),
     "frameworks": ("--case", "64x40x24x16", "--budget", "1", "--threads", "1"),
 }
-#: Parts for `make slow`: mutants that import frameworks, mutants that fail late, and two thirds of the others.
-SLOW_PARTS = ("late", "frameworks", "numpy/1", "numpy/2")
 #: Number of parts of the longest run.
-NUMPY_PARTS = 3
+NUMPY_PARTS = 10
+#: Parts for `make slow`: mutants that import frameworks, mutants that fail late, and all but one part of the others.
+SLOW_PARTS = ("late", "frameworks", *(f"numpy/{part}" for part in range(1, NUMPY_PARTS)))
 MODES = ("forward", "forward_backward")
 
 

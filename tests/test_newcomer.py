@@ -42,6 +42,7 @@ def commands(screen: Screen) -> list[str]:
     return [match[0] for match in found if match]
 
 
+@pytest.mark.slow
 def test_a_newcomer_gets_from_the_bare_command_to_a_backend_of_their_own(type_in, tmp_path):
     bare = type_in("bilinear-bench")
     assert bare.code == 0

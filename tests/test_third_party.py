@@ -60,9 +60,10 @@ def test_it_is_checked(outside):
     checked = outside.run("-m", "harness", "check", *CASE)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     lines = [line for line in checked.stdout.splitlines() if line.startswith("outside-matmul ")]
-    assert [" right " in line for line in lines] == [True, True]
+    assert [" right " in line for line in lines] == [True]
 
 
+@pytest.mark.slow
 def test_it_is_timed(outside):
     ended = outside.run("-m", "harness", "run", *BRIEF, *CASE, "--budget", "1", "--out", "run")
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -71,6 +72,7 @@ def test_it_is_timed(outside):
     assert [row["status"] for row in rows] == ["timed", "timed"]
 
 
+@pytest.mark.slow
 def test_its_own_tests_are_the_conformance_checks_each_named_by_a_sentence(outside):
     tests = outside.folder / f"source-{OUTSIDE.name}" / "test_bilinear_outside.py"
     tested = outside.run("-m", "pytest", "-v", "-p", "no:cacheprovider", str(tests))
@@ -80,11 +82,17 @@ def test_its_own_tests_are_the_conformance_checks_each_named_by_a_sentence(outsi
 
 @pytest.mark.parametrize(
     ("mode", "right", "wrong", "reason"),
-    [
-        ("forward", "output + bias", "output", "output[0, "),
-        ("forward_backward", "@ gradient)[:, 0, :]", "@ gradient)[:, 0, :] / 2", "grad_input2[0, "),
+    [  # reasons end before the column, since an element may be right by chance
+        pytest.param("forward", "output + bias", "output", "output[0, ", id="bias dropped"),
+        pytest.param(
+            "forward_backward",
+            "@ gradient)[:, 0, :]",
+            "@ gradient)[:, 0, :] / 2",
+            "grad_input2[0, ",
+            id="half a gradient",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["bias dropped", "half a gradient"],  # no column: an element may be right by chance
 )
 def test_a_broken_copy_is_rejected_and_never_timed(tmp_path, mode, right, wrong, reason):
     copy = shutil.copytree(OUTSIDE, tmp_path / "broken")

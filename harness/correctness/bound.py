@@ -45,6 +45,15 @@ UNIT_ROUNDOFF: Final = {
 }
 #: Smallest normal number of each dtype.
 TINY: Final = {"float64": 2.0**-1022, "float32": 2.0**-126, "float16": 2.0**-14, "bfloat16": 2.0**-126}
+#: Share of wrong elements in a result, and ratio of the worst to its bound, that show a fault of few elements. A coarse
+#: arithmetic gives errors of a bell curve: where a tenth is beyond the bound, the worst of 1e9 is 3.7 times the bound.
+FEW_SHARE: Final = 0.1
+FAR_BEYOND: Final = 8.0
+
+
+def few_are_wrong(share: float, worst: float) -> bool:
+    """True if so few elements are wrong, given the worst ratio of an error to its bound, that no arithmetic does it."""
+    return share < FEW_SHARE and worst > FAR_BEYOND
 
 
 def tolerance(

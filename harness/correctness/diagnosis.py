@@ -155,10 +155,12 @@ def _fitting(case: Case, wrong: Wrong, inputs: Arrays, expected: Arrays, others:
         return
     small = math.prod(case.sizes) <= MOST_TERMS
     yield from _of_others(wrong, inputs, others)
+    if not all(inputs[name].any() for name in ("input1", "input2", "weight")):
+        return  # every product is zero, so most mistakes look alike
     if small:
         yield from _equal(wrong, hypotheses.of_the_bias(wrong.name, inputs))
     yield from symptoms.scaled(case, wrong, inputs.get("bias"))
-    yield from _equal(wrong, hypotheses.of_functions(wrong.right))
+    yield from _equal(wrong, hypotheses.of_functions(wrong.name, wrong.right, inputs.get("bias")))
     yield from symptoms.never_written(case, wrong)
     yield from symptoms.off_by_a_constant(case, wrong)
     yield from symptoms.clipped(wrong)

@@ -104,7 +104,7 @@ def judge(case: Case, expected: Expected, actual: Arrays, probe: str = "bound") 
     Raises:
         ValueError: The reference itself is not finite, so it cannot tell right from wrong.
     """
-    worst, largest = 0.0, 0.0
+    worst, largest, few = 0.0, 0.0, False
     reasons: list[str] = []
     first: Elements | None = None
     errors: dict[str, precision.Errors] = {}
@@ -122,10 +122,11 @@ def judge(case: Case, expected: Expected, actual: Arrays, probe: str = "bound") 
             wrong, reason = _beyond_bound(case, name, reference, scale, result)
             reasons.append(reason)
             first = first or wrong
+            few |= bound.few_are_wrong(wrong.wrong / wrong.size, peak)
         errors[name] = _figures(case, name, expected, result)
     asked = precision.asked_class(case)
     worst = max([worst, *(precision.excess(case, name, figures, asked) for name, figures in errors.items())])
-    return Verdict(not reasons, "; ".join(reasons), probe, worst, largest, errors, elements=first)
+    return Verdict(not reasons, "; ".join(reasons), probe, worst, largest, errors, elements=first, few_are_wrong=few)
 
 
 def judge_precision(case: Case, verdicts: Iterable[Verdict], wide_range: bool = True) -> tuple[str | None, Verdict]:

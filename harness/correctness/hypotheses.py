@@ -157,10 +157,13 @@ def of_other_results(name: str, expected: Arrays) -> Iterator[Candidate]:
             yield f"the right {other}: are the two results exchanged?", values
 
 
-def of_functions(right: Array) -> Iterator[Candidate]:
-    """Yield functions of the right result."""
+def of_functions(name: str, right: Array, bias: Array | None) -> Iterator[Candidate]:
+    """Yield functions of the right result, and of an output before its bias is added."""
     for text, function in _FUNCTIONS:
         yield text, function(right)
+        if name == "output" and bias is not None:
+            what, _, cause = text.replace("right answer", "right sum").partition(":")
+            yield f"{what}, plus the bias:{cause}", function(right - bias) + bias
 
 
 def whole(name: str, inputs: Arrays) -> Array:

@@ -174,6 +174,8 @@ def not_finite(right: Array, actual: Array, inputs: Arrays) -> str:
     largest = max(float(np.abs(array).max(initial=0.0)) for array in inputs.values())
     if max(largest, float(np.abs(right[wrong]).max())) > FLOAT16_MAX:
         return "Numbers are beyond 65504 here: does it compute in float16, or overflow in a product on the way?"
+    if not wrong.all() and np.allclose(actual[~wrong], right[~wrong], rtol=1e-3, atol=1e-3 * np.abs(right).max()):
+        return "The other elements are right: are these ever written, or is fresh memory in their sum?"
     return "It is not finite though all numbers are small: is fresh memory read, or divided by zero?"
 
 

@@ -64,6 +64,7 @@ class Verdict:
         promise: Name of the question that asked, as in ``promises.py``; empty if the verdict belongs to none.
         elements: The wrong elements; None where no values were compared.
         result: Name of the result that is wrong where no values were compared; empty where none is.
+        few_are_wrong: True if few elements are beyond their bound, and some far beyond: no arithmetic does that.
         hypothesis: What the wrong results fit; see ``diagnosis.py``. Empty if nothing fits.
         traceback: Traceback of what the backend raised; empty if it returned.
     """
@@ -78,6 +79,7 @@ class Verdict:
     promise: str = ""
     elements: Elements | None = None
     result: str = ""
+    few_are_wrong: bool = False
     hypothesis: str = ""
     traceback: str = ""
 
@@ -87,7 +89,7 @@ class Verdict:
         return self.result if self.elements is None else self.elements.result
 
     @property
-    def told(self) -> str:
+    def full_reason(self) -> str:
         """The reason, and what the wrong results fit."""
         return f"{self.reason}. {self.hypothesis}" if self.hypothesis else self.reason
 

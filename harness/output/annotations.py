@@ -46,7 +46,7 @@ def _error(diagnosis: Diagnosis) -> str:
     if diagnosis.location is not None:
         place = {"file": str(short(Path(diagnosis.location.file))), "line": str(diagnosis.location.line)}
     title = f"{diagnosis.backend}: {form.MODES[diagnosis.mode]}, {diagnosis.case}"
-    message = "\n".join(line for line in (diagnosis.saw, diagnosis.hypothesis, f"again: {diagnosis.again}") if line)
+    message = "\n".join(line for line in (diagnosis.summary, diagnosis.hypothesis, f"again: {diagnosis.again}") if line)
     return command("error", place | {"title": title}, message)
 
 

@@ -70,9 +70,10 @@ def block(same: list[Diagnosis], width: int, verbose: bool = False) -> Lines:
     lines = [_head(first)]
     if first.promises:
         lines += _every_promise(first) if verbose else _pattern(first, width)
-    saw = form.text(first.saw)
-    cut = saw if verbose or len(saw) <= MOST_CHARACTERS else f"{saw[:MOST_CHARACTERS]} ... (--verbose shows all)"
-    for text in (cut, form.text(first.hypothesis)):
+    summary = form.text(first.summary)
+    if len(summary) > MOST_CHARACTERS and not verbose:
+        summary = f"{summary[:MOST_CHARACTERS]} ... (--verbose shows all)"
+    for text in (summary, form.text(first.hypothesis)):
         lines += wrapped(_INDENT + text, width, _INDENT * 2) if text else []
     lines += _place(first, width)
     if len(same) > 1 and first.phase != "load":

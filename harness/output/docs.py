@@ -26,7 +26,7 @@ from harness.output.group_line import group_line
 from harness.output.layout import Lines, plain
 from harness.output.mutant_table import mutant_table
 from harness.output.remarks import not_here_at_all, reached
-from harness.output.report import one_case
+from harness.output.report import chosen, one_case
 from harness.output.tables import HEADINGS, case_table, groups, hidden_headings, title
 from harness.output.welcome import welcome
 from harness.record import FLAG_MEANING, RELATION_MEANING, STATUS_MEANING, Record, Sample
@@ -87,7 +87,7 @@ def draw_figure(run: Path, path: Path) -> None:
         run: Folder of the run.
         path: File to write.
     """
-    figures.draw(store.read(run / store.RECORDS), store.environment(run), path)
+    figures.draw(chosen(run, None, ()), store.environment(run), path)
 
 
 def _answer(root: Path, folder: str) -> str:

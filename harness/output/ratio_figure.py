@@ -86,7 +86,8 @@ def _ranked(records: pd.DataFrame) -> pd.DataFrame:
 def _order(records: pd.DataFrame) -> list[str]:
     """Return the backends with a time, the one with the largest median of its ratios first."""
     rows = _ranked(records)
-    medians = rows["speedup"].astype(float).groupby(rows["backend"]).median()
+    ratios = [math.nan if form.missing(ratio) else float(ratio) for ratio in rows["speedup"]]
+    medians = rows.assign(speedup=ratios).groupby("backend")["speedup"].median()
     return [str(name) for name in medians.sort_values(ascending=False, kind="stable").index]
 
 
@@ -94,8 +95,8 @@ def _ends(records: pd.DataFrame) -> tuple[float, float]:
     """Return the ends of the axis: 1, all ratios, and their intervals as far as ``SHOWN_WITHIN``."""
     rows = _ranked(records).dropna(subset=["speedup"])
     ratios = rows["speedup"].astype(float)
-    low = rows["speedup_low"].astype(float).fillna(ratios).clip(lower=ratios / SHOWN_WITHIN)
-    high = rows["speedup_high"].astype(float).fillna(ratios).clip(upper=ratios * SHOWN_WITHIN)
+    low = rows["speedup_low"].fillna(ratios).astype(float).clip(lower=ratios / SHOWN_WITHIN)
+    high = rows["speedup_high"].fillna(ratios).astype(float).clip(upper=ratios * SHOWN_WITHIN)
     return min([1.0, *low]) / MARGIN, max([1.0, *high]) * MARGIN
 
 

@@ -66,6 +66,23 @@ def absent(records: pd.DataFrame, width: int) -> Lines:
     return wrapped(Text(f"Not here: {by_reason(reasons)}", "dim"), width, indent="  ") if reasons else []
 
 
+def untimed(records: pd.DataFrame, width: int) -> Lines:
+    """Return one line with the backends that passed the gate without being timed: too slow a call, or checked alone."""
+    why: dict[str, str] = {}
+    for backend, rows in records.groupby("backend", sort=False):
+        slow, checked = (rows[rows["status"] == status.value] for status in (Status.TOO_SLOW, Status.CHECKED))
+        reasons = dict.fromkeys(_why_checked(form.text(reason)) for reason in checked["reason"])
+        if len(slow):
+            reasons[f"too slow in {len(slow)} of {len(rows)}, a call takes longer than --budget"] = None
+        if reasons:
+            why[str(backend)] = "; ".join(reasons)
+    return wrapped(Text(f"Not timed: {by_reason(why)}", "dim"), width, indent="  ") if why else []
+
+
+def _why_checked(reason: str) -> str:
+    return reason.partition("not timed, because ")[2] or reason
+
+
 def by_reason(absent: Mapping[str, str]) -> str:
     """Return names with their reasons, those with the same reason together, as in ``a, b (not installed), c (...)``."""
     reasons = dict.fromkeys(absent.values())

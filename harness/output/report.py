@@ -16,7 +16,7 @@ from harness.output.bars import bars
 from harness.output.case_labels import find, labels_of
 from harness.output.header import run_line
 from harness.output.layout import Lines, plain, wrapped
-from harness.output.remarks import absent, reached, trouble, unreached, warnings
+from harness.output.remarks import absent, reached, trouble, unreached, untimed, warnings
 from harness.output.tables import FEW, case_tables, few_samples
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def _rows(folder: Path) -> pd.DataFrame:
 
 
 def ending(folder: Path, name: str, width: int) -> Lines:
-    """Return what a run ends with: what went wrong, what is not here, and the answer.
+    """Return what a run ends with: what went wrong, what is not timed or not here, and the answer.
 
     Args:
         folder: Folder of the run.
@@ -44,7 +44,12 @@ def _ending(records: pd.DataFrame, environment: store.Json, name: str, width: in
         return [Text(f"The run {name} has no row yet.")]
     begun, names = reached(records), labels_of(records)
     lines = Lines()
-    for remark in (unreached(records, width), trouble(begun, names, width), absent(begun, width)):
+    for remark in (
+        unreached(records, width),
+        trouble(begun, names, width),
+        untimed(begun, width),
+        absent(begun, width),
+    ):
         lines += [*remark, Text()] if remark else []
     lines += answer(begun, names, environment, name, width) if not begun.empty else []
     return lines + resume(records, name, width)

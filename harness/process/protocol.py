@@ -357,7 +357,7 @@ class CheckIntegrity(Request[Integrity]):
 class Located:
     """Say where the results of the prepared kernel are made; those of which it cannot be told are left out."""
 
-    made: dict[str, Location]
+    places: dict[str, Location]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -70,6 +70,7 @@ class Timings:
         calls: Number of calls of each sample.
         measured_seconds: Time of each whole sample in seconds, as the worker measured it.
         unseen_seconds: Time around each sample, in seconds, that neither the worker nor the hypervisor accounts for.
+        waited_seconds: Time around each sample, in seconds, that waits for a CPU may have taken while others ran.
         spot_peaks: FMA peak of the CPUs right before the sample, in flop per second, by block; unknown ones left out.
         cpu_and_wall_seconds: CPU time of the worker and its descendants during all samples, and the time of these by
             the run's clock.
@@ -85,6 +86,7 @@ class Timings:
     calls: list[int] = dataclasses.field(default_factory=list)
     measured_seconds: list[float] = dataclasses.field(default_factory=list)
     unseen_seconds: list[float] = dataclasses.field(default_factory=list)
+    waited_seconds: list[float] = dataclasses.field(default_factory=list)
     spot_peaks: dict[int, float] = dataclasses.field(default_factory=dict)
     cpu_and_wall_seconds: tuple[float, float] = (0.0, 0.0)
     disturbed_blocks: set[int] = dataclasses.field(default_factory=set)
@@ -212,7 +214,7 @@ class Cell:
     def conclude(self) -> None:
         """End the cell as rejected if any verdict refused it."""
         if self.going and (refusal := self.gate.most_telling_refusal()) is not None:
-            self.end(Status.REJECTED, f"{refusal.probe}: {refusal.told}")
+            self.end(Status.REJECTED, f"{refusal.probe}: {refusal.full_reason}")
 
     @contextlib.contextmanager
     def gating(self, now: Callable[[], float]) -> Iterator[None]:

@@ -39,7 +39,7 @@ def diagnose(plan: Plan, case: Case, device: str, cell: Cell) -> Diagnosis:
         case=asked.name,
         status=str(cell.status),
         phase=cell.phase,
-        saw=_failed(cell, location) if refusal is None else _saw(refusal),
+        summary=_failed(cell, location) if refusal is None else _summary(refusal),
         promises=promises.promises(case, cell.gate.kept) if cell.gate.kept else (),
         elements=None if refusal is None else refusal.elements,
         hypothesis="" if refusal is None else refusal.hypothesis,
@@ -61,7 +61,7 @@ def _failed(cell: Cell, location: Location | None) -> str:
     return cell.reason.replace(f" ({location})", "").replace(f" in {location}", "") if location else cell.reason
 
 
-def _saw(refusal: Verdict) -> str:
+def _summary(refusal: Verdict) -> str:
     return refusal.reason.removeprefix("not so: ") if refusal.elements is None else str(refusal.elements)
 
 
@@ -79,7 +79,7 @@ def _location(cell: Cell, refusal: Verdict | None, trace: str, target: str) -> L
     if refusal is None or located is None:
         return None if error is None else error.location
     result = "grad_input1" if refusal.promise == promises.GRADCHECK else refusal.wrong_result
-    return located.made.get(result or "output")
+    return located.places.get(result or "output")
 
 
 def _again(plan: Plan, case: Case, device: str, cell: Cell) -> str:

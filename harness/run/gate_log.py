@@ -60,14 +60,18 @@ class GateLog:
         """Return the refusal that becomes the row's reason; None without a refusal.
 
         What a backend did other than computing comes first: changed inputs explain wrong results, not the other way
-        round. Then comes what fits a hypothesis. Where nothing does, the pattern of the promises may say something.
+        round. Then come values that fit a hypothesis. Where none do, the pattern of the promises may say something.
         """
+        few_are_wrong = any(verdict.few_are_wrong for verdict in self.verdicts)
 
         def place(verdict: Verdict) -> tuple[int, int, int]:
             named = verdict.probe == "precision" and self.precision_class is not None
             probe = _TELLING.index("named precision" if named else verdict.probe)
+            if verdict.probe == "precision" and few_are_wrong:  # the arithmetic of a whole result spoils more elements
+                return 3, 0, 0
             done = verdict.probe == "conduct" and verdict.elements is None
-            return (0 if done else 1 if verdict.hypothesis else 2), probe, promises.telling(verdict.promise)
+            fits = bool(verdict.hypothesis) and verdict.probe != "precision"
+            return (0 if done else 1 if fits else 2), probe, promises.telling(verdict.promise)
 
         refusal = min((verdict for verdict in self.verdicts if not verdict.ok), key=place, default=None)
         if refusal is None or refusal.hypothesis or (refusal.elements is None and refusal.probe != "edge_cases"):

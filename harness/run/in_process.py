@@ -104,18 +104,18 @@ def cause_of(error: Exception | None) -> Exception | None:
     return error.with_traceback(frames.without_harness(error))
 
 
-def raised(backend: type[Backend], error: Exception) -> str:
+def error_text(backend: type[Backend], error: Exception) -> str:
     """Return what a backend raised, and where."""
     said = failures.failure(error, backend.__module__)
     return f"{backend.name}: {said.error}" + (f"\n  {said.location}" if said.location else "")
 
 
-def told(backend: type[Backend], refusal: Verdict, outcome: Outcome) -> str:
+def refusal_text(backend: type[Backend], refusal: Verdict, outcome: Outcome) -> str:
     """Return a refusal, what the wrong results fit, and where the fault is."""
     lines = [f"{backend.name}: {refusal.probe}: {refusal.reason}"]
     if explanation := refusal.hypothesis or outcome.explanation:
         lines.append(explanation)
     place = frames.own_frame(refusal.traceback, backend.__module__)
     if place is None and outcome.located is not None:
-        place = outcome.located.made.get(refusal.wrong_result or "output")
+        place = outcome.located.places.get(refusal.wrong_result or "output")
     return "\n  ".join([*lines, *([str(place)] if place else [])])

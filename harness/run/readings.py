@@ -143,8 +143,8 @@ class Activity:
         before = self._before or after
         stolen = activity.stolen_seconds(before, after)
         cpus = os.cpu_count() or 1
-        if not self._flush_l2 and (unseen := self._unseen_seconds(sample, before, after)) is not None:
-            self._cell.timings.unseen_seconds.append(unseen)
+        if not self._flush_l2:
+            self._account(sample, before, after)
         context = self._context
         context.best_clock_mhz = max(context.best_clock_mhz, after.clock_mhz or 0.0)
         switches = self._foreign_switches(sample)
@@ -157,23 +157,21 @@ class Activity:
             "disturbance": activity.disturbed(before, after, sample.passed_seconds, cpus, switches, best),
         }
 
-    def _unseen_seconds(self, sample: SampleSeen, before: activity.State, after: activity.State) -> float | None:
-        """Return the time around a sample that neither the worker nor the machine accounts for.
+    def _account(self, sample: SampleSeen, before: activity.State, after: activity.State) -> None:
+        """Keep the time around a sample that the worker does not account for, and what waits for a CPU explain of it.
 
-        Whether the hypervisor took its time within the request is unknown, so a false time of the same size, and no
-        larger one, is missed in such a block. Waits for a CPU count only where something else ran before or after the
-        sample, since a worker can make its own threads wait for each other.
-
-        Returns:
-            Time in seconds; None where something else ran and the system does not count waits.
+        The worker does not hold back what the hypervisor took. Whether that was within the request is unknown, so a
+        false time of the same size, and no larger one, is missed in such a block. Waits explain nothing where nothing
+        else ran before and after the sample, since a worker can make its own threads wait for each other. Where the
+        system does not count waits, a block with something else running is not judged.
         """
         stolen = activity.stolen_seconds(before, after) or 0.0
         of_worker = stolen * self._context.plan.threads / (os.cpu_count() or 1)
-        unseen = sample.passed_seconds - sample.measured_seconds - sample.settled_seconds - of_worker
-        if not (before.running or after.running):
-            return unseen
-        waited = waited_around(sample.usage)
-        return None if waited is None else unseen - waited
+        waited = waited_around(sample.usage) if before.running or after.running else 0.0
+        if waited is not None:
+            unseen = sample.passed_seconds - sample.measured_seconds - sample.settled_seconds - of_worker
+            self._cell.timings.unseen_seconds.append(unseen)
+            self._cell.timings.waited_seconds.append(waited)
 
     def _foreign_switches(self, sample: SampleSeen) -> int:
         """Return the switches beyond the cell's usual rate: its own threads may take the CPUs from each other."""

@@ -105,10 +105,10 @@ class Sampling:
 
     def _judge_clock(self, cell: Cell) -> None:
         """Refuse a clock that says too little; with fewer than ``CLOCK_BLOCKS`` blocks take further ones first."""
-        unseen, measured = cell.timings.unseen_seconds, cell.timings.measured_seconds
+        timings, unseen = cell.timings, cell.timings.unseen_seconds
         others = [other.timings.unseen_seconds for other in self._cells if other is not cell]
         for _ in range(conduct.CLOCK_BLOCKS):
-            verdict = conduct.judge_clock(unseen, measured, others)
+            verdict = conduct.judge_clock(unseen, timings.measured_seconds, timings.waited_seconds, others)
             if verdict.ok or cell.base_name == BASELINE or not cell.going:
                 return  # nn.Bilinear falsifies no time: what is missing there is what the machine took
             if len(unseen) >= conduct.CLOCK_BLOCKS:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from harness.backend import Support, backend_class, is_requirement
@@ -37,7 +38,7 @@ from harness.worker.gpu_timing_worker import GpuTimingWorker
 from harness.worker.prepared_case import Held, PreparedCase, make_kernel
 from harness.worker.results import hand_over, save
 from harness.worker.scenarios import ScenarioWorker
-from harness.worker.source import location_of, makers
+from harness.worker.source import definition_of, location_of, makers
 from harness.worker.timing_worker import TimingWorker
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class BackendWorker:
         start = time.perf_counter()
         try:
             loaded = backend_class(name, request.target)
-            support = _support(loaded.available(device), "available") if device in loaded.devices else None
+            support = _support(loaded.available(device), loaded.available) if device in loaded.devices else None
         except ModuleNotFoundError as error:
             if not is_requirement(error, request.target):
                 raise
@@ -119,7 +120,7 @@ class BackendWorker:
     def support(self, request: AskSupport) -> Supported:
         """Ask the backend whether it can do a case, and how much memory that takes."""
         backend = self.held.backend
-        support = _support(backend.supports(request.case), "supports")
+        support = _support(backend.supports(request.case), backend.supports)
         if not support.ok:
             return Supported(supported=False, reason=support.reason)
         return Supported(supported=True, workspace_bytes=int(backend.workspace_bytes(request.case)))
@@ -164,11 +165,11 @@ class BackendWorker:
         backend = self.held.backend
         case, kernel, parameters, inputs = self.edge_cases.latest() or self._latest()
         functions = {"output": kernel} if case.mode == "forward" else {"output": kernel.forward}
-        made = makers(lambda: call(case, kernel, parameters, inputs), backend)
+        places = makers(lambda: call(case, kernel, parameters, inputs), backend)
         for name in case.result_shapes():
-            if name not in made and (location := location_of(functions.get(name) or kernel.backward, backend)):
-                made[name] = location
-        return Located(made)
+            if name not in places and (location := location_of(functions.get(name) or kernel.backward, backend)):
+                places[name] = location
+        return Located(places)
 
     def _latest(self) -> Runnable:
         prepared = self.held.prepared
@@ -182,13 +183,15 @@ class BackendWorker:
         return Released(trimmed=self.held.device in (None, "cpu") or "jax" not in sys.modules)
 
 
-def _support(answer: object, method: str) -> Support:
+def _support(answer: object, method: Callable[..., object]) -> Support:
     """Return an answer of the backend that has to be a ``Support``.
 
     Raises:
         InterfaceError: It is something else.
     """
     if not isinstance(answer, Support):
-        text = f"{method} returned {kind_of(answer)}, expected harness.Support(True) or harness.Support(False, reason)"
-        raise InterfaceError(text)
+        expected = "harness.Support(True) or harness.Support(False, reason)"
+        raise InterfaceError(
+            f"{method.__name__} returned {kind_of(answer)}, expected {expected}", definition_of(method)
+        )
     return answer

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from harness.worker.failures import InterfaceError, kind_of
-from harness.worker.source import written
+from harness.worker.source import definition_of
 
 if TYPE_CHECKING:
     from harness.backend import NativeArray
@@ -39,7 +39,7 @@ def call(case: Case, kernel: Any, parameters: NativeArrays, inputs: NativeArrays
     output = called(kernel.forward, "forward", first | weights)
     gradients = called(kernel.backward, "backward", {"grad_output": inputs["grad_output"]})
     if not isinstance(gradients, tuple) or len(gradients) != len(GRADIENTS):
-        raise InterfaceError(f"backward returned {_misses(gradients)}", written(kernel.backward))
+        raise InterfaceError(f"backward returned {_misses(gradients)}", definition_of(kernel.backward))
     return named((output, *gradients))
 
 
@@ -59,7 +59,7 @@ def called(function: Callable[..., Any], name: str, arguments: Mapping[str, Any]
     except TypeError as error:
         if error.__traceback__ is not None and error.__traceback__.tb_next is None:  # it was not even entered
             text = f"{error}; {name} is called with ({', '.join(arguments)})"
-            raise InterfaceError(text, written(function)) from error
+            raise InterfaceError(text, definition_of(function)) from error
         raise
 
 

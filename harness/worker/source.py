@@ -24,7 +24,7 @@ def location_of(function: Callable[..., Any], backend: Backend) -> Location | No
     """Return where a function of a backend is written: in the backend's own files if possible, else its class."""
     root = frames.root_of(type(backend).__module__)
     for candidate in (function, backend.prepare_forward):
-        location = written(candidate)
+        location = definition_of(candidate)
         if location is not None and root is not None and frames.within(location.file, root):
             return location
     try:
@@ -34,7 +34,7 @@ def location_of(function: Callable[..., Any], backend: Backend) -> Location | No
     return None if file is None else Location(file, line, type(backend).__name__)
 
 
-def written(function: Any) -> Location | None:
+def definition_of(function: Any) -> Location | None:
     """Return where a function is written, through wrappers, methods and objects that are called; None if unknown."""
     for _ in range(_DEPTH):
         if isinstance(function, MethodType):
@@ -77,6 +77,8 @@ def makers(call: Callable[[], Mapping[str, Any]], backend: Backend) -> dict[str,
     sys.setprofile(watch)
     try:
         results = call()
+    except Exception:  # a wrong backend may raise in one call and not in another
+        return {}
     finally:
         sys.setprofile(before)
     made = {}

@@ -129,8 +129,15 @@ def test_where_time_was_lost_to_all_alike_a_clock_is_not_wrong_for_it():
     def others(share):
         return [[9.0] * 3, [], [share * lost[0] / UNSEEN_TIMES] * 3]
 
-    assert judge_clock(lost, [0.01] * 3, others(1.01)) == YES
-    assert not judge_clock(lost, [0.01] * 3, others(0.99)).ok, "the one that lost least counts"
+    assert judge_clock(lost, [0.01] * 3, others=others(1.01)) == YES
+    assert not judge_clock(lost, [0.01] * 3, others=others(0.99)).ok, "the one that lost least counts"
+
+
+def test_waits_for_a_cpu_explain_time_up_to_their_own_length():
+    lost = [10 * UNSEEN_SECONDS] * 3
+    assert judge_clock(lost, [0.01] * 3, [1.01 * lost[0]] * 3) == YES
+    assert not judge_clock(lost, [0.01] * 3, [0.99 * lost[0]] * 3).ok
+    assert not judge_clock(lost, [0.01] * 3, [0.0, 9.0, 0.0]).ok, "a few long waits explain nothing"
 
 
 def test_a_few_blocks_with_much_lost_time_do_not_make_a_clock_wrong():

@@ -72,6 +72,10 @@ MISTAKES = {
     "mean over both": (lambda x: product(x) / 15 + x["bias"], "1 / in1 x in2, is a mean taken in place of a sum?"),
     "attention": (lambda x: product(x) / 5**0.5 + x["bias"], "1 / sqrt(in1_features)"),
     "relu": (lambda x: np.maximum(output(x), 0), "is there a ReLU?"),
+    "relu before the bias": (
+        lambda x: np.maximum(product(x), 0) + x["bias"],
+        "the right sum with negative numbers set to zero, plus the bias: is there a ReLU?",
+    ),
     "absolute": (lambda x: abs(output(x)), "absolute value"),
     "tanh": (lambda x: np.tanh(output(x)), "is there an activation?"),
     "clipped": (lambda x: np.minimum(output(x), 2), "without what is above 2: is it clipped?"),
@@ -243,6 +247,12 @@ def test_nothing_is_said_of_few_integers_that_are_off(seed):
     assert said(PRIMES, result) in ("", "The wrong elements are zero: are they ever written?")
 
 
+def test_nothing_is_said_where_every_product_is_zero():
+    inputs = make_inputs(PRIMES, 0, "zero input1")
+    expected = right(PRIMES, {name: array.astype(np.float64) for name, array in inputs.items()})
+    assert explain(PRIMES, inputs, expected, {"output": 0 * expected["output"]}) == ""
+
+
 def test_nothing_is_said_of_right_results():
     assert said(STEP, right(STEP, inputs_of(STEP))["output"]) == ""
 
@@ -251,7 +261,8 @@ def test_values_that_are_not_finite_have_a_cause():
     result = right(PRIMES, inputs_of(PRIMES))["output"]
     for value in (np.nan, np.inf):
         result[0, 1] = value
-        assert "is fresh memory read, or divided by zero?" in said(PRIMES, result)
+        assert "are these ever written, or is fresh memory in their sum?" in said(PRIMES, result)
+    assert "is fresh memory read, or divided by zero?" in said(PRIMES, np.full((7, 11), np.nan))
     large = make_inputs(PRIMES, 0, "large input1")
     expected = right(PRIMES, {name: array.astype(np.float64) for name, array in large.items()})
     assert "float16" in explain(PRIMES, large, expected, {"output": expected["output"] * np.inf})

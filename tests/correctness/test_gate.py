@@ -120,6 +120,22 @@ def test_a_wrong_float32_output_is_rejected_at_its_first_wrong_index(fault):
     assert verdict.error_over_bound > 1
 
 
+@pytest.mark.parametrize(("factor", "few"), [(2, False), (100, True)])
+def test_one_element_far_beyond_its_bound_is_a_fault_of_few_elements(factor, few):
+    expected, actual = question(FORWARD)
+    output = actual["output"].astype(np.float64)
+    output[1, 2] += factor * bound.tolerance(FORWARD, "output", output, expected.scales["output"])[1, 2]
+    verdict = judge(FORWARD, expected, {"output": output.astype(np.float32)})
+    assert (verdict.ok, verdict.few_are_wrong) == (False, few)
+
+
+def test_a_coarse_arithmetic_is_no_fault_of_few_elements():
+    expected, _ = question(FORWARD)
+    for fault in ("operands rounded to bfloat16", "result rounded to bfloat16", "zeros"):
+        verdict = judge(FORWARD, expected, {"output": wrong_outputs()[fault]})
+        assert (verdict.ok, verdict.few_are_wrong) == (False, False)
+
+
 def test_tf32_operands_pass_the_bound_of_float32_and_fail_its_class():
     case = Case(6, 64, 64, 3)
     expected, _ = question(case)

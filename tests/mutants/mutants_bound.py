@@ -29,7 +29,7 @@ class GradInput2Missing(GradientMutant):
     """F20: returns None for grad_input2."""
 
     name = "mutant-grad-input2-none"
-    caught = in_a_gradient("bound", reason="returned grad_bias, grad_input1, grad_weight, output")
+    caught = in_a_gradient("bound", reason="grad_input2 is None, expected an array")
 
     def spoil(self, grad_input1, grad_input2, grad_weight, grad_bias):
         return grad_input1, None, grad_weight, grad_bias
@@ -92,7 +92,7 @@ class InTuple(Spoils):
     """F20: returns the output in a tuple."""
 
     name = "mutant-tuple"
-    caught = Caught("bound", reason="output is a builtins.tuple, expected an array")
+    caught = Caught("bound", reason="output is a tuple, expected an array")
 
     def spoil(self, right):
         return (right,)
@@ -102,7 +102,7 @@ class InList(Spoils):
     """F20: returns the output as a list of rows."""
 
     name = "mutant-list"
-    caught = Caught("bound", reason="output is a builtins.list, expected an array")
+    caught = Caught("bound", reason="output is a list, expected an array")
 
     def spoil(self, right):
         return list(right)

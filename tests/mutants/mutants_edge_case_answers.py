@@ -26,7 +26,7 @@ class ByShape(Remembers):
     """C04: remembers answers by the inputs' shapes."""
 
     name = "mutant-remembers-by-shape"
-    caught = Caught("edge_cases", reason="other inputs give other results")
+    caught = Caught("edge_cases", reason="equals the answer to an earlier call")
 
     def key(self, *arrays):
         return tuple(array.shape for array in arrays)
@@ -99,7 +99,7 @@ class Background(Mutant):
     """C07: fills the returned array in a thread, at the next call or after half a second."""
 
     name = "mutant-background-thread"
-    caught = Caught("edge_cases")
+    caught = Caught("conduct", reason="changed after it had been returned")
     next_call = None
 
     def output(self, input1, input2, weight, bias):

@@ -13,7 +13,7 @@ class GradList(GradientMutant):
     """F20: returns the gradients in a list."""
 
     name = "mutant-gradients-in-a-list"
-    caught = Caught(status="failed", phase="prepare", modes=("forward_backward",), reason="backward returned list")
+    caught = Caught(status="failed", phase="prepare", modes=("forward_backward",), reason="backward returned a list")
 
     def spoil(self, *gradients):
         return list(gradients)
@@ -44,7 +44,7 @@ class ForgesAndExits(Mutant):
         frame = sys._getframe()
         while frame is not None and "nonce" not in frame.f_locals:
             frame = frame.f_back
-        reply = {"error": "exited with code 0", "where": "", "out_of_memory": False}
+        reply = {"error": "exited with code 0", "location": None, "traceback": "", "out_of_memory": False}
         forged = json.dumps({"id": frame.f_locals["nonce"], "failed": True, "reply": reply})
         os.write(frame.f_locals["replies"].fileno(), forged.encode() + b"\n")
         os._exit(0)

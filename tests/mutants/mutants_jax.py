@@ -75,7 +75,9 @@ class JaxFrozen(JaxMutant):
     """C04: compiles the first input1 in as a constant."""
 
     name = "mutant-jax-frozen-input"
-    caught = Caught("edge_cases", modes=("forward",), otherwise="unsupported", reason="other inputs give other results")
+    caught = Caught(
+        "edge_cases", modes=("forward",), otherwise="unsupported", reason="equals the answer to an earlier call"
+    )
     prepare_forward_backward = Backend.prepare_forward_backward
 
     def prepare_forward(self, case, weight, bias):

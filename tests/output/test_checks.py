@@ -28,7 +28,7 @@ WRONG = Diagnosis(
     case="7x5x3x11",
     status="rejected",
     phase="gate",
-    saw="output[0, 0] is -10, expected -9; 49 of 77 elements are wrong, in every row",
+    summary="output[0, 0] is -10, expected -9; 49 of 77 elements are wrong, in every row",
     promises=PROMISES,
     elements=Elements("output", (0, 0), "-10", "-9", 49, 77, "in every row"),
     hypothesis="It equals the right answer without the bias: is the bias added?",
@@ -38,7 +38,7 @@ WRONG = Diagnosis(
 FAILED = dataclasses.replace(
     WRONG,
     status="failed",
-    saw="killed by signal 11 (SIGSEGV)",
+    summary="killed by signal 11 (SIGSEGV)",
     promises=(),
     elements=None,
     hypothesis="",

@@ -9,6 +9,7 @@ import pytest
 from report_rows import timed, untimed
 
 from harness.output import docs, figures, store
+from harness.output.report import chosen
 from harness.record import Status
 
 RUNS = sorted((docs.ROOT / "results" / "reference").glob("*/*/records.csv"))
@@ -26,7 +27,7 @@ def needs_matplotlib():
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: "-".join(path.parent.parts[-2:]))
 def test_every_committed_run_can_be_drawn_and_pages_show_that(path, tmp_path):
     matplotlib = needs_matplotlib()
-    records = store.read(path)
+    records = chosen(path.parent, None, ())
     caption = figures.draw(records, store.environment(path.parent), tmp_path / "one.svg")
     drawn = (tmp_path / "one.svg").read_text()
     for name in records[records["rank"].notna()]["backend"].unique():

@@ -20,7 +20,7 @@ from harness.output.group_line import group_line
 from harness.output.layout import plain
 from harness.output.remarks import reached
 from harness.output.report import ending, report
-from harness.output.tables import FEW, GROUP, case_tables, few_samples, groups, timed, title
+from harness.output.tables import FEW, case_tables, few_samples, groups, timed, title
 
 GOLDEN = Path(__file__).parent / "golden"
 REFERENCE = Path(__file__).parent.parent.parent / "results" / "reference"
@@ -40,6 +40,16 @@ def run(request):
     return REFERENCE / request.param, reached(store.read(REFERENCE / request.param / store.RECORDS))
 
 
+@pytest.fixture(scope="module")
+def ranked(run):
+    """Title and timed rows of each table."""
+    names = labels_of(run[1])
+    return [
+        (title(names, case, mode, device).plain, [row for _, row in timed(rows).iterrows()])
+        for (device, case, mode), rows in groups(run[1])
+    ]
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_screens_of_a_committed_run_are_as_in_the_golden_file(run, width):
     (folder, records), names = run, labels_of(run[1])
@@ -53,45 +63,42 @@ def test_the_screens_of_a_committed_run_are_as_in_the_golden_file(run, width):
     assert text == path.read_text(encoding="utf-8"), "REWRITE_GOLDEN=1 pytest tests/output/test_golden.py"
 
 
-def check_tables(text, records):
-    """Assert that each timed row has a line in the report with its name, time, ratio and verdict."""
-    lines, names = text.splitlines(), labels_of(records)
-    for (device, case, mode), rows in groups(records):
-        start = lines.index(title(names, case, mode, device).plain)
-        heading = next(number for number in range(start, len(lines)) if lines[number].startswith("rank "))
-        ranked = timed(rows)
-        for (_, row), line in zip(ranked.iterrows(), lines[heading + 1 : heading + 1 + len(ranked)], strict=True):
-            cells = re.split(r"\s{2,}", line.strip())
-            median = form.seconds(row["median_seconds"], row["median_low_seconds"], row["median_high_seconds"])
-            assert re.fullmatch(r"[\d.,]+ (s|ms|us)", median)
-            assert cells[1] == row["backend"], line
-            assert median in cells, line
-            ratio = form.ratio(row["speedup"], row["speedup_low"], row["speedup_high"])
-            assert ("?" if few_samples(row) else ratio) in cells, line
-            assert (FEW if few_samples(row) else form.text(row["comparison"])) in [*cells, ""], line
+def median_of(row):
+    return form.seconds(row["median_seconds"], row["median_low_seconds"], row["median_high_seconds"])
 
 
-def check_answer(text, records):
-    """Assert that the winner of each group, by its rank, is in the answer with its time."""
-    for key, rows in records.groupby(GROUP, sort=False):
-        best = timed(rows)[timed(rows)["rank"] == 1]
-        for _, same in best.groupby("precision_class"):
-            first = same.iloc[0]
-            ties = len(same) > 1 and "torch-bilinear" in set(same["backend"])
-            name = f"{len(same)} tie" if ties else re.escape(first["backend"])
-            median = form.seconds(first["median_seconds"], first["median_low_seconds"], first["median_high_seconds"])
-            assert re.search(rf"{name}( \(\w+\))? +{re.escape(median)}", text), key
+def check_table(lines, rows):
+    """Assert that each timed row has its name, time, ratio and verdict in the lines below the heading of its table."""
+    heading = next(number for number, line in enumerate(lines) if line.startswith("rank "))
+    for row, line in zip(rows, lines[heading + 1 :], strict=False):
+        cells, few = re.split(r"\s{2,}", line.strip()), few_samples(row)
+        assert re.fullmatch(r"[\d.,]+ (s|ms|us)", median_of(row))
+        assert cells[1] == row["backend"], line
+        assert median_of(row) in cells, line
+        assert ("?" if few else form.ratio(row["speedup"], row["speedup_low"], row["speedup_high"])) in cells, line
+        assert (FEW if few else form.text(row["comparison"])) in [*cells, ""], line
 
 
-@pytest.mark.parametrize("width", [60, *WIDTHS])
-def test_every_name_time_ratio_and_verdict_is_in_a_report(run, width):
-    folder, records = run
-    text, last = plain(report(folder, "latest", width)), plain(ending(folder, "latest", width))
+def check_answer(text, rows):
+    """Assert that the winner of a group, by its rank, is in the answer with its time, for each precision class."""
+    best = [row for row in rows if form.text(row["rank"]) == "1"]
+    for name in dict.fromkeys(form.text(row["precision_class"]) for row in best):
+        same = [row for row in best if form.text(row["precision_class"]) == name]
+        ties = len(same) > 1 and "torch-bilinear" in [row["backend"] for row in same]
+        winner = f"{len(same)} tie" if ties else re.escape(same[0]["backend"])
+        assert re.search(rf"{winner}( \(\w+\))? +{re.escape(median_of(same[0]))}", text), same[0]["case"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, *(pytest.param(width, marks=pytest.mark.slow) for width in (100, 160))])
+def test_every_name_time_ratio_and_verdict_is_in_a_report(run, ranked, width):
+    text, last = plain(report(run[0], "latest", width)), plain(ending(run[0], "latest", width))
+    lines = text.splitlines()
+    for heading, rows in ranked:
+        check_table(lines[lines.index(heading) :], rows)
+        check_answer(last, rows)
     assert text.endswith(last)
-    check_tables(text, records)
-    check_answer(last, records)
     assert text.isascii()
-    assert width < 80 or max(len(line) for line in text.splitlines()) <= width
+    assert width < 80 or max(len(line) for line in lines) <= width
 
 
 def test_no_ratio_of_the_answer_is_below_one_or_without_its_mark(run):

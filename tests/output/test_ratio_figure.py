@@ -146,3 +146,13 @@ def test_a_mark_is_hollow_where_the_interval_is_too_wide(draw):
     wide = timed("numba-fused", 1e-3, 1, speedup_low=1.1, speedup_high=60.0, comparison="faster")
     (panel,) = shown(draw(timed("torch-bilinear", 4e-3, 2), wide))
     assert [line.get_markerfacecolor() for line in panel.lines if line.get_marker() == "o"] == ["white"]
+
+
+@pytest.mark.parametrize("kind", [None, object])
+def test_missing_ratios_and_intervals_are_no_obstacle(kind, frame):
+    alone = {"baseline": None, "baseline_median_seconds": None, "speedup": None}
+    records = frame(*rows(), timed("numpy-einsum", 1e-3, 1, **alone), timed("opt-einsum", 1e-3, 1))
+    with figure_style.style():
+        figure = ratio_figure.figure(records if kind is None else records.astype(kind), "Caption.")
+    names = [label.get_text() for label in shown(figure)[0].get_yticklabels()]
+    assert names == ["numba-fused", "opt-einsum", "numpy-loop", "torch-bilinear", "numpy-einsum"]

@@ -59,6 +59,20 @@ def test_backends_that_are_not_here_are_one_line(frame):
     assert remarks.absent(records[records["backend"] == "fine"], WIDE) == []
 
 
+def test_right_backends_that_were_not_timed_are_named_with_their_reasons(frame):
+    records = frame(
+        untimed("slow", Status.TOO_SLOW, "one call takes 4.2 s, the budget is 2 s"),
+        untimed("interpreted", Status.CHECKED, "passed the gate; not timed, because it is interpreted: unset IT"),
+        untimed("wrong", Status.REJECTED, "bound"),
+    )
+    lines = plain(remarks.untimed(records, 200)).splitlines()
+    assert lines == [
+        "Not timed: slow (too slow in 1 of 1, a call takes longer than --budget), "
+        "interpreted (it is interpreted: unset IT)"
+    ]
+    assert remarks.untimed(records[records["backend"] == "wrong"], WIDE) == []
+
+
 def test_a_backend_that_is_here_on_one_device_is_not_called_absent(frame):
     records = frame(
         timed("fused", 1e-3, 1), untimed("fused", Status.UNSUPPORTED, "fused runs on cpu", phase="load", device="cuda")

@@ -35,7 +35,20 @@ def test_what_a_backend_did_is_told_before_what_it_computed():
 def test_what_fits_a_hypothesis_is_told_before_what_does_not():
     first, second = refused("edge_cases", "one"), refused("exact", "two", hypothesis="It is zero everywhere")
     found = log(("primes", first), ("another kernel", second)).most_telling_refusal()
-    assert (found.reason, found.told) == ("two", "two. It is zero everywhere")
+    assert (found.reason, found.full_reason) == ("two", "two. It is zero everywhere")
+
+
+def test_the_arithmetic_is_named_only_where_no_sum_is_wrong():
+    wrong, coarse = refused("edge_cases", "wrong"), refused("precision", "coarse", hypothesis="Its errors are those of")
+    found = GateLog([wrong, coarse], precision_class="tf32")
+    assert found.most_telling_refusal().reason == "wrong"
+
+
+def test_the_arithmetic_is_told_last_where_few_elements_are_wrong():
+    bound, coarse = refused("bound", "wrong"), refused("precision", "coarse")
+    assert GateLog([bound, coarse], precision_class="tf32").most_telling_refusal().reason == "coarse"
+    few = dataclasses.replace(bound, few_are_wrong=True)
+    assert GateLog([few, coarse], precision_class="tf32").most_telling_refusal().reason == "wrong"
 
 
 def test_the_pattern_speaks_where_nothing_else_does():
@@ -63,14 +76,14 @@ def test_precision_that_was_never_measured_is_not_ok(measure):
 def test_a_changed_input_is_told_though_a_scenario_was_refused_first(measure):
     run = measure(faults={"other": Faults(answers={"again": 1}, changed=("input1",))})
     assert run.row("other").reason == "conduct: changed its input: input1. Does it compute in place?"
-    assert diagnosis(run).saw == "changed its input: input1"
+    assert diagnosis(run).summary == "changed its input: input1"
 
 
 def test_a_refused_cell_has_promises_elements_place_and_command(measure):
     found = diagnosis(measure(faults={"other": Faults(answers={"another kernel": 1})}))
     assert (found.status, found.case, found.mode) == ("rejected", CASE.name, "forward")
     assert found.elements.result == "output"
-    assert found.saw == str(found.elements)
+    assert found.summary == str(found.elements)
     assert {promise.name for promise in found.promises if promise.answer == "failed"} == {"another kernel"}
     assert [promise.name for promise in found.promises if promise.answer == "not asked"] == [
         "again",
@@ -86,7 +99,7 @@ def test_a_refused_edge_case_is_repeated_at_its_own_sizes(measure):
     found = diagnosis(measure(faults={"edge cases of other": Faults(edge_case_errors={"square": "ValueError: no"})}))
     assert found.case == "7x5x5x2"
     assert "--case 7x5x5x2 " in found.again
-    assert found.saw == "in1_features and in2_features may be equal: raised ValueError: no"
+    assert found.summary == "in1_features and in2_features may be equal: raised ValueError: no"
 
 
 def test_an_empty_edge_case_is_repeated_by_the_case_of_the_row(measure):
@@ -103,7 +116,7 @@ def test_a_failed_cell_has_its_error_place_and_output(measure):
     place = Location("/home/me/kernel.py", 3, "forward")
     error = WorkerError(Status.FAILED, f"ValueError: no ({place})", place, "Traceback ...", "at work")
     found = diagnosis(measure(faults={"other": Faults(instead={Prepare: error})}))
-    assert (found.status, found.saw, found.location) == ("failed", "ValueError: no", place)
+    assert (found.status, found.summary, found.location) == ("failed", "ValueError: no", place)
     assert (found.traceback, found.output, found.promises) == ("Traceback ...", "at work", ())
 
 

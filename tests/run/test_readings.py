@@ -54,10 +54,10 @@ def waiting(seconds):
 @pytest.mark.parametrize(
     ("state", "usage", "status"),
     [
-        (BUSY, waiting(0.19), Status.TIMED),
+        (BUSY, waiting(0.21), Status.TIMED),
         (BUSY, (), Status.TIMED),  # the system does not count waits
         (BUSY, waiting(0.1), Status.REJECTED),
-        (QUIET, waiting(0.19), Status.REJECTED),  # its threads waited for each other
+        (QUIET, waiting(0.21), Status.REJECTED),  # its threads waited for each other
         (QUIET, (), Status.REJECTED),
     ],
 )
@@ -67,7 +67,7 @@ def test_time_that_a_worker_waited_for_a_cpu_that_others_used_is_no_lie(measure,
 
 
 def test_load_that_ends_during_a_sample_still_explains_its_waits(measure):
-    late = Faults(unseen_seconds=0.2, usage=waiting(0.19))
+    late = Faults(unseen_seconds=0.2, usage=waiting(0.21))
     run = measure(states=itertools.cycle([BUSY, QUIET]), faults={"other": late})
     assert run.row("other").status is Status.TIMED
 

@@ -7,7 +7,7 @@ import functools
 import numpy as np
 from oracle import HonestBackend
 
-from harness.worker.source import location_of, makers, written
+from harness.worker.source import definition_of, location_of, makers
 
 
 class Mine(HonestBackend):
@@ -68,11 +68,11 @@ def test_a_function_is_found_through_wrappers():
         return inner(*arguments)
 
     line = inner.__code__.co_firstlineno
-    assert written(functools.partial(inner, 1)).line == line
-    assert written(wrapped).line == line
-    assert written(Called()).function == "__call__"
-    assert written(Mine("cpu").prepare_forward).function == "prepare_forward"
-    assert written(len) is None
+    assert definition_of(functools.partial(inner, 1)).line == line
+    assert definition_of(wrapped).line == line
+    assert definition_of(Called()).function == "__call__"
+    assert definition_of(Mine("cpu").prepare_forward).function == "prepare_forward"
+    assert definition_of(len) is None
 
 
 def test_a_backend_without_lines_of_its_own_is_placed_at_its_class():

@@ -72,7 +72,7 @@ def assert_right(case, threads, cpu=HOST):
         assert (np.abs(result - right) <= ULPS * np.finfo(case.dtype).eps * scale + np.finfo(case.dtype).tiny).all()
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(SIZES, SIZES, SIZES, st.integers(1, 20) | st.just(MANY_PAGES), st.sampled_from(["float32", "float64"]))
 def test_any_sizes_are_right(batch, in1, in2, out, dtype):
     assert_right(Case(batch, in1, in2, out, dtype=dtype, mode="forward_backward"), threads=1)
@@ -110,28 +110,36 @@ DIVIDED = [
 ]
 
 
+def divided(sizes, dtype, *others):
+    """Return parameters with each number of threads; the parallel loops of float64 take long to compile."""
+    slow = [pytest.mark.slow] if dtype == "float64" else []
+    return [pytest.param(n, sizes, dtype, *others, marks=slow if n > 1 else []) for n in (1, 2, 3)]
+
+
 @pytest.mark.parametrize(
-    ("sizes", "dtype", "stores"),
+    ("threads", "sizes", "dtype", "stores"),
     [
-        *((sizes, "float32", True) for sizes in DIVIDED),
-        *((sizes, "float32", False) for sizes in DIVIDED if sizes[3] < few_outputs.FEW),
+        *(one for sizes in DIVIDED for one in divided(sizes, "float32", True)),
+        *(one for sizes in DIVIDED if sizes[3] < few_outputs.FEW for one in divided(sizes, "float32", False)),
         # A copy of the weight counts bytes.
-        *(((170, 64, 128, 1), "float64", True), ((70, 64, 64, 20), "float64", True)),
+        *(one for sizes in ((170, 64, 128, 1), (70, 64, 64, 20)) for one in divided(sizes, "float64", True)),
     ],
 )
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_every_division_is_right(sizes, dtype, stores, threads):
+def test_every_division_is_right(threads, sizes, dtype, stores):
     cpu = SMALL if stores else dataclasses.replace(SMALL, forward_tiles_bytes=0)
     assert_right(Case(*sizes, dtype=dtype, mode="forward_backward"), threads, cpu)
 
 
 @pytest.mark.parametrize("products", [0, 10**6])
 @pytest.mark.parametrize(
-    ("sizes", "dtype"),
-    [((600, 30, 40, 5), "float32"), ((600, 70, 40, 1), "float32"), ((70, 30, 40, 2), "float64")],
+    ("threads", "sizes", "dtype"),
+    [
+        *divided((600, 30, 40, 5), "float32")[1:],
+        *divided((600, 70, 40, 1), "float32")[1:],
+        *divided((70, 30, 40, 2), "float64")[1:],
+    ],
 )
-@pytest.mark.parametrize("threads", [2, 3])
-def test_rows_packed_per_thread_or_by_all_sum_the_same(products, sizes, dtype, threads, monkeypatch):
+def test_rows_packed_per_thread_or_by_all_sum_the_same(products, threads, sizes, dtype, monkeypatch):
     monkeypatch.setattr(grad_weight, "PACKED_PRODUCTS", products)
     cpu = dataclasses.replace(SMALL, packed_bytes=HOST.packed_bytes)  # several chunks of rows
     case = Case(*sizes, dtype=dtype, mode="forward_backward")
