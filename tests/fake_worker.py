@@ -18,6 +18,7 @@ from faults import NATIVE_TYPE, OVERHEAD_SECONDS, RIGHT, TICK_SECONDS, Clock, Fa
 from harness.case import Case
 from harness.checked import Location
 from harness.correctness import telling, telling_rows
+from harness.correctness.drawn import parts
 from harness.correctness.inputs import PRECISE_KINDS, make_inputs
 from harness.correctness.questions import ANOTHER_KERNEL, NONFINITE, SCENARIOS
 from harness.correctness.telling_changes import Variant
@@ -240,14 +241,18 @@ class FakeWorker:
 
     def expect(self, request: protocol.Expect) -> protocol.ReferenceReply:
         """Leave the right results, as the reference does."""
-        case, kind = request.case, request.kind
-        for name, value in right(case, request.variation, kind).items():
-            np.save(request.directory / f"{name}.npy", value)
-            if kind in ROUNDED_KINDS:
-                scale = right(case, request.variation, kind, np.abs)[name]
-                np.save(request.directory / f"{name}.scale.npy", scale)
-        squares = right(case, request.variation, kind, np.square) if kind in PRECISE_KINDS else {}
-        return protocol.ReferenceReply({name: math.sqrt(value.mean()) for name, value in squares.items() if value.size})
+        case, kind, quadratics = request.case, request.kind, {}
+        for part in parts(case, make_inputs(case, request.variation, kind), request.drawn):
+            inputs = {name: array.astype(np.float64) for name, array in part.inputs.items()}
+            forms = {"": np.positive} | ({".scale": np.abs} if kind in ROUNDED_KINDS else {})
+            for suffix, form in forms.items():
+                made = oracle.results(part.case, {name: form(array) for name, array in inputs.items()})
+                for name in part.names:
+                    np.save(request.directory / f"{name}{suffix}.npy", made[name])
+            if kind in PRECISE_KINDS:
+                squares = oracle.results(part.case, {name: np.square(array) for name, array in inputs.items()})
+                quadratics |= {name: math.sqrt(squares[name].mean()) for name in part.names if squares[name].size}
+        return protocol.ReferenceReply(quadratics)
 
     def results(self, case: Case, variation: int, directory: Path, kind: str = "normal") -> Results:
         """Leave the results for a variation in a folder, and describe them."""

@@ -36,6 +36,11 @@ class Question:
     form: Literal["exact", "bound", "conduct"]
     judge: Literal["exactly", "bound", "repeated", "rows", "nonfinite"]
 
+    @property
+    def in_part(self) -> bool:
+        """True if a part of a large case's results is judged, as in all later answers that have a bound."""
+        return self.judge in ("bound", "repeated") and self.request != "Prepare"
+
 
 FIRST: Final = Question(
     "first", "the first results are right, to rounding", "Prepare", "normal", 0, form="bound", judge="bound"

@@ -1,4 +1,4 @@
-"""Compute the right results: nn.Bilinear in float64, and the scale of each element.
+"""Compute the right results in float64 by matrix products, and the scale of each element.
 
 The CPU computes the reference of rows on the CPU. A GPU computes that of rows on the GPU, where large layers take
 seconds instead of minutes; ``spot_check`` then compares some elements with the CPU.
@@ -6,15 +6,15 @@ seconds instead of minutes; ``spot_check`` then compares some elements with the 
 This module imports a framework, so it runs in a worker of its own and never in a backend's process.
 Axes: ``b`` batch, ``i`` in1, ``j`` in2, ``o`` out.
 
-nn.Bilinear's own autograd builds a (b, i, j) temporary for every output page: gigabytes and minutes on real layers. Its
-gradients are the reference where that temporary is small. Elsewhere the reference is a float64 contraction by matrix
-products. A test compares the two.
+nn.Bilinear's page loop takes longer, and its autograd builds a (b, i, j) temporary for every page: gigabytes and
+minutes on real layers. So it computes the first question of a case alone, and ``hold`` compares the products with it:
+with its output, and with its gradients where that temporary is small.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -26,14 +26,17 @@ if TYPE_CHECKING:
     from harness.case import Case
 
     Arrays = dict[str, npt.NDArray[np.floating]]
+    Samples = dict[str, tuple[npt.NDArray[np.integer], npt.NDArray[np.floating]]]
 
 #: Largest (b, i, j) float64 temporary, times out_features, for which autograd is used, in bytes.
 AUTOGRAD_BYTES: Final = 256 * 2**20
 #: Elements of each result of a float64 case that are judged in a wider format.
 SAMPLE_ELEMENTS: Final = 64
-#: Largest error of a GPU's float64, in units of float64's epsilon times the element's scale.
+#: Largest error of another order of summation or of a GPU, in units of float64's epsilon times the element's scale.
 #: Sums of thousands of terms are off by a few units; a sum in another precision is off by millions.
-SPOT_ULPS: Final = 1000
+ULPS: Final = 1000
+#: Elements of a product of several pages: small pages are multiplied together.
+PRODUCT_ELEMENTS: Final = 2**20
 
 Tensors = dict[str, torch.Tensor]
 
@@ -43,32 +46,60 @@ def sees(device: str) -> bool:
     return device != "cuda" or torch.cuda.is_available()
 
 
-def expected(case: Case, inputs: Arrays, device: str = "cpu") -> Tensors:
-    """Return the results of the case in float64, with the keys of ``case.result_shapes()``.
+def expected(case: Case, inputs: Arrays, device: str = "cpu", names: Collection[str] | None = None) -> Tensors:
+    """Return results of the case in float64, by matrix products.
 
     Args:
         case: The case, for its mode and shapes.
         inputs: Arrays of ``correctness.inputs.make_inputs``.
         device: The device that computes and that holds the results.
+        names: Keys of ``case.result_shapes()``; None for all.
     """
-    exact = _double(inputs, device)
-    values = {"output": _module(case, exact)}
-    if case.mode == "forward_backward":
-        temporary = case.batch * case.in1_features * case.in2_features * 8
-        small = temporary * max(case.out_features, 1) <= AUTOGRAD_BYTES
-        values |= autograd_gradients(case, exact) if small else contract_gradients(exact)
-    return values
+    return _contracted(_double(inputs, device), case.result_shapes() if names is None else names)
 
 
-def scales(case: Case, inputs: Arrays, device: str = "cpu") -> Tensors:
+def scales(case: Case, inputs: Arrays, device: str = "cpu", names: Collection[str] | None = None) -> Tensors:
     """Return the scale S of each element: the same sum with every term replaced by its absolute value.
 
     Rounding errors of any order of summation are bounded by a multiple of S, and by nothing smaller in general (Higham,
     Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1).
     """
     absolute = {name: tensor.abs() for name, tensor in _double(inputs, device).items()}
-    sums = {"output": contract_output(absolute)}
-    return sums | contract_gradients(absolute) if case.mode == "forward_backward" else sums
+    return _contracted(absolute, case.result_shapes() if names is None else names)
+
+
+def nn_bilinear(case: Case, inputs: Arrays, device: str = "cpu") -> Tensors:
+    """Return nn.Bilinear's own results in float64: the output, and gradients where autograd's temporary is small."""
+    exact = _double(inputs, device)
+    values = {"output": _module(case, exact)}
+    temporary = case.batch * case.in1_features * case.in2_features * 8
+    if case.mode == "forward_backward" and temporary * max(case.out_features, 1) <= AUTOGRAD_BYTES:
+        values |= autograd_gradients(case, exact)
+    return values
+
+
+def hold(own: Tensors, values: Tensors, sizes: Tensors) -> None:
+    """Hold the results of matrix products against nn.Bilinear's own.
+
+    Args:
+        own: Results of ``nn_bilinear``.
+        values: Results of ``expected``.
+        sizes: Results of ``scales``.
+
+    Raises:
+        RuntimeError: An element is off by more than ``ULPS``: the products cannot be the reference.
+    """
+    epsilon, tiny = torch.finfo(torch.float64).eps, torch.finfo(torch.float64).tiny
+    for name, value in values.items():
+        if name in own and value.numel():
+            excess = (value - own[name]).abs() - (ULPS * epsilon * sizes[name] + tiny)
+            if not bool((excess <= 0).all()):
+                worst = int(excess.argmax())
+                one, other = float(value.flatten()[worst]), float(own[name].flatten()[worst])
+                raise RuntimeError(
+                    f"matrix products in float64 give {name} {one:.17g} where nn.Bilinear gives {other:.17g}: "
+                    "they cannot be the reference"
+                )
 
 
 def spot_check(case: Case, inputs: Arrays, values: Tensors, sizes: Tensors) -> None:
@@ -81,12 +112,12 @@ def spot_check(case: Case, inputs: Arrays, values: Tensors, sizes: Tensors) -> N
         sizes: Results of ``scales``.
 
     Raises:
-        RuntimeError: An element is off by more than ``SPOT_ULPS``: the GPU cannot be the reference.
+        RuntimeError: An element is off by more than ``ULPS``: the GPU cannot be the reference.
     """
-    for name, (positions, wide) in wide_samples(case, inputs).items():
+    for name, (positions, wide) in wide_samples(case, inputs, values).items():
         computed = values[name].cpu().numpy().reshape(-1)[positions]
         scale = sizes[name].cpu().numpy().reshape(-1)[positions]
-        if not (np.abs(computed - wide) <= SPOT_ULPS * np.finfo(np.float64).eps * scale).all():
+        if not (np.abs(computed - wide) <= ULPS * np.finfo(np.float64).eps * scale).all():
             worst = int(np.argmax(np.abs(computed - wide)))
             raise RuntimeError(
                 f"the GPU's float64 gives {name} {computed[worst]:.17g} where the CPU gives {wide[worst]:.17g}: "
@@ -120,11 +151,16 @@ def quadratics(case: Case, inputs: Arrays) -> dict[str, float]:
     return {name: float((total / max(sizes[name], 1)).sqrt()) for name, total in totals.items()}
 
 
-def wide_samples(case: Case, inputs: Arrays) -> dict[str, tuple[npt.NDArray[np.integer], npt.NDArray[np.floating]]]:
+def wide_samples(case: Case, inputs: Arrays, names: Collection[str] | None = None) -> Samples:
     """Return, for each result, positions of some of its elements and their values in the C compiler's long double.
 
     For float64 cases: nn.Bilinear in float64 rounds as much as the backend does. On x86 a long double has 64 bits of
     precision, on ARM under Linux 113.
+
+    Args:
+        case: The case, for its shapes and seed.
+        inputs: Arrays of ``correctness.inputs.make_inputs``.
+        names: Keys of ``case.result_shapes()``; None for all.
 
     Raises:
         RuntimeError: This platform's long double is no wider than float64.
@@ -147,7 +183,7 @@ def wide_samples(case: Case, inputs: Arrays) -> dict[str, tuple[npt.NDArray[np.i
     samples = {}
     for name, shape in case.result_shapes().items():
         size = math.prod(shape)
-        if size:
+        if size and (names is None or name in names):
             generator = np.random.default_rng([case.seed, len(name)])
             positions = np.unique(np.append(generator.integers(0, size, SAMPLE_ELEMENTS - 1), size - 1))
             indices = zip(*np.unravel_index(positions, shape), strict=True)
@@ -181,30 +217,36 @@ def autograd_gradients(case: Case, inputs: Tensors) -> Tensors:
     return {f"grad_{name}": gradient for name, gradient in zip(names, gradients, strict=True)}
 
 
-def contract_output(inputs: Tensors) -> torch.Tensor:
-    """Return the output (b, o) page by page: ``x1 @ W[o]``, times x2, summed over j."""
-    input1, input2, weight = inputs["input1"], inputs["input2"], inputs["weight"]
-    output = input1.new_zeros(input1.shape[0], weight.shape[0])
-    for page in range(weight.shape[0]):
-        output[:, page] = ((input1 @ weight[page]) * input2).sum(1)  # (b, i) @ (i, j) -> (b, j) -> (b,)
-    return output + inputs["bias"] if "bias" in inputs else output
+def _contracted(inputs: Tensors, names: Collection[str]) -> Tensors:
+    """Return results by matrix products; on absolute values these are scales.
 
-
-def contract_gradients(inputs: Tensors) -> Tensors:
-    """Return the gradients page by page, named ``grad_<input>``; on absolute values these are their scales.
-
-    A page takes three products, 6 b i j flop, and no temporary larger than an input or a page.
+    A group of pages has two arrays (o, i, b) that all results need: ``inner`` is the product of W and input2, ``outer``
+    is input1 times grad_output. The group has as many pages as ``PRODUCT_ELEMENTS`` hold, at least one.
     """
-    input1, input2, weight, grad_output = (inputs[name] for name in ("input1", "input2", "weight", "grad_output"))
-    grad_input1, grad_input2 = torch.zeros_like(input1), torch.zeros_like(input2)
-    grad_weight = torch.empty_like(weight)
-    for page, values in enumerate(weight):
-        factor = grad_output[:, page, None]  # (b, 1)
-        scaled1 = input1 * factor
-        grad_input1 += (input2 * factor) @ values.T  # (b, j) @ (j, i)
-        grad_input2 += scaled1 @ values  # (b, i) @ (i, j)
-        grad_weight[page] = scaled1.T @ input2  # (i, b) @ (b, j)
-    gradients = {"grad_input1": grad_input1, "grad_input2": grad_input2, "grad_weight": grad_weight}
-    if "bias" in inputs:
-        gradients["grad_bias"] = grad_output.sum(0)
-    return gradients
+    input1, input2, weight = inputs["input1"].T.contiguous(), inputs["input2"], inputs["weight"]  # (i, b), (b, j)
+    (in1, batch), pages = input1.shape, weight.shape[0]
+    shapes = {"output": (batch, pages), "grad_input1": (batch, in1), "grad_input2": input2.shape}
+    shapes |= {"grad_weight": weight.shape, "grad_bias": (pages,)}
+    results = {name: input1.new_zeros(shapes[name]) for name in names}
+    group = max(1, PRODUCT_ELEMENTS // max(in1 * batch, 1))
+    for start in range(0, pages, group):
+        count = min(group, pages - start)
+        some = slice(start, start + count)
+        matrix = weight[some].reshape(count * in1, -1)  # (o i, j)
+        if "output" in names or "grad_input1" in names:
+            inner = (matrix @ input2.T).view(count, in1, batch)
+            if "output" in names:
+                results["output"][:, some] = (inner * input1).sum(1).T
+            if "grad_input1" in names:
+                results["grad_input1"] += (inner * inputs["grad_output"].T[some, None]).sum(0).T
+        if "grad_input2" in names or "grad_weight" in names:
+            outer = (input1 * inputs["grad_output"].T[some, None]).view(count * in1, batch)  # (o i, b)
+            if "grad_input2" in names:
+                results["grad_input2"] += outer.T @ matrix
+            if "grad_weight" in names:
+                results["grad_weight"][some] = (outer @ input2).view(count, *weight.shape[1:])
+    if "output" in names and "bias" in inputs:
+        results["output"] += inputs["bias"]
+    if "grad_bias" in names:
+        results["grad_bias"] = inputs["grad_output"].sum(0)
+    return results

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from harness.checked import Elements
+    from harness.correctness.drawn import Drawn
     from harness.correctness.precision import Errors
 
     Arrays = Mapping[str, npt.NDArray[np.floating]]
@@ -38,6 +39,7 @@ class Expected:
         scales: S of each element: the same sum with every term positive; empty for questions with tolerance zero.
         quadratics: For each result, the root of the mean over its elements of Q squared, the sum of squared terms.
         samples: For float64 cases: positions of some elements of each result, and a wider reference for them.
+        drawn: Part of the results that all of these are of; None for all.
     """
 
     values: Arrays
@@ -46,6 +48,7 @@ class Expected:
     samples: Mapping[str, tuple[npt.NDArray[np.integer], npt.NDArray[np.floating]]] = dataclasses.field(
         default_factory=dict
     )
+    drawn: Drawn | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

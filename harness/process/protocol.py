@@ -24,6 +24,7 @@ from typing import Any, Generic, TypeVar, Union
 from harness.case import Case
 from harness.checked import Location
 from harness.correctness.conduct import Storage
+from harness.correctness.drawn import Drawn
 from harness.correctness.edge_cases import EdgeCase
 from harness.correctness.verdict import Facts
 from harness.machine.gpu import State as GpuState
@@ -589,6 +590,7 @@ class Expect(Request[ReferenceReply]):
         kind: Kind of the inputs.
         directory: Folder for the results.
         device: Device that computes the results.
+        drawn: Part of the results to compute; None for all.
     """
 
     case: Case
@@ -596,6 +598,7 @@ class Expect(Request[ReferenceReply]):
     kind: str
     directory: Path
     device: str = "cpu"
+    drawn: Drawn | None = None
 
 
 # Of the peak workers.

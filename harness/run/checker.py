@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import random
 import shutil
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from harness.case import Case
-from harness.correctness import conduct, gate, own_size, promises
+from harness.correctness import conduct, drawn, gate, own_size, promises
+from harness.correctness.drawn import Drawn
 from harness.correctness.questions import ANOTHER_KERNEL, FIRST, IN_FORWARD, IN_SAMPLE, Question, unseen
 from harness.correctness.verdict import Expected, Verdict
 from harness.process.handle import WorkerError
@@ -49,6 +51,7 @@ class Checker:
         reference_cache: The right results.
         limit_seconds: Time limit of a request, in seconds.
         stage: Callback before the reference computes.
+        secret: Random source that no backend can foresee; it draws which part of a large case's results is judged.
     """
 
     def __init__(
@@ -58,23 +61,30 @@ class Checker:
         reference_cache: ReferenceCache,
         limit_seconds: float,
         stage: Callable[[str], None] = lambda text: None,
+        secret: random.Random | None = None,
     ) -> None:
         self._case = case
         self._device = device
         self._reference_cache = reference_cache
         self._limit_seconds = limit_seconds
         self._stage = stage
+        self._secret = secret or random.SystemRandom()
+        #: The part that is judged, by the kind and number of the inputs; for one question at a time.
+        self._drawn: dict[tuple[str, int], Drawn | None] = {}
         #: The question after timing.
         self.unseen: Final = unseen(case.mode)
 
     def expect(self, question: Question, variation: int | None = None) -> Expected:
         """Return the right results for a question; what takes time is the first call.
 
+        All backends have answered it, so now the part of a large case is drawn that is judged.
+
         Args:
             question: The question.
             variation: Number of the inputs, where the question leaves it open.
         """
         self._stage("compute the right results")
+        self._drawn.clear()
         return self._expected(question, variation)
 
     def prepare(self, cell: Cell, input_sets: int = roofline.INPUT_SETS) -> Prepared | None:
@@ -142,7 +152,7 @@ class Checker:
             cell.note(repeated, promise=scenario.name)
             if not repeated.remark:
                 return  # bit for bit the first results, which are judged already
-        verdict = gate.judge(self._case, expected, actual, "conduct")
+        verdict, expected = self._judged(self._case, scenario, expected, actual, "conduct")
         verdict = self._explained(cell, _named(verdict, scenario), scenario, expected, actual)
         cell.note(verdict, promise=scenario.name)
         self._place(cell)
@@ -186,7 +196,8 @@ class Checker:
                 return
             actual = self._read(cell, "kept", case)
             if actual is not None:
-                cell.note(_named(gate.judge(case, expected, actual), question))
+                verdict, _ = self._judged(case, question, expected, actual, variation=variation)
+                cell.note(_named(verdict, question))
         self._place(cell)
 
     def check_again(self, cell: Cell, variations: Sequence[int], settle: bool = True) -> Verdict | None:
@@ -218,7 +229,7 @@ class Checker:
         actual = self._read(cell, "check")
         if actual is not None:
             expected = self._expected(self.unseen, variation)
-            verdict = gate.judge(self._case, expected, actual)
+            verdict, expected = self._judged(self._case, self.unseen, expected, actual, variation=variation)
             if not verdict.ok:
                 asked = dataclasses.replace(self.unseen, variation=variation)
                 first = self._expected(FIRST).values  # which the backend has given once
@@ -227,10 +238,32 @@ class Checker:
             self._place(cell)
 
     def _expected(self, question: Question, variation: int | None = None) -> Expected:
-        number = question.variation if variation is None else variation
-        if number is None:
-            raise ValueError(f"{question.name} needs the number of its inputs")
-        return self._reference_cache.of(self._case, question.kind, number)
+        """Return the right results, or a part of a large case's, which is drawn here."""
+        number = _number(question, variation)
+        inputs = question.kind, number
+        if question.in_part and inputs not in self._drawn:
+            self._drawn[inputs] = drawn.draw(self._case, self._secret)
+        return self._reference_cache.of(self._case, *inputs, self._drawn.get(inputs) if question.in_part else None)
+
+    def _judged(
+        self,
+        case: Case,
+        question: Question,
+        expected: Expected,
+        actual: Arrays,
+        probe: str = "bound",
+        variation: int | None = None,
+    ) -> tuple[Verdict, Expected]:
+        """Judge values within the bound; return the verdict and what they were compared with.
+
+        A part that is refused, or too coarse, is not the verdict: all results are then judged.
+        """
+        verdict = gate.judge(case, expected, actual, probe)
+        if expected.drawn is None or (verdict.ok and (verdict.error_over_bound or 0) <= 1):
+            return verdict, expected
+        self._stage("compute the right results")
+        whole = self._reference_cache.of(self._case, question.kind, _number(question, variation))
+        return gate.judge(case, whole, actual, probe), whole
 
     def _judge_untouched(self, cell: Cell, reply: Integrity) -> None:
         """Judge whether inputs, functions and first results are as they were."""
@@ -290,6 +323,14 @@ class Checker:
             cell.end(Status.FAILED, f"it could not be checked: {error}")
             return None
         return read
+
+
+def _number(question: Question, variation: int | None) -> int:
+    """Return the number of a question's inputs."""
+    number = question.variation if variation is None else variation
+    if number is None:
+        raise ValueError(f"{question.name} needs the number of its inputs")
+    return number
 
 
 def _judge_affinity(affinity: Affinity) -> Verdict:

@@ -80,7 +80,9 @@ class Cohort:
         self._edge_case_pool = services.edge_case_pool
         self._loader = services.loader
         self._reference_cache = services.reference_cache
-        self._checker = Checker(case, device, services.reference_cache, self._plan.time_limit_seconds, self._stage)
+        self._checker = Checker(
+            case, device, services.reference_cache, self._plan.time_limit_seconds, self._stage, context.secret
+        )
 
     def end(self, status: Status, reason: str) -> None:
         """End every cell that is going."""

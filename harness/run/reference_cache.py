@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.case import Case
+from harness.correctness.drawn import Drawn
 from harness.correctness.verdict import Expected
 from harness.process.handle import WorkerError, WorkerHandle
 from harness.process.protocol import Expect
@@ -48,24 +49,29 @@ class ReferenceCache:
         self.device = "cpu"
         self._reference = reference
         self._limit_seconds = limit_seconds
-        self._known: dict[tuple[Case, str, int], Expected] = {}
+        self._known: dict[tuple[Case, str, int, Drawn | None], Expected] = {}
         self._lock = threading.Lock()
 
-    def of(self, case: Case, kind: str, variation: int) -> Expected:
-        """Return the right results.
+    def of(self, case: Case, kind: str, variation: int, drawn: Drawn | None = None) -> Expected:
+        """Return the right results; a part of a case is kept until another one is asked for.
 
         Args:
             case: The case.
             kind: Kind of the inputs.
             variation: Number of the inputs.
+            drawn: Part of the results that is enough; None for all.
 
         Raises:
             ReferenceUnavailable: The reference's worker did not reply.
         """
-        key = (case, kind, variation)
+        key = (case, kind, variation, drawn)
         with self._lock:
+            if (whole := self._known.get((case, kind, variation, None))) is not None:
+                return whole
             if key not in self._known:
-                self._known[key] = self._computed(case, kind, variation)
+                for other in [other for other in self._known if other[0] == case and drawn and other[3]]:
+                    del self._known[other]
+                self._known[key] = self._computed(*key)
             return self._known[key]
 
     def start(self) -> None:
@@ -84,18 +90,19 @@ class ReferenceCache:
         for key in [key for key in self._known if key[0] == case and kind in (None, key[1])]:
             del self._known[key]
 
-    def _computed(self, case: Case, kind: str, variation: int) -> Expected:
+    def _computed(self, case: Case, kind: str, variation: int, drawn: Drawn | None) -> Expected:
         try:
             reference = self._reference(self.device)
             folder = fresh_folder(reference.directory / "expected")
-            reply = reference.request(Expect(case, variation, kind, folder, self.device), self._limit_seconds)
+            asked = Expect(case, variation, kind, folder, self.device, drawn)
+            reply = reference.request(asked, self._limit_seconds)
         except WorkerError as error:
             raise ReferenceUnavailable(error.status, error.reason) from None
         samples = {
             name: (positions, np.load(folder / f"{name}.wide.npy", allow_pickle=False))
             for name, positions in arrays(folder, case, ".positions").items()
         }
-        expected = Expected(arrays(folder, case), arrays(folder, case, ".scale"), reply.quadratics, samples)
+        expected = Expected(arrays(folder, case), arrays(folder, case, ".scale"), reply.quadratics, samples, drawn)
         shutil.rmtree(folder, ignore_errors=True)
         return expected
 

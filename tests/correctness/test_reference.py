@@ -29,10 +29,6 @@ CASES = [
 ]
 
 
-def exact(case):
-    return {name: torch.from_numpy(array).double() for name, array in make_inputs(case).items()}
-
-
 def close(one, other):
     torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
 
@@ -91,13 +87,34 @@ def test_values_are_the_sums_that_the_operator_is_defined_by(case):
         close(value, torch.from_numpy(wanted[name]))
 
 
-@pytest.mark.parametrize("case", CASES, ids=repr)
-def test_contracted_gradients_are_those_of_autograd(case):
-    inputs = exact(case)
-    contracted, autograd = reference.contract_gradients(inputs), reference.autograd_gradients(case, inputs)
-    assert set(contracted) == set(autograd) == set(case.result_shapes()) - {"output"}
-    for name in autograd:
-        close(contracted[name], autograd[name])
+@pytest.mark.parametrize("elements", [1, 50, reference.PRODUCT_ELEMENTS])
+@pytest.mark.parametrize("case", in_both_modes(CASES), ids=repr)
+def test_matrix_products_are_what_nn_bilinear_and_its_autograd_give(case, elements, monkeypatch):
+    monkeypatch.setattr(reference, "PRODUCT_ELEMENTS", elements)  # groups of one page, of some pages, of all pages
+    inputs = make_inputs(case)
+    own, values = reference.nn_bilinear(case, inputs), reference.expected(case, inputs)
+    assert set(own) == set(values) == set(case.result_shapes())
+    for name in own:
+        close(values[name], own[name])
+    reference.hold(own, values, reference.scales(case, inputs))
+
+
+@pytest.mark.parametrize("name", STEP.result_shapes())
+def test_products_that_differ_from_nn_bilinear_are_no_reference(name):
+    inputs = make_inputs(STEP)
+    own, values, scales = (f(STEP, inputs) for f in (reference.nn_bilinear, reference.expected, reference.scales))
+    values[name].view(-1)[-1] += 1e-10
+    with pytest.raises(RuntimeError, match=rf"matrix products in float64 give {name} .* cannot be the reference"):
+        reference.hold(own, values, scales)
+
+
+@pytest.mark.parametrize("name", STEP.result_shapes())
+def test_one_result_asked_for_alone_is_the_same(name):
+    inputs = make_inputs(STEP)
+    for ask in (reference.expected, reference.scales):
+        alone = ask(STEP, inputs, names=(name,))
+        assert set(alone) == {name}
+        close(alone[name], ask(STEP, inputs)[name])
 
 
 @pytest.mark.parametrize("case", in_both_modes(CASES), ids=repr)
@@ -152,18 +169,9 @@ def test_a_platform_without_a_wider_format_cannot_judge_float64(monkeypatch):
         reference.wide_samples(STEP, make_inputs(STEP))
 
 
-def test_a_case_too_large_for_autograd_takes_the_contractions(monkeypatch):
-    def forbidden(*_):
-        raise AssertionError("autograd was asked for a large temporary")
-
-    autograd = reference.expected(STEP, make_inputs(STEP))
-    monkeypatch.setattr(reference, "autograd_gradients", forbidden)
-    with pytest.raises(AssertionError, match="autograd was asked"):
-        reference.expected(STEP, make_inputs(STEP))
+def test_nn_bilinear_gives_no_gradients_where_their_temporary_is_large(monkeypatch):
     monkeypatch.setattr(reference, "AUTOGRAD_BYTES", 8 * 5 * 4 * 3 * 2 - 1)
-    contracted = reference.expected(STEP, make_inputs(STEP))
-    for name in autograd:
-        close(contracted[name], autograd[name])
+    assert set(reference.nn_bilinear(STEP, make_inputs(STEP))) == {"output"}
 
 
 def test_inference_has_the_output_alone():
@@ -186,11 +194,11 @@ def test_a_reference_on_a_gpu_is_compared_with_the_cpu():
 def test_the_reference_falls_back_to_the_cpu_when_full_or_in_float64(tmp_path, monkeypatch):
     asked, trimmed, ours = [], [], reference.expected
 
-    def expected(case, inputs, device):
+    def expected(case, inputs, device, names):
         asked.append(device)
         if device == "meta":
             raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)")
-        return ours(case, inputs, device)
+        return ours(case, inputs, device, names)
 
     monkeypatch.setattr(reference, "expected", expected)
     monkeypatch.setattr(memory, "trim", lambda: trimmed.append(asked[-2:]))
@@ -199,3 +207,11 @@ def test_the_reference_falls_back_to_the_cpu_when_full_or_in_float64(tmp_path, m
     assert asked == ["cpu", "meta", "cpu"]
     assert trimmed == [["meta", "cpu"]]  # the worker frees the GPU's memory once the CPU has computed
     assert np.array_equal(np.load(tmp_path / "output.npy"), ours(STEP, make_inputs(STEP))["output"].numpy())
+
+
+def test_worker_holds_a_case_against_nn_bilinear_once(tmp_path, monkeypatch):
+    held, worker, larger = [], ReferenceWorker(), dataclasses.replace(STEP, batch=6)
+    monkeypatch.setattr(reference, "hold", lambda own, values, sizes: held.append(set(own) & set(sizes)))
+    for case, kind in ((STEP, "nonfinite"), (STEP, "integers"), (STEP, "normal"), (larger, "normal")):
+        worker.expect(Expect(case, 0, kind, tmp_path))
+    assert held == [set(STEP.result_shapes())] * 2, "NaN and infinity cannot be compared"

@@ -9,7 +9,7 @@ import pytest
 from fakes import CASE, STEP, FakeWorker, Faults
 
 from harness.case import Case
-from harness.correctness import telling
+from harness.correctness import drawn, telling, telling_rows
 from harness.correctness.questions import FIRST, IN_SAMPLE, SCENARIOS, unseen
 from harness.process.handle import WorkerError
 from harness.process.protocol import (
@@ -183,3 +183,39 @@ def test_gradient_that_finite_differences_refute_rejects_the_step(measure):
     run = measure(CASE, STEP, faults={"edge cases of other": Faults(gradcheck="injected: not the same")})
     assert run.row("other").status is Status.TIMED
     assert "injected: not the same" in run.row("other", STEP).reason
+
+
+@pytest.fixture
+def drawn_parts(monkeypatch):
+    """Have each later answer judged on two rows and two pages."""
+    for name, value in (("LARGE_FLOP", 0), ("ROWS", 2), ("PAGES", 2)):
+        monkeypatch.setattr(drawn, name, value)
+
+
+def test_later_answers_to_a_large_case_are_judged_on_parts(measure, drawn_parts):
+    case = Case(6, 2, 3, 5, mode="forward_backward")
+    run = measure(case)
+    assert run.row("other", case).status is Status.TIMED
+    asked = [request for request in run.workers.requests("reference") if request.case == case]
+    whole = [(request.kind, request.variation) for request in asked if request.drawn is None]
+    assert whole == [("normal", 0), (telling.KIND, 0), (telling_rows.ROWS, 0)], "the first answers"
+    parts = [request.drawn for request in asked if request.drawn is not None]
+    assert {kind for request in asked if request.drawn for kind in [request.kind]} == {"normal", unseen(case.mode).kind}
+    assert all(len(part.rows) == len(part.pages) == 2 for part in parts)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [{"kept": 5}, {"wrong_later": 1}, {"answers": {"new values in the same buffers": 0}}],
+    ids=lambda fault: next(iter(fault)),
+)
+def test_refused_part_gives_the_reason_that_the_whole_gives(measure, monkeypatch, fault):
+    case = Case(6, 2, 3, 5, seed=3)
+    faults = {"other": Faults(**fault)}
+    of_whole = measure(case, faults=faults).row("other", case)
+    for name, value in (("LARGE_FLOP", 0), ("ROWS", 2)):
+        monkeypatch.setattr(drawn, name, value)
+    of_part = measure(case, faults=faults).row("other", case)
+    assert (of_part.status, of_part.phase) == (of_whole.status, of_whole.phase) != (Status.TIMED, of_whole.phase)
+    if "wrong_later" not in fault:  # those inputs are drawn
+        assert of_part.reason == of_whole.reason
