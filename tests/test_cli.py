@@ -228,10 +228,10 @@ def test_list_and_help_import_no_framework_nor_anything_heavy(arguments):
 def test_check_accepts_and_rejects_and_writes_nothing(bilinear_bench, tmp_path):
     ended = bilinear_bench("check", *TINY, "--backend", "faulty-honest", "--mode", "forward")
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "2 of 2 passed the gate" in ended.stdout
+    assert "1 of 1 passed the gate" in ended.stdout
     ended = bilinear_bench("check", *TINY, "--backend", "faulty-one-wrong", "--mode", "forward")
     assert ended.returncode == 1
-    assert "1 of 2 passed the gate, 1 did not" in ended.stdout
+    assert "0 of 1 passed the gate, 1 did not" in ended.stdout
     assert not (tmp_path / "results").exists()
 
 

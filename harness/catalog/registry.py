@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -87,13 +87,17 @@ def entries() -> dict[str, Entry]:
     return dict(sorted(found.items()))
 
 
-def select(names: Iterable[str]) -> dict[str, Entry]:
+def select(names: Iterable[str], known: Mapping[str, Entry] | None = None) -> dict[str, Entry]:
     """Return the entries for ``names``, each optionally with ``#2`` and so on for a further entry of the same backend.
+
+    Args:
+        names: The names.
+        known: What ``entries`` returned; None to read it again, which takes a while.
 
     Raises:
         RegistryError: A name is unknown or occurs twice, or this project is not installed.
     """
-    known = entries()
+    known = entries() if known is None else known
     chosen: dict[str, Entry] = {}
     for name in names:
         base, mark, number = name.partition("#")

@@ -21,26 +21,29 @@ class Selection:
     Attributes:
         entries: The backends by the name used in the rows.
         wanted: Each text of ``--backend`` with the backends that it stands for; empty if all backends were taken.
+        known: Every registered backend.
     """
 
     entries: Mapping[str, Entry]
     wanted: Mapping[str, tuple[str, ...]]
+    known: Mapping[str, Entry]
 
 
-def choose(texts: Sequence[str], skipped: Sequence[str] = (), *, always: str) -> Selection:
+def choose(texts: Sequence[str], skipped: Sequence[str] = (), *, always: str | None) -> Selection:
     """Return the backends of ``texts``, or all of them, without those of ``skipped``.
 
     Args:
         texts: Names, patterns as in ``torch-*``, or lists with commas; ``NAME#2`` enters a backend a second time.
         skipped: Names, patterns or lists of backends to leave out.
-        always: Name of the backend that every run measures; it comes first, and a pattern does not leave it out.
+        always: Name of the backend that every run measures; it comes first, and a pattern does not leave it out. None
+            without such a backend.
 
     Raises:
         RegistryError: A name is unknown or occurs twice, a pattern matches nothing, or nothing is left.
     """
     known = entries()
     given = list(_split(texts))
-    select(text for text in given if not _is_pattern(text))  # refuses what is unknown, or given twice
+    select((text for text in given if not _is_pattern(text)), known)  # refuses what is unknown, or given twice
     wanted = {text: tuple(_matching(text, known)) for text in given}
     names = dict.fromkeys(name for matching in wanted.values() for name in matching) if given else dict.fromkeys(known)
     left_out = {name for text in _split(skipped) for name in _skipped(text, names, known, always)}
@@ -48,8 +51,8 @@ def choose(texts: Sequence[str], skipped: Sequence[str] = (), *, always: str) ->
     if not kept:
         raise RegistryError("no backend is left: --skip leaves out every one")
     wanted = {text: tuple(name for name in matching if name not in left_out) for text, matching in wanted.items()}
-    chosen = select(dict.fromkeys((always, *kept)))
-    return Selection(chosen, {text: matching for text, matching in wanted.items() if matching})
+    chosen = select(dict.fromkeys(kept if always is None else (always, *kept)), known)
+    return Selection(chosen, {text: matching for text, matching in wanted.items() if matching}, known)
 
 
 def _split(texts: Iterable[str]) -> Iterable[str]:
@@ -70,14 +73,14 @@ def _matching(text: str, known: Mapping[str, Entry]) -> list[str]:
     return matching
 
 
-def _skipped(text: str, names: Iterable[str], known: Mapping[str, Entry], always: str) -> list[str]:
+def _skipped(text: str, names: Iterable[str], known: Mapping[str, Entry], always: str | None) -> list[str]:
     """Return those of ``names`` that one text of ``--skip`` leaves out, each with all its further entries."""
     if text == always:
         raise RegistryError(f"--skip {always}: it is the baseline of every ratio, and always measured; leave it out")
     if _is_pattern(text):
         _matching(text, known)  # refuses a pattern that matches nothing
     else:
-        select([text])
+        select([text], known)
     return [
         name for name in names if fnmatch.fnmatchcase(name, text) or fnmatch.fnmatchcase(name.partition("#")[0], text)
     ]

@@ -74,16 +74,18 @@ def right(records: pd.DataFrame, width: int) -> Lines:
         return []
     counts = [f"{len(rows)} of {total}" for _, rows, total in passed]
     partial = any(len(rows) != total for _, rows, total in passed)
+    difference = Column("mean abs diff", _largest(passed, "mean_absolute_error", ".1e"), right=True, goes=1)
+    flags = Column("flags", [" ".join(_words(rows["flags"])) for _, rows, _ in passed], goes=4)
     columns = [
         Column("backend", [name for name, _, _ in passed]),
         Column("verdict", [Text("right", "green")] * len(passed)),
         *([Column("in", counts)] if partial else []),
         Column("error/bound", _largest(passed, "max_error_over_bound", ".2g"), right=True, goes=3),
         Column("class", [" ".join(_words(rows["precision_class"])) for _, rows, _ in passed], goes=2),
-        Column("mean abs diff", _largest(passed, "mean_absolute_error", ".1e"), right=True, goes=1),
-        Column("flags", [" ".join(_words(rows["flags"])) for _, rows, _ in passed], goes=4),
+        *([difference] if any(difference.cells) else []),
+        *([flags] if any(flags.cells) else []),
     ]
-    return table([column for column in columns if column.heading != "flags" or any(column.cells)], width)
+    return table(columns, width)
 
 
 def tables(records: pd.DataFrame, labels: Mapping[str, str], width: int) -> Lines:

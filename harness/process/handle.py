@@ -5,6 +5,7 @@ of the worker that is timed.
 
 * The group is new but the session is not. If this process ends, the stopped group is orphaned, and the kernel ends
   orphaned stopped groups (SIGHUP, SIGCONT). The worker itself asks to be killed with its parent.
+* A new worker starts by itself, so several start at the same time; its first request waits until it has started.
 * A worker is seen stopped, with its descendants, before its reply is returned.
 * A time limit is one of running time: it starts when the request is sent, whatever the worker prints. What the worker
   waited for a CPU is added to it, and time in which this process was stopped is not counted.
@@ -172,7 +173,8 @@ class Worker:
         self._output_pipe = self._process.stdout.fileno()
         os.set_blocking(self._output_pipe, False)
         os.set_blocking(self._reply_pipe, False)
-        self._replied(Started, nonce, start_seconds)
+        #: Number and time limit of the reply that it has started; None once that is read.
+        self._starting: tuple[str, float] | None = (nonce, start_seconds)
 
     @property
     def pid(self) -> int:
@@ -196,11 +198,15 @@ class Worker:
         """Continue the worker until it has replied, and return the reply.
 
         Raises:
-            WorkerError: The worker raised and lives on; or it died, hung or broke the protocol, and has ended.
+            WorkerError: The worker raised and lives on; or it did not start, died, hung or broke the protocol, and has
+                ended.
         """
         if not self.alive:
             # Its pipes are closed, and their numbers may be another file's by now.
             raise WorkerError(Status.FAILED, "its process had ended before this request")
+        if self._starting is not None:
+            started, self._starting = self._starting, None
+            self._replied(Started, *started)
         # A reply carries its request's random number: what was written ahead of the request is no reply.
         nonce = secrets.token_hex(8)
         self._usage_before = self._read_usage()

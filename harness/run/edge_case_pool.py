@@ -1,19 +1,20 @@
 """Run the edge cases in workers that are never timed; keep the findings of each backend.
 
 A reply to an edge case holds for its dtype, precision and mode. So each backend is asked once in a run, before the
-first case that needs it, and its worker ends then. Up to ``SIDE_BY_SIDE`` workers run at a time, one for each CPU:
-nothing here is timed, and most of it is importing and compiling, which one CPU does.
+first case that needs it, and its worker ends then. In a check, where nothing is timed, that begins at once. Up to
+``SIDE_BY_SIDE`` workers run at a time, one for each CPU: most of it is importing and compiling, which one CPU does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Final
 
 from harness.case import Case
 from harness.process.handle import WorkerError, WorkerHandle
 from harness.process.protocol import Load
+from harness.record import Status
 from harness.run.cell import Cell
 from harness.run.context import RunContext
 from harness.run.edge_case_questions import EdgeCaseFindings, EdgeCaseQuestions
@@ -43,18 +44,39 @@ class EdgeCasePool:
         self._context = context
         self._reference_cache = reference_cache
         self._known: dict[tuple[str, str, Case], EdgeCaseFindings | WorkerError] = {}
+        self._threads = ThreadPoolExecutor(side_by_side(context.plan.threads))
+        #: What is under way, by the backend's own name and the device.
+        self._asking: dict[tuple[str, str], Future[None]] = {}
         self._stopped = False
         self.seconds: dict[str, float] = {}
 
+    def begin(self, cells: Sequence[Cell], case: Case, device: str) -> None:
+        """Start to ask backends about every dtype, precision and mode of the plan, the case's first; each once.
+
+        Args:
+            cells: Cells of the backends.
+            case: The case.
+            device: The device.
+        """
+        kinds = tuple(dict.fromkeys(_any_size(each) for each in (case, *self._context.plan.cases)))
+        for cell in cells:
+            name = cell.base_name
+            if (name, device) not in self._asking and (name, device, _any_size(case)) not in self._known:
+                target = self._context.plan.backends[cell.name].target
+                self._asking[name, device] = self._threads.submit(self._ask_all, name, target, device, kinds)
+
     def judge(self, cells: Sequence[Cell], case: Case, device: str) -> None:
         """Note each backend's findings for a case; a worker's failure ends the cell."""
-        unknown = {
-            cell.base_name: self._context.plan.backends[cell.name].target
-            for cell in cells
-            if (cell.base_name, device, _any_size(case)) not in self._known
-        }
-        if unknown:
-            self._ask(unknown, case, device)
+        self._reference_cache.start()
+        self.begin(cells, case, device)
+        try:
+            for cell in cells:
+                if (asking := self._asking.get((cell.base_name, device))) is not None:
+                    asking.result()
+                    self._asking.pop((cell.base_name, device))
+        except BaseException:  # Ctrl-C too
+            self.stop()
+            raise
         for cell in cells:
             known = self._known[cell.base_name, device, _any_size(case)]
             if isinstance(known, WorkerError):
@@ -64,18 +86,15 @@ class EdgeCasePool:
             cell.evidence.output = known.output
             cell.note(*known.verdicts.values())
 
-    def _ask(self, targets: Mapping[str, str], first: Case, device: str) -> None:
-        """Ask backends, by name, about every dtype, precision and mode of the plan."""
-        kinds = tuple(dict.fromkeys(_any_size(case) for case in (first, *self._context.plan.cases)))
-        self._reference_cache.start()
-        with ThreadPoolExecutor(side_by_side(self._context.plan.threads)) as pool:
-            try:
-                list(pool.map(lambda name: self._ask_all(name, targets[name], device, kinds), targets))
-            except BaseException:  # Ctrl-C too: killing the workers ends the requests that other threads wait for
-                self._stopped = True
-                for name in targets:
-                    self._context.workers.discard_edge_case_worker(name, device)
-                raise
+    def stop(self) -> None:
+        """End what is under way, and start no more of it; a killed worker ends the request that a thread awaits."""
+        self._stopped = True
+        for (name, device), asking in self._asking.items():
+            asking.cancel()
+            self._context.workers.discard_edge_case_worker(name, device)
+        wait(self._asking.values())
+        self._asking.clear()
+        self._stopped = False
 
     def _ask_all(self, name: str, target: str, device: str, kinds: Iterable[Case]) -> None:
         """Ask one backend, through one worker that is replaced if it dies.
@@ -92,7 +111,9 @@ class EdgeCasePool:
                 try:
                     worker = self._context.workers.edge_case_worker(name, device)
                     if worker is not loaded:
-                        worker.request(Load(name, target, device), limit)
+                        reply = worker.request(Load(name, target, device), limit)
+                        if not reply.available:
+                            raise WorkerError(Status.FAILED, f"it is not available there: {reply.reason}")
                         loaded = worker
                     asking = EdgeCaseQuestions(kind, name, device, worker, self._reference_cache, limit)
                     self._known[name, device, kind] = asking.findings()

@@ -6,6 +6,8 @@ a cohort. The gate comes before the clock, judges results of timed calls, and co
 
 from __future__ import annotations
 
+import contextlib
+
 from harness.case import Case
 from harness.process.handle import WorkerError
 from harness.process.protocol import AskSupport
@@ -55,6 +57,8 @@ class Group:
         self._services.reference_cache.device = self.device
         blocks = Blocks(self._context.now(), self.processes)
         free_bytes = self._reserve(free_bytes)
+        if not self._context.plan.timing:
+            self._begin()
         for cell in self.cells:
             if cell.going:
                 self._ask(cell, free_bytes)
@@ -71,6 +75,14 @@ class Group:
             except ReferenceUnavailable as error:
                 cohort.end(error.status, error.reason)
             cohort.release()
+
+    def _begin(self) -> None:
+        """Have the reference and the edge cases at work from the start, where nothing is timed."""
+        with contextlib.suppress(ReferenceUnavailable):  # it is raised again where a result is needed
+            self._services.reference_cache.start(at_work=True)
+        backends = self._context.plan.backends
+        present = [cell for cell in self.cells if cell.going and backends[cell.name].installed().ok]
+        self._services.edge_case_pool.begin(present, self.case, self.device)
 
     def _reserve(self, free_bytes: int) -> int:
         """Return the memory that is left to the backends; no cell is attempted where the reference does not fit."""

@@ -21,7 +21,7 @@ from harness.record import Status
 from harness.run.options import PlanError, PlanOptions, RunOptions
 from harness.timing import roofline
 
-#: Backend that speed is compared with, planned in every group.
+#: Backend that speed is compared with, planned in every group that is timed.
 BASELINE: Final = "torch-bilinear"
 #: Suite of cases that the command line names one by one.
 COMMAND_LINE_SUITE: Final = "command-line"
@@ -35,7 +35,7 @@ class Plan:
         run_id: Identifier of the run in every row.
         suite: Name of the suite.
         cases: Cases, mode included, in the order of measuring.
-        backends: Entries by the name used in the rows; the baseline is added if missing.
+        backends: Entries by the name used in the rows; with timing the baseline is added if missing.
         devices: Devices in the order of measuring; a group has one.
         threads: Number of CPUs of every worker.
         seed: Seed of the order of measuring; the cases carry the seed of their inputs.
@@ -71,7 +71,8 @@ class Plan:
 
     def cells(self, case: Case, device: str) -> list[tuple[str, str, str, str]]:
         """Identify the planned rows of a group, as ``Record.cell`` does; the baseline first."""
-        names = [BASELINE, *(name for name in self.backends if name != BASELINE)]
+        first = [BASELINE] if self.timing or BASELINE in self.backends else []
+        names = [*first, *(name for name in self.backends if name != BASELINE)]
         return [(case.name, case.mode, name, device) for name in names]
 
 
@@ -91,8 +92,9 @@ def make_plan(run_id: str, options: PlanOptions) -> Plan:
     cases = list(dict.fromkeys(dataclasses.replace(case, **changes) for case in cases))  # type: ignore[arg-type]
     modes = {MODE_NAMES[name] for name in options.modes} or set(MODES)
     wanted: list[Mode] = [mode for mode in MODES if mode in modes]
-    selection = choose(options.backends, options.skip, always=BASELINE)
-    torch = selection.entries[BASELINE].installed()
+    # A check compares with the reference alone, so nn.Bilinear is checked only where it is asked for.
+    selection = choose(options.backends, options.skip, always=BASELINE if options.timing else None)
+    torch = selection.known[BASELINE].installed()
     if not torch.ok:
         raise RegistryError(f"the reference is nn.Bilinear in float64, but {torch.reason}")
     # No backend can know a drawn seed beforehand and bring the answers along. Every row has the seed.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,9 @@ from harness.record import Status
 from harness.run.cell import fresh_folder
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+
+#: Case that makes the reference import its framework.
+_LEAST: Final = Case(1, 1, 1, 1)
 
 
 class ReferenceUnavailable(Exception):  # noqa: N818  # it names a state, which the suffix Error would hide
@@ -74,8 +78,11 @@ class ReferenceCache:
                 self._known[key] = self._computed(*key)
             return self._known[key]
 
-    def start(self) -> None:
+    def start(self, at_work: bool = False) -> None:
         """Start the reference's worker in this thread: a worker dies with the thread that started it.
+
+        Args:
+            at_work: True if it imports its framework at once, while this thread goes on.
 
         Raises:
             ReferenceUnavailable: The worker did not start.
@@ -84,6 +91,13 @@ class ReferenceCache:
             self._reference(self.device)
         except WorkerError as error:
             raise ReferenceUnavailable(error.status, error.reason) from None
+        if at_work:
+            threading.Thread(target=self._begin, daemon=True).start()
+
+    def _begin(self) -> None:
+        """Have the least case computed; an error comes again with the next request."""
+        with contextlib.suppress(ReferenceUnavailable):
+            self.of(_LEAST, "integers", 0)
 
     def forget(self, case: Case, kind: str | None = None) -> None:
         """Release the results of a case: all of them, or those of one kind."""

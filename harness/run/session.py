@@ -69,13 +69,16 @@ class Runner:
     def run(self, skip: frozenset[tuple[str, str, str]] = frozenset()) -> Iterator[Record]:
         """Yield the records of every group but those in ``skip`` (case, mode, device)."""
         groups = self._context.plan.groups()
-        for number, (case, device) in enumerate(groups, start=1):
-            if (case.name, case.mode, device) in skip:
-                continue
-            self._context.progress.group(number, len(groups), case, device)
-            rows = list(self._group(case, device))
-            yield from rows
-            self._context.progress.finished(number, len(groups), rows)
+        try:
+            for number, (case, device) in enumerate(groups, start=1):
+                if (case.name, case.mode, device) in skip:
+                    continue
+                self._context.progress.group(number, len(groups), case, device)
+                rows = list(self._group(case, device))
+                yield from rows
+                self._context.progress.finished(number, len(groups), rows)
+        finally:
+            self._services.edge_case_pool.stop()
 
     def _group(self, case: Case, device: str) -> Iterator[Record]:
         """Measure a group and yield its records."""

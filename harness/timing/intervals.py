@@ -14,7 +14,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special  # and not scipy.stats, whose import takes a second
 
 #: Confidence level of every interval.
 LEVEL: Final = 0.99
@@ -96,6 +95,8 @@ def student(values: Sequence[float], level: float = LEVEL) -> Interval:
     mean = float(array.mean())
     if len(array) < FEWEST_VALUES:
         return Interval(mean, None, None)
+    from scipy import special  # not at the top: a check does without
+
     half = float(special.stdtrit(len(array) - 1, (1 + level) / 2) * array.std(ddof=1) / math.sqrt(len(array)))
     return Interval(mean, mean - half, mean + half)
 
@@ -105,6 +106,8 @@ def _sign_rank(count: int, level: float) -> int:
     """Return the largest k for which the k-th values from both ends enclose the median at ``level``; 0 without one."""
     if count == 0:
         return 0
+    from scipy import special
+
     # P(Binomial <= k - 1) <= (1 - level) / 2.
     return int(np.searchsorted(special.bdtr(np.arange(count), count, 0.5), (1 - level) / 2, side="right"))
 
@@ -114,6 +117,8 @@ def _signed_rank(count: int, level: float) -> int:
     """Return the largest k for which the k-th Walsh averages from both ends enclose the centre; 0 without one."""
     tail = (1 - level) / 2
     if count > EXACT_VALUES:
+        from scipy import special
+
         mean, spread = count * (count + 1) / 4, math.sqrt(count * (count + 1) * (2 * count + 1) / 24)
         return math.floor(mean + float(special.ndtri(tail)) * spread)
     # P(W <= k - 1) <= tail.

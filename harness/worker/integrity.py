@@ -20,7 +20,7 @@ from harness.correctness.conduct import Storage, same_bits
 from harness.correctness.verdict import Facts
 from harness.machine import threads
 from harness.process.protocol import Affinity
-from harness.worker.arrays import to_host
+from harness.worker.arrays import dtype_text, to_host
 
 if TYPE_CHECKING:
     from harness.backend import Backend, NativeArray
@@ -99,7 +99,7 @@ def describe(result: NativeArray) -> Facts:
     dtype, shape, device = (getattr(result, name, None) for name in ("dtype", "shape", "device"))
     return Facts(
         type=type_name(result),
-        dtype=None if dtype is None else str(dtype).rpartition(".")[2],  # torch says torch.float32
+        dtype=None if dtype is None else dtype_text(dtype).rpartition(".")[2],  # torch says torch.float32
         shape=None if shape is None else tuple(int(size) for size in shape),
         device=None if device is None and not isinstance(result, np.ndarray) else _device_name(device),
     )

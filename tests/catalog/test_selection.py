@@ -76,3 +76,8 @@ def test_what_names_no_backend_is_refused(texts, skip, words):
     with pytest.raises(RegistryError) as error:
         choose(texts, skip, always=BASELINE)
     assert words in str(error.value)
+
+
+def test_without_a_baseline_the_given_names_alone_are_taken():
+    assert list(choose(["numpy-loop"], always=None).entries) == ["numpy-loop"]
+    assert BASELINE not in choose(["torch-*"], [BASELINE], always=None).entries

@@ -15,7 +15,7 @@ import pytest
 from harness.case import Case
 from harness.machine import usage
 from harness.machine.usage import Usage
-from harness.process.handle import WorkerError
+from harness.process.handle import Worker, WorkerError
 from harness.process.protocol import Load, Prepare, Release, Released
 from harness.process.supervisor import NO_GPU, PREFIX, SHARED_GPU, Supervisor
 from harness.record import Status
@@ -151,6 +151,23 @@ def test_a_worker_killed_from_outside_is_reported_with_its_signal(workers):
     os.kill(worker.pid, signal.SIGKILL)
     with pytest.raises(WorkerError, match=r"killed by signal 9 \(SIGKILL\)"):
         prepare(worker)
+
+
+def test_workers_start_at_the_same_time_and_the_first_request_waits(workers):
+    start = time.monotonic()
+    started = [workers.worker(name, "cpu")[0] for name in ("faulty-honest", "faulty-raises", "faulty-exits")]
+    begun = time.monotonic() - start
+    load(workers, "faulty-honest")
+    assert all(worker.alive for worker in started)
+    assert begun < time.monotonic() - start
+    assert state(started[0].pid) == psutil.STATUS_STOPPED
+
+
+def test_a_worker_that_does_not_start_says_so_at_its_first_request(tmp_path):
+    worker = Worker("no such role", tmp_path / "worker", {}, 1)
+    with pytest.raises(WorkerError, match=r"exited with code 1 without an answer; its output ended: .*no such role"):
+        worker.request(Release(), 60.0)
+    assert not worker.alive
 
 
 def test_a_dead_worker_is_replaced_by_a_new_one(workers):

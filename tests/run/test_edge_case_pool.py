@@ -12,6 +12,7 @@ from fakes import FakePool
 
 from harness.case import Case
 from harness.process.handle import WorkerError
+from harness.process.protocol import Loaded
 from harness.record import Status
 from harness.run.cell import Cell
 from harness.run.edge_case_pool import EdgeCaseFindings, EdgeCasePool, EdgeCaseQuestions
@@ -29,7 +30,12 @@ class Pool(FakePool):
 
     def edge_case_worker(self, name, device):
         self.started.append((name, threading.current_thread().name))
-        return SimpleNamespace(request=lambda request, limit: self.load(request.name))
+
+        def request(request, limit):
+            self.load(request.name)
+            return Loaded(available=True)
+
+        return SimpleNamespace(request=request)
 
 
 @pytest.fixture

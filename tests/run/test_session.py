@@ -12,12 +12,12 @@ from harness.run.session import Runner
 from harness.run.summary import interrupted
 
 
-def plan(*cases):
+def plan(*cases, names=(BASELINE, "other")):
     return Plan(
         run_id="run",
         suite="suite",
         cases=cases,
-        backends={name: Entry(name, "m:C", (), "test 1") for name in (BASELINE, "other")},
+        backends={name: Entry(name, "m:C", (), "test 1") for name in names},
         devices=("cpu",),
         threads=1,
         timing=False,
@@ -49,6 +49,14 @@ def test_finished_groups_are_left_out_and_the_others_keep_their_number(tmp_path)
     assert progress.seen == [(2, 2, LARGER.name, "cpu")]
     assert progress.ended == [(2, 2, [BASELINE, "other"])]
     assert {row.case for row in rows} == {LARGER.name}
+
+
+def test_check_starts_no_baseline_that_was_not_asked_for(tmp_path):
+    workers = FakePool(tmp_path)
+    rows = list(Runner(RunContext(plan(CASE, names=("other",)), workers, now=lambda: workers.clock.now)).run())
+    assert [(row.backend, row.status) for row in rows] == [("other", "checked")]
+    assert set(workers.discarded) == {"edge cases of other"}
+    assert {name for name, _ in workers.log} == {"other", "edge cases of other", "reference"}
 
 
 def test_each_worker_is_reported_as_it_describes_itself(measure):
