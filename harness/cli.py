@@ -8,11 +8,13 @@ Length: a command takes a line for each of its options.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import importlib.metadata
 import json
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -154,6 +156,8 @@ def check(
     from harness.run.plan import make_plan
 
     plan = make_plan("check", plan_options(context, timing=False))
+    # Printing takes pandas, which is imported while workers start.
+    threading.Thread(target=importlib.import_module, args=("pandas",), daemon=True).start()
     with progress(len(plan.backends), 0.0) as line:
         checked, records = session.check(plan, line)
     rows = [dataclasses.asdict(record) for record in records]

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     from harness.case import Case
@@ -50,6 +51,12 @@ class Drawn:
         """Return the part of the result ``name``."""
         drawn: Array = result[list(self.pages if name in PAGED else self.rows)]
         return drawn
+
+    def of_all(self, case: Case, results: Mapping[str, Array]) -> Arrays | None:
+        """Return the part of all results; None if one of them has a wrong shape, or is not finite everywhere."""
+        shapes = case.result_shapes()
+        sound = all(results[name].shape == shape and np.isfinite(results[name]).all() for name, shape in shapes.items())
+        return {name: self.of(name, results[name]) for name in shapes} if sound else None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

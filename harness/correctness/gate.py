@@ -98,10 +98,8 @@ def judge(case: Case, expected: Expected, actual: Arrays, probe: str = "bound") 
     Args:
         case: Dtype, precision, and the names and shapes of the results.
         expected: The reference's results, with scales and quadratics.
-        actual: The backend's whole results as float32 or float64, already judged by ``judge_facts``.
+        actual: The backend's results as float32 or float64, already judged by ``judge_facts``; or a drawn part of them.
         probe: One of ``PROBES``.
-
-    Of a drawn part the values are judged, by the limits of the whole case, and the shape and finiteness of the rest.
 
     Raises:
         ValueError: The reference itself is not finite, so it cannot tell right from wrong.
@@ -110,15 +108,11 @@ def judge(case: Case, expected: Expected, actual: Arrays, probe: str = "bound") 
     reasons: list[str] = []
     first: Elements | None = None
     errors: dict[str, precision.Errors] = {}
-    for name, shape in case.result_shapes().items():
+    for name in case.result_shapes():
         reference, scale, result = expected.values[name], expected.scales[name], actual[name]
         if not np.isfinite(scale).all():
             raise ValueError(f"the reference for {name} is not finite")
-        if expected.drawn is not None:
-            if result.shape != shape or not np.isfinite(result).all():
-                return refused(probe, f"{name} is not finite, or has another shape than {_shape(shape)}", result=name)
-            shape, result = reference.shape, expected.drawn.of(name, result)
-        if (fault := _form(probe, name, shape, reference, result)) is not None:
+        if (fault := _form(probe, name, reference.shape, reference, result)) is not None:
             return fault
         if result.size == 0:
             continue

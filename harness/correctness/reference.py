@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Samples = dict[str, tuple[npt.NDArray[np.integer], npt.NDArray[np.floating]]]
 
 #: Largest (b, i, j) float64 temporary, times out_features, for which autograd is used, in bytes.
-AUTOGRAD_BYTES: Final = 256 * 2**20
+AUTOGRAD_BYTES: Final = 16 * 2**20
 #: Elements of each result of a float64 case that are judged in a wider format.
 SAMPLE_ELEMENTS: Final = 64
 #: Largest error of another order of summation or of a GPU, in units of float64's epsilon times the element's scale.

@@ -258,9 +258,12 @@ class Checker:
 
         A part that is refused, or too coarse, is not the verdict: all results are then judged.
         """
-        verdict = gate.judge(case, expected, actual, probe)
-        if expected.drawn is None or (verdict.ok and (verdict.error_over_bound or 0) <= 1):
-            return verdict, expected
+        if expected.drawn is None:
+            return gate.judge(case, expected, actual, probe), expected
+        if (part := expected.drawn.of_all(case, actual)) is not None:
+            verdict = gate.judge(case, expected, part, probe)
+            if verdict.ok and (verdict.error_over_bound or 0) <= 1:
+                return verdict, expected
         self._stage("compute the right results")
         whole = self._reference_cache.of(self._case, question.kind, _number(question, variation))
         return gate.judge(case, whole, actual, probe), whole

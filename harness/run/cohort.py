@@ -113,6 +113,9 @@ class Cohort:
 
     def check(self) -> None:
         """Put the gate's questions: edge cases, first results, scenarios."""
+        self._edge_case_pool.begin(self._going(), self._case, self._device)
+        if self._going():
+            self._checker.expect(FIRST)  # while edge-case workers import and compile
         self._stage("check odd sizes and special values")
         self._edge_case_pool.judge(self._going(), self._case, self._device)
         self._judge_first()
@@ -125,8 +128,6 @@ class Cohort:
 
     def _judge_first(self) -> None:
         """Judge the first results, and how far their output is from the baseline's."""
-        if self._going():
-            self._checker.expect(FIRST)
         baseline_output = None
         for cell in self._going():
             self._stage(f"check {cell.name}")

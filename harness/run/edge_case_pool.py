@@ -57,7 +57,11 @@ class EdgeCasePool:
             cells: Cells of the backends.
             case: The case.
             device: The device.
+
+        Raises:
+            ReferenceUnavailable: The reference did not start.
         """
+        self._reference_cache.start()
         kinds = tuple(dict.fromkeys(_any_size(each) for each in (case, *self._context.plan.cases)))
         for cell in cells:
             name = cell.base_name
@@ -67,7 +71,6 @@ class EdgeCasePool:
 
     def judge(self, cells: Sequence[Cell], case: Case, device: str) -> None:
         """Note each backend's findings for a case; a worker's failure ends the cell."""
-        self._reference_cache.start()
         self.begin(cells, case, device)
         try:
             for cell in cells:

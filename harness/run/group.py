@@ -73,16 +73,17 @@ class Group:
                 if self.processes and self.device != "cpu" and not self._context.plan.flush_l2:
                     cohort.time_by_device(max(self.processes.values()))
             except ReferenceUnavailable as error:
+                self._services.edge_case_pool.stop()
                 cohort.end(error.status, error.reason)
             cohort.release()
 
     def _begin(self) -> None:
         """Have the reference and the edge cases at work from the start, where nothing is timed."""
-        with contextlib.suppress(ReferenceUnavailable):  # it is raised again where a result is needed
-            self._services.reference_cache.start(at_work=True)
         backends = self._context.plan.backends
         present = [cell for cell in self.cells if cell.going and backends[cell.name].installed().ok]
-        self._services.edge_case_pool.begin(present, self.case, self.device)
+        with contextlib.suppress(ReferenceUnavailable):  # it is raised again where a result is needed
+            self._services.reference_cache.start(at_work=True)
+            self._services.edge_case_pool.begin(present, self.case, self.device)
 
     def _reserve(self, free_bytes: int) -> int:
         """Return the memory that is left to the backends; no cell is attempted where the reference does not fit."""

@@ -22,7 +22,7 @@ INPUT_SETS: Final = 2
 #: Memory of an interpreter with a framework before any array, in bytes; includes BLAS buffers and compiling.
 PROCESS_BYTES: Final = 650 * 2**20
 #: Largest autograd temporaries of the reference, in bytes; ``correctness/reference.py`` uses autograd up to this size.
-AUTOGRAD_BYTES: Final = 256 * 2**20
+AUTOGRAD_BYTES: Final = 16 * 2**20
 #: Dtypes that have a roofline on a CPU. Half-precision products may run on units whose rate is not measured.
 ROOFLINE_DTYPES: Final = ("float32", "float64")
 
