@@ -142,6 +142,7 @@ def check(
     precision: given.Precision = None,
     threads: given.Threads = None,
     seed: given.Seed = None,
+    recheck: given.Recheck = False,
     time_limit_seconds: given.TimeLimit = 120.0,
     format_: given.Format = given.FormatOption.TEXT,
     verbose: given.Verbose = False,
@@ -189,6 +190,7 @@ def run(
     flush_l2: given.FlushL2 = False,
     roofline: given.Roofline = True,
     seed: given.Seed = None,
+    recheck: given.Recheck = False,
     freeze: given.Freeze = True,
     time_limit_seconds: given.TimeLimit = 120.0,
 ) -> None:

@@ -98,6 +98,9 @@ Seed = Annotated[
     int | None,
     typer.Option("--seed", min=0, help="Seed of the inputs and the order of measuring. Default: drawn, in every row."),
 ]
+Recheck = Annotated[
+    bool, typer.Option("--recheck", help="Ask the edge cases again that an earlier run has found right.")
+]
 TimeLimit = Annotated[
     float,
     typer.Option(

@@ -66,6 +66,7 @@ class FakeWorker:
             protocol.AskSupport: self.support,
             protocol.RunEdgeCase: self.edge_case,
             protocol.CheckGradients: self.gradients,
+            protocol.ListFiles: lambda request: protocol.LoadedFiles(()),
             protocol.Prepare: self.prepare,
             protocol.RunScenario: self.scenario,
             protocol.CheckIntegrity: self.integrity,

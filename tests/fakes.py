@@ -42,7 +42,7 @@ class FakePool:
     """
 
     def __init__(self, folder: Path, faults: Mapping[str, Faults] | None = None) -> None:
-        self.empty_caches = False
+        self.empty_caches, self.findings = False, None
         self.log: list[tuple[str, Request[Any]]] = []
         self.clock = Clock()
         self.kept: dict[str, FakeWorker] = {}

@@ -247,6 +247,18 @@ class RunEdgeCase(Request[EdgeCaseRun]):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class LoadedFiles:
+    """Paths of all modules and libraries that the worker has loaded, but for Python's own and the harness's."""
+
+    paths: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ListFiles(Request[LoadedFiles]):
+    """Name the files that the backend's answers depend on."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class GradientsChecked:
     """Report the objection of PyTorch's gradcheck; empty without one, and for arrays that are not PyTorch's."""
 

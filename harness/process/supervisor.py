@@ -42,6 +42,8 @@ class WorkerPool(Protocol):
     """The part of a supervisor that a run uses. Every method that starts a worker may raise WorkerError."""
 
     empty_caches: bool
+    #: Folder of right findings of edge cases, next to the compile caches; None where these begin empty.
+    findings: Path | None
 
     def worker(self, name: str, device: str) -> tuple[WorkerHandle, bool]:
         """Return a backend's worker, and whether it has just been started with empty compile caches."""
@@ -86,6 +88,7 @@ class Supervisor:
         self.thread_budget = thread_budget
         self.freeze = freeze
         self.empty_caches = empty_caches
+        self.findings = None if empty_caches else cache / "edge_cases"
         self._cache = cache
         self._workers: dict[tuple[str, str], Worker] = {}
         #: Numbers what is private to each worker.

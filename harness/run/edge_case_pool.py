@@ -7,17 +7,21 @@ first case that needs it, and its worker ends then. In a check, where nothing is
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Final
 
 from harness.case import Case
+from harness.catalog.registry import Entry
 from harness.process.handle import WorkerError, WorkerHandle
-from harness.process.protocol import Load
+from harness.process.protocol import ListFiles, Load
 from harness.record import Status
 from harness.run.cell import Cell
 from harness.run.context import RunContext
 from harness.run.edge_case_questions import EdgeCaseFindings, EdgeCaseQuestions
+from harness.run.kept_findings import KeptFindings
 from harness.run.reference_cache import ReferenceCache
 
 #: Most edge-case workers at a time.
@@ -44,6 +48,7 @@ class EdgeCasePool:
         self._context = context
         self._reference_cache = reference_cache
         self._known: dict[tuple[str, str, Case], EdgeCaseFindings | WorkerError] = {}
+        self._kept = KeptFindings(context.workers.findings, context.plan.threads, context.plan.recheck)
         self._threads = ThreadPoolExecutor(side_by_side(context.plan.threads))
         #: What is under way, by the backend's own name and the device.
         self._asking: dict[tuple[str, str], Future[None]] = {}
@@ -66,8 +71,8 @@ class EdgeCasePool:
         for cell in cells:
             name = cell.base_name
             if (name, device) not in self._asking and (name, device, _any_size(case)) not in self._known:
-                target = self._context.plan.backends[cell.name].target
-                self._asking[name, device] = self._threads.submit(self._ask_all, name, target, device, kinds)
+                entry = dataclasses.replace(self._context.plan.backends[cell.name], name=name)
+                self._asking[name, device] = self._threads.submit(self._ask_all, entry, device, kinds)
 
     def judge(self, cells: Sequence[Cell], case: Case, device: str) -> None:
         """Note each backend's findings for a case; a worker's failure ends the cell."""
@@ -85,7 +90,7 @@ class EdgeCasePool:
             if isinstance(known, WorkerError):
                 cell.fail(known, "in the edge cases: ")
                 continue
-            cell.gate.wide_range = known.wide_range
+            cell.gate.wide_range, cell.gate.edge_cases_kept = known.wide_range, known.kept
             cell.evidence.output = known.output
             cell.note(*known.verdicts.values())
 
@@ -99,32 +104,49 @@ class EdgeCasePool:
         self._asking.clear()
         self._stopped = False
 
-    def _ask_all(self, name: str, target: str, device: str, kinds: Iterable[Case]) -> None:
-        """Ask one backend, through one worker that is replaced if it dies.
+    def _ask_all(self, entry: Entry, device: str, kinds: Iterable[Case]) -> None:
+        """Ask one backend what was not found before, through one worker that is replaced if it dies.
 
         A worker dies with the thread that started it (PR_SET_PDEATHSIG), so this method starts and ends it.
         """
-        start = self._context.now()
-        limit = self._context.plan.time_limit_seconds
-        loaded: WorkerHandle | None = None
+        start, name = self._context.now(), entry.name
+        worker: WorkerHandle | None = None
+        loaded_at = 0.0
         try:
             for kind in kinds:
                 if self._stopped:
                     return
+                if (kept := self._kept.find(entry, device, kind)) is not None:
+                    self._known[name, device, kind] = kept
+                    continue
                 try:
-                    worker = self._context.workers.edge_case_worker(name, device)
-                    if worker is not loaded:
-                        reply = worker.request(Load(name, target, device), limit)
-                        if not reply.available:
-                            raise WorkerError(Status.FAILED, f"it is not available there: {reply.reason}")
-                        loaded = worker
-                    asking = EdgeCaseQuestions(kind, name, device, worker, self._reference_cache, limit)
-                    self._known[name, device, kind] = asking.findings()
+                    if worker is None or not worker.alive:
+                        loaded_at = time.time()
+                        worker = self._loaded(entry, device)
+                    self._known[name, device, kind] = self._found(entry, device, kind, worker, loaded_at)
                 except WorkerError as error:
                     self._known[name, device, kind] = error
         finally:
             self._context.workers.discard_edge_case_worker(name, device)
         self.seconds[f"{name} on {device}"] = self._context.now() - start
+
+    def _loaded(self, entry: Entry, device: str) -> WorkerHandle:
+        """Return a worker that has loaded a backend."""
+        worker = self._context.workers.edge_case_worker(entry.name, device)
+        reply = worker.request(Load(entry.name, entry.target, device), self._context.plan.time_limit_seconds)
+        if not reply.available:
+            raise WorkerError(Status.FAILED, f"it is not available there: {reply.reason}")
+        return worker
+
+    def _found(self, entry: Entry, device: str, kind: Case, worker: WorkerHandle, loaded_at: float) -> EdgeCaseFindings:
+        """Ask, and keep what was found for later runs."""
+        limit = self._context.plan.time_limit_seconds
+        asking = EdgeCaseQuestions(kind, entry.name, device, worker, self._reference_cache, limit)
+        found = asking.findings()
+        if self._kept.asks(device):
+            files = worker.request(ListFiles(), limit).paths
+            self._kept.keep(entry, device, kind, found, files, loaded_at)
+        return found
 
 
 def _any_size(case: Case) -> Case:

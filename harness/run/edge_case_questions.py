@@ -41,11 +41,13 @@ class EdgeCaseFindings:
         verdicts: By the edge case's name; further ``operators``, ``gradcheck`` and ``skipped``.
         wide_range: True if numbers beyond float16's range came out right.
         output: End of what the backend printed; empty if it is right.
+        kept: True if they were found in an earlier run.
     """
 
     verdicts: Mapping[str, Verdict]
     wide_range: bool
     output: str = ""
+    kept: bool = False
 
 
 class EdgeCaseQuestions:

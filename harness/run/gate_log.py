@@ -24,6 +24,7 @@ class GateLog:
         precision_class: Arithmetic that the errors show; None if worse than all classes.
         seconds: Time of asking and judging, without the reference.
         mean_absolute_error: Mean absolute difference of the first output from the baseline's.
+        edge_cases_kept: True if an earlier run has found the edge cases right.
     """
 
     verdicts: list[Verdict] = dataclasses.field(default_factory=list)
@@ -31,6 +32,7 @@ class GateLog:
     precision_class: str | None = None
     seconds: float = 0.0
     mean_absolute_error: float | None = None
+    edge_cases_kept: bool = False
 
     @property
     def refused(self) -> bool:
@@ -85,12 +87,17 @@ class GateLog:
     def probes(self) -> str:
         """Return each probe's answer, as in ``edge_cases=ok;exact=no``, without probes that were not put.
 
+        Edge cases that an earlier run has found right are ``kept``.
+
         The conduct probe is put whole: until its last scenario was asked, it says no or nothing.
         """
         answers = {probe: [verdict.ok for verdict in self.verdicts if verdict.probe == probe] for probe in PROBES}
         if all(answers["conduct"]) and self.refused and SCENARIOS[-1].name not in self.kept:
             answers["conduct"] = []
-        return ";".join(f"{probe}={'ok' if all(oks) else 'no'}" for probe, oks in answers.items() if oks)
+        words = {probe: "ok" if all(oks) else "no" for probe, oks in answers.items() if oks}
+        if self.edge_cases_kept and words.get("edge_cases") == "ok":
+            words["edge_cases"] = "kept"
+        return ";".join(f"{probe}={word}" for probe, word in words.items())
 
     def largest(self, attribute: Literal["error_over_bound", "absolute_error"]) -> float | None:
         """Return the largest figure of all verdicts; None if no verdict has it."""

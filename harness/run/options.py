@@ -33,6 +33,7 @@ class PlanOptions:
         time_limit_seconds: Time limit of any one request, in seconds.
         timing: False for the gate alone.
         flush_l2: True if twice the GPU's L2 is written before each timed call.
+        recheck: True if edge cases are asked that an earlier run has found right.
     """
 
     suite: str | None = None
@@ -53,6 +54,7 @@ class PlanOptions:
     time_limit_seconds: float = 120.0
     timing: bool = True
     flush_l2: bool = False
+    recheck: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

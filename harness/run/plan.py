@@ -46,6 +46,7 @@ class Plan:
         time_limit_seconds: Time limit of any one request, such as a preparation with its first call, in seconds.
         timing: False for the gate alone.
         flush_l2: True if twice the GPU's L2 is written before each timed call.
+        recheck: True if edge cases are asked that an earlier run has found right.
         wanted: Each text of ``--backend`` with the backends that it stands for; one of them has to be asked.
     """
 
@@ -63,6 +64,7 @@ class Plan:
     time_limit_seconds: float = 120.0
     timing: bool = True
     flush_l2: bool = False
+    recheck: bool = False
     wanted: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def groups(self) -> list[tuple[Case, str]]:
@@ -111,6 +113,7 @@ def make_plan(run_id: str, options: PlanOptions) -> Plan:
         time_limit_seconds=options.time_limit_seconds,
         timing=options.timing,
         flush_l2=options.flush_l2,
+        recheck=options.recheck,
         wanted=selection.wanted,
         **{field: getattr(usual, field) if value is None else value for field, value in given.items()},
     )

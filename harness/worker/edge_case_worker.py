@@ -16,6 +16,8 @@ from harness.process.protocol import (
     Failure,
     GradientsChecked,
     Handlers,
+    ListFiles,
+    LoadedFiles,
     Results,
     RunEdgeCase,
 )
@@ -26,6 +28,7 @@ from harness.worker.failures import failure
 from harness.worker.poison import Poisoned, poison_device
 from harness.worker.prepared_case import prepare_kernel
 from harness.worker.results import hand_over
+from harness.worker.source import loaded_files
 
 if TYPE_CHECKING:
     from harness.backend import NativeArray, Step
@@ -69,7 +72,11 @@ class EdgeCaseWorker:
         self._held = held
         self._kernels: _Kernels | None = None
         self.raised: dict[str, Exception] = {}
-        self.handlers: Handlers = {RunEdgeCase: self.run, CheckGradients: self.check_gradients}
+        self.handlers: Handlers = {
+            RunEdgeCase: self.run,
+            CheckGradients: self.check_gradients,
+            ListFiles: lambda _: LoadedFiles(loaded_files()),
+        }
 
     def run(self, request: RunEdgeCase) -> EdgeCaseRun:
         """Run one edge case into a folder of its name; an exception of the backend is a reply, too."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+import sysconfig
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import CodeType, FrameType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,6 +52,23 @@ def definition_of(function: Any) -> Location | None:
         else:
             function = getattr(type(function), "__call__", None)  # noqa: B004  # the method is wanted, not whether it is there
     return None
+
+
+def loaded_files() -> tuple[str, ...]:
+    """Return the files of all modules and libraries in this process, but for Python's own and the harness's."""
+    own = Path(__file__).resolve().parent.parent, Path(sysconfig.get_path("stdlib"))
+    named = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:  # not Linux
+        lines = []
+    found = {*filter(None, named), *(parts[5] for line in lines if len(parts := line.split(maxsplit=5)) > 5)}
+    outside = [path for path in map(Path, found) if "site-packages" in path.parts or not _within(path, own)]
+    return tuple(sorted(str(path) for path in outside if path.is_file() and not str(path).startswith("/dev/")))
+
+
+def _within(path: Path, folders: Sequence[Path]) -> bool:
+    return any(path.is_relative_to(folder) for folder in folders)
 
 
 def makers(call: Callable[[], Mapping[str, Any]], backend: Backend) -> dict[str, Location]:

@@ -11,6 +11,7 @@ import pytest
 from fakes import FakePool
 
 from harness.case import Case
+from harness.catalog.registry import Entry
 from harness.process.handle import WorkerError
 from harness.process.protocol import Loaded
 from harness.record import Status
@@ -35,7 +36,7 @@ class Pool(FakePool):
             self.load(request.name)
             return Loaded(available=True)
 
-        return SimpleNamespace(request=request)
+        return SimpleNamespace(request=request, alive=True)
 
 
 @pytest.fixture
@@ -48,7 +49,8 @@ def ask(monkeypatch, tmp_path):
             threads=threads,
             cases=(CASE, CASE.with_mode("forward_backward")),
             time_limit_seconds=1.0,
-            backends={name: SimpleNamespace(target=f"module:{name}") for name in NAMES},
+            backends={name: Entry(name, f"module:{name}", (), "test 1") for name in NAMES},
+            recheck=False,
         )
         workers = pool(tmp_path, load)
         context = SimpleNamespace(plan=plan, workers=workers, now=lambda: 0.0)

@@ -34,6 +34,7 @@ def journey(folder):
         protocol.AskSupport(CASE),
         protocol.RunEdgeCase(PRIMES, "primes", place("edge_cases")),
         protocol.CheckGradients(Case(3, 2, 4, 2, dtype="float64", mode="forward_backward")),
+        protocol.ListFiles(),
         protocol.Prepare(CASE, 2, place("first")),
         protocol.Expect(CASE, 0, "normal", place("expected")),
         *(protocol.RunScenario(scenario.name, place(scenario.name)) for scenario in SCENARIOS),
