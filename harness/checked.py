@@ -148,7 +148,8 @@ class CheckedRow:
         device: ``cpu`` or ``cuda``.
         status: ``checked`` if it is right; else a status of the data dictionary.
         reason: Why it has that status.
-        probes: Each probe's answer, ``ok`` or ``no``; probes that did not ask are left out.
+        probes: Each probe's answer, ``ok`` or ``no``, or ``kept`` from an earlier run; probes that did not ask are left
+            out.
         precision_class: Arithmetic that the errors show; None if it is unknown.
         error_over_bound: Largest error over its bound; None if none was judged, or if it is infinite.
         flags: What to know before trusting the row.

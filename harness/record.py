@@ -173,7 +173,8 @@ class Record:
     phase: str | None = column("step that decided the status: plan, load, support, prepare, gate, timing, recheck")
     reason: str | None = column("why the cell was not timed; empty exactly when it was")
     probes: str | None = column(
-        "result of each probe of the gate, as in `edge_cases=ok;exact=no`; probes that did not run are left out"
+        "result of each probe of the gate, as in `edge_cases=ok;exact=no`; probes that did not run are left out; "
+        "`edge_cases=kept`: an earlier run found them right"
     )
     precision_class: str | None = column(
         "precision that the errors show: `float64`, `float32`, `tf32`, `float16` or `bfloat16`; empty if worse than "
