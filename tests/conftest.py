@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # This process compiles into the folders of the workers, so that each kernel is compiled once for all tests.
 for variable, folder in CACHE_VARIABLES.items():
     os.environ.setdefault(variable, str(default_cache() / folder))
+# Every run of the tests asks its own edge cases.
+os.environ["CI"] = "1"
 
 #: The outside package has tests of its own; `test_third_party.py` runs them where the package is installed.
 collect_ignore = ["third_party"]

@@ -66,7 +66,8 @@ class EdgeCasePool:
         Raises:
             ReferenceUnavailable: The reference did not start.
         """
-        self._reference_cache.start()
+        if cells:
+            self._reference_cache.start()
         kinds = tuple(dict.fromkeys(_any_size(each) for each in (case, *self._context.plan.cases)))
         for cell in cells:
             name = cell.base_name
