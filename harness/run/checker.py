@@ -15,6 +15,7 @@ from typing import Final
 
 from harness.case import Case
 from harness.correctness import conduct, gate, own_size, promises
+from harness.correctness.inputs import make_inputs
 from harness.correctness.questions import ANOTHER_KERNEL, FIRST, IN_FORWARD, IN_SAMPLE, Question, unseen
 from harness.correctness.verdict import Expected, Verdict
 from harness.process.handle import WorkerError
@@ -34,6 +35,7 @@ from harness.run import closer_look, variants
 from harness.run.cell import Cell
 from harness.run.plan import BASELINE
 from harness.run.reference_cache import Arrays, ReferenceCache, arrays
+from harness.run.sample import Judged
 from harness.timing import roofline
 
 #: Folder of the first results, which stay until the end of the scenarios.
@@ -168,26 +170,35 @@ class Checker:
                 self._judge_untouched(cell, cell.worker.request(request, self._limit_seconds))
         closer_look.locate(cell, self._limit_seconds)
 
-    def judge_kept(self, cell: Cell, variation: int) -> None:
-        """Judge results from inside a timed sample.
+    def judge_kept(self, cell: Cell, judged: Judged) -> None:
+        """Judge a result from inside a timed sample.
 
         Args:
             cell: The cell.
-            variation: Number of the input set of the kept calls.
+            judged: Results to choose from, and the values that they were computed from.
         """
-        expected = self._expected(IN_SAMPLE, variation)
         questions = [(self._case, IN_SAMPLE)]
         if self._case.mode == "forward_backward":
             questions.append((self._case.with_mode("forward"), IN_FORWARD))
         for case, question in questions:
-            request = KeptResults(question is IN_FORWARD, cell.results_folder("kept"))
-            results = cell.request(request, self._limit_seconds)
-            if results is None or not self._judge_form(cell, results, question, case):
+            request = KeptResults(question is IN_FORWARD, judged.calls, cell.results_folder("kept"))
+            kept = cell.request(request, self._limit_seconds)
+            if kept is None or not self._judge_form(cell, kept.results, question, case):
                 return
             actual = self._read(cell, "kept", case)
             if actual is not None:
-                cell.note(_named(gate.judge(case, expected, actual), question))
+                expected, originals = self._original(judged, kept.call, question, actual)
+                cell.note(_named(gate.judge(case, expected, originals), question))
         self._place(cell)
+
+    def _original(self, judged: Judged, call: int, question: Question, actual: Arrays) -> tuple[Expected, Arrays]:
+        """Return right results for the values in rotation, and what those of a call in a sample say about them."""
+        values = judged.values
+        number = (values.first + call) % values.input_sets
+        expected = self._expected(IN_SAMPLE, number)
+        given = make_inputs(self._case, number, only=("bias", "grad_output"))
+        before = (judged.passes - (question is IN_SAMPLE)) * values.calls
+        return expected, values.originals(number, before + call, actual, given, judged.changing)
 
     def check_again(self, cell: Cell, variations: Sequence[int], settle: bool = True) -> Verdict | None:
         """See that inputs are as they were, then have the backend called on inputs that it has not seen.

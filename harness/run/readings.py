@@ -18,7 +18,7 @@ from harness.machine import activity, gpu
 from harness.machine.standing import REAL_TIME, Standing
 from harness.machine.usage import Usage, waited_around
 from harness.process.protocol import ReadGpu
-from harness.run.cell import Cell
+from harness.run.cell import Cell, LongSample
 from harness.run.context import RunContext
 from harness.timing import roofline
 
@@ -42,6 +42,7 @@ class SampleSeen:
         settled_seconds: Time of calls in the request that are not recorded.
         usage: CPU time and waits of each thread of the worker; empty if they are unknown.
         involuntary_switches: Times that a thread of the worker lost its CPU to another.
+        long: True if the sample was long enough for the run's own clock.
     """
 
     block: int
@@ -50,6 +51,7 @@ class SampleSeen:
     settled_seconds: float
     usage: Sequence[Usage]
     involuntary_switches: int
+    long: bool = False
 
 
 class Reading(Protocol):
@@ -170,8 +172,12 @@ class Activity:
         waited = waited_around(sample.usage) if before.running or after.running else 0.0
         if waited is not None:
             unseen = sample.passed_seconds - sample.measured_seconds - sample.settled_seconds - of_worker
-            self._cell.timings.unseen_seconds.append(unseen)
-            self._cell.timings.waited_seconds.append(waited)
+            timings = self._cell.timings
+            if sample.long:
+                timings.long_samples.append(LongSample(sample.measured_seconds, unseen, waited))
+                return
+            timings.unseen_seconds.append(unseen)
+            timings.waited_seconds.append(waited)
 
     def _foreign_switches(self, sample: SampleSeen) -> int:
         """Return the switches beyond the cell's usual rate: its own threads may take the CPUs from each other."""

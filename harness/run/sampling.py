@@ -20,7 +20,7 @@ from harness.run.checker import Checker
 from harness.run.context import Loader, RunContext
 from harness.run.plan import BASELINE
 from harness.run.readings import SPOT_PEAK_SECONDS
-from harness.run.sample import WARM_UP_SECONDS, Place, Sampler
+from harness.run.sample import WARM_UP_SECONDS, Judged, Place, Sampler
 from harness.timing import roofline, stopping, variance
 
 
@@ -100,6 +100,9 @@ class Sampling:
                     break
         for cell in self._going():
             self._judge_clock(cell)
+            self._judge_long(cell)
+            if not cell.going:
+                continue
             cell.note(budget.judge_cpu_seconds(*cell.timings.cpu_and_wall_seconds, self._plan.threads))
             cell.conclude()
 
@@ -114,6 +117,23 @@ class Sampling:
             if len(unseen) >= conduct.CLOCK_BLOCKS:
                 return cell.note(verdict)
             self._take_block([cell])
+
+    def _judge_long(self, cell: Cell) -> None:
+        """Refuse a clock that says less than the run's own clock in each of ``LONG_SAMPLES`` long samples."""
+        timings = cell.timings
+        usual = [other.timings.unseen_seconds for other in self._cells if other is not cell]
+        while timings.long_samples and cell.going and cell.base_name != BASELINE:
+            verdicts = [
+                conduct.judge_long_sample(*dataclasses.astuple(each), timings.unseen_seconds, usual)
+                for each in timings.long_samples
+            ]
+            if any(verdict.ok for verdict in verdicts):
+                return None
+            if len(verdicts) >= conduct.LONG_SAMPLES:
+                return cell.note(verdicts[-1])
+            cell.schedule.long_block = self._block
+            self._take_block([cell])
+        return None
 
     def _going(self) -> list[Cell]:
         return [cell for cell in self._cells if cell.going]
@@ -225,25 +245,30 @@ class Sampling:
         first = self._process == self._first_process
         for cell in self._shuffled(cells):
             self._sampler.warm_up(cell, self._process, first)
-            cell.schedule.kept_blocks = stopping.draw_kept_blocks(self._context.secret, cell.schedule.joins, first)
+            schedule, secret = cell.schedule, self._context.secret
+            schedule.kept_blocks = stopping.draw_kept_blocks(secret, schedule.joins, first)
+            if first and self._device == "cpu" and schedule.call_seconds <= stopping.SLOW_SECONDS:
+                schedule.long_block = self._block + secret.randrange(stopping.LEAST_BLOCKS)
 
     def _take_block(self, joining: list[Cell]) -> None:
         """Take a sample of every cell, and judge some of the results."""
         start = self._context.now()
         self._context.progress.stage(f"time every backend, round {self._block + 1}")
         self._processes[self._block] = self._process
-        kept: list[tuple[Cell, int]] = []
+        judged: list[tuple[Cell, Judged]] = []
         for position, cell in enumerate(self._shuffled(joining)):
-            keep = self._taken in cell.schedule.kept_blocks
-            variation = self._sampler.take(cell, Place(self._process, self._block, position), keep)
-            if variation is not None:
-                kept.append((cell, variation))
+            place = Place(self._process, self._block, position)
+            keep, long = self._taken in cell.schedule.kept_blocks, self._block == cell.schedule.long_block
+            taken = self._sampler.take(cell, place, keep, long)
+            if taken is not None:
+                judged.append((cell, taken))
         judging = self._context.now()
         self._block_seconds.append(judging - start)
-        for cell, variation in kept:
+        for variation in range(roofline.INPUT_SETS if judged else 0):
             self._checker.expect(IN_SAMPLE, variation)
+        for cell, taken in judged:
             with cell.gating(self._context.now):
-                self._checker.judge_kept(cell, variation)
+                self._checker.judge_kept(cell, taken)
             cell.conclude()
         self._judging_seconds += self._context.now() - judging
         self._block += 1
