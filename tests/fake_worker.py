@@ -196,9 +196,10 @@ class FakeWorker:
             self.clock.now += request.settle_seconds + call_seconds  # settling ends with a whole call
         seconds = request.calls * request.passes * call_seconds
         forward_seconds = request.calls * call_seconds / 2 if request.forward else None
+        seconds *= self._noise()
         self.clock.now += seconds + (forward_seconds or 0.0)
         held = (request.calls - 1, -1)
-        return protocol.SampleTaken(seconds * self._noise(), forward_seconds, 0, held, changing=True)
+        return protocol.SampleTaken(seconds, forward_seconds, 0, held, changing=True)
 
     def read_gpu(self, request: protocol.ReadGpu) -> protocol.GpuReading:
         if self.faults.device != "cpu":

@@ -5,9 +5,10 @@ A reference for each of these calls would cost more than the sample. So the valu
 
 * The rows of each input set are in an order that is drawn.
 * Row b of input1 is multiplied by s1 2^k, of input2 by s2 2^-k, of grad_output by s1 s2; both signs are drawn.
-* Before each call the signs of two rows are drawn again, one row in each half of the batch.
-* In a batch of up to ``SMALL_BATCH`` rows all signs are, and k is drawn, too, one for all rows: few rows have few
-  signs. Rows of different scale would be unfair to products that mix rows.
+* Before each call two rows change their signs, one row in each half of the batch: one of them in input1, the other in
+  input2, and one of both in grad_output. Which two rows these are is drawn.
+* In a batch of up to ``SMALL_BATCH`` rows all signs are drawn before each call, and k, too, one for all rows: few rows
+  have few signs. Rows of different scale would be unfair to products that mix rows.
 
 Then the output without the bias is multiplied by s1 s2, grad_input1 by s1 2^-k, grad_input2 by s2 2^k, and grad_weight
 stays as it is. All factors are powers of two, so nothing is rounded but the sum with the bias.
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from harness.case import Case
 
     Array = npt.NDArray[np.floating]
+    Turns = npt.NDArray[np.integer]
 
 #: Most rows of a batch whose rows all change before each call.
 SMALL_BATCH: Final = 8
@@ -36,6 +38,8 @@ CHANGES: Final = 4096
 #: Most bytes of the rows of all changes of an input set, in float32; at least ``LEAST_CHANGES`` are made all the same.
 CHANGES_BYTES: Final = 2 * 2**20
 LEAST_CHANGES: Final = 16
+#: Signs of a row in the order of its changes: the first sign changes each time, the product every other time.
+_CIRCLE: Final = np.array([[1, 1], [-1, 1], [1, -1], [-1, -1]])
 
 
 class SampleValues:
@@ -43,7 +47,7 @@ class SampleValues:
 
     Args:
         case: The case, of at least one row.
-        secret: Number that the values are drawn from.
+        secret: Number that the values are drawn from, at least 0.
         calls: Number of calls in the sample.
         first: Number of the first call's input set.
         input_sets: Number of input sets in rotation.
@@ -55,19 +59,19 @@ class SampleValues:
         batch, generator = case.batch, np.random.default_rng([case.seed, secret])
         #: True if all rows change before each call, as one block; else two rows do, each a block.
         self.whole = batch <= SMALL_BATCH
-        width = case.in1_features + case.in2_features + case.out_features
         rows = batch if self.whole else 2
-        count = min(calls, CHANGES, max(LEAST_CHANGES, CHANGES_BYTES // (4 * rows * width)))
-        begin = generator.integers(batch, size=count)
-        #: Rows of each change, (count, rows).
-        self.rows = np.stack([begin, (begin + batch // 2) % batch], axis=1)
-        if self.whole:
-            self.rows = np.tile(np.arange(batch), (count, 1))
-        #: Number of the change before each call: all changes take turns before one comes again.
-        self.changes = np.tile(generator.permutation(count), -(-calls // count))[:calls]
+        width = case.in1_features + case.in2_features + case.out_features
+        most = min(CHANGES, max(LEAST_CHANGES, CHANGES_BYTES // (4 * rows * width)))
+        #: Number of different changes; each belongs to one input set.
+        self.count = calls if calls <= most else most // input_sets * input_sets
         self._orders = [generator.permutation(batch) for _ in range(input_sets)]
-        self._begin = self._draw(generator, 1, batch)
-        self._turns = self._draw(generator, count, rows)
+        #: Exponent and two signs of each row as the sample begins, (input sets, batch, 3), and after each change,
+        #: (changes, rows, 3); rows of each change, (changes, rows).
+        self._begin = self._draw(generator, input_sets, batch)
+        self.rows = np.tile(np.arange(batch), (self.count, 1))
+        self._turns = self._draw(generator, self.count, batch)
+        if not self.whole:
+            self._draw_pairs(generator)
 
     def begin(self, name: str, number: int, values: Array) -> Array:
         """Return an array of an input set as the sample begins.
@@ -77,7 +81,7 @@ class SampleValues:
             number: Number of the input set.
             values: Its values in rotation.
         """
-        return self._turned(name, values[self._orders[number]], self._begin[0])
+        return self._turned(name, values[self._orders[number]], self._begin[number])
 
     def changed_rows(self, name: str, number: int, values: Array) -> Array:
         """Return the rows of an array that each change writes, (changes, rows, features).
@@ -121,7 +125,7 @@ class SampleValues:
             "grad_input1": lambda array: np.ldexp(first * array, exponent),
             "grad_input2": lambda array: np.ldexp(second * array, -exponent),
         }
-        originals = {name: np.array(array, dtype=np.float64) for name, array in results.items()}
+        originals: dict[str, Array] = {name: np.array(array, dtype=np.float64) for name, array in results.items()}
         with np.errstate(all="ignore"):  # wrong results may be anything
             for name in back.keys() & results.keys():
                 originals[name][order] = back[name](originals[name].copy())
@@ -130,30 +134,54 @@ class SampleValues:
                 originals["grad_bias"] += (grad_output - first * second * grad_output[order]).sum(axis=0)
         return originals
 
-    def _draw(self, generator: np.random.Generator, count: int, rows: int) -> npt.NDArray[np.integer]:
+    def _draw(self, generator: np.random.Generator, count: int, rows: int) -> Turns:
         """Return exponent and two signs of some rows, (count, rows, 3)."""
-        drawn = generator.choice([-1, 1], size=(count, rows, 3))
+        drawn: Turns = generator.choice([-1, 1], size=(count, rows, 3))
         most = LARGEST[self._case.dtype] if self.whole else 0
         drawn[:, :, 0] = generator.integers(-most, most + 1, size=(count, 1))
         return drawn
 
-    def _now(self, number: int, last: int, changing: bool) -> npt.NDArray[np.integer]:
+    def _draw_pairs(self, generator: np.random.Generator) -> None:
+        """Draw the two rows of each change; their signs go through four states in a circle."""
+        pairs = self._case.batch // 2
+        pair = generator.integers(pairs, size=self.count)
+        self.rows = np.stack([pair, pair + self._case.batch - pairs], axis=1)
+        phases = generator.integers(4, size=(self.input_sets, pairs))
+        self._begin[:, :pairs, 1:] = _CIRCLE[phases]
+        self._begin[:, -pairs:, 1:] = _CIRCLE[(phases + 1) % 4][..., ::-1]
+        number = (self.first + np.arange(self.count)) % self.input_sets
+        phase = (phases[number, pair] + 1 + _earlier_ones(number * pairs + pair)) % 4
+        self._turns = np.zeros((self.count, 2, 3), int)
+        self._turns[:, 0, 1:] = _CIRCLE[phase]
+        self._turns[:, 1, 1:] = _CIRCLE[(phase + 1) % 4][..., ::-1]
+
+    def _now(self, number: int, last: int, changing: bool) -> Turns:
         """Return exponent and signs of each row in a call, (batch, 3)."""
-        turns = self._begin[0].copy()
+        turns: Turns = self._begin[number].copy()
         if changing:
             calls = np.arange(last % self.calls + 1)
             if last >= self.calls:
                 calls = np.concatenate([np.arange(self.calls), calls])
-            changes = self.changes[calls[(self.first + calls) % self.input_sets == number]]
+            changes = calls[(self.first + calls) % self.input_sets == number] % self.count
             for change in changes[-1:] if self.whole else changes:
                 turns[self.rows[change]] = self._turns[change]
         return turns
 
     @staticmethod
-    def _turned(name: str, values: Array, turns: npt.NDArray[np.integer]) -> Array:
+    def _turned(name: str, values: Array, turns: Turns) -> Array:
         """Return rows of an array multiplied by their factors."""
         exponent, first, second = (turns[..., column, None] for column in range(3))
         if name == "grad_output":
-            return (values * (first * second)).astype(values.dtype)
+            return values * (first * second).astype(values.dtype)
         sign, power = (first, exponent) if name == "input1" else (second, -exponent)
-        return np.ldexp(values * sign.astype(values.dtype), power)
+        turned: Array = np.ldexp(values * sign.astype(values.dtype), power)
+        return turned
+
+
+def _earlier_ones(keys: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+    """Return for each key how often it comes before."""
+    order = np.argsort(keys, kind="stable")
+    begins = np.searchsorted(keys[order], keys[order])
+    earlier = np.empty(len(keys), int)
+    earlier[order] = np.arange(len(keys)) - begins
+    return earlier

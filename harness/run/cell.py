@@ -62,21 +62,6 @@ class Schedule:
     stopped_by: str = "blocks"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class LongSample:
-    """A sample that is long enough for the run's own clock.
-
-    Attributes:
-        measured: Time of the sample as the worker measured it, in seconds.
-        unseen: Time around it that neither the worker nor the hypervisor accounts for, in seconds.
-        waited: Time around it that waits for a CPU may have taken while others ran, in seconds.
-    """
-
-    measured: float
-    unseen: float
-    waited: float
-
-
 @dataclasses.dataclass
 class Timings:
     """Measurements of a cell.
@@ -88,7 +73,7 @@ class Timings:
         measured_seconds: Time of each whole sample in seconds, as the worker measured it.
         unseen_seconds: Time around each sample, in seconds, that neither the worker nor the hypervisor accounts for.
         waited_seconds: Time around each sample, in seconds, that waits for a CPU may have taken while others ran.
-        long_samples: Samples that are long enough for the run's own clock.
+        long_samples: Measured, unseen and waited time of each long sample, in seconds; they are not among the others.
         spot_peaks: FMA peak of the CPUs right before the sample, in flop per second, by block; unknown ones left out.
         cpu_and_wall_seconds: CPU time of the worker and its descendants during all samples, and the time of these by
             the run's clock.
@@ -105,7 +90,7 @@ class Timings:
     measured_seconds: list[float] = dataclasses.field(default_factory=list)
     unseen_seconds: list[float] = dataclasses.field(default_factory=list)
     waited_seconds: list[float] = dataclasses.field(default_factory=list)
-    long_samples: list[LongSample] = dataclasses.field(default_factory=list)
+    long_samples: list[tuple[float, float, float]] = dataclasses.field(default_factory=list)
     spot_peaks: dict[int, float] = dataclasses.field(default_factory=dict)
     cpu_and_wall_seconds: tuple[float, float] = (0.0, 0.0)
     disturbed_blocks: set[int] = dataclasses.field(default_factory=set)

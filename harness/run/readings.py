@@ -18,7 +18,7 @@ from harness.machine import activity, gpu
 from harness.machine.standing import REAL_TIME, Standing
 from harness.machine.usage import Usage, waited_around
 from harness.process.protocol import ReadGpu
-from harness.run.cell import Cell, LongSample
+from harness.run.cell import Cell
 from harness.run.context import RunContext
 from harness.timing import roofline
 
@@ -174,7 +174,7 @@ class Activity:
             unseen = sample.passed_seconds - sample.measured_seconds - sample.settled_seconds - of_worker
             timings = self._cell.timings
             if sample.long:
-                timings.long_samples.append(LongSample(sample.measured_seconds, unseen, waited))
+                timings.long_samples.append((sample.measured_seconds, unseen, waited))
                 return
             timings.unseen_seconds.append(unseen)
             timings.waited_seconds.append(waited)

@@ -141,15 +141,14 @@ class Sampler:
         cell.request(DrawValues(secret, request.calls, request.first), self._plan.time_limit_seconds)
         if not cell.going:
             return None
-        calls = request.calls * request.passes
-        around = readings(self._context, self._case, self._device, cell, calls * cell.schedule.call_seconds)
+        around = readings(self._context, self._case, self._device, cell, request.calls * cell.schedule.call_seconds)
         for reading in around:
             reading.before()
         reply = cell.request(request, self._plan.time_limit_seconds)
         if reply is None:
             return None
         if not reply.seconds > 0 or (request.forward and not (reply.forward_seconds or 0.0) > 0):
-            reason = f"a sample of {calls} calls took {reply.seconds} s: the clock cannot be right"
+            reason = f"a sample of {request.calls} calls took {reply.seconds} s: the clock cannot be right"
             cell.end(Status.FAILED, reason)
             return None
         seen = _seen(cell, cell.worker, place.block, request, reply)

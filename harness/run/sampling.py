@@ -11,7 +11,7 @@ import dataclasses
 import statistics
 
 from harness.case import Case
-from harness.correctness import budget, conduct
+from harness.correctness import budget, clocks
 from harness.correctness.questions import FIRST, IN_SAMPLE
 from harness.process.handle import WorkerError
 from harness.record import Status
@@ -110,11 +110,11 @@ class Sampling:
         """Refuse a clock that says too little; with fewer than ``CLOCK_BLOCKS`` blocks take further ones first."""
         timings, unseen = cell.timings, cell.timings.unseen_seconds
         others = [other.timings.unseen_seconds for other in self._cells if other is not cell]
-        for _ in range(conduct.CLOCK_BLOCKS):
-            verdict = conduct.judge_clock(unseen, timings.measured_seconds, timings.waited_seconds, others)
+        for _ in range(clocks.CLOCK_BLOCKS):
+            verdict = clocks.judge_clock(unseen, timings.measured_seconds, timings.waited_seconds, others)
             if verdict.ok or cell.base_name == BASELINE or not cell.going:
                 return  # nn.Bilinear falsifies no time: what is missing there is what the machine took
-            if len(unseen) >= conduct.CLOCK_BLOCKS:
+            if len(unseen) >= clocks.CLOCK_BLOCKS:
                 return cell.note(verdict)
             self._take_block([cell])
 
@@ -123,13 +123,10 @@ class Sampling:
         timings = cell.timings
         usual = [other.timings.unseen_seconds for other in self._cells if other is not cell]
         while timings.long_samples and cell.going and cell.base_name != BASELINE:
-            verdicts = [
-                conduct.judge_long_sample(*dataclasses.astuple(each), timings.unseen_seconds, usual)
-                for each in timings.long_samples
-            ]
+            verdicts = [clocks.judge_long_sample(*long, timings.unseen_seconds, usual) for long in timings.long_samples]
             if any(verdict.ok for verdict in verdicts):
                 return None
-            if len(verdicts) >= conduct.LONG_SAMPLES:
+            if len(verdicts) >= clocks.LONG_SAMPLES:
                 return cell.note(verdicts[-1])
             cell.schedule.long_block = self._block
             self._take_block([cell])

@@ -139,7 +139,7 @@ class Clock:
         finally:
             if collecting:
                 gc.enable()
-        held = {}
+        held: dict[int, Any] = {}
         for last, snapshot in zip((holding.middle, count), snapshots, strict=True):
             held |= dict(enumerate(snapshot, last - len(snapshot)))
         return total, HeldResults(held, copied)
@@ -166,7 +166,8 @@ class Clock:
             holding: Rows to write, and number of results to hold.
             between: Untimed function, called before each call; its work is finished when it returns.
         """
-        total, held, copied = 0.0, {}, None
+        total, copied = 0.0, None
+        held: dict[int, Any] = {}
         for index in range(count):
             between()
             one = Holding(holding.writes[index : index + 1], copy=holding.copy if index == count - 1 else None)

@@ -52,8 +52,8 @@ class SampleInputs:
         by_set = [self._writes_of(number, memory) for number, memory in enumerate(memories)] if self.changing else []
         #: What is written before each call.
         self.writes: list[Writes] = [
-            by_set[(values.first + call) % len(by_set)][change]
-            for call, change in enumerate(values.changes if self.changing else ())
+            by_set[(values.first + call) % len(by_set)][call % values.count]
+            for call in range(values.calls if self.changing else 0)
         ]
 
     def fill(self) -> None:
@@ -129,7 +129,7 @@ class SampleInputs:
                 for place, row in enumerate(changed.tolist()):
                     begin = (change * len(changed) + place) * size
                     writes[change].append((memory[row * size : (row + 1) * size], source[begin : begin + size]))
-        return writes
+        return list(writes)
 
     def _source(self, values: HostArray) -> tuple[NativeArray, memoryview]:
         """Return a new array of the framework that has these values, and its memory."""

@@ -58,9 +58,10 @@ def test_no_call_of_a_sample_has_the_input_of_another(batch):
     case = Case(batch, 6, 5, 3)
     values = SampleValues(case, 7, 300, 0, 2)
     inputs, _ = rotating(case, 0)
-    seen = {values.inputs(0, call, inputs)["input1"].tobytes() for call in range(0, 300, 2)}
-    # One row has 162 factors, so they come again by chance.
-    assert len(seen) >= (80 if batch == 1 else 148)
+    made = [values.inputs(0, call, inputs) for call in range(0, 300, 2)]
+    seen = {arrays["input1"].tobytes() + arrays["input2"].tobytes() for arrays in made}
+    # One row has 324 pairs of factors, so they come again by chance.
+    assert len(seen) >= (100 if batch == 1 else 140)
 
 
 def test_both_halves_of_a_batch_change_before_each_call():
@@ -69,15 +70,24 @@ def test_both_halves_of_a_batch_change_before_each_call():
         assert (first < 20) != (second < 20)
 
 
+def test_each_array_changes_before_each_call():
+    case = Case(11, 6, 5, 3, mode="forward_backward")
+    values = SampleValues(case, 7, 100, 0, 2)
+    inputs, _ = rotating(case, 0)
+    made = [values.inputs(0, call, inputs) for call in range(0, 100, 2)]
+    for one, other in itertools.pairwise(made):
+        assert not any(np.array_equal(array, other[name]) for name, array in one.items())
+
+
 def test_written_rows_are_those_of_the_call():
     case = Case(30, 4, 3, 2, mode="forward_backward")
     values = SampleValues(case, 5, 8, 0, 2)
     inputs, _ = rotating(case, 1)
     arrays = {name: values.begin(name, 1, array) for name, array in inputs.items()}
-    for call, change in enumerate(values.changes):
+    for call in range(8):
         if call % 2 == 1:
             for name, array in inputs.items():
-                arrays[name][values.rows[change]] = values.changed_rows(name, 1, array)[change]
+                arrays[name][values.rows[call]] = values.changed_rows(name, 1, array)[call]
         expected = values.inputs(1, call, inputs)
         assert all(np.array_equal(arrays[name], expected[name]) for name in inputs)
 

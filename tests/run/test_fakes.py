@@ -105,7 +105,7 @@ def test_fake_and_real_workers_describe_arrays_alike(both):
             assert fake.results.native_type == real.results.native_type
         if hasattr(real, "inputs"):
             assert fake.inputs == real.inputs
-    assert described == 3 + len(SCENARIOS)
+    assert described == 5 + len(SCENARIOS)
 
 
 def test_fake_pool_has_every_method_of_the_supervisor(tmp_path):

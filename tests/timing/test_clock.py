@@ -65,7 +65,7 @@ def test_sample_holds_the_latest_results_and_those_of_its_middle(middle, held):
     assert fake.called() == [1, 2, 0, 1, 2, 0]
 
 
-def test_rows_are_written_before_each_call_and_the_last_result_is_copied_in_time():
+def test_rows_are_written_and_the_last_result_is_copied_in_time():
     memory, written = bytearray(2), []
     fake = FakeTime()
     calls = [lambda: written.append(bytes(memory))]
@@ -76,7 +76,7 @@ def test_rows_are_written_before_each_call_and_the_last_result_is_copied_in_time
     assert taken == 7.0
 
 
-def test_passes_of_a_long_sample_add_up_and_the_last_one_s_results_are_held():
+def test_passes_of_a_long_sample_add_up():
     fake = FakeTime(sets=2)
     taken, held = Clock(fake.now).sample(fake.calls, fake.synchronize, 3, holding=Holding(passes=4))
     assert taken == 12 * (0.25 + 0.5)
