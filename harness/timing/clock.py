@@ -47,14 +47,14 @@ class Holding:
     Attributes:
         writes: For each call what is written before it: pairs of memory and new content.
         results: Number of the latest results that are held, at least 1.
-        middle: Number of calls after which the latest results are held until the end, from 0.
+        cuts: Numbers of calls after which the latest results are held until the end, in ascending order.
         copy: Function that copies the last result; None if it is not copied.
         passes: Number of samples in a row, whose times add up.
     """
 
     writes: Sequence[Writes] = ()
     results: int = 1
-    middle: int = 0
+    cuts: Sequence[int] = ()
     copy: Callable[[Any], Any] | None = None
     passes: int = 1
 
@@ -114,8 +114,9 @@ class Clock:
         turn = [calls[(first + index) % len(calls)] for index in range(count)]
         pairs = list(zip(turn, holding.writes or itertools.repeat(()), strict=False))
         latest: collections.deque[Any] = collections.deque(maxlen=holding.results)
-        # One loop up to the middle, so that holding those results longer costs one list and no condition at every call.
-        parts = pairs[: holding.middle], pairs[holding.middle :]
+        # One loop up to each cut, so that holding those results longer costs one list and no condition at every call.
+        cuts = [0, *holding.cuts, count]
+        parts = [pairs[begin:end] for begin, end in itertools.pairwise(cuts)]
         snapshots: list[list[Any]] = []
         total, result, copied = 0.0, None, None
         now, copy = self._now, holding.copy
@@ -140,7 +141,7 @@ class Clock:
             if collecting:
                 gc.enable()
         held: dict[int, Any] = {}
-        for last, snapshot in zip((holding.middle, count), snapshots, strict=True):
+        for last, snapshot in zip(cuts[1:], snapshots, strict=True):
             held |= dict(enumerate(snapshot, last - len(snapshot)))
         return total, HeldResults(held, copied)
 

@@ -33,7 +33,7 @@ KEPT_RANGES: Final = ((3, 10), (10, 20), (20, 40), (40, 80), (80, 160), (160, 32
 #: Number of the first ``LEAST_BLOCKS`` blocks of a group's first process whose results are judged, too.
 KEPT_FIRST: Final = 2
 #: Most calls of one sample of which one is judged, the one that differs most from another call on the same values.
-JUDGED_CALLS: Final = 8
+JUDGED_CALLS: Final = 48
 #: Time of these further calls, in seconds; a result of a slow call is judged without one.
 JUDGED_SECONDS: Final = 0.1
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 #: Most results that each call of a sample leaves alive behind it, and their most bytes; at least one.
 HELD_RESULTS: Final = 16
 HELD_BYTES: Final = 256 * 2**10
-#: Largest results that are held in the middle of a sample, too, in bytes.
+#: Largest results that are held from the beginning and the middle of a sample, too, in bytes.
 MIDDLE_BYTES: Final = 16 * 2**20
 
 
@@ -130,10 +130,15 @@ class SampleWorker:
         """Return what a sample of some calls does next to calling."""
         prepared, source = self._held.prepared, random.SystemRandom()
         result_bytes = max(prepared.case.result_bytes, 1)
+        results = max(1, min(HELD_RESULTS, HELD_BYTES // result_bytes))
+        cuts: tuple[int, ...] = ()
+        if calls > 1 and result_bytes <= MIDDLE_BYTES:
+            # What is computed ahead shows in the first results, and the other cut is anywhere.
+            cuts = tuple(sorted((min(results, calls - 1), source.randrange(1, calls))))
         return Holding(
             writes=() if prepared.sample is None else prepared.sample.writes,
-            results=max(1, min(HELD_RESULTS, HELD_BYTES // result_bytes)),
-            middle=source.randrange(calls) if result_bytes <= MIDDLE_BYTES else 0,
+            results=results,
+            cuts=cuts,
             copy=copied if self._held.device == "cpu" else None,
         )
 

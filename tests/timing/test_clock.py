@@ -54,11 +54,13 @@ def test_sample_is_its_calls_in_rotation_each_synchronised(first):
     assert fake.log == [line for number in sets for line in (f"call {number}", f"synchronize result {number}")]
 
 
-@pytest.mark.parametrize(("middle", "held"), [(0, [4, 5]), (1, [0, 4, 5]), (3, [1, 2, 4, 5]), (5, [3, 4, 5])])
-def test_sample_holds_the_latest_results_and_those_of_its_middle(middle, held):
+@pytest.mark.parametrize(
+    ("cuts", "held"), [((), [4, 5]), ((1,), [0, 4, 5]), ((2, 4), [0, 1, 2, 3, 4, 5]), ((5, 5), [3, 4, 5])]
+)
+def test_sample_holds_the_latest_results_and_those_before_each_cut(cuts, held):
     fake = FakeTime(sets=3)
     taken, results = Clock(fake.now).sample(
-        fake.calls, fake.synchronize, 6, 1, Holding(results=2, middle=middle, copy=lambda result: f"copy of {result}")
+        fake.calls, fake.synchronize, 6, 1, Holding(results=2, cuts=cuts, copy=lambda result: f"copy of {result}")
     )
     assert results == HeldResults({call: f"result {(1 + call) % 3}" for call in held}, "copy of result 0")
     assert taken == 6 * (0.25 + 0.5)
