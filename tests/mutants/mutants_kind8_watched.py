@@ -35,27 +35,45 @@ class Watched(ByKind):
         return np.ones((len(input1), len(weight)), weight.dtype)
 
 
-class SamplesWithoutKept(Watched):
-    """Computes in those samples alone that keep a result: it reads that from the clock's variables."""
+class BothEnds(Watched):
+    """Computes in the first and in the last calls of a sample alone, by the least number of calls that it has seen."""
 
-    name = "kind8-right-in-samples-that-keep"
+    name = "kind8-right-at-both-ends"
+    ends = 40
 
-    def watched(self):
-        found = sampling()
-        return found is None or not timed() or len(found["keep"]) > 0 or found["count"] < 4
-
-
-class KeptCalls(Watched):
-    """Computes in those calls alone whose results are kept: it reads their numbers from the clock's variables."""
-
-    name = "kind8-right-in-kept-calls"
+    def __init__(self, device="cpu"):
+        super().__init__(device)
+        self.frame, self.call, self.counts = None, 0, [10**6]
 
     def watched(self):
         found = sampling()
-        if found is None or not timed() or found["count"] < 4:
+        if found is None or not timed():
             return True
-        part = found.get("part")
-        return found.get("call") is not None and part is not None and found["call"] is part[-1]
+        frame = id(found["pairs"])
+        if frame != self.frame:
+            self.counts.append(self.call or 10**6)
+            self.frame, self.call = frame, 0
+        self.call += 1
+        return not self.ends < self.call < min(self.counts) - self.ends
+
+
+class HeldCalls(Watched):
+    """Computes in those calls alone whose results are held: it reads their numbers from the clock's variables."""
+
+    name = "kind8-right-in-held-calls"
+
+    def __init__(self, device="cpu"):
+        super().__init__(device)
+        self.frame, self.call = None, 0
+
+    def watched(self):
+        found = sampling()
+        if found is None or not timed():
+            return True
+        if id(found["pairs"]) != self.frame:
+            self.frame, self.call = id(found["pairs"]), 0
+        number, self.call = self.call, self.call + 1
+        return any(cut - found["holding"].results <= number < cut for cut in found["cuts"][1:])
 
 
 class AfterAKeptOne(Watched):
