@@ -174,8 +174,7 @@ class Activity:
             unseen = sample.passed_seconds - sample.measured_seconds - sample.settled_seconds - of_worker
             timings = self._cell.timings
             if sample.long:
-                timings.long_samples.append((sample.measured_seconds, unseen, waited))
-                return
+                return timings.long_samples.append((sample.measured_seconds, unseen, waited))
             timings.unseen_seconds.append(unseen)
             timings.waited_seconds.append(waited)
 

@@ -3,6 +3,8 @@
 A block is one sample of every backend, in an order that is drawn. Each of several fresh processes takes a few blocks,
 because the places of its memory are fixed while it lives. Their number follows from the noise within and between
 processes (``timing.variance``). ``timing.stopping`` decides what comes next; this module does it.
+
+Length: the steps of a cohort share its blocks, processes and times.
 """
 
 from __future__ import annotations
@@ -122,15 +124,14 @@ class Sampling:
         """Refuse a clock that says less than the run's own clock in each of ``LONG_SAMPLES`` long samples."""
         timings = cell.timings
         usual = [other.timings.unseen_seconds for other in self._cells if other is not cell]
-        while timings.long_samples and cell.going and cell.base_name != BASELINE:
+        for _ in range(clocks.LONG_SAMPLES):
             verdicts = [clocks.judge_long_sample(*long, timings.unseen_seconds, usual) for long in timings.long_samples]
-            if any(verdict.ok for verdict in verdicts):
-                return None
+            if not verdicts or any(verdict.ok for verdict in verdicts) or cell.base_name == BASELINE or not cell.going:
+                return
             if len(verdicts) >= clocks.LONG_SAMPLES:
                 return cell.note(verdicts[-1])
             cell.schedule.long_block = self._block
             self._take_block([cell])
-        return None
 
     def _going(self) -> list[Cell]:
         return [cell for cell in self._cells if cell.going]

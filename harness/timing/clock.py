@@ -2,6 +2,8 @@
 
 A sample is the time of several calls in a row, each with its synchronisation. So for every backend it is the time until
 the results exist. Every call takes the next of several input sets, and before each call some rows of that set change.
+
+Length: the loop that is timed is one function; a helper would cost a call, and a second loop could differ.
 """
 
 from __future__ import annotations

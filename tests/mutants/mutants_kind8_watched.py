@@ -35,44 +35,47 @@ class Watched(ByKind):
         return np.ones((len(input1), len(weight)), weight.dtype)
 
 
-class BothEnds(Watched):
+class CountsCalls(Watched):
+    """Counts its calls in the present sample."""
+
+    def __init__(self, device="cpu"):
+        super().__init__(device)
+        self.start, self.call, self.counts = None, 0, []
+
+    def numbered(self, found):
+        """Return the number of this call in its sample, given the clock's variables."""
+        if found["start"] != self.start:
+            self.counts.append(self.call)
+            self.start, self.call = found["start"], 0
+        self.call += 1
+        return self.call - 1
+
+
+class BothEnds(CountsCalls):
     """Computes in the first and in the last calls of a sample alone, by the least number of calls that it has seen."""
 
     name = "kind8-right-at-both-ends"
     ends = 40
 
-    def __init__(self, device="cpu"):
-        super().__init__(device)
-        self.frame, self.call, self.counts = None, 0, [10**6]
-
     def watched(self):
         found = sampling()
         if found is None or not timed():
             return True
-        frame = id(found["pairs"])
-        if frame != self.frame:
-            self.counts.append(self.call or 10**6)
-            self.frame, self.call = frame, 0
-        self.call += 1
-        return not self.ends < self.call < min(self.counts) - self.ends
+        number = self.numbered(found)
+        least = min([count for count in self.counts if count > 3 * self.ends], default=0)
+        return not self.ends < number < least - self.ends
 
 
-class HeldCalls(Watched):
+class HeldCalls(CountsCalls):
     """Computes in those calls alone whose results are held: it reads their numbers from the clock's variables."""
 
     name = "kind8-right-in-held-calls"
 
-    def __init__(self, device="cpu"):
-        super().__init__(device)
-        self.frame, self.call = None, 0
-
     def watched(self):
         found = sampling()
         if found is None or not timed():
             return True
-        if id(found["pairs"]) != self.frame:
-            self.frame, self.call = id(found["pairs"]), 0
-        number, self.call = self.call, self.call + 1
+        number = self.numbered(found)
         return any(cut - found["holding"].results <= number < cut for cut in found["cuts"][1:])
 
 
