@@ -6,6 +6,7 @@ files.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from pathlib import Path
@@ -99,6 +100,9 @@ class FakeWorker:
 
     def standing(self) -> Standing | None:
         return self.faults.standing(self.clock.now)
+
+    def looking(self) -> contextlib.AbstractContextManager[list[Standing]]:
+        return contextlib.nullcontext(list(self.faults.looks))
 
     def kill(self) -> None:
         self.alive = False

@@ -16,7 +16,7 @@ from typing import Final
 from harness.case import Case
 from harness.correctness import conduct, gate, own_size, promises
 from harness.correctness.inputs import make_inputs
-from harness.correctness.questions import ANOTHER_KERNEL, FIRST, IN_FORWARD, IN_SAMPLE, Question, unseen
+from harness.correctness.questions import AGAIN, ANOTHER_KERNEL, FIRST, IN_FORWARD, IN_SAMPLE, Question, unseen
 from harness.correctness.verdict import Expected, Verdict
 from harness.process.handle import WorkerError
 from harness.process.protocol import (
@@ -29,10 +29,12 @@ from harness.process.protocol import (
     Prepared,
     Results,
     RunScenario,
+    ScenarioRun,
 )
 from harness.record import Status
 from harness.run import closer_look, variants
 from harness.run.cell import Cell
+from harness.run.granted import judge_granted
 from harness.run.plan import BASELINE
 from harness.run.reference_cache import Arrays, ReferenceCache, arrays
 from harness.run.sample import Judged
@@ -107,7 +109,7 @@ class Checker:
     def ask(self, cell: Cell, scenario: Question) -> bool:
         """Have one scenario run; judge all but the values; return True if there are values to judge."""
         folder = cell.results_folder("scenario")
-        reply = cell.request(RunScenario(scenario.name, folder), self._limit_seconds)
+        reply = self._watched(cell, RunScenario(scenario.name, folder), scenario)
         if reply is None or not self._judge_form(cell, reply.results, scenario):
             return False
         if scenario == ANOTHER_KERNEL and reply.kernel_seconds is not None:
@@ -119,6 +121,15 @@ class Checker:
             promise=scenario.name,
         )
         return True
+
+    def _watched(self, cell: Cell, request: RunScenario, scenario: Question) -> ScenarioRun | None:
+        """Have a scenario run; in the one of many calls, look at the threads that come and go within a call."""
+        if scenario != AGAIN or self._device != "cpu" or cell.worker is None:
+            return cell.request(request, self._limit_seconds)
+        with cell.worker.looking() as looks:
+            reply = cell.request(request, self._limit_seconds)
+        judge_granted(cell, *looks)
+        return reply
 
     def judge(self, cell: Cell, scenario: Question) -> None:
         """Judge the values that a scenario left."""

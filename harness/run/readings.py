@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from harness.case import Case
-from harness.correctness import budget
 from harness.machine import activity, gpu
-from harness.machine.standing import REAL_TIME, Standing
+from harness.machine.standing import Standing
 from harness.machine.usage import Usage, waited_around
 from harness.process.protocol import ReadGpu
 from harness.run.cell import Cell
 from harness.run.context import RunContext
+from harness.run.granted import judge_granted
 from harness.timing import roofline
 
 #: Columns of a sample.
@@ -205,16 +205,12 @@ class Budget:
     def after(self, sample: SampleSeen) -> Columns:
         """Add up the CPU time, and refuse a worker that is granted more than it was started with."""
         seconds, after = self._context.now() - self._start, self._read()
-        timings, prepared = self._cell.timings, self._cell.replies.prepared
-        if self._before is None or after is None or prepared is None:
+        timings = self._cell.timings
+        if self._before is None or after is None:
             return {}
         took, passed = timings.cpu_and_wall_seconds
         timings.cpu_and_wall_seconds = took + after.cpu_seconds - self._before.cpu_seconds, passed + seconds
-        if (allowed := prepared.affinity.before) is not None:
-            nice, real_time = os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0) in REAL_TIME
-            verdict = budget.judge_granted(after.cpus, allowed, after.nice, nice, after.real_time and not real_time)
-            if not verdict.ok and verdict not in self._cell.gate.verdicts:
-                self._cell.note(verdict)
+        judge_granted(self._cell, after)
         return {}
 
     def _read(self) -> Standing | None:

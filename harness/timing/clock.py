@@ -127,6 +127,7 @@ class Clock:
         try:
             for _ in range(holding.passes):
                 snapshots = []
+                latest.clear()
                 start = now()
                 for part in parts:
                     for call, writes in part:

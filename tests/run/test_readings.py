@@ -199,6 +199,13 @@ def test_worker_that_takes_more_than_its_budget_is_rejected(measure, monkeypatch
     assert run.row(BASELINE).status is Status.TIMED
 
 
+def test_thread_that_comes_and_goes_within_a_call_is_seen_before_timing(measure):
+    looks = (Standing(frozenset({0}), 99, False, 0.0), Standing(frozenset({0, 1}), 99, False, 0.0))
+    run = measure(faults={"other": Faults(looks=looks), "third": Faults(looks=looks[:1])})
+    assert run.row("other").reason == "conduct: runs on the CPUs [0, 1], was held to [0]"
+    assert (run.row("other").phase, run.row("third").status) == ("gate", Status.TIMED)
+
+
 def test_worker_whose_standing_is_unknown_is_timed(measure):
     assert measure(faults={"other": Faults(standing=lambda now: None)}).row("other").status is Status.TIMED
 

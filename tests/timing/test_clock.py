@@ -80,10 +80,10 @@ def test_rows_are_written_and_the_last_result_is_copied_in_time():
 
 def test_passes_of_a_long_sample_add_up():
     fake = FakeTime(sets=2)
-    taken, held = Clock(fake.now).sample(fake.calls, fake.synchronize, 3, holding=Holding(passes=4))
+    taken, held = Clock(fake.now).sample(fake.calls, fake.synchronize, 3, holding=Holding(results=16, passes=4))
     assert taken == 12 * (0.25 + 0.5)
     assert fake.called() == [0, 1, 0] * 4
-    assert list(held.results) == [2]
+    assert list(held.results) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("collecting", [True, False])
