@@ -175,7 +175,7 @@ class Checker:
 
     def _look_closer(self, cell: Cell) -> None:
         """See what a refused cell has changed and where its kernel is written: it says more than a wrong element."""
-        if promises.UNTOUCHED not in cell.gate.kept and cell.worker is not None and cell.worker.alive:
+        if cell.gate.kept.get(promises.UNTOUCHED, True) and cell.worker is not None and cell.worker.alive:
             request = CheckIntegrity(cell.results_folder("scenario"))
             with contextlib.suppress(WorkerError):  # the cell has its refusal already
                 self._judge_untouched(cell, cell.worker.request(request, self._limit_seconds))
