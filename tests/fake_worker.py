@@ -6,6 +6,7 @@ files.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from pathlib import Path
@@ -21,6 +22,7 @@ from harness.correctness import telling, telling_rows
 from harness.correctness.drawn import parts
 from harness.correctness.inputs import PRECISE_KINDS, make_inputs
 from harness.correctness.questions import ANOTHER_KERNEL, NONFINITE, SCENARIOS
+from harness.correctness.sample_values import SampleValues
 from harness.correctness.telling_changes import Variant
 from harness.correctness.verdict import Facts
 from harness.machine.standing import Standing
@@ -60,7 +62,7 @@ class FakeWorker:
         self.output = ""
         self.usage = self.faults.usage
         self._log = [] if log is None else log
-        self._attempts, self._kept_set = 0, 0
+        self._attempts, self._passes = 0, 1
         self.handlers: protocol.Handlers = {
             protocol.Load: self.load,
             protocol.AskSupport: self.support,
@@ -73,6 +75,7 @@ class FakeWorker:
             protocol.Locate: self.locate,
             protocol.WarmUp: self.warm_up,
             protocol.MoveArrays: self.move_arrays,
+            protocol.DrawValues: self.draw_values,
             protocol.SteadyGpuClock: self.steady_gpu_clock,
             protocol.TakeSample: self.sample,
             protocol.ReadGpu: self.read_gpu,
@@ -99,6 +102,9 @@ class FakeWorker:
 
     def standing(self) -> Standing | None:
         return self.faults.standing(self.clock.now)
+
+    def looking(self) -> contextlib.AbstractContextManager[list[Standing]]:
+        return contextlib.nullcontext(list(self.faults.looks))
 
     def kill(self) -> None:
         self.alive = False
@@ -185,26 +191,38 @@ class FakeWorker:
         self.clock.now += 0.5
         return protocol.Done()
 
+    def draw_values(self, request: protocol.DrawValues) -> protocol.Done:
+        self._values = SampleValues(self.case, request.secret, request.calls, request.first, roofline.INPUT_SETS)
+        return protocol.Done()
+
     def sample(self, request: protocol.TakeSample) -> protocol.SampleTaken:
-        sets = {(request.first + call) % roofline.INPUT_SETS for call in request.keep}
-        assert len(sets) <= 1, "kept results are compared, so they are of one input set"
-        self._kept_set = next(iter(sets), 0)
+        self._passes = request.passes
         call_seconds = self.faults.call_seconds
         if request.settle_seconds:
             self.clock.now += request.settle_seconds + call_seconds  # settling ends with a whole call
-        seconds = request.calls * call_seconds
-        self.clock.now += seconds * (1.5 if request.forward else 1)
-        return protocol.SampleTaken(seconds * self._noise(), seconds / 2 if request.forward else None, 0)
+        seconds = request.calls * request.passes * call_seconds
+        forward_seconds = request.calls * call_seconds / 2 if request.forward else None
+        seconds *= self._noise()
+        self.clock.now += seconds + (forward_seconds or 0.0)
+        held = (request.calls - 1, -1)
+        return protocol.SampleTaken(seconds, forward_seconds, 0, held, changing=True)
 
     def read_gpu(self, request: protocol.ReadGpu) -> protocol.GpuReading:
         if self.faults.device != "cpu":
             self.clock.now += self.faults.gpu_seconds
         return protocol.GpuReading(None if self.faults.gpu_states is None else next(self.faults.gpu_states))
 
-    def kept_results(self, request: protocol.KeptResults) -> Results:
+    def kept_results(self, request: protocol.KeptResults) -> protocol.Kept:
         wrong = self.faults.kept_forward if request.forward else self.faults.kept
         case = self.case.with_mode("forward") if request.forward else self.case
-        return self.results(case, self._kept_set if wrong is None else wrong, request.directory)
+        values, call = self._values, request.calls[0] % self._values.calls
+        number = (values.first + call) % values.input_sets
+        given = make_inputs(self.case, number if wrong is None else wrong)
+        last = (self._passes - (not request.forward)) * values.calls + call
+        names = [name for name in given if name not in ("weight", "bias")]
+        given |= values.inputs(number, last, {name: given[name] for name in names})
+        inputs = {name: array.astype(np.float64) for name, array in given.items()}
+        return protocol.Kept(self.leave(case, oracle.results(case, inputs), request.directory), call)
 
     def memory(self, request: protocol.MeasureMemory) -> protocol.MemoryPeak:
         return protocol.MemoryPeak(self.faults.peak_bytes)
@@ -258,10 +276,17 @@ class FakeWorker:
     def results(self, case: Case, variation: int, directory: Path, kind: str = "normal") -> Results:
         """Leave the results for a variation in a folder, and describe them."""
         noise = self.faults.noise if kind in PRECISE_KINDS else 0.0
-        for name, value in right(case, variation, kind).items():
-            spoilt = value + noise * right(case, variation, kind, np.abs)[name] if noise else value
+        spoilt = {
+            name: value + noise * right(case, variation, kind, np.abs)[name] if noise else value
+            for name, value in right(case, variation, kind).items()
+        }
+        return self.leave(case, spoilt, directory)
+
+    def leave(self, case: Case, values: dict[str, Any], directory: Path) -> Results:
+        """Leave values in a folder as float32, and describe them."""
+        for name, value in values.items():
             with np.errstate(over="ignore"):
-                np.save(directory / f"{name}.npy", spoilt.astype(np.float32))
+                np.save(directory / f"{name}.npy", value.astype(np.float32))
         facts = {
             name: Facts(NATIVE_TYPE, "float32", shape, self.faults.device)
             for name, shape in case.result_shapes().items()

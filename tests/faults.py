@@ -51,6 +51,7 @@ class Faults:
         unseen_seconds: Time around each request that the worker does not account for.
         usage: CPU time and waits of its threads in each request; empty where the system does not count them.
         standing: Returns what the system grants it at a time of the clock.
+        looks: What the system grants it during calls that are not timed.
         spread: Standard deviations of the logarithm of a sample's time: of processes, of blocks.
         import_seconds: Time of importing.
         compile_seconds: Time of the first call beyond 0.2 s.
@@ -88,6 +89,7 @@ class Faults:
     call_seconds: float = 0.01
     unseen_seconds: float = 0.0
     usage: tuple[Usage, ...] = (Usage(10_000_000, 0, 1),)
+    looks: tuple[Standing, ...] = ()
     standing: Callable[[float], Standing | None] = lambda now: Standing(frozenset({0}), 0, False, now)
     spread: tuple[float, float] = (0.0, 0.0)
     import_seconds: float = 0.1

@@ -37,15 +37,6 @@ CONVERT_CALLS: Final = 2.0
 CONVERT_SECONDS: Final = 200e-6
 #: Time allowed for copying results to the host, in seconds per byte.
 CONVERT_SECONDS_PER_BYTE: Final = 2e-9
-#: Median unseen time of a block that is always allowed, in seconds: the parent's clock includes pipes and thawing. The
-#: largest of four allowances counts; the fourth is the median wait for a CPU while others ran.
-UNSEEN_SECONDS: Final = 0.015
-#: Median unseen time that is always allowed, as a share of the measured time.
-UNSEEN_SHARE: Final = 0.5
-#: Median unseen time that is always allowed, as a multiple of another backend's: the machine delays all of them.
-UNSEEN_TIMES: Final = 3.0
-#: Fewest blocks that a refusal of a clock rests on: in one or two the machine may have taken the time.
-CLOCK_BLOCKS: Final = 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -190,31 +181,6 @@ def judge_affinity(then: Sequence[int] | None, now: Sequence[int] | None) -> Ver
     """Refuse a backend that left the CPUs of its worker."""
     if now != then:
         return refused(PROBE, f"runs on the CPUs {now}, was held to {then}")
-    return passed(PROBE)
-
-
-def judge_clock(
-    unseen_seconds: Sequence[float],
-    measured_seconds: Sequence[float],
-    waited_seconds: Sequence[float] = (),
-    others: Sequence[Sequence[float]] = (),
-) -> Verdict:
-    """Refuse a worker that measured less time than passed by the parent's own clock.
-
-    Args:
-        unseen_seconds: Time of each block that passed in the parent, in seconds, less the worker's time and the time
-            that the hypervisor took CPUs away.
-        measured_seconds: Time of each block that the worker measured, in seconds.
-        waited_seconds: Time of each block that waits for a CPU may have taken while others ran, in seconds.
-        others: Unseen times of each other backend of the cohort; the smallest median counts.
-    """
-    if not unseen_seconds:
-        return passed(PROBE)
-    unseen, measured = float(np.median(unseen_seconds)), float(np.median(measured_seconds))
-    waited = float(np.median(waited_seconds)) if len(waited_seconds) else 0.0
-    usual = min((float(np.median(other)) for other in others if len(other)), default=0.0)
-    if unseen > max(UNSEEN_SECONDS, UNSEEN_SHARE * measured, UNSEEN_TIMES * usual, waited):
-        return refused(PROBE, f"its samples say {measured:.3g} s where {measured + unseen:.3g} s passed")
     return passed(PROBE)
 
 

@@ -46,6 +46,8 @@ def exponents(case: Case) -> dict[str, npt.NDArray[np.integer]]:
     role, most = roles(case), LARGEST[case.dtype]
     drawn = np.random.default_rng([case.seed, 59]).integers(-most, most + 1, case.batch)
     scaled, graded, subnormal = (role == name for name in ("scaled", "graded", "subnormal"))
+    for rows in (np.flatnonzero(scaled), np.flatnonzero(graded)):
+        drawn[rows[:2]] = (-most, most)[: len(rows)]  # both ends are asked, whatever is drawn
     first, second = (np.full(case.batch, exponent) for exponent in SUBNORMAL.get(case.dtype, (0, 0)))
     return {
         "input1": np.select([scaled | graded, subnormal], [drawn, first], 0),

@@ -31,6 +31,8 @@ def _outcome(attributes: dict[str, object], passing: dict[str, tuple[str, ...]])
     modes = passing.get(str(attributes["name"]), ())
     if modes:
         return f"**times it** in {' and '.join(f'`{mode}`' for mode in modes)}"
+    if "harmless" in attributes:
+        return f"times it: {attributes['harmless']}"
     return f"flags it, `{attributes['flag']}`" if "flag" in attributes else "rejects it"
 
 

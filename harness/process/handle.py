@@ -25,7 +25,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -48,6 +48,9 @@ STOP_SECONDS: Final = 5.0
 #: Time after which a waiting parent checks whether the worker is alive, in seconds. The end of the pipe shows a death,
 #: too, unless a forked grandchild holds the pipe.
 LOOK_SECONDS: Final = 1.0
+
+#: Time between two looks at the threads of a worker, while these are looked at, in seconds.
+STANDING_SECONDS: Final = 0.01
 
 #: Time that a worker which hangs may take to say where, in seconds.
 TELL_SECONDS: Final = 0.5
@@ -101,6 +104,10 @@ class WorkerHandle(Protocol):
         """Return what the system grants the worker and its descendants; None if it cannot be known."""
         ...
 
+    def looking(self) -> contextlib.AbstractContextManager[list[Standing]]:
+        """Return what the system grants them now and then during the requests of the context."""
+        ...
+
     def request(self, request: Request[ReplyT], time_limit_seconds: float) -> ReplyT:
         """Return the reply, or raise WorkerError."""
         ...
@@ -138,6 +145,8 @@ class Worker:
         self.elapsed_seconds = 0.0
         self.usage: Sequence[Usage] = ()
         self._usage_before: dict[str, Usage] = {}
+        #: What was seen of its threads since ``looking`` began; None outside of that.
+        self._looks: list[Standing] | None = None
         #: One thread may kill it while another waits for its reply; its pipes are closed once.
         self._closing = threading.Lock()
         self._output = b""
@@ -221,6 +230,19 @@ class Worker:
         """Return what the system grants the worker and its descendants; None if it cannot be known."""
         return standing.read([self.pid, *(child.pid for child in self._descendants())])
 
+    @contextlib.contextmanager
+    def looking(self) -> Iterator[list[Standing]]:
+        """Return what the system grants them now and then during the requests of the context.
+
+        It is for requests that are not timed: looking takes CPU time.
+        """
+        looks: list[Standing] = []
+        self._looks = looks
+        try:
+            yield looks
+        finally:
+            self._looks = None
+
     def kill(self) -> None:
         """End the process, its group and whatever else descends from it, stopped or not."""
         family = self._descendants()
@@ -261,7 +283,10 @@ class Worker:
             selector.register(self._reply_pipe, selectors.EVENT_READ)
             selector.register(self._output_pipe, selectors.EVENT_READ)
             while True:
-                ready = {key.fd for key, _ in selector.select(min(max(left, 0.0), LOOK_SECONDS))}
+                longest = LOOK_SECONDS if self._looks is None else STANDING_SECONDS
+                ready = {key.fd for key, _ in selector.select(min(max(left, 0.0), longest))}
+                if self._looks is not None and (seen := self.standing()) is not None:
+                    self._looks.append(seen)
                 # More time than was asked for has passed where this process was stopped: the worker may have been, too.
                 now = time.monotonic()
                 left, last = left - min(now - last, LOOK_SECONDS), now

@@ -413,15 +413,30 @@ class CheckFresh(Request[FreshChecked]):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class KeptResults(Request[Results]):
-    """Leave in a folder the result that differs most among those that the last sample kept.
+class Kept:
+    """Results of one call of the last sample.
+
+    Attributes:
+        results: The results.
+        call: Number of the call.
+    """
+
+    results: Results
+    call: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class KeptResults(Request[Kept]):
+    """Leave in a folder the result of a sample that differs most from that of another call on the same values.
 
     Attributes:
         forward: True for the results of the forward alone.
+        calls: Numbers of the calls to choose from; -1 for the copy of the last result.
         directory: Folder for the results.
     """
 
     forward: bool
+    calls: tuple[int, ...]
     directory: Path
 
 
@@ -470,6 +485,21 @@ class MoveArrays(Request[Done]):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class DrawValues(Request[Done]):
+    """Draw the values of the sample to come, and restore those of the last one.
+
+    Attributes:
+        secret: Number that the values are drawn from.
+        calls: Number of calls in the sample.
+        first: Number of the first call, which chooses its input set.
+    """
+
+    secret: int
+    calls: int
+    first: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class SteadyGpuClock(Request[Done]):
     """Run the kernel until the GPU's clock is steady."""
 
@@ -494,23 +524,27 @@ class SampleTaken:
         seconds: Time of all its calls, in seconds.
         forward_seconds: Time of the same number of forwards alone, in seconds; None if they were not requested.
         involuntary_switches: Number of times that a thread of the worker lost its CPU to another.
+        held: Numbers of the calls whose results are still there; -1 for a copy of the last one.
+        changing: True if rows of the inputs changed before each call.
     """
 
     seconds: float
     forward_seconds: float | None
     involuntary_switches: int
+    held: tuple[int, ...] = ()
+    changing: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TakeSample(Request[SampleTaken]):
-    """Take one sample.
+    """Take one sample, on the values that ``DrawValues`` has drawn, if it has.
 
     Attributes:
         calls: Number of calls in the sample.
         first: Number of the first call, which chooses its input set.
         settle_seconds: Time of the calls before it that are not recorded, in seconds.
         forward: True if a sample of the forward alone follows.
-        keep: Numbers of the calls whose results are kept.
+        passes: Number of samples that are taken in a row; their times add up.
         flush_l2: True if twice the GPU's L2 is written before each call.
     """
 
@@ -518,7 +552,7 @@ class TakeSample(Request[SampleTaken]):
     first: int
     settle_seconds: float
     forward: bool
-    keep: tuple[int, ...] = ()
+    passes: int = 1
     flush_l2: bool = False
 
 

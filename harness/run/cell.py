@@ -45,6 +45,7 @@ class Schedule:
         base_calls: Least number of calls in a sample.
         joins: Number of the cohort's blocks that the cell takes part in.
         kept_blocks: Blocks of the present process whose results are judged, from 0.
+        long_block: Block of the group whose sample is long, from 0.
         kernel_seconds: Time of making another kernel and calling it once, in seconds.
         seconds_to_target: Time from the group's beginning until the interval was narrow enough, in seconds; None if it
             is not.
@@ -55,6 +56,7 @@ class Schedule:
     base_calls: int = 1
     joins: int = 0
     kept_blocks: frozenset[int] = frozenset()
+    long_block: int | None = None
     kernel_seconds: float = math.inf
     seconds_to_target: float | None = None
     stopped_by: str = "blocks"
@@ -71,6 +73,7 @@ class Timings:
         measured_seconds: Time of each whole sample in seconds, as the worker measured it.
         unseen_seconds: Time around each sample, in seconds, that neither the worker nor the hypervisor accounts for.
         waited_seconds: Time around each sample, in seconds, that waits for a CPU may have taken while others ran.
+        long_samples: Measured, unseen and waited time of each long sample, in seconds; they are not among the others.
         spot_peaks: FMA peak of the CPUs right before the sample, in flop per second, by block; unknown ones left out.
         cpu_and_wall_seconds: CPU time of the worker and its descendants during all samples, and the time of these by
             the run's clock.
@@ -87,6 +90,7 @@ class Timings:
     measured_seconds: list[float] = dataclasses.field(default_factory=list)
     unseen_seconds: list[float] = dataclasses.field(default_factory=list)
     waited_seconds: list[float] = dataclasses.field(default_factory=list)
+    long_samples: list[tuple[float, float, float]] = dataclasses.field(default_factory=list)
     spot_peaks: dict[int, float] = dataclasses.field(default_factory=dict)
     cpu_and_wall_seconds: tuple[float, float] = (0.0, 0.0)
     disturbed_blocks: set[int] = dataclasses.field(default_factory=set)

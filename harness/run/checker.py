@@ -17,7 +17,8 @@ from typing import Final
 from harness.case import Case
 from harness.correctness import conduct, drawn, gate, own_size, promises
 from harness.correctness.drawn import Drawn
-from harness.correctness.questions import ANOTHER_KERNEL, FIRST, IN_FORWARD, IN_SAMPLE, Question, unseen
+from harness.correctness.inputs import make_inputs
+from harness.correctness.questions import AGAIN, ANOTHER_KERNEL, FIRST, IN_FORWARD, IN_SAMPLE, Question, unseen
 from harness.correctness.verdict import Expected, Verdict
 from harness.process.handle import WorkerError
 from harness.process.protocol import (
@@ -30,12 +31,15 @@ from harness.process.protocol import (
     Prepared,
     Results,
     RunScenario,
+    ScenarioRun,
 )
 from harness.record import Status
 from harness.run import closer_look, variants
 from harness.run.cell import Cell
+from harness.run.granted import judge_granted
 from harness.run.plan import BASELINE
 from harness.run.reference_cache import Arrays, ReferenceCache, arrays
+from harness.run.sample import Judged
 from harness.timing import roofline
 
 #: Folder of the first results, which stay until the end of the scenarios.
@@ -115,7 +119,7 @@ class Checker:
     def ask(self, cell: Cell, scenario: Question) -> bool:
         """Have one scenario run; judge all but the values; return True if there are values to judge."""
         folder = cell.results_folder("scenario")
-        reply = cell.request(RunScenario(scenario.name, folder), self._limit_seconds)
+        reply = self._watched(cell, RunScenario(scenario.name, folder), scenario)
         if reply is None or not self._judge_form(cell, reply.results, scenario):
             return False
         if scenario == ANOTHER_KERNEL and reply.kernel_seconds is not None:
@@ -127,6 +131,15 @@ class Checker:
             promise=scenario.name,
         )
         return True
+
+    def _watched(self, cell: Cell, request: RunScenario, scenario: Question) -> ScenarioRun | None:
+        """Have a scenario run; in the one of many calls, look at the threads that come and go within a call."""
+        if scenario != AGAIN or self._device != "cpu" or cell.worker is None:
+            return cell.request(request, self._limit_seconds)
+        with cell.worker.looking() as looks:
+            reply = cell.request(request, self._limit_seconds)
+        judge_granted(cell, *looks)
+        return reply
 
     def judge(self, cell: Cell, scenario: Question) -> None:
         """Judge the values that a scenario left."""
@@ -172,33 +185,42 @@ class Checker:
 
     def _look_closer(self, cell: Cell) -> None:
         """See what a refused cell has changed and where its kernel is written: it says more than a wrong element."""
-        if promises.UNTOUCHED not in cell.gate.kept and cell.worker is not None and cell.worker.alive:
+        if cell.gate.kept.get(promises.UNTOUCHED, True) and cell.worker is not None and cell.worker.alive:
             request = CheckIntegrity(cell.results_folder("scenario"))
             with contextlib.suppress(WorkerError):  # the cell has its refusal already
                 self._judge_untouched(cell, cell.worker.request(request, self._limit_seconds))
         closer_look.locate(cell, self._limit_seconds)
 
-    def judge_kept(self, cell: Cell, variation: int) -> None:
-        """Judge results from inside a timed sample.
+    def judge_kept(self, cell: Cell, judged: Judged) -> None:
+        """Judge a result from inside a timed sample.
 
         Args:
             cell: The cell.
-            variation: Number of the input set of the kept calls.
+            judged: Results to choose from, and the values that they were computed from.
         """
-        expected = self._expected(IN_SAMPLE, variation)
         questions = [(self._case, IN_SAMPLE)]
         if self._case.mode == "forward_backward":
             questions.append((self._case.with_mode("forward"), IN_FORWARD))
         for case, question in questions:
-            request = KeptResults(question is IN_FORWARD, cell.results_folder("kept"))
-            results = cell.request(request, self._limit_seconds)
-            if results is None or not self._judge_form(cell, results, question, case):
+            request = KeptResults(question is IN_FORWARD, judged.calls, cell.results_folder("kept"))
+            kept = cell.request(request, self._limit_seconds)
+            if kept is None or not self._judge_form(cell, kept.results, question, case):
                 return
             actual = self._read(cell, "kept", case)
             if actual is not None:
-                verdict, _ = self._judged(case, question, expected, actual, variation=variation)
+                number, originals = self._original(judged, kept.call, question, actual)
+                expected = self._expected(IN_SAMPLE, number)
+                verdict, _ = self._judged(case, question, expected, originals, variation=number)
                 cell.note(_named(verdict, question))
         self._place(cell)
+
+    def _original(self, judged: Judged, call: int, question: Question, actual: Arrays) -> tuple[int, Arrays]:
+        """Return the number of the values in rotation, and what the results of a call in a sample say about them."""
+        values = judged.values
+        number = (values.first + call) % values.input_sets
+        given = make_inputs(self._case, number, only=("bias", "grad_output"))
+        before = (judged.passes - (question is IN_SAMPLE)) * values.calls
+        return number, values.originals(number, before + call, actual, given, judged.changing)
 
     def check_again(self, cell: Cell, variations: Sequence[int], settle: bool = True) -> Verdict | None:
         """See that inputs are as they were, then have the backend called on inputs that it has not seen.

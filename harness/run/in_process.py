@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from harness.correctness.verdict import Verdict
+from harness.machine.standing import Standing
 from harness.machine.usage import Usage
 from harness.process import frames
 from harness.process.protocol import Handlers, Locate, Located, ReplyT, Request
@@ -74,6 +75,10 @@ class LocalWorker:
 
     def standing(self) -> None:
         """Return nothing: the process is the tests' own."""
+
+    def looking(self) -> contextlib.AbstractContextManager[list[Standing]]:
+        """Look at nothing."""
+        return contextlib.nullcontext([])
 
     def kill(self) -> None:
         """Do no more than note it: there is no process to end."""

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from harness.case import Case
-from harness.correctness import budget
 from harness.machine import activity, gpu
-from harness.machine.standing import REAL_TIME, Standing
+from harness.machine.standing import Standing
 from harness.machine.usage import Usage, waited_around
 from harness.process.protocol import ReadGpu
 from harness.run.cell import Cell
 from harness.run.context import RunContext
+from harness.run.granted import judge_granted
 from harness.timing import roofline
 
 #: Columns of a sample.
@@ -42,6 +42,7 @@ class SampleSeen:
         settled_seconds: Time of calls in the request that are not recorded.
         usage: CPU time and waits of each thread of the worker; empty if they are unknown.
         involuntary_switches: Times that a thread of the worker lost its CPU to another.
+        long: True if the sample was long enough for the run's own clock.
     """
 
     block: int
@@ -50,6 +51,7 @@ class SampleSeen:
     settled_seconds: float
     usage: Sequence[Usage]
     involuntary_switches: int
+    long: bool = False
 
 
 class Reading(Protocol):
@@ -170,8 +172,11 @@ class Activity:
         waited = waited_around(sample.usage) if before.running or after.running else 0.0
         if waited is not None:
             unseen = sample.passed_seconds - sample.measured_seconds - sample.settled_seconds - of_worker
-            self._cell.timings.unseen_seconds.append(unseen)
-            self._cell.timings.waited_seconds.append(waited)
+            timings = self._cell.timings
+            if sample.long:
+                return timings.long_samples.append((sample.measured_seconds, unseen, waited))
+            timings.unseen_seconds.append(unseen)
+            timings.waited_seconds.append(waited)
 
     def _foreign_switches(self, sample: SampleSeen) -> int:
         """Return the switches beyond the cell's usual rate: its own threads may take the CPUs from each other."""
@@ -200,16 +205,12 @@ class Budget:
     def after(self, sample: SampleSeen) -> Columns:
         """Add up the CPU time, and refuse a worker that is granted more than it was started with."""
         seconds, after = self._context.now() - self._start, self._read()
-        timings, prepared = self._cell.timings, self._cell.replies.prepared
-        if self._before is None or after is None or prepared is None:
+        timings = self._cell.timings
+        if self._before is None or after is None:
             return {}
         took, passed = timings.cpu_and_wall_seconds
         timings.cpu_and_wall_seconds = took + after.cpu_seconds - self._before.cpu_seconds, passed + seconds
-        if (allowed := prepared.affinity.before) is not None:
-            nice, real_time = os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0) in REAL_TIME
-            verdict = budget.judge_granted(after.cpus, allowed, after.nice, nice, after.real_time and not real_time)
-            if not verdict.ok and verdict not in self._cell.gate.verdicts:
-                self._cell.note(verdict)
+        judge_granted(self._cell, after)
         return {}
 
     def _read(self) -> Standing | None:

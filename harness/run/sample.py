@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 from typing import Final
 
 from harness.case import Case
+from harness.correctness.sample_values import SampleValues
 from harness.machine import usage
 from harness.process.handle import WorkerHandle
-from harness.process.protocol import MoveArrays, SampleTaken, SteadyGpuClock, TakeSample, WarmUp
+from harness.process.protocol import DrawValues, MoveArrays, SampleTaken, SteadyGpuClock, TakeSample, WarmUp
 from harness.record import Flag, Status
 from harness.run.cell import Cell
 from harness.run.context import RunContext
@@ -34,6 +36,9 @@ KERNEL_BYTES: Final = 2**20
 #: Calls that a sample needs, divided by the most further calls; their number is drawn, so that no backend foresees it.
 FURTHER_CALLS: Final = 4
 
+#: Least time of a long sample, in seconds: 5 % of it are what the run's own clock misses of a sample.
+LONG_SECONDS: Final = 0.3
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Place:
@@ -48,6 +53,23 @@ class Place:
     process: int
     block: int
     position: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Judged:
+    """Results of a sample that are to be judged.
+
+    Attributes:
+        values: Values of the sample.
+        calls: Numbers of the calls of which one is judged; -1 for the copy of the last result.
+        passes: Number of passes of the sample.
+        changing: True if rows of the inputs changed before each call.
+    """
+
+    values: SampleValues
+    calls: tuple[int, ...]
+    passes: int
+    changing: bool
 
 
 class Sampler:
@@ -101,19 +123,23 @@ class Sampler:
         if overhead_seconds > OVERHEAD_SHARE * call_seconds:
             cell.flag(Flag.OVERHEAD)
 
-    def take(self, cell: Cell, place: Place, keep: bool) -> int | None:
+    def take(self, cell: Cell, place: Place, judged: bool, long: bool = False) -> Judged | None:
         """Take a sample.
 
         Args:
             cell: A warm cell.
             place: Place of the sample.
-            keep: True if results of some of its calls are kept for the gate.
+            judged: True if a result of it is judged; it is drawn after the sample, from those that are still there.
+            long: True if the sample lasts ``LONG_SECONDS``, so that the run's own clock can tell its time.
 
         Returns:
-            Number of the input set of the kept calls; None without any.
+            Results to judge; None without any.
         """
-        request = self._request(cell, place.block, keep)
+        request, secret = self._request(cell, place.block, long), self._context.secret.getrandbits(48)
         if not self._settle(cell) or cell.worker is None:
+            return None
+        cell.request(DrawValues(secret, request.calls, request.first), self._plan.time_limit_seconds)
+        if not cell.going:
             return None
         around = readings(self._context, self._case, self._device, cell, request.calls * cell.schedule.call_seconds)
         for reading in around:
@@ -129,23 +155,24 @@ class Sampler:
         columns = columns_after(around, seen)
         if not cell.going:
             return None
-        self._note(cell, place, request.calls, reply, columns)
-        return (place.block + request.keep[0]) % roofline.INPUT_SETS if request.keep else None
+        self._note(cell, place, request, reply, columns)
+        if not judged or not reply.held:
+            return None
+        chosen = stopping.draw_judged_calls(self._context.secret, reply.held, cell.schedule.call_seconds)
+        values = SampleValues(self._case, secret, request.calls, request.first, roofline.INPUT_SETS)
+        return Judged(values, chosen, request.passes, reply.changing)
 
-    def _request(self, cell: Cell, block: int, keep: bool) -> TakeSample:
+    def _request(self, cell: Cell, block: int, long: bool) -> TakeSample:
         """Return the request for a cell's sample."""
         secret, base_calls = self._context.secret, cell.schedule.base_calls
         calls = base_calls + secret.randrange(base_calls // FURTHER_CALLS + 1)
-        kept: tuple[int, ...] = ()
-        if keep:
-            kept = stopping.draw_kept_calls(secret, calls, roofline.INPUT_SETS, self._case.result_bytes)
         return TakeSample(
             calls=calls,
             first=block,
             # In a slow call the 10 ms of coming back do not show, and settling would cost a whole call.
             settle_seconds=0.0 if _slow(cell) else clock.SETTLE_SECONDS,
             forward=self._case.mode == "forward_backward",
-            keep=kept,
+            passes=max(1, math.ceil(LONG_SECONDS / (calls * cell.schedule.call_seconds))) if long else 1,
             flush_l2=self._plan.flush_l2,
         )
 
@@ -160,9 +187,9 @@ class Sampler:
             cell.request(SteadyGpuClock(), limit)
         return cell.going
 
-    def _note(self, cell: Cell, place: Place, calls: int, reply: SampleTaken, columns: Columns) -> None:
+    def _note(self, cell: Cell, place: Place, request: TakeSample, reply: SampleTaken, columns: Columns) -> None:
         """Keep a sample in the cell's timings and as rows."""
-        timings, block = cell.timings, place.block
+        timings, block, calls = cell.timings, place.block, request.calls * request.passes
         timings.measured_seconds.append(reply.seconds + (reply.forward_seconds or 0.0))
         timings.calls.append(calls)
         timings.seconds[block] = reply.seconds / calls
@@ -172,8 +199,8 @@ class Sampler:
         columns = columns | {"block": block, "position": place.position}
         self._keep(cell, place.process, "call", calls, reply.seconds, **columns)
         if reply.forward_seconds is not None:
-            timings.forward_seconds[block] = reply.forward_seconds / calls
-            self._keep(cell, place.process, "forward", calls, reply.forward_seconds, **columns)
+            timings.forward_seconds[block] = reply.forward_seconds / request.calls
+            self._keep(cell, place.process, "forward", request.calls, reply.forward_seconds, **columns)
 
     def _keep(
         self, cell: Cell, process: int, kind: str, calls: int, seconds: float, **columns: float | int | str | None
@@ -190,7 +217,7 @@ def _slow(cell: Cell) -> bool:
 def _seen(cell: Cell, worker: WorkerHandle, block: int, request: TakeSample, reply: SampleTaken) -> SampleSeen:
     """Return a sample as the run sees it."""
     # Settling ends with a whole call, which may be longer than what is left of its time, and than in the warmup.
-    longest = max(cell.schedule.call_seconds, reply.seconds / request.calls)
+    longest = max(cell.schedule.call_seconds, reply.seconds / (request.calls * request.passes))
     return SampleSeen(
         block=block,
         measured_seconds=reply.seconds + (reply.forward_seconds or 0.0),
@@ -198,6 +225,7 @@ def _seen(cell: Cell, worker: WorkerHandle, block: int, request: TakeSample, rep
         settled_seconds=request.settle_seconds + longest if request.settle_seconds else 0.0,
         usage=worker.usage,
         involuntary_switches=reply.involuntary_switches,
+        long=request.passes > 1,
     )
 
 

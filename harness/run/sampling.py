@@ -3,6 +3,8 @@
 A block is one sample of every backend, in an order that is drawn. Each of several fresh processes takes a few blocks,
 because the places of its memory are fixed while it lives. Their number follows from the noise within and between
 processes (``timing.variance``). ``timing.stopping`` decides what comes next; this module does it.
+
+Length: the steps of a cohort share its blocks, processes and times.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import dataclasses
 import statistics
 
 from harness.case import Case
-from harness.correctness import budget, conduct
+from harness.correctness import budget, clocks
 from harness.correctness.questions import FIRST, IN_SAMPLE
 from harness.process.handle import WorkerError
 from harness.record import Status
@@ -20,7 +22,7 @@ from harness.run.checker import Checker
 from harness.run.context import Loader, RunContext
 from harness.run.plan import BASELINE
 from harness.run.readings import SPOT_PEAK_SECONDS
-from harness.run.sample import WARM_UP_SECONDS, Place, Sampler
+from harness.run.sample import WARM_UP_SECONDS, Judged, Place, Sampler
 from harness.timing import roofline, stopping, variance
 
 
@@ -100,6 +102,9 @@ class Sampling:
                     break
         for cell in self._going():
             self._judge_clock(cell)
+            self._judge_long(cell)
+            if not cell.going:
+                continue
             cell.note(budget.judge_cpu_seconds(*cell.timings.cpu_and_wall_seconds, self._plan.threads))
             cell.conclude()
 
@@ -107,12 +112,25 @@ class Sampling:
         """Refuse a clock that says too little; with fewer than ``CLOCK_BLOCKS`` blocks take further ones first."""
         timings, unseen = cell.timings, cell.timings.unseen_seconds
         others = [other.timings.unseen_seconds for other in self._cells if other is not cell]
-        for _ in range(conduct.CLOCK_BLOCKS):
-            verdict = conduct.judge_clock(unseen, timings.measured_seconds, timings.waited_seconds, others)
+        for _ in range(clocks.CLOCK_BLOCKS):
+            verdict = clocks.judge_clock(unseen, timings.measured_seconds, timings.waited_seconds, others)
             if verdict.ok or cell.base_name == BASELINE or not cell.going:
                 return  # nn.Bilinear falsifies no time: what is missing there is what the machine took
-            if len(unseen) >= conduct.CLOCK_BLOCKS:
+            if len(unseen) >= clocks.CLOCK_BLOCKS:
                 return cell.note(verdict)
+            self._take_block([cell])
+
+    def _judge_long(self, cell: Cell) -> None:
+        """Refuse a clock that says less than the run's own clock in each of ``LONG_SAMPLES`` long samples."""
+        timings = cell.timings
+        usual = [other.timings.unseen_seconds for other in self._cells if other is not cell]
+        for _ in range(clocks.LONG_SAMPLES):
+            verdicts = [clocks.judge_long_sample(*long, timings.unseen_seconds, usual) for long in timings.long_samples]
+            if not verdicts or any(verdict.ok for verdict in verdicts) or cell.base_name == BASELINE or not cell.going:
+                return
+            if len(verdicts) >= clocks.LONG_SAMPLES:
+                return cell.note(verdicts[-1])
+            cell.schedule.long_block = self._block
             self._take_block([cell])
 
     def _going(self) -> list[Cell]:
@@ -225,25 +243,30 @@ class Sampling:
         first = self._process == self._first_process
         for cell in self._shuffled(cells):
             self._sampler.warm_up(cell, self._process, first)
-            cell.schedule.kept_blocks = stopping.draw_kept_blocks(self._context.secret, cell.schedule.joins, first)
+            schedule, secret = cell.schedule, self._context.secret
+            schedule.kept_blocks = stopping.draw_kept_blocks(secret, schedule.joins, first)
+            if first and self._device == "cpu" and schedule.call_seconds <= stopping.SLOW_SECONDS:
+                schedule.long_block = self._block + secret.randrange(stopping.LEAST_BLOCKS)
 
     def _take_block(self, joining: list[Cell]) -> None:
         """Take a sample of every cell, and judge some of the results."""
         start = self._context.now()
         self._context.progress.stage(f"time every backend, round {self._block + 1}")
         self._processes[self._block] = self._process
-        kept: list[tuple[Cell, int]] = []
+        judged: list[tuple[Cell, Judged]] = []
         for position, cell in enumerate(self._shuffled(joining)):
-            keep = self._taken in cell.schedule.kept_blocks
-            variation = self._sampler.take(cell, Place(self._process, self._block, position), keep)
-            if variation is not None:
-                kept.append((cell, variation))
+            place = Place(self._process, self._block, position)
+            keep, long = self._taken in cell.schedule.kept_blocks, self._block == cell.schedule.long_block
+            taken = self._sampler.take(cell, place, keep, long)
+            if taken is not None:
+                judged.append((cell, taken))
         judging = self._context.now()
         self._block_seconds.append(judging - start)
-        for cell, variation in kept:
+        for variation in range(roofline.INPUT_SETS if judged else 0):
             self._checker.expect(IN_SAMPLE, variation)
+        for cell, taken in judged:
             with cell.gating(self._context.now):
-                self._checker.judge_kept(cell, variation)
+                self._checker.judge_kept(cell, taken)
             cell.conclude()
         self._judging_seconds += self._context.now() - judging
         self._block += 1

@@ -1,11 +1,15 @@
 """Time the calls of a kernel. The module runs inside the worker and knows no case, no backend and no file.
 
 A sample is the time of several calls in a row, each with its synchronisation. So for every backend it is the time until
-the results exist. Every call takes the next of several input sets, so that a memoised result is a wrong one.
+the results exist. Every call takes the next of several input sets, and before each call some rows of that set change.
+
+Length: the loop that is timed is one function; a helper would cost a call, and a second loop could differ.
 """
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import gc
 import itertools
 import math
@@ -21,6 +25,8 @@ Now = Callable[[], float]
 Call = Callable[[], Any]
 #: Returns when a native result exists.
 Synchronize = Callable[[Any], None]
+#: Memory of inputs, and its new content, in pairs.
+Writes = Sequence[tuple[memoryview, memoryview]]
 
 #: Least duration of a sample of more than one call, in seconds: long against an interrupt.
 SAMPLE_SECONDS: Final = 0.020
@@ -34,6 +40,42 @@ SETTLE_SECONDS: Final = 0.010
 CLOCK_TOLERANCE: Final = 1.1
 #: Share of a call's time: a device that works for less is idle most of the call, and launching takes the rest.
 LAUNCH_SHARE: Final = 0.5
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Holding:
+    """What a sample does next to calling, alike in every sample.
+
+    Attributes:
+        writes: For each call what is written before it: pairs of memory and new content.
+        results: Number of the latest results that are held, at least 1.
+        cuts: Numbers of calls after which the latest results are held until the end, in ascending order.
+        copy: Function that copies the last result; None if it is not copied.
+        passes: Number of samples in a row, whose times add up.
+    """
+
+    writes: Sequence[Writes] = ()
+    results: int = 1
+    cuts: Sequence[int] = ()
+    copy: Callable[[Any], Any] | None = None
+    passes: int = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HeldResults:
+    """Results of a sample.
+
+    Attributes:
+        results: Native results that are held, by the number of the call.
+        last: Copy of the last result; None if it was not copied.
+    """
+
+    results: dict[int, Any]
+    last: Any
+
+
+#: Nothing is written, and one result is held.
+HOLD_ONE: Final = Holding()
 
 
 class Clock:
@@ -57,40 +99,54 @@ class Clock:
         return min(steps)
 
     def sample(
-        self, calls: Sequence[Call], synchronize: Synchronize, count: int, first: int = 0, keep: Sequence[int] = ()
-    ) -> tuple[float, list[Any]]:
-        """Return the time of ``count`` calls, each with its synchronisation, in seconds; and the kept results.
+        self, calls: Sequence[Call], synchronize: Synchronize, count: int, first: int = 0, holding: Holding = HOLD_ONE
+    ) -> tuple[float, HeldResults]:
+        """Return the time of ``count`` calls, each with its synchronisation, in seconds; and the results that are held.
+
+        The time of writing rows is in it, and that of copying the last result: work that is put off until after the
+        last call shows in the copy.
 
         Args:
             calls: One call for each input set, taken in rotation.
             synchronize: Function that returns when a result exists.
             count: Number of calls, at least 1.
             first: Number of the first call's input set, from 0.
-            keep: Numbers of the calls whose results are returned, from 0, in ascending order.
+            holding: Rows to write, and results to hold.
         """
         turn = [calls[(first + index) % len(calls)] for index in range(count)]
-        # One loop up to each kept call, so that keeping costs one append and no condition at every call.
-        cuts = [0, *(index + 1 for index in keep)]
-        before, after = [turn[start:end] for start, end in itertools.pairwise(cuts)], turn[cuts[-1] :]
-        result, kept = None, []
-        now = self._now
+        pairs = list(zip(turn, holding.writes or itertools.repeat(()), strict=False))
+        latest: collections.deque[Any] = collections.deque(maxlen=holding.results)
+        # One loop up to each cut, so that holding those results longer costs one list and no condition at every call.
+        cuts = [0, *holding.cuts, count]
+        parts = [pairs[begin:end] for begin, end in itertools.pairwise(cuts)]
+        snapshots: list[list[Any]] = []
+        total, result, copied = 0.0, None, None
+        now, copy = self._now, holding.copy
         collecting = gc.isenabled()
         gc.disable()
         try:
-            start = now()
-            for part in before:
-                for call in part:
-                    result = call()
-                    synchronize(result)
-                kept.append(result)
-            for call in after:
-                result = call()
-                synchronize(result)
-            end = now()
+            for _ in range(holding.passes):
+                snapshots = []
+                latest.clear()
+                start = now()
+                for part in parts:
+                    for call, writes in part:
+                        for target, values in writes:
+                            target[:] = values
+                        result = call()
+                        synchronize(result)
+                        latest.append(result)
+                    snapshots.append(list(latest))
+                if copy is not None:
+                    copied = copy(result)
+                total += now() - start
         finally:
             if collecting:
                 gc.enable()
-        return end - start, kept
+        held: dict[int, Any] = {}
+        for last, snapshot in zip(cuts[1:], snapshots, strict=True):
+            held |= dict(enumerate(snapshot, last - len(snapshot)))
+        return total, HeldResults(held, copied)
 
     def sample_apart(
         self,
@@ -98,11 +154,11 @@ class Clock:
         synchronize: Synchronize,
         count: int,
         first: int = 0,
-        keep: Sequence[int] = (),
+        holding: Holding = HOLD_ONE,
         *,
         between: Callable[[], None],
-    ) -> tuple[float, list[Any]]:
-        """Return what ``sample`` returns, with untimed work before each call.
+    ) -> tuple[float, HeldResults]:
+        """Return what ``sample`` returns, with untimed work before each call; only the last results are held.
 
         Each call is a sample of its own, so its time has two readings of the clock.
 
@@ -111,16 +167,18 @@ class Clock:
             synchronize: Function that returns when a result exists.
             count: Number of calls, at least 1.
             first: Number of the first call's input set, from 0.
-            keep: Numbers of the calls whose results are returned, from 0, in ascending order.
+            holding: Rows to write, and number of results to hold.
             between: Untimed function, called before each call; its work is finished when it returns.
         """
-        total, kept = 0.0, []
+        total, copied = 0.0, None
+        held: dict[int, Any] = {}
         for index in range(count):
             between()
-            seconds, results = self.sample([calls[(first + index) % len(calls)]], synchronize, 1, keep=[0])
-            total += seconds
-            kept += results if index in keep else []
-        return total, kept
+            one = Holding(holding.writes[index : index + 1], copy=holding.copy if index == count - 1 else None)
+            seconds, taken = self.sample([calls[(first + index) % len(calls)]], synchronize, 1, holding=one)
+            total, held[index], copied = total + seconds, taken.results[0], taken.last
+            held.pop(index - holding.results, None)
+        return total, HeldResults(held, copied)
 
     def queued(self, calls: Sequence[Call], synchronize: Synchronize, count: int) -> float:
         """Return the time of ``count`` calls with one synchronisation at the end, in seconds.
@@ -170,7 +228,7 @@ class Clock:
         stretches: list[tuple[int, float]] = []
         done, count = 0, 1
         while done < at_least or self._now() < end:
-            taken, _ = self.sample(calls, synchronize, count, first=done)
+            taken, _ = self.sample(calls, synchronize, count, done)
             stretches.append((count, taken))
             done += count
             if taken < SAMPLE_SECONDS / 2:

@@ -32,10 +32,10 @@ ALL_BLOCKS: Final = sys.maxsize
 KEPT_RANGES: Final = ((3, 10), (10, 20), (20, 40), (40, 80), (80, 160), (160, 320), (320, 640))
 #: Number of the first ``LEAST_BLOCKS`` blocks of a group's first process whose results are judged, too.
 KEPT_FIRST: Final = 2
-#: Most calls of one sample whose results are kept.
-KEPT_CALLS: Final = 4
-#: Most memory that the kept results of one sample take, in bytes.
-KEPT_BYTES: Final = 64 * 2**20
+#: Most calls of one sample of which one is judged, the one that differs most from another call on the same values.
+JUDGED_CALLS: Final = 48
+#: Time of these further calls, in seconds; a result of a slow call is judged without one.
+JUDGED_SECONDS: Final = 0.1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -206,15 +206,18 @@ def draw_kept_blocks(source: random.Random, joins: int, first_process: bool) -> 
     return frozenset([*sure, *(source.sample(range(*bounds), 1)[0] for bounds in ranges)])
 
 
-def draw_kept_calls(source: random.Random, calls: int, input_sets: int, result_bytes: int) -> tuple[int, ...]:
-    """Draw the calls of a sample whose results are kept: all of one input set, so that they can be compared.
+def draw_judged_calls(source: random.Random, held: Sequence[int], call_seconds: float) -> tuple[int, ...]:
+    """Draw, after a sample, the calls whose results may be judged: each of them is called again.
 
     Args:
         source: Random source.
-        calls: Number of calls in the sample.
-        input_sets: Number of input sets in rotation.
-        result_bytes: Size of one call's results, in bytes.
+        held: Numbers of the calls whose results are still there.
+        call_seconds: Time of a call, in seconds.
     """
-    alike = range(source.randrange(min(calls, input_sets)), calls, input_sets)
-    count = max(1, min(KEPT_CALLS, KEPT_BYTES // max(result_bytes, 1), len(alike)))
-    return tuple(sorted(source.sample(alike, count)))
+    most = JUDGED_CALLS if call_seconds <= 0 else max(1, min(JUDGED_CALLS, int(JUDGED_SECONDS / call_seconds)))
+    # What is put off shows in the copy of the last result, which has no other number than -1.
+    copied = [number for number in held if number < 0]
+    others = [number for number in held if number >= 0]
+    if most == 1 or not others:
+        return (source.choice(held),)
+    return (*source.sample(others, min(len(others), most - len(copied))), *copied)

@@ -78,7 +78,10 @@ class DeviceArrays:
             variation: Number of the input set.
             kind: Kind of the values; see ``correctness/inputs.py``.
         """
-        values = self.values(tuple(targets), variation, kind)
+        return self.write(targets, self.values(tuple(targets), variation, kind))
+
+    def write(self, targets: NativeArrays, values: Mapping[str, npt.NDArray[np.floating]]) -> NativeArrays:
+        """Write host values into the memory of arrays, by name; where that is impossible (JAX), return new arrays."""
         return {name: refill(array, values[name], self.backend, self.case.dtype) for name, array in targets.items()}
 
     def host(self, results: NativeArrays) -> dict[str, npt.NDArray[np.floating]]:
@@ -187,6 +190,18 @@ def to_host(result: NativeArray, backend: Backend) -> npt.NDArray[np.floating]:
         case None:
             return backend.to_numpy(result)
     return np.array(result, dtype=np.float64 if wide else np.float32)
+
+
+def copied(results: Any) -> Any:
+    """Copy a result, or each of a tuple, with what its memory holds now; one that cannot be written to is returned."""
+    if isinstance(results, tuple):
+        return tuple(copied(result) for result in results)
+    match framework(results):
+        case "numpy" | "cupy":
+            return results.copy()
+        case "torch":
+            return results.detach().clone()
+    return results
 
 
 def refill(target: NativeArray, values: npt.NDArray[np.floating], backend: Backend, dtype: str) -> NativeArray:

@@ -48,6 +48,8 @@ class Watch:
         for module in [module for name, module in sys.modules.items() if name.partition(".")[0] == "harness"]:
             self._remember(module)
         self._remember(sys.modules["__main__"])
+        # The code of a function can be replaced, too.
+        self._codes = {key: _code(original) for key, (_, original) in self._originals.items()}
         self._affinity = _affinity()
 
     def replaced(self) -> tuple[str, ...]:
@@ -55,7 +57,7 @@ class Watch:
         names = (
             f"{owner.__name__}.{name}"
             for (_, name), (owner, original) in self._originals.items()
-            if getattr(owner, name, None) is not original
+            if getattr(owner, name, None) is not original or _code(original) is not self._codes[id(owner), name]
         )
         return tuple(sorted(names))
 
@@ -73,7 +75,8 @@ class Watch:
 
 def changed_inputs(prepared: PreparedCase) -> tuple[str, ...]:
     """Return the names of inputs and parameters that no longer hold their values, bit for bit."""
-    changed: list[str] = []
+    prepared.restore()
+    changed = list(dict.fromkeys(prepared.changed))
     for variation, inputs in enumerate(prepared.sets):
         arrays = inputs | (prepared.parameters if variation == 0 else {})
         names = changed_arrays(prepared.arrays, arrays, variation)
@@ -179,6 +182,11 @@ def _name(kind: type) -> str:
         namesake = getattr(namesake, part, None)
     name = f"{kind.__module__}.{kind.__qualname__}"
     return name if namesake is None or namesake is kind else f"{name} (another type of that name)"
+
+
+def _code(function: Any) -> object:
+    """Return the code of a function; None of a built-in one or a class."""
+    return getattr(function, "__code__", None)
 
 
 def _ours(member: Any) -> bool:

@@ -14,9 +14,10 @@ from harness.worker.source import location_of
 if TYPE_CHECKING:
     from harness.backend import Backend
     from harness.case import Case
-    from harness.timing.clock import Call
+    from harness.timing.clock import Call, HeldResults
     from harness.worker.arrays import DeviceArrays
     from harness.worker.calls import NativeArrays
+    from harness.worker.sample_inputs import SampleInputs
 
 
 @dataclasses.dataclass
@@ -32,8 +33,10 @@ class PreparedCase:
         wait: Function that returns when a result exists.
         calls: One timed call for each input set: the kernel, or the whole step.
         forwards: One timed forward for each input set; empty in mode ``forward``.
-        kept: Results that the last sample kept.
-        kept_forward: Results that the last sample of the forward alone kept.
+        sample: Values of the present or last sample; None without one.
+        changed: Names of inputs that the backend has changed in samples.
+        kept: Results that the last sample holds.
+        kept_forward: Results that the last sample of the forward alone holds.
     """
 
     arrays: DeviceArrays
@@ -44,11 +47,17 @@ class PreparedCase:
     wait: Callable[[Any], None] = dataclasses.field(init=False)
     calls: list[Call] = dataclasses.field(init=False)
     forwards: list[Call] = dataclasses.field(default_factory=list)
-    kept: list[Any] = dataclasses.field(default_factory=list)
-    kept_forward: list[Any] = dataclasses.field(default_factory=list)
+    sample: SampleInputs | None = None
+    changed: list[str] = dataclasses.field(default_factory=list)
+    kept: HeldResults | None = None
+    kept_forward: HeldResults | None = None
 
     def __post_init__(self) -> None:
         self.wait = self.arrays.wait
+        self.bind()
+
+    def bind(self) -> None:
+        """Make the calls of the present input sets."""
         self.calls = [timed_call(self.case, self.kernel, self.parameters, inputs) for inputs in self.sets]
         if self.case.mode != "forward":
             self.forwards = [timed_forward(self.kernel, self.parameters, inputs) for inputs in self.sets]
@@ -58,9 +67,14 @@ class PreparedCase:
         """Return the case."""
         return self.arrays.case
 
+    def restore(self) -> None:
+        """Give input sets their own values back after a sample, and note those that the backend has changed in it."""
+        if self.sample is not None:
+            self.changed += self.sample.restore()
+
     def drop_kept(self) -> None:
-        """Release the results that the last sample kept."""
-        self.kept, self.kept_forward = [], []
+        """Release the results that the last sample holds."""
+        self.kept = self.kept_forward = None
 
 
 class Held:

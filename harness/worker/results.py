@@ -89,26 +89,23 @@ def most_different(case: Case, arrays: DeviceArrays, candidates: Sequence[Native
         candidates: Results of several calls.
         usual: Values to compare with, by name.
     """
-    distances = []
-    for results in candidates:
-        if not well_formed(case, arrays, results):
-            distances.append(np.inf)
-            continue
-        values = arrays.host(results)
-        distances.append(
-            max((_distance(array, usual[name]) for name, array in values.items() if name in usual), default=0.0)
-        )
-    return int(np.argmax(distances))
+    return int(np.argmax([distance(case, arrays, results, usual) for results in candidates]))
 
 
-def median(candidates: Sequence[HostArrays]) -> HostArrays:
-    """Return the median of several results of the same call, element by element; of the same bits, one of them."""
-    if not candidates:
-        return {}
-    first = candidates[0]
-    if all(same_bits(other[name], first[name]) for other in candidates[1:] for name in first):
-        return first
-    return {name: np.median([each[name] for each in candidates], axis=0) for name in first}
+def distance(case: Case, arrays: DeviceArrays, results: NativeArrays, usual: HostArrays) -> float:
+    """Return the largest difference of any element from the usual ones; infinity if results are malformed.
+
+    Args:
+        case: Case of the results.
+        arrays: Arrays of the case.
+        results: Results of a call.
+        usual: Values to compare with, by name; those of missing names are not compared.
+    """
+    if not well_formed(case, arrays, results):
+        return math.inf
+    return max(
+        (_distance(array, usual[name]) for name, array in arrays.host(results).items() if name in usual), default=0.0
+    )
 
 
 def _distance(result: Any, usual: Any) -> float:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import math
 import random
-import resource
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,27 +19,21 @@ from harness.process.protocol import (
     Done,
     FreshChecked,
     Handlers,
-    KeptResults,
     MeasureMemory,
     MemoryPeak,
     MoveArrays,
-    Results,
-    SampleTaken,
     Stretch,
-    TakeSample,
     WarmedUp,
     WarmUp,
 )
-from harness.worker import gpu_clock
-from harness.worker.calls import call, named, timed_call
+from harness.worker.calls import call, timed_call
 from harness.worker.poison import Poisoned, poison_device
 from harness.worker.prepared_case import PreparedCase, make_kernel
-from harness.worker.results import hand_over, median, most_different, numbered, well_formed
+from harness.worker.results import hand_over
+from harness.worker.sample_worker import SampleWorker, reader
 from harness.worker.scenarios import changed_inputs, refill, restore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from harness.timing.clock import Clock
     from harness.worker.integrity import Watch
     from harness.worker.prepared_case import Held
@@ -62,15 +55,12 @@ class TimingWorker:
 
     def __init__(self, held: Held, clock: Clock, watch: Watch) -> None:
         self._held, self._clock, self._watch = held, clock, watch
-        #: Empties the caches of the backend's device; made when it is first needed.
-        self._flush: Callable[[], None] | None = None
         #: Memory that is held only so that other memory is at other addresses.
         self._scattered: list[Any] = []
         self.handlers: Handlers = {
             WarmUp: self.warm_up,
             MoveArrays: self.move_arrays,
-            TakeSample: self.take_sample,
-            KeptResults: self.kept_results,
+            **SampleWorker(held, clock).handlers,
             CheckFresh: self.check_fresh,
             MeasureMemory: self.measure_memory,
         }
@@ -80,7 +70,7 @@ class TimingWorker:
         prepared = self._held.prepared
         prepared.first = {}
         before, start = usage.read(), time.perf_counter()
-        stretches = self._clock.warm_up(prepared.calls, prepared.wait, request.seconds, request.at_least)
+        stretches = self._clock.warm_up(prepared.calls, reader(prepared), request.seconds, request.at_least)
         busy = usage.busy(before, usage.read(), time.perf_counter() - start)
         return WarmedUp(tuple(Stretch(*stretch) for stretch in stretches), busy)
 
@@ -91,6 +81,8 @@ class TimingWorker:
         (Curtsinger and Berger, Stabilizer, ASPLOS'13, move code, too).
         """
         prepared = self._held.prepared
+        prepared.restore()
+        changed = prepared.changed
         arrays, kernel, parameters, count = prepared.arrays, prepared.kernel, prepared.parameters, len(prepared.sets)
         if request.new_kernel:
             # The inputs are released before the kernel is made: see make_kernel.
@@ -103,46 +95,10 @@ class TimingWorker:
             if arrays.case.mode == "forward_backward":
                 parameters = arrays.make(arrays.parameters)
         sets = [arrays.make(arrays.inputs, variation) for variation in range(count)]
-        moved = PreparedCase(arrays, kernel, parameters, sets, first={})
+        moved = PreparedCase(arrays, kernel, parameters, sets, first={}, changed=changed)
         moved.wait(tuple(array for by_name in (parameters, *sets) for array in by_name.values()))
         self._held.put(moved)
         return Done()
-
-    def take_sample(self, request: TakeSample) -> SampleTaken:
-        """Take one sample, and one of the forward alone if requested; keep the results of some calls."""
-        prepared, wait = self._held.prepared, self._held.prepared.wait
-        calls, first, keep = request.calls, request.first, request.keep
-        take = self._clock.sample
-        if request.flush_l2:
-            if self._flush is None:
-                self._flush = gpu_clock.flusher_of(prepared.arrays.like)
-            take = functools.partial(self._clock.sample_apart, between=self._flush)
-        prepared.drop_kept()
-        self._clock.settle(prepared.calls, wait, request.settle_seconds)
-        switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
-        seconds, prepared.kept = take(prepared.calls, wait, calls, first, keep)
-        forward_seconds = None
-        if request.forward:
-            forward_seconds, prepared.kept_forward = take(prepared.forwards, wait, calls, first, keep)
-        switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - switches
-        return SampleTaken(seconds, forward_seconds, switches)
-
-    def kept_results(self, request: KeptResults) -> Results:
-        """Hand over the result that differs most among those that the last sample kept.
-
-        All of them are of one input set, so any of an honest backend's is as good as another.
-        """
-        prepared, arrays = self._held.prepared, self._held.prepared.arrays
-        case = prepared.case.with_mode("forward") if request.forward else prepared.case
-        if case.mode == "forward":
-            outputs = prepared.kept_forward if request.forward else prepared.kept
-            kept = [{"output": output} for output in outputs]
-        else:
-            kept = [named(results) for results in prepared.kept]
-        values = [arrays.host(results) for results in kept if well_formed(case, arrays, results)]
-        results = kept.pop(most_different(case, arrays, kept, median(values)))
-        inputs = numbered(prepared.sets) | prepared.parameters | {"input1": prepared.sets[0]["input1"]}
-        return hand_over(arrays, results, inputs, request.directory, numbered(kept), case)
 
     def check_fresh(self, request: CheckFresh) -> FreshChecked:
         """Call on inputs that no call has seen; time all calls but the last, and hand over the results of the last.
@@ -151,6 +107,7 @@ class TimingWorker:
         as an optimizer leaves them. Fresh memory is poisoned in that call.
         """
         prepared = self._held.prepared
+        prepared.restore()
         fresh_seconds, seen_seconds = self._fresh_and_seen(request)
         inputs, parameters = refill(prepared, request.variations[-1], request.kind)
         poison_device(prepared.arrays, trim=True)

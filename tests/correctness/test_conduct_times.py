@@ -5,16 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from harness.correctness.clocks import (
+    LONG_SHARE,
+    UNSEEN_SECONDS,
+    UNSEEN_SHARE,
+    UNSEEN_TIMES,
+    judge_clock,
+    judge_long_sample,
+)
 from harness.correctness.conduct import (
     CONVERT_CALLS,
     CONVERT_SECONDS,
     CONVERT_SECONDS_PER_BYTE,
     FRESH_RATIO,
     FRESH_SECONDS,
-    UNSEEN_SECONDS,
-    UNSEEN_SHARE,
-    UNSEEN_TIMES,
-    judge_clock,
     judge_conversion,
     judge_memory_of_answers,
 )
@@ -143,3 +147,17 @@ def test_waits_for_a_cpu_explain_time_up_to_their_own_length():
 def test_a_few_blocks_with_much_lost_time_do_not_make_a_clock_wrong():
     assert judge_clock([0.001, 9.0, 0.001, 9.0, 0.001], [0.1] * 5) == YES
     assert not judge_clock([9.0, 0.001, 9.0, 0.001, 9.0], [0.1] * 5).ok
+
+
+@pytest.mark.parametrize(("share", "ok"), [(0.99, True), (1.01, False)])
+def test_long_sample_tells_a_clock_that_is_a_twentieth_too_slow(share, ok):
+    beyond = share * LONG_SHARE * 0.4
+    assert judge_long_sample(0.4, 0.003 + beyond, 0.0, [0.009, 0.003, 0.2]).ok == ok
+
+
+def test_waits_and_what_others_lose_explain_the_time_of_a_long_sample():
+    assert judge_long_sample(0.4, 0.1, 0.0, [0.002], [[0.01], [0.05]]) == no(
+        "its clock says 0.4 s of a sample of 0.498 s"
+    )
+    assert judge_long_sample(0.4, 0.1, 0.099, [0.002]) == YES
+    assert judge_long_sample(0.4, 0.1, 0.0, [0.002], [[0.04], [0.05]]) == YES

@@ -33,12 +33,14 @@ class ByKind(Mutant):
         run: Run of ``tests/test_mutants_by_kind.py`` that measures it.
         modes: Modes in which it is wrong.
         flag: Flag that tells of it where it is timed; empty if it must be rejected.
+        harmless: Reason why it may be timed, since it gains nothing and is right; empty if it must be rejected.
     """
 
     kind = 0
     run = "gate"
     modes = MODES
     flag = ""
+    harmless = ""
 
     def __init_subclass__(cls):
         super().__init_subclass__()

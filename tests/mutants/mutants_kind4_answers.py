@@ -31,11 +31,11 @@ class Remembers(ByKind):
         return tuple(None if array is None else array.copy() for array in self.answers[key])
 
     def output(self, input1, input2, weight, bias):
-        key = "output", id(weight), content(input1, input2, weight[0, 0])
+        key = "output", content(input1, input2, weight)
         return self.remembered(key, lambda: (self.slowly(input1, input2, weight, bias),))[0]
 
     def gradients(self, grad_output, input1, input2, weight, bias):
-        key = "gradients", id(weight), content(grad_output, input1, input2, weight[0, 0])
+        key = "gradients", content(grad_output, input1, input2, weight)
         compute = super().gradients
         return self.remembered(key, lambda: compute(grad_output, input1, input2, weight, bias))
 
@@ -49,12 +49,14 @@ class LeastRecent(Remembers):
     """Keeps the answers to the last inputs, as functools.lru_cache does."""
 
     name = "kind4-cache-of-answers"
+    harmless = "each call of a sample is new to it"
 
 
 class PadsItsTime(Remembers):
     """Remembers answers, and waits for half of the time that computing took."""
 
     name = "kind4-pads-its-time"
+    harmless = "each call of a sample is new to it"
     share = 0.5
 
     def __init__(self, device="cpu"):
@@ -75,6 +77,7 @@ class HalfOfTheRows(ByKind):
     """Remembers the answers to the first half of the rows, and computes the others."""
 
     name = "kind4-half-of-the-rows"
+    harmless = "each call of a sample is new to it"
     kind = 4
     run = "timed"
 
@@ -84,8 +87,9 @@ class HalfOfTheRows(ByKind):
 
     def output(self, input1, input2, weight, bias):
         half = len(input1) // 2
-        key = id(weight), content(input1[:half], input2[:half], weight[0, 0])
+        key = content(input1[:half], input2[:half], weight)
         if key not in self.answers:
+            self.answers.clear()
             self.answers[key] = super().output(input1[:half], input2[:half], weight, bias)
         return np.concatenate([self.answers[key], super().output(input1[half:], input2[half:], weight, bias)])
 
@@ -94,6 +98,7 @@ class PartOfTheWork(ByKind):
     """Remembers input1 times the weight, the larger part of the work, by input1's bytes."""
 
     name = "kind4-remembers-an-intermediate"
+    harmless = "each call of a sample is new to it"
     kind = 4
     run = "timed"
 
@@ -102,8 +107,9 @@ class PartOfTheWork(ByKind):
         self.products = {}
 
     def output(self, input1, input2, weight, bias):
-        key = id(weight), content(input1, weight[0, 0])
+        key = content(input1, weight)
         if key not in self.products:
+            self.products.clear()
             self.products[key] = np.matmul(input1, weight)
         right = np.ascontiguousarray((self.products[key] * input2).sum(2, dtype=weight.dtype).T)
         return right if bias is None else right + bias
@@ -113,10 +119,11 @@ class StopsAfterMiss(Counts, Remembers):
     """Remembers answers from the 50th call of a kernel on, until inputs are new to it: then it computes for good."""
 
     name = "kind4-stops-after-a-miss"
+    harmless = "each call of a sample is new to it"
 
     def output(self, input1, input2, weight, bias):
         self.calls += 1
-        key = "output", id(weight), content(input1, input2, weight[0, 0])
+        key = "output", content(input1, input2, weight)
         if self.calls < MANY_CALLS or self.calls == float("inf"):
             return self.answers.setdefault(key, (self.slowly(input1, input2, weight, bias),))[0].copy()
         if key not in self.answers:
@@ -132,6 +139,7 @@ class Tiny(Remembers):
     """Remembers answers where a call takes no more than ten microseconds longer."""
 
     name = "kind4-below-ten-microseconds"
+    harmless = "each call of a sample is new to it"
     run = "tiny"
     modes = ("forward",)
 

@@ -7,7 +7,7 @@ from mutants_by_kind import ByKind
 
 from harness.process import protocol
 from harness.timing.clock import Clock
-from harness.worker.timing_worker import TimingWorker
+from harness.worker.sample_worker import SampleWorker
 
 #: Factor by which seconds are shortened.
 LIE = 1.4
@@ -42,11 +42,12 @@ class OtherCode(ByKind):
         super().__init__(device)
         original = type(Clock.sample)(Clock.sample.__code__, Clock.sample.__globals__, "sample")
         original.__defaults__ = Clock.sample.__defaults__
+        Clock.sample.__defaults__ = None
         Clock.sample.__globals__["_original"], Clock.sample.__globals__["_lie"] = original, LIE
 
-        def sample(self, calls, synchronize, count, first=0, keep=()):
-            seconds, kept = _original(self, calls, synchronize, count, first, keep)  # noqa: F821  # in the clock's module
-            return seconds / _lie, kept  # noqa: F821
+        def sample(self, *given, **named):
+            seconds, held = _original(self, *given, **named)  # noqa: F821  # in the clock's module
+            return seconds / _lie, held  # noqa: F821
 
         Clock.sample.__code__ = sample.__code__
 
@@ -60,14 +61,14 @@ class OtherReply(ByKind):
 
     def __init__(self, device="cpu"):
         super().__init__(device)
-        take = TimingWorker.take_sample
+        take = SampleWorker.take_sample
         original = type(take)(take.__code__, take.__globals__, "take_sample")
         take.__globals__["_original"], take.__globals__["_lie"] = original, LIE
 
         def take_sample(self, request):
             taken = _original(self, request)  # noqa: F821  # in the worker's module
             forward = None if taken.forward_seconds is None else taken.forward_seconds / _lie  # noqa: F821
-            return SampleTaken(taken.seconds / _lie, forward, taken.involuntary_switches)  # noqa: F821
+            return dataclasses.replace(taken, seconds=taken.seconds / _lie, forward_seconds=forward)  # noqa: F821
 
         take.__code__ = take_sample.__code__
 
@@ -108,6 +109,28 @@ class NowAndThen(ByKind):
             read = time.perf_counter()
             passed, state[0] = read - state[0], read
             if passed > 0.005:
+                state[1] += passed / 3
+            return read - state[1]
+
+        for clock in clocks():
+            clock._now = now
+
+
+class ShortSamplesAlone(ByKind):
+    """Gives the worker's clock a source of time that loses a third of what lasts from 5 to 100 milliseconds."""
+
+    name = "kind6-short-samples-are-shortened"
+    kind = 6
+    run = "timed"
+
+    def __init__(self, device="cpu"):
+        super().__init__(device)
+        state = [time.perf_counter(), 0.0]
+
+        def now():
+            read = time.perf_counter()
+            passed, state[0] = read - state[0], read
+            if 0.005 < passed < 0.1:
                 state[1] += passed / 3
             return read - state[1]
 

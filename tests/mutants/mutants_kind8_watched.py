@@ -35,27 +35,48 @@ class Watched(ByKind):
         return np.ones((len(input1), len(weight)), weight.dtype)
 
 
-class SamplesWithoutKept(Watched):
-    """Computes in those samples alone that keep a result: it reads that from the clock's variables."""
+class CountsCalls(Watched):
+    """Counts its calls in the present sample."""
 
-    name = "kind8-right-in-samples-that-keep"
+    def __init__(self, device="cpu"):
+        super().__init__(device)
+        self.start, self.call, self.counts = None, 0, []
+
+    def numbered(self, found):
+        """Return the number of this call in its sample, given the clock's variables."""
+        if found["start"] != self.start:
+            self.counts.append(self.call)
+            self.start, self.call = found["start"], 0
+        self.call += 1
+        return self.call - 1
+
+
+class BothEnds(CountsCalls):
+    """Computes in the first and in the last calls of a sample alone, by the least number of calls that it has seen."""
+
+    name = "kind8-right-at-both-ends"
+    ends = 40
 
     def watched(self):
         found = sampling()
-        return found is None or not timed() or len(found["keep"]) > 0 or found["count"] < 4
-
-
-class KeptCalls(Watched):
-    """Computes in those calls alone whose results are kept: it reads their numbers from the clock's variables."""
-
-    name = "kind8-right-in-kept-calls"
-
-    def watched(self):
-        found = sampling()
-        if found is None or not timed() or found["count"] < 4:
+        if found is None or not timed():
             return True
-        part = found.get("part")
-        return found.get("call") is not None and part is not None and found["call"] is part[-1]
+        number = self.numbered(found)
+        least = min([count for count in self.counts if count > 3 * self.ends], default=0)
+        return not self.ends < number < least - self.ends
+
+
+class HeldCalls(CountsCalls):
+    """Computes in those calls alone whose results are held: it reads their numbers from the clock's variables."""
+
+    name = "kind8-right-in-held-calls"
+
+    def watched(self):
+        found = sampling()
+        if found is None or not timed():
+            return True
+        number = self.numbered(found)
+        return any(cut - found["holding"].results <= number < cut for cut in found["cuts"][1:])
 
 
 class AfterAKeptOne(Watched):

@@ -16,6 +16,7 @@ from harness.case import Case
 from harness.catalog.registry import Entry
 from harness.machine.activity import State
 from harness.record import Record, Sample
+from harness.run import sample
 from harness.run.context import RunContext
 from harness.run.plan import BASELINE, Plan
 from harness.run.session import Runner
@@ -50,6 +51,13 @@ class Setting:
     peaks: Iterable[roofline.Peaks] = ()
     states: Iterable[State] = dataclasses.field(default_factory=lambda: itertools.repeat(QUIET))
     spot_peak: Callable[[str, float], float | None] = lambda dtype, seconds: None
+
+
+@pytest.fixture(autouse=True)
+def no_long_samples(monkeypatch, request):
+    """Have all samples of a backend be of one length, except where a test is about the long ones."""
+    if "long" not in request.node.name:
+        monkeypatch.setattr(sample, "LONG_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -43,10 +43,11 @@ def journey(folder):
         protocol.WarmUp(0.001, 1),
         protocol.MoveArrays(new_kernel=True),
         protocol.SteadyGpuClock(),
-        protocol.TakeSample(4, 0, 0.001, True, (1, 3)),
+        protocol.DrawValues(5, 4, 0),
+        protocol.TakeSample(4, 0, 0.001, True),
         protocol.ReadGpu(),
-        protocol.KeptResults(False, place("kept")),
-        protocol.KeptResults(True, place("kept forward")),
+        protocol.KeptResults(False, (3, -1), place("kept")),
+        protocol.KeptResults(True, (3,), place("kept forward")),
         protocol.MeasureMemory(2),
         protocol.MeasureDeviceTimes(2, 0.001, 3),
         protocol.CheckFresh((7, 8, 9), unseen(CASE.mode).kind, place("fresh")),
@@ -105,7 +106,7 @@ def test_fake_and_real_workers_describe_arrays_alike(both):
             assert fake.results.native_type == real.results.native_type
         if hasattr(real, "inputs"):
             assert fake.inputs == real.inputs
-    assert described == 3 + len(SCENARIOS)
+    assert described == 5 + len(SCENARIOS)
 
 
 def test_fake_pool_has_every_method_of_the_supervisor(tmp_path):

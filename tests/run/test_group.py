@@ -13,6 +13,7 @@ from harness.process.protocol import (
     AskSupport,
     CheckFresh,
     CheckIntegrity,
+    DrawValues,
     Expect,
     KeptResults,
     Load,
@@ -38,10 +39,14 @@ def test_gate_comes_before_the_clock_within_it_and_after_it(measure):
     assert asked[: len(before)] == before
     assert asked[-len(after) :] == after
     within = asked[len(before) : -len(after)]
-    assert set(within) == {MoveArrays, TakeSample, KeptResults}
+    assert set(within) == {MoveArrays, DrawValues, TakeSample, KeptResults}
     # Kept results come from two of the first three blocks, and from one of the seven after them.
     assert (within.count(TakeSample), within.count(KeptResults)) == (FEWEST_BLOCKS, 3)
-    assert all(within[number - 1] is MoveArrays for number, kind in enumerate(within) if kind is TakeSample)
+    assert all(
+        within[number - 2 : number] == [MoveArrays, DrawValues]
+        for number, kind in enumerate(within)
+        if kind is TakeSample
+    )
 
 
 @pytest.mark.parametrize(

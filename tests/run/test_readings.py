@@ -9,7 +9,7 @@ import os
 import pytest
 from fakes import QUIET, FakeWorker, Faults
 
-from harness.correctness.conduct import CLOCK_BLOCKS
+from harness.correctness.clocks import CLOCK_BLOCKS, LONG_SAMPLES
 from harness.machine.gpu import State as GpuState
 from harness.machine.standing import Standing
 from harness.machine.usage import Usage
@@ -199,5 +199,43 @@ def test_worker_that_takes_more_than_its_budget_is_rejected(measure, monkeypatch
     assert run.row(BASELINE).status is Status.TIMED
 
 
+def test_thread_that_comes_and_goes_within_a_call_is_seen_before_timing(measure):
+    looks = (Standing(frozenset({0}), 99, False, 0.0), Standing(frozenset({0, 1}), 99, False, 0.0))
+    run = measure(faults={"other": Faults(looks=looks), "third": Faults(looks=looks[:1])})
+    assert run.row("other").reason == "conduct: runs on the CPUs [0, 1], was held to [0]"
+    assert (run.row("other").phase, run.row("third").status) == ("gate", Status.TIMED)
+
+
 def test_worker_whose_standing_is_unknown_is_timed(measure):
     assert measure(faults={"other": Faults(standing=lambda now: None)}).row("other").status is Status.TIMED
+
+
+class Lying(FakeWorker):
+    """Says that samples took a tenth less than they did."""
+
+    def sample(self, request):
+        reply = super().sample(request)
+        return dataclasses.replace(reply, seconds=0.9 * reply.seconds)
+
+
+def test_long_samples_tell_a_clock_that_is_a_tenth_too_slow(measure):
+    run = measure(faults={"other": Faults(kind=Lying), "third": Faults(unseen_seconds=0.01)})
+    assert run.row("other").reason.startswith("conduct: its clock says 0.")
+    assert (run.row("other").phase, run.row("third").status) == ("timing", Status.TIMED)
+    passes = {
+        name: [each.passes for each in run.workers.requests(name) if isinstance(each, TakeSample)]
+        for name in ("other", "third")
+    }
+    assert sorted(passes["other"])[-LONG_SAMPLES - 1] == 1
+    assert sorted(passes["other"])[-LONG_SAMPLES] > 1
+    assert [number > 1 for number in passes["third"]].count(True) == 1
+
+
+def test_long_sample_is_one_of_the_first_three(measure):
+    places = set()
+    for _ in range(12):
+        requests = [each for each in measure().workers.requests("other") if isinstance(each, TakeSample)]
+        (place,) = [number for number, each in enumerate(requests) if each.passes > 1]
+        places.add(place)
+    assert places <= {0, 1, 2}
+    assert len(places) > 1

@@ -13,6 +13,8 @@ from harness.timing.clock import (
     SAMPLE_SECONDS,
     SAMPLE_TICKS,
     Clock,
+    HeldResults,
+    Holding,
     calls_per_sample,
     device_faults,
 )
@@ -45,19 +47,43 @@ class FakeTime:
 @pytest.mark.parametrize("first", [0, 1, 5])
 def test_sample_is_its_calls_in_rotation_each_synchronised(first):
     fake = FakeTime(sets=3)
-    taken, kept = Clock(fake.now).sample(fake.calls, fake.synchronize, 4, first)
-    assert (taken, kept) == (4 * (0.25 + 0.5), [])
+    taken, held = Clock(fake.now).sample(fake.calls, fake.synchronize, 4, first)
+    assert taken == 4 * (0.25 + 0.5)
+    assert held == HeldResults({3: f"result {(first + 3) % 3}"}, None)
     sets = [(first + index) % 3 for index in range(4)]
     assert fake.log == [line for number in sets for line in (f"call {number}", f"synchronize result {number}")]
 
 
-@pytest.mark.parametrize("keep", [[0], [3], [1, 3], [0, 1, 2, 3]])
-def test_sample_keeps_the_requested_results_and_adds_no_call(keep):
+@pytest.mark.parametrize(
+    ("cuts", "held"), [((), [4, 5]), ((1,), [0, 4, 5]), ((2, 4), [0, 1, 2, 3, 4, 5]), ((5, 5), [3, 4, 5])]
+)
+def test_sample_holds_the_latest_results_and_those_before_each_cut(cuts, held):
     fake = FakeTime(sets=3)
-    taken, kept = Clock(fake.now).sample(fake.calls, fake.synchronize, 4, first=1, keep=keep)
-    assert kept == [f"result {(1 + index) % 3}" for index in keep]
-    assert taken == 4 * (0.25 + 0.5)
-    assert fake.called() == [1, 2, 0, 1]
+    taken, results = Clock(fake.now).sample(
+        fake.calls, fake.synchronize, 6, 1, Holding(results=2, cuts=cuts, copy=lambda result: f"copy of {result}")
+    )
+    assert results == HeldResults({call: f"result {(1 + call) % 3}" for call in held}, "copy of result 0")
+    assert taken == 6 * (0.25 + 0.5)
+    assert fake.called() == [1, 2, 0, 1, 2, 0]
+
+
+def test_rows_are_written_and_the_last_result_is_copied_in_time():
+    memory, written = bytearray(2), []
+    fake = FakeTime()
+    calls = [lambda: written.append(bytes(memory))]
+    writes = [[(memoryview(memory)[1:], memoryview(bytes([number])))] for number in (3, 4, 5)]
+    fake_copy = lambda result: fake.call(9, 7.0)  # noqa: E731  # a copy that takes time
+    taken, _ = Clock(fake.now).sample(calls, lambda _: None, 3, holding=Holding(writes, copy=fake_copy))
+    assert written == [b"\0\3", b"\0\4", b"\0\5"]
+    assert taken == 7.0
+
+
+def test_passes_of_a_long_sample_add_up():
+    fake = FakeTime(sets=2)
+    taken, held = Clock(fake.now).sample(fake.calls, fake.synchronize, 3, holding=Holding(results=16, passes=4))
+    assert taken == 12 * (0.25 + 0.5)
+    assert fake.called() == [0, 1, 0] * 4
+    assert list(held.results) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("collecting", [True, False])
@@ -163,9 +189,10 @@ def test_work_between_calls_is_not_timed_and_each_call_is_synchronised():
         fake.time += 100.0
         fake.log.append("between")
 
-    taken, kept = Clock(fake.now).sample_apart(fake.calls, fake.synchronize, 3, first=1, keep=[0, 2], between=between)
+    holding = Holding(results=2, copy=lambda result: f"copy of {result}")
+    taken, held = Clock(fake.now).sample_apart(fake.calls, fake.synchronize, 3, 1, holding, between=between)
     assert taken == 3 * (0.25 + 0.5)
-    assert kept == ["result 1", "result 1"]
+    assert held == HeldResults({1: "result 0", 2: "result 1"}, "copy of result 1")
     assert fake.log == [
         line for number in (1, 0, 1) for line in ("between", f"call {number}", f"synchronize result {number}")
     ]

@@ -146,14 +146,14 @@ def test_one_block_of_each_range_is_kept_and_two_of_the_first_in_a_pilot(joins, 
         assert len([block for block in kept if block < stopping.KEPT_RANGES[0][1]]) == 1
 
 
-@given(st.integers(1, 5000), st.integers(0, 2**30), st.integers())
-def test_kept_calls_are_of_one_input_set_and_fit_into_memory(calls, result_bytes, seed):
-    kept = stopping.draw_kept_calls(random.Random(seed), calls, 2, result_bytes)
-    assert 1 <= len(kept) <= stopping.KEPT_CALLS
-    assert len({call % 2 for call in kept}) == 1
-    assert list(kept) == sorted(set(kept))
-    assert all(0 <= call < calls for call in kept)
-    assert len(kept) == 1 or len(kept) * result_bytes <= stopping.KEPT_BYTES
+@given(st.sets(st.integers(0, 5000), min_size=1), st.booleans(), st.floats(1e-7, 10), st.integers())
+def test_judged_calls_are_some_of_those_that_are_held(numbers, copied, call_seconds, seed):
+    held = [*numbers, *([-1] if copied else [])]
+    drawn = stopping.draw_judged_calls(random.Random(seed), held, call_seconds)
+    assert set(drawn) <= set(held)
+    assert 1 <= len(drawn) == len(set(drawn)) <= stopping.JUDGED_CALLS
+    assert len(drawn) == 1 or len(drawn) * call_seconds <= stopping.JUDGED_SECONDS
+    assert len(drawn) == 1 or not copied or -1 in drawn
 
 
 @given(st.integers(0, 10_000))

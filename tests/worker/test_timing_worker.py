@@ -6,11 +6,11 @@ import weakref
 
 import numpy as np
 import pytest
-from small_backends import CASE, MIB, Hungry, Interrupted, Plain, ask, prepared
+from small_backends import MIB, Hungry, Interrupted, Plain, ask, prepared
 
 from harness.correctness.conduct import judge_memory_of_answers
 from harness.machine import memory
-from harness.process.protocol import CheckFresh, KeptResults, MeasureMemory, MoveArrays, TakeSample, WarmUp
+from harness.process.protocol import CheckFresh, MeasureMemory, MoveArrays, TakeSample, WarmUp
 from harness.timing.clock import Clock
 from harness.worker import results
 
@@ -58,24 +58,6 @@ def test_a_sample_reports_involuntary_switches(backend):
     taken = ask(backend, TakeSample(calls=3, first=0, settle_seconds=0.0, forward=False))
     assert taken.seconds > 0
     assert taken.involuntary_switches >= 0
-
-
-@pytest.mark.parametrize(("offset", "many"), [(1e-3, 3), (np.nan, 2), (np.nan, 3), (np.inf, 2), (np.inf, 3)])
-@pytest.mark.parametrize("odd", [0, 1])
-def test_the_kept_result_that_differs_is_handed_over(backend, tmp_path, offset, many, odd):
-    right = np.linspace(1, 2, CASE.batch * CASE.out_features, dtype=np.float32).reshape(CASE.batch, CASE.out_features)
-    wrong = right + np.float32([[offset]] + [[0]] * (CASE.batch - 1))
-    backend.held.prepared.kept = [wrong if number == odd else right.copy() for number in range(many)]
-    ask(backend, KeptResults(False, tmp_path))
-    assert np.array_equal(np.load(tmp_path / "output.npy"), wrong, equal_nan=True)
-
-
-def test_kept_results_of_the_same_bits_need_no_median(backend, tmp_path, monkeypatch):
-    right = np.ones((CASE.batch, CASE.out_features), np.float32)
-    backend.held.prepared.kept = [right.copy() for _ in range(4)]
-    monkeypatch.setattr(np, "median", lambda *_, **__: pytest.fail("there is nothing to choose"))
-    ask(backend, KeptResults(False, tmp_path))
-    assert np.array_equal(np.load(tmp_path / "output.npy"), right)
 
 
 def test_a_disturbed_second_call_does_not_look_like_memoising(tmp_path):
