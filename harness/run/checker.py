@@ -73,7 +73,7 @@ class Checker:
         self._limit_seconds = limit_seconds
         self._stage = stage
         self._secret = secret or random.SystemRandom()
-        #: The part that is judged, by the kind and number of the inputs; for one question at a time.
+        #: The part that is judged, by the kind and number of the inputs; drawn for each question.
         self._drawn: dict[tuple[str, int], Drawn | None] = {}
         #: The question after timing.
         self.unseen: Final = unseen(case.mode)
@@ -88,7 +88,7 @@ class Checker:
             variation: Number of the inputs, where the question leaves it open.
         """
         self._stage("compute the right results")
-        self._drawn.clear()
+        self._drawn.pop((question.kind, _number(question, variation)), None)
         return self._expected(question, variation)
 
     def prepare(self, cell: Cell, input_sets: int = roofline.INPUT_SETS) -> Prepared | None:

@@ -57,7 +57,7 @@ class ReferenceCache:
         self._lock = threading.Lock()
 
     def of(self, case: Case, kind: str, variation: int, drawn: Drawn | None = None) -> Expected:
-        """Return the right results; a part of a case is kept until another one is asked for.
+        """Return the right results; a part of them is kept until another part of them is asked for.
 
         Args:
             case: The case.
@@ -73,7 +73,7 @@ class ReferenceCache:
             if (whole := self._known.get((case, kind, variation, None))) is not None:
                 return whole
             if key not in self._known:
-                for other in [other for other in self._known if other[0] == case and drawn and other[3]]:
+                for other in [other for other in self._known if other[:3] == key[:3]]:
                     del self._known[other]
                 self._known[key] = self._computed(*key)
             return self._known[key]
