@@ -185,7 +185,8 @@ class Checker:
 
     def _look_closer(self, cell: Cell) -> None:
         """See what a refused cell has changed and where its kernel is written: it says more than a wrong element."""
-        if cell.gate.kept.get(promises.UNTOUCHED, True) and cell.worker is not None and cell.worker.alive:
+        # After the scenarios the first results are gone, and inputs have been compared.
+        if cell.worker is not None and cell.worker.alive and cell.folder(_FIRST).is_dir():
             request = CheckIntegrity(cell.results_folder("scenario"))
             with contextlib.suppress(WorkerError):  # the cell has its refusal already
                 self._judge_untouched(cell, cell.worker.request(request, self._limit_seconds))

@@ -13,7 +13,7 @@ class ByPointer(Remembers):
     """C04: remembers answers by the inputs' addresses."""
 
     name = "mutant-remembers-by-pointer"
-    caught = Caught("conduct", reason="new values in the same buffers")
+    caught = Caught("exact", reason="changed elements, in place")
 
     def key(self, *arrays):
         return tuple(array.ctypes.data for array in arrays)
