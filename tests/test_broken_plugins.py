@@ -149,6 +149,7 @@ def test_its_own_tests_fail(tested, name):
     assert (code == 0) == (name in (*HONEST, RIGHT_CLASS)), output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "words"),
     [

@@ -235,6 +235,7 @@ def test_check_accepts_and_rejects_and_writes_nothing(bilinear_bench, tmp_path):
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.slow
 def test_report_ends_with_what_the_run_ended_with(bilinear_bench, tmp_path):
     measured = bilinear_bench("run", *TINY, *BRIEF, "--backend", "faulty-honest", "--budget", "0.3")
     assert measured.returncode == 0, measured.stdout + measured.stderr
@@ -252,6 +253,7 @@ def test_report_ends_with_what_the_run_ended_with(bilinear_bench, tmp_path):
     assert resumed.stdout == f"{name} is complete, nothing is left to measure: bilinear-bench report {name}\n"
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_folder_alone_and_resumes_with_its_exit_code(bilinear_bench, tmp_path):
     options = ("--backend", "faulty-one-wrong", "--mode", "forward", "--budget", "0.3")
     measured = bilinear_bench("run", *TINY, *BRIEF, *options, "--out", "r1")
@@ -321,6 +323,7 @@ def test_a_usual_run_measures_the_machine_and_starts_fresh_processes(bilinear_be
     assert "% of roofline" in bilinear_bench("report", "run", "--wide").stdout
 
 
+@pytest.mark.slow
 def test_the_doctor_prints_peaks_and_findings(bilinear_bench, tmp_path):
     ended = bilinear_bench("doctor", "--threads", "1", "--strict")
     assert "arithmetic, float32" in ended.stdout
@@ -390,6 +393,7 @@ def finish(bilinear_bench, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="that the kernel ends orphans is promised for Linux only")
+@pytest.mark.slow
 def test_kill_9_leaves_readable_files_to_resume_and_no_worker(bilinear_bench, tmp_path):
     process = start_long_run(tmp_path)
     workers = workers_of(process.pid)
@@ -446,6 +450,7 @@ def test_an_interrupted_run_has_every_row_and_can_be_resumed(bilinear_bench, tmp
         finish(bilinear_bench, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_wheel_installed_outside_the_checkout_runs(tmp_path):
     source = tmp_path / "source"
     ignore = shutil.ignore_patterns(".venv", ".git", ".cache", "results", "build", "*.egg-info", "__pycache__")

@@ -56,6 +56,7 @@ def test_it_is_listed_after_its_installation(outside):
     assert "[bilinear-outside 1.0]" in listed.stdout
 
 
+@pytest.mark.slow
 def test_it_is_checked(outside):
     checked = outside.run("-m", "harness", "check", *CASE)
     assert checked.returncode == 0, checked.stdout + checked.stderr
