@@ -197,7 +197,8 @@ def _more(records: pd.DataFrame, labels: Mapping[str, str], name: str, width: in
     ratios = [ratio(row) for _, row in layer.sort_values("speedup").iterrows() if ratio(row) not in ("", UNKNOWN)]
     ends = " to ".join(dict.fromkeys(text.removesuffix("x") for text in (*ratios[:1], *ratios[-1:])))
     words = f"  ({ends} times as fast)" if ratios else ""
-    *_, case = names_of(records["case"].unique(), labels).values()
+    *_, (text, case) = names_of(records["case"].unique(), labels).items()
+    case = text if "'" in case else case  # a quote in quotes is hard to read
     more = f"See more:       bilinear-bench report {name} [--case {shlex.quote(case)}] [--plot=FILE]"
     return [
         *wrapped(f"In your model:  from bilinear_bench import Bilinear{words}", width, _INDENT),

@@ -151,6 +151,14 @@ def test_the_layer_has_the_range_of_the_kernel_that_it_runs(frame):
     assert line.endswith("from bilinear_bench import Bilinear  (0.50 to 70 times as fast)")
 
 
+@pytest.mark.parametrize(
+    ("label", "case"), [("SimGNN", "SimGNN"), ("Deep Graph Infomax", "'Deep Graph Infomax'"), ("DGI's", "3x2x2x2")]
+)
+def test_the_last_command_has_a_case_that_can_be_typed(frame, label, case):
+    text = plain(shown(frame(timed("numpy-loop", 1e-3, 1)), {"3x2x2x2": label}))
+    assert f"report latest [--case {case}] [--plot=FILE]" in text
+
+
 def test_a_group_without_a_winner_says_why(frame):
     records = frame(
         untimed("broken", Status.FAILED, "why"), timed("second", 2e-3, 2, case="9x2x2x2"), timed("s", 1e-3, 1, **STEP)
