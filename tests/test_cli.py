@@ -122,6 +122,7 @@ def test_every_planned_cell_has_one_row_with_the_right_status(bilinear_bench, tm
         (("check", "--case", "3x4"), "does not read as"),
         (("report", "there"), "there is no run"),
         (("report", "a\nb"), r"a\nb is no run"),
+        (("report", "n" * 300), "is no run: expected a folder"),
     ],
 )
 def test_bad_input_is_one_line_with_what_was_expected(bilinear_bench, tmp_path, arguments, expected):
@@ -341,6 +342,20 @@ def test_a_malformed_share_is_refused(bilinear_bench, option, share):
     ended = bilinear_bench("run", *TINY, option, share)
     assert ended.returncode == 2
     assert f"{share!r} is no share, expected one such as 2% or 0.02" in " ".join(ended.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("run", "--mode", "forwrd"), "'forwrd' is unknown, expected one of: forward, step, train, forward_backward"),
+        (("check", "--device", "gpu"), "'gpu' is unknown, expected one of: cpu, cuda"),
+        (("check", "--format", "gitlab"), "'gitlab' is unknown, expected one of: text, github, json"),
+    ],
+)
+def test_an_unknown_choice_is_refused_with_all_choices(bilinear_bench, arguments, expected):
+    ended = bilinear_bench(*arguments)
+    assert ended.returncode == 2
+    assert f"Invalid value for '{arguments[1]}': {expected}" in " ".join(ended.stderr.split())
 
 
 def test_explain_walks_through_the_article_and_finds_its_error(bilinear_bench):
