@@ -133,8 +133,12 @@ def _heading(records: pd.DataFrame, environment: Mapping[str, Any], device: str,
 
 
 def _bad(records: pd.DataFrame) -> list[str]:
-    """Return the number of backends that are wrong or failed, in words; empty without them."""
-    kinds = {"wrong": [Status.REJECTED.value], "failed": [Status.FAILED.value, Status.TIMEOUT.value]}
+    """Return the number of backends that are wrong, failed or ran out of memory, in words; empty without them."""
+    kinds = {
+        "wrong": [Status.REJECTED.value],
+        "failed": [Status.FAILED.value, Status.TIMEOUT.value],
+        "out of memory": [Status.OUT_OF_MEMORY.value],
+    }
     bad = {word: records.loc[records["status"].isin(kind), "backend"].nunique() for word, kind in kinds.items()}
     return [f"{count} {word}" for word, count in bad.items() if count]
 

@@ -122,9 +122,10 @@ def test_backends_that_are_wrong_or_failed_are_counted(frame):
         untimed("bad", Status.REJECTED, "output[0, 0]"),
         untimed("worse", Status.REJECTED, "output[0, 0]"),
         untimed("late", Status.TIMEOUT, "no answer within 10 s"),
+        untimed("hungry", Status.OUT_OF_MEMORY, "needs 3 TiB"),
         untimed("absent", Status.UNAVAILABLE, "not installed", phase="load"),
     ]
-    assert "float32, 4 backends, 2 wrong, 1 failed" in plain(shown(frame(*rows)))
+    assert "float32, 5 backends, 2 wrong, 1 failed, 1 out of memory" in plain(shown(frame(*rows)))
 
 
 @pytest.mark.parametrize("flags", ["mostly_disturbed", "oversubscribed(3.4)", None])
