@@ -121,6 +121,17 @@ WRONG = {
         changed((LAST, "    return output if bias is None else output + np.resize(bias, len(output))[:, None]\n")),
         ("bias added by row",),
     ),
+    "bias-by-size": Plugin(
+        changed(
+            (
+                LAST,
+                "    if bias is not None and len(bias) == len(output):\n"
+                "        bias = bias[:, None]\n"
+                "    return output if bias is None else output + bias\n",
+            )
+        ),
+        ("bias added by row",),
+    ),
     "layout": Plugin(
         changed(
             (OUTPUT, "    weight = weight.reshape(-1, weight.shape[2], weight.shape[1]).swapaxes(1, 2)\n" + OUTPUT)
