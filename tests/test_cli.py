@@ -122,6 +122,7 @@ def test_every_planned_cell_has_one_row_with_the_right_status(bilinear_bench, tm
         (("check", "--case", "3x4"), "does not read as"),
         (("report", "there"), "there is no run"),
         (("report", "a\nb"), r"a\nb is no run"),
+        (("run", "--out", "n" * 300), "cannot be made (File name too long)"),
         (("report", "n" * 300), "is no run: expected a folder"),
     ],
 )

@@ -278,7 +278,11 @@ def check_free(folder: Path) -> None:
     Raises:
         StoreError: The folder exists, or its parent is not a folder or is read-only.
     """
-    if folder.exists() or folder.is_symlink():
+    try:
+        taken = folder.exists() or folder.is_symlink()
+    except OSError as error:  # such as a name that is too long
+        raise StoreError(f"--out {folder} cannot be made ({error.strerror}): choose another") from None
+    if taken:
         what = "exists" if folder.is_dir() else "is a file"
         raise StoreError(f"--out {folder} {what}: give a folder that does not exist yet (--resume completes a run)")
     parent = next(above for above in folder.absolute().parents if above.exists())
