@@ -28,8 +28,8 @@ RUNS = {
 }
 #: Number of parts of the longest run; the first, which `make test` measures, has every so many-th mutant.
 NUMPY_PARTS, EVERY = 6, 16
-#: Parts for `make slow`: mutants that import frameworks, mutants that fail late, and all but one part of the others.
-SLOW_PARTS = ("late", "frameworks", *(f"numpy/{part}" for part in range(1, NUMPY_PARTS)))
+#: Parts for `make slow`: float64, mutants that import frameworks or fail late, and all but one part of the others.
+SLOW_PARTS = ("late", "float64", "frameworks", *(f"numpy/{part}" for part in range(1, NUMPY_PARTS)))
 MODES = ("forward", "forward_backward")
 
 

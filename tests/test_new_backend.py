@@ -54,7 +54,8 @@ def installed(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("torch", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["numpy", "torch"])
+@pytest.mark.slow
+@TEMPLATES
 def test_a_new_backend_passes_check_as_its_command_says(bilinear_bench, tmp_path, torch):
     made = bilinear_bench("new", "my-kernel", *(["--torch"] if torch else []))
     assert made.returncode == 0, made.stderr
