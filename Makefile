@@ -44,7 +44,7 @@ install: $(READY) ## Create .venv and install everything into it
 bench: $(READY) ## Check and time every backend, print the answer, leave CSV files in results/
 	@$(PY) -m harness run $(OPTIONS)
 
-test: $(READY) ## Run the tests, in less than ten minutes on two cores
+test: $(READY) ## Run the tests, in less than eight minutes on two quiet cores
 	@$(PY) -m pytest -q -n 2
 
 slow: $(READY) ## Run the tests that take minutes each

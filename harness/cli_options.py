@@ -6,12 +6,15 @@ A command has them as parameters with the names of the fields of ``PlanOptions``
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
 from harness.case import DTYPES, PRECISIONS
+
+Choice = TypeVar("Choice", bound=enum.StrEnum)
 
 
 class Device(enum.StrEnum):
@@ -36,6 +39,18 @@ class FormatOption(enum.StrEnum):
     TEXT = "text"
     GITHUB = "github"
     JSON = "json"
+
+
+def _one_of(kind: type[Choice]) -> Callable[[str], Choice]:
+    """Return the reader of an option with a few values."""
+
+    def read(text: str) -> Choice:
+        try:
+            return kind(text)
+        except ValueError:
+            raise typer.BadParameter(f"{text!r} is unknown, expected one of: {', '.join(kind)}") from None
+
+    return read
 
 
 def _share(text: str) -> float:
@@ -76,12 +91,20 @@ Skip = Annotated[
         "--skip", metavar="NAMES", help="Backends to leave out: a name, a pattern, or a list with commas; repeatable."
     ),
 ]
-Devices = Annotated[list[Device] | None, typer.Option("--device", help="Repeatable. Default: all that are found.")]
+Devices = Annotated[
+    list[Device] | None,
+    typer.Option(
+        "--device", parser=_one_of(Device), metavar="|".join(Device), help="Repeatable. Default: all that are found."
+    ),
+]
 Modes = Annotated[
     list[ModeOption] | None,
     typer.Option(
         "--mode",
-        help="`step` and `train` are `forward_backward`, a training step. Repeatable. Default: forward and step.",
+        parser=_one_of(ModeOption),
+        metavar="MODE",
+        help=f"{', '.join(ModeOption)}: `step` and `train` are `forward_backward`, a training step. "
+        "Repeatable. Default: forward and step.",
     ),
 ]
 Threads = Annotated[int | None, typer.Option("--threads", help="CPUs of every worker. Default: all.")]
@@ -167,7 +190,10 @@ Freeze = Annotated[bool, typer.Option("--freeze/--no-freeze", help="Stop idle wo
 Format = Annotated[
     FormatOption,
     typer.Option(
-        "--format", help="text; github: annotations for Actions; json: one object on standard output (docs/ci.md)."
+        "--format",
+        parser=_one_of(FormatOption),
+        metavar="|".join(FormatOption),
+        help="text; github: annotations for Actions; json: one object on standard output (docs/ci.md).",
     ),
 ]
 Verbose = Annotated[

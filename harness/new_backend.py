@@ -127,7 +127,8 @@ def _module_and_class(name: str) -> tuple[str, str]:
     """Return the names of the module and of the class."""
     if not _NAME.fullmatch(name) or len(name) > _LONGEST:
         raise NewBackendError(
-            f"{name!r} is no name of a backend, expected letters and digits with single - or _ between, as in my-kernel"
+            f"{name!r} is no name of a backend, expected a letter, then letters and digits with single - or _ between, "
+            f"as in my-kernel, at most {_LONGEST} characters"
         )
     module = name.replace("-", "_").lower()
     label = "".join(word[:1].upper() + word[1:] for word in re.split("[-_]", name))

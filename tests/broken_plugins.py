@@ -121,6 +121,17 @@ WRONG = {
         changed((LAST, "    return output if bias is None else output + np.resize(bias, len(output))[:, None]\n")),
         ("bias added by row",),
     ),
+    "bias-by-size": Plugin(
+        changed(
+            (
+                LAST,
+                "    if bias is not None and len(bias) == len(output):\n"
+                "        bias = bias[:, None]\n"
+                "    return output if bias is None else output + bias\n",
+            )
+        ),
+        ("bias added by row",),
+    ),
     "layout": Plugin(
         changed(
             (OUTPUT, "    weight = weight.reshape(-1, weight.shape[2], weight.shape[1]).swapaxes(1, 2)\n" + OUTPUT)
@@ -216,6 +227,83 @@ WRONG = {
         ("an earlier",),
     ),
     "no-none": Plugin(changed((LAST, "    return output + bias\n")), ("Only cases without a bias", "NoneType")),
+    "row-stride": Plugin(
+        changed(
+            (
+                OUTPUT,
+                "    pages, rows, columns = weight.shape\n"
+                "    memory = np.append(weight, np.zeros(rows * rows, weight.dtype))\n"
+                "    strides = [weight.itemsize * step for step in (rows * columns, rows, 1)]\n"
+                "    weight = np.lib.stride_tricks.as_strided(memory, weight.shape, strides)\n" + OUTPUT,
+            )
+        ),
+        ("rows of the weight in1 numbers apart", "is a stride wrong"),
+    ),
+    "zero-shortcut": Plugin(
+        changed(
+            (
+                OUTPUT,
+                "    if not input1.any():\n"
+                "        return np.zeros((len(input1), len(weight)), weight.dtype)\n" + OUTPUT,
+            )
+        ),
+        ("Only zero inputs are wrong", "leave out the bias"),
+    ),
+    "quantised": Plugin(
+        changed(
+            (
+                OUTPUT,
+                "    step = np.abs(weight).max() / 127 or 1\n"
+                "    weight = (np.rint(weight / step) * step).astype(weight.dtype)\n" + OUTPUT,
+            )
+        ),
+        ("weight rounded to 8 bits", "is it quantised"),
+    ),
+    "symmetric": Plugin(
+        changed(
+            (
+                OUTPUT,
+                "    if weight.shape[1] == weight.shape[2]:\n"
+                "        weight = (weight + weight.swapaxes(1, 2)) / 2\n" + OUTPUT,
+            )
+        ),
+        ("made symmetric",),
+    ),
+    "added-inputs": Plugin(
+        changed(
+            (
+                OUTPUT,
+                '    output = np.einsum("bi,oij->bo", input1, weight) + np.einsum("bj,oij->bo", input2, weight)\n',
+            )
+        ),
+        ("input1 + input2 in place of their product",),
+    ),
+    "threshold": Plugin(
+        changed(
+            (
+                LAST,
+                "    output = output if bias is None else output + bias\n"
+                "    return np.where(np.abs(output) < 1e-2, 0, output).astype(weight.dtype)\n",
+            )
+        ),
+        ("are they taken for zero",),
+    ),
+    "padded": Plugin(
+        changed((LAST, "    return np.pad(output if bias is None else output + bias, ((0, 2), (0, 5)))\n")),
+        ("is padding cut off",),
+    ),
+    "results-in-another-order": Plugin(
+        changed(
+            ("grad_input1, grad_input2, grad_weight, grad_bias", "grad_weight, grad_bias, grad_input1, grad_input2")
+        ),
+        ("the shape of grad_weight", "in another order"),
+        mode="forward_backward",
+    ),
+    "sum-along-another-axis": Plugin(
+        changed(("grad_output.sum(0)", "grad_output.sum(1)")),
+        ("6 is batch: is a sum along another axis",),
+        mode="forward_backward",
+    ),
     "three-gradients": Plugin(
         changed(
             ("return grad_input1, grad_input2, grad_weight, grad_bias", "return grad_input1, grad_input2, grad_weight")

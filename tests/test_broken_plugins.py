@@ -74,7 +74,7 @@ def printed(folder: Path) -> Callable[[str], str]:
 
 
 def check_part(folder: Path, part: str) -> dict[str, str]:
-    """Check the plug-ins of a part, those of a mode in one run; return what is printed of each."""
+    """Check the plug-ins of a part, those of a mode in one run; return what is printed of each, in one line."""
     found = {}
     for mode in ("forward", "forward_backward"):
         names = [name for name, plugin in PLUGINS.items() if (part_of(name), plugin.mode) == (part, mode)]
@@ -95,7 +95,7 @@ def check_part(folder: Path, part: str) -> dict[str, str]:
         assert max(map(len, lines)) <= 80
         paragraphs = [paragraph.split() for paragraph in ended.stdout.split("\n\n")]
         rows = [line.split() for line in lines if line.split()[1:2] == ["right"]]
-        found |= {words[0].rstrip(":"): " ".join(words) for words in (*paragraphs, *rows) if words}
+        found |= {words[0].rstrip(":"): " ".join(words).replace(" \\ ", " ") for words in (*paragraphs, *rows) if words}
     return found
 
 
@@ -149,6 +149,7 @@ def test_its_own_tests_fail(tested, name):
     assert (code == 0) == (name in (*HONEST, RIGHT_CLASS)), output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "words"),
     [

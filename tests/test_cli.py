@@ -122,6 +122,8 @@ def test_every_planned_cell_has_one_row_with_the_right_status(bilinear_bench, tm
         (("check", "--case", "3x4"), "does not read as"),
         (("report", "there"), "there is no run"),
         (("report", "a\nb"), r"a\nb is no run"),
+        (("run", "--out", "n" * 300), "cannot be made (File name too long)"),
+        (("report", "n" * 300), "is no run: expected a folder"),
     ],
 )
 def test_bad_input_is_one_line_with_what_was_expected(bilinear_bench, tmp_path, arguments, expected):
@@ -235,6 +237,7 @@ def test_check_accepts_and_rejects_and_writes_nothing(bilinear_bench, tmp_path):
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.slow
 def test_report_ends_with_what_the_run_ended_with(bilinear_bench, tmp_path):
     measured = bilinear_bench("run", *TINY, *BRIEF, "--backend", "faulty-honest", "--budget", "0.3")
     assert measured.returncode == 0, measured.stdout + measured.stderr
@@ -252,6 +255,7 @@ def test_report_ends_with_what_the_run_ended_with(bilinear_bench, tmp_path):
     assert resumed.stdout == f"{name} is complete, nothing is left to measure: bilinear-bench report {name}\n"
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_folder_alone_and_resumes_with_its_exit_code(bilinear_bench, tmp_path):
     options = ("--backend", "faulty-one-wrong", "--mode", "forward", "--budget", "0.3")
     measured = bilinear_bench("run", *TINY, *BRIEF, *options, "--out", "r1")
@@ -321,6 +325,7 @@ def test_a_usual_run_measures_the_machine_and_starts_fresh_processes(bilinear_be
     assert "% of roofline" in bilinear_bench("report", "run", "--wide").stdout
 
 
+@pytest.mark.slow
 def test_the_doctor_prints_peaks_and_findings(bilinear_bench, tmp_path):
     ended = bilinear_bench("doctor", "--threads", "1", "--strict")
     assert "arithmetic, float32" in ended.stdout
@@ -338,6 +343,20 @@ def test_a_malformed_share_is_refused(bilinear_bench, option, share):
     ended = bilinear_bench("run", *TINY, option, share)
     assert ended.returncode == 2
     assert f"{share!r} is no share, expected one such as 2% or 0.02" in " ".join(ended.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("run", "--mode", "forwrd"), "'forwrd' is unknown, expected one of: forward, step, train, forward_backward"),
+        (("check", "--device", "gpu"), "'gpu' is unknown, expected one of: cpu, cuda"),
+        (("check", "--format", "gitlab"), "'gitlab' is unknown, expected one of: text, github, json"),
+    ],
+)
+def test_an_unknown_choice_is_refused_with_all_choices(bilinear_bench, arguments, expected):
+    ended = bilinear_bench(*arguments)
+    assert ended.returncode == 2
+    assert f"Invalid value for '{arguments[1]}': {expected}" in " ".join(ended.stderr.split())
 
 
 def test_explain_walks_through_the_article_and_finds_its_error(bilinear_bench):
@@ -390,6 +409,7 @@ def finish(bilinear_bench, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="that the kernel ends orphans is promised for Linux only")
+@pytest.mark.slow
 def test_kill_9_leaves_readable_files_to_resume_and_no_worker(bilinear_bench, tmp_path):
     process = start_long_run(tmp_path)
     workers = workers_of(process.pid)
@@ -440,12 +460,13 @@ def test_an_interrupted_run_has_every_row_and_can_be_resumed(bilinear_bench, tmp
     assert len(found) == 6
     assert {row["status"] for row in found if row["case"] == "7x5x4x3"} == {"interrupted"}
     again = bilinear_bench("report", "run")
-    assert "cases (each mode and device) were not reached" in again.stdout, again.stdout + again.stderr
+    assert "The run was stopped before " in again.stdout, again.stdout + again.stderr
     assert "7x5x4x3" not in again.stdout
     if resumed:  # what is left on disk is the same for both
         finish(bilinear_bench, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_wheel_installed_outside_the_checkout_runs(tmp_path):
     source = tmp_path / "source"
     ignore = shutil.ignore_patterns(".venv", ".git", ".cache", "results", "build", "*.egg-info", "__pycache__")

@@ -26,10 +26,10 @@ RUNS = {
     "float64": ("--case", "16x12x10x6:float64", "--budget", "1", "--threads", str(CPUS)),
     "frameworks": ("--case", "64x40x24x16", "--budget", "1", "--threads", "1"),
 }
-#: Number of parts of the longest run.
-NUMPY_PARTS = 10
-#: Parts for `make slow`: mutants that import frameworks, mutants that fail late, and all but one part of the others.
-SLOW_PARTS = ("late", "frameworks", *(f"numpy/{part}" for part in range(1, NUMPY_PARTS)))
+#: Number of parts of the longest run; the first, which `make test` measures, has every so many-th mutant.
+NUMPY_PARTS, EVERY = 6, 16
+#: Parts for `make slow`: float64, mutants that import frameworks or fail late, and all but one part of the others.
+SLOW_PARTS = ("late", "float64", "frameworks", *(f"numpy/{part}" for part in range(1, NUMPY_PARTS)))
 MODES = ("forward", "forward_backward")
 
 
@@ -59,7 +59,10 @@ def parts() -> dict[str, list[str]]:
     """Return the names of the mutants that are measured together, by part."""
     names = {run: [name for name, mutant in CLASSES.items() if mutant.run == run] for run in RUNS}
     whole = names.pop("numpy")
-    return {f"numpy/{part}": whole[part::NUMPY_PARTS] for part in range(NUMPY_PARTS)} | names
+    first = whole[::EVERY]
+    others = [name for name in whole if name not in first]
+    most = NUMPY_PARTS - 1
+    return {"numpy/0": first} | {f"numpy/{part + 1}": others[part::most] for part in range(most)} | names
 
 
 PARTS = parts()

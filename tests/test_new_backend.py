@@ -54,7 +54,8 @@ def installed(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("torch", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["numpy", "torch"])
+@pytest.mark.slow
+@TEMPLATES
 def test_a_new_backend_passes_check_as_its_command_says(bilinear_bench, tmp_path, torch):
     made = bilinear_bench("new", "my-kernel", *(["--torch"] if torch else []))
     assert made.returncode == 0, made.stderr
@@ -90,7 +91,7 @@ def test_the_tests_of_a_new_backend_pass(tmp_path, torch):
     ["", "my kernel", "../up", "my;kernel", "$(reboot)", "-rf", "my--kernel", "über", "1st", "a" * 65, "a\nb", "."],
 )
 def test_a_malformed_name_is_refused_with_an_example(tmp_path, name):
-    with pytest.raises(NewBackendError, match=r"is no name of a backend, expected .* as in my-kernel"):
+    with pytest.raises(NewBackendError, match=r"is no name of a backend, expected a letter, then .* as in my-kernel"):
         write(name, tmp_path, ())
     assert not list(tmp_path.iterdir())
 

@@ -56,6 +56,7 @@ def test_it_is_listed_after_its_installation(outside):
     assert "[bilinear-outside 1.0]" in listed.stdout
 
 
+@pytest.mark.slow
 def test_it_is_checked(outside):
     checked = outside.run("-m", "harness", "check", *CASE)
     assert checked.returncode == 0, checked.stdout + checked.stderr
@@ -80,6 +81,7 @@ def test_its_own_tests_are_the_conformance_checks_each_named_by_a_sentence(outsi
     assert "outside-matmul: one-hot inputs read single weights back [forward_backward" in tested.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "right", "wrong", "reason"),
     [  # reasons end before the column, since an element may be right by chance
@@ -90,7 +92,6 @@ def test_its_own_tests_are_the_conformance_checks_each_named_by_a_sentence(outsi
             "@ gradient)[:, 0, :] / 2",
             "grad_input2[0, ",
             id="half a gradient",
-            marks=pytest.mark.slow,
         ),
     ],
 )

@@ -123,13 +123,30 @@ def of_form(case: Case, name: str, fact: Facts) -> str:
     other = {"grad_input1": "grad_input2", "grad_input2": "grad_input1"}.get(name)
     if other is not None and shape == shapes[other]:
         return f"That is the shape of {other}: are the two gradients exchanged?"
+    if shape in (others := {size: result for result, size in shapes.items() if result != name}):
+        return f"That is the shape of {others[shape]}: are the results in another order?"
     if sorted(shape) == sorted(right):
         return "Its axes are in another order: is a transpose missing?"
     if math.prod(shape) == math.prod(right):
         return "It has the right number of elements: is a reshape missing?"
     if len(shape) > len(right):
         return "It has an axis too many: is a sum over it missing?"
-    return "An axis is missing: is it summed, or squeezed out?" if len(shape) < len(right) else ""
+    return (
+        "An axis is missing: is it summed, or squeezed out?"
+        if len(shape) < len(right)
+        else _of_size(case, shape, right)
+    )
+
+
+def _of_size(case: Case, shape: Sequence[int], right: Sequence[int]) -> str:
+    """Return the likely cause of a shape with the right number of axes; empty if none is likely."""
+    named = dict(zip(reversed(case.sizes), ("out_features", "in2_features", "in1_features", "batch"), strict=True))
+    differ = [(size, expected) for size, expected in zip(shape, right, strict=True) if size != expected]
+    if len(differ) == 1 and (size := differ[0][0]) > 1 and size in named:
+        return f"{size} is {named[size]}: is a sum along another axis?"
+    if all(size > expected for size, expected in differ):
+        return "It is too large: is padding cut off?"
+    return "It is too small: is a remainder left out?" if all(size < expected for size, expected in differ) else ""
 
 
 def _wide(arrays: Arrays) -> Arrays:
@@ -153,15 +170,19 @@ def _fitting(case: Case, wrong: Wrong, inputs: Arrays, expected: Arrays, others:
     if values.size < fewest:
         yield from symptoms.never_written(case, wrong)
         return
+    if values[0] and (values == values[0]).all():  # many candidates meet a single number by chance
+        yield from symptoms.never_written(case, wrong)
+        yield from symptoms.clipped(wrong)
+        return
     small = math.prod(case.sizes) <= MOST_TERMS
     yield from _of_others(wrong, inputs, others)
     if not all(inputs[name].any() for name in ("input1", "input2", "weight")):
         return  # every product is zero, so most mistakes look alike
     if small:
         yield from _equal(wrong, hypotheses.of_the_bias(wrong.name, inputs))
+    yield from symptoms.never_written(case, wrong)
     yield from symptoms.scaled(case, wrong, inputs.get("bias"))
     yield from _equal(wrong, hypotheses.of_functions(wrong.name, wrong.right, inputs.get("bias")))
-    yield from symptoms.never_written(case, wrong)
     yield from symptoms.off_by_a_constant(case, wrong)
     yield from symptoms.clipped(wrong)
     yield from _equal(wrong, hypotheses.of_other_results(wrong.name, expected))

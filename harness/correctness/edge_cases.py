@@ -93,7 +93,7 @@ def all_edge_cases(asked: Case) -> tuple[EdgeCase, ...]:
         EdgeCase("wide", "there need not be a bias, and in1 may be far below in2", wide, "integers"),
         EdgeCase("row", "the batch may be a single row", sized(1, 3, 2, 5), "positive"),
         EdgeCase("in1", "in1_features may be 1", sized(7, 1, 2, 5), "positive"),
-        EdgeCase("in2", "in2_features may be 1", sized(7, 3, 1, 5), "positive"),
+        EdgeCase("in2", "in2_features may be 1, and batch equal to out_features", sized(5, 3, 1, 5), "positive"),
         EdgeCase("out", "out_features may be 1", sized(7, 3, 2, 1), "positive"),
         EdgeCase("ones", "batch, in1_features and out_features may all be 1", sized(1, 1, 3, 1), "positive"),
         EdgeCase("empty", "a batch of zero rows gives zero rows", sized(0, 5, 3, 11), "integers"),

@@ -1,7 +1,7 @@
 """What mistakes in a kernel make of the right sum: candidates that wrong results are compared with.
 
 Each candidate is computed in float64 from the inputs, with one mistake built in. Its text completes "It equals ...",
-and ends with the likely cause as a question. Axes: ``b`` batch, ``i`` in1, ``j`` in2, ``o`` out.
+and ends with the likely cause as a question. ``factors.py`` has the mistakes in one factor of the sum.
 """
 
 from __future__ import annotations
@@ -12,26 +12,16 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from harness.correctness.factors import AXES, WORDS, changes, orders
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     Array = npt.NDArray[np.floating]
     Arrays = Mapping[str, Array]
-    #: Text and values.
+    #: Text and values; NaN stands for a value that nothing is known of.
     Candidate = tuple[str, Array]
 
-#: Axes of each array.
-AXES: Final = {
-    "input1": "bi",
-    "input2": "bj",
-    "weight": "oij",
-    "grad_output": "bo",
-    "output": "bo",
-    "grad_input1": "bi",
-    "grad_input2": "bj",
-    "grad_weight": "oij",
-    "grad_bias": "o",
-}
 #: Factors of the terms that each result sums.
 FACTORS: Final = {
     "output": ("input1", "weight", "input2"),
@@ -40,8 +30,6 @@ FACTORS: Final = {
     "grad_weight": ("grad_output", "input1", "input2"),
     "grad_bias": ("grad_output",),
 }
-#: Axes in words.
-WORDS: Final = {"b": "the batch", "i": "in1", "j": "in2", "o": "out"}
 #: Longest axis along which every partial sum is tried.
 MOST_TERMS: Final = 512
 
@@ -79,6 +67,7 @@ def of_the_bias(name: str, inputs: Arrays) -> Iterator[Candidate]:
     yield "the right answer without the bias: is the bias added?", summed
     yield "the right answer with the bias added twice: is it added in two places?", summed + 2 * bias
     yield "the right answer with the bias subtracted: is its sign right?", summed - bias
+    yield "the sum times the bias: is the bias multiplied in, in place of added?", summed * bias
     yield "the bias alone: is the product computed?", np.broadcast_to(bias, summed.shape)
     by_row = bias[np.arange(rows) % outputs][:, None]
     yield "the right answer with the bias added by row: is it broadcast along the wrong axis?", summed + by_row
@@ -96,8 +85,12 @@ def of_the_bias(name: str, inputs: Arrays) -> Iterator[Candidate]:
 def of_the_factors(name: str, inputs: Arrays) -> Iterator[Candidate]:
     """Yield results in which one factor is left out, exchanged, or read with a wrong index."""
     for factor in FACTORS[name]:
-        for change, cause, array in _changes(factor, inputs):
+        for change, cause, array in changes(factor, inputs):
             yield f"the right answer {change}: {cause}?", whole(name, {**inputs, factor: array})
+    for one, other in itertools.combinations(FACTORS[name], 2):
+        text = f"the right answer with {one} + {other} in place of their product: are they added, or concatenated?"
+        only_other = product(name, {**inputs, one: np.ones_like(inputs[one])})
+        yield text, only_other + whole(name, {**inputs, other: np.ones_like(inputs[other])})
 
 
 def of_the_sums(name: str, inputs: Arrays) -> Iterator[Candidate]:
@@ -133,7 +126,7 @@ def of_the_sums(name: str, inputs: Arrays) -> Iterator[Candidate]:
 def of_the_layout(name: str, right: Array) -> Iterator[Candidate]:
     """Yield the right numbers in the wrong order in memory."""
     axes = AXES[name]
-    for order in _orders(right.ndim):
+    for order in orders(right.ndim):
         stored = ", ".join(WORDS[axes[place]].removeprefix("the ") for place in order)
         text = f"the right answer stored as ({stored}): is it transposed, and only then reshaped?"
         yield text, right.transpose(order).reshape(right.shape)
@@ -164,6 +157,10 @@ def of_functions(name: str, right: Array, bias: Array | None) -> Iterator[Candid
         if name == "output" and bias is not None:
             what, _, cause = text.replace("right answer", "right sum").partition(":")
             yield f"{what}, plus the bias:{cause}", function(right - bias) + bias
+    for axis, letter in enumerate(AXES[name]):
+        powers = np.exp(right - right.max(axis, keepdims=True))
+        softmax = powers / powers.sum(axis, keepdims=True)
+        yield f"the softmax of the right answer along {WORDS[letter]}: is there an activation?", softmax
 
 
 def whole(name: str, inputs: Arrays) -> Array:
@@ -172,49 +169,9 @@ def whole(name: str, inputs: Arrays) -> Array:
     return summed + inputs["bias"] if name == "output" and "bias" in inputs else summed
 
 
-def _changes(factor: str, inputs: Arrays) -> Iterator[tuple[str, str, Array]]:
-    """Yield what can be wrong with one factor: the change, its cause, and the array."""
-    array = inputs[factor]
-    yield f"without {factor}", "is it multiplied in", np.ones_like(array)
-    if factor == "weight":
-        yield from _stored_otherwise(array)
-    other = {"input1": "input2", "input2": "input1"}.get(factor)
-    if other is not None and inputs[other].shape == array.shape:
-        yield f"with {other} in place of {factor}", f"is {other} used twice", inputs[other]
-    for axis, letter in enumerate(AXES[factor]):
-        if array.shape[axis] < 2:
-            continue
-        along = f"along {WORDS[letter]}"
-        yield f"with {factor} reversed {along}", "does an index run backwards", np.flip(array, axis)
-        for step in (1, -1):
-            yield f"with {factor} shifted by one {along}", "is an index off by one", np.roll(array, step, axis)
-        first = np.broadcast_to(np.take(array, [0], axis), array.shape)
-        yield f"with index 0 of {factor} {along} throughout", "does that index move on", first
-        summed = np.broadcast_to(array.sum(axis, keepdims=True), array.shape)
-        yield f"with {factor} summed {along} first", "are the indices of the factors the same", summed
-
-
-def _stored_otherwise(weight: Array) -> Iterator[tuple[str, str, Array]]:
-    """Yield weights whose memory is read in another order than (out, in1, in2)."""
-    if weight.shape[1] == weight.shape[2]:
-        change = "with each page of the weight transposed, or input1 and input2 exchanged"
-        yield change, "are in1 and in2 in order", weight.transpose(0, 2, 1)
-    for order in _orders(3):
-        stored = ", ".join(WORDS["oij"[place]] for place in order)
-        read = weight.reshape([weight.shape[place] for place in order]).transpose(np.argsort(order))
-        yield f"with the weight read as ({stored})", "is it stored as (out, in1, in2)", read
-        packed = weight.transpose(order).reshape(weight.shape)
-        yield f"with a weight packed as ({stored}), read as (out, in1, in2)", "do the two orders agree", packed
-
-
 def _diagonal(inputs: Arrays) -> Array:
     """Return the sums over the diagonal of each page, as far as the shorter axis goes."""
     common = min(inputs["weight"].shape[1:])
     pairs = inputs["input1"][:, :common] * inputs["input2"][:, :common]  # (b, k)
     summed: Array = pairs @ np.diagonal(inputs["weight"], axis1=1, axis2=2).T  # (b, k) @ (k, o)
     return summed
-
-
-def _orders(axes: int) -> list[tuple[int, ...]]:
-    """Return all orders of axes but the usual one."""
-    return list(itertools.permutations(range(axes)))[1:]

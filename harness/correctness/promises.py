@@ -126,6 +126,7 @@ _NO_BIAS: Final = frozenset({"wide", "one-hot", "small", "subnormal", "nonfinite
 #: What the pattern alone says where all edge cases that failed are among these; the narrowest first.
 _HINTS: Final = (
     ("Only larger sizes are wrong: is the remainder of a tile left out?", frozenset({"tall"})),
+    ("Only zero inputs are wrong: does a shortcut for them leave out the bias?", frozenset({"zero", "added"})),
     ("Only equal in1 and in2 are wrong: does it tell the two by their sizes?", frozenset({"square"})),
     ("Only a batch of no rows is wrong: is it divided or indexed by the batch?", frozenset({"empty"})),
     ("Only a changed weight makes it wrong: is the first one kept?", frozenset({"new-weight"})),
@@ -135,7 +136,10 @@ _HINTS: Final = (
         "Only sizes of 1 are wrong: does an axis of size 1 get lost, or broadcast?",
         frozenset({"row", "in1", "in2", "out", "ones"}),
     ),
-    ("Only very small numbers are wrong: are they taken for zero?", frozenset({"small", "subnormal"})),
+    (
+        "Only very small numbers are wrong: are they taken for zero, or is underflow an error?",
+        frozenset({"small", "subnormal"}),
+    ),
     ("Only numbers near overflow are wrong: does a product leave the range of its dtype on the way?", _LARGE),
     (
         "Only a second kernel makes it wrong: do kernels share a packed weight or a buffer?",

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from harness.correctness import hypotheses
 from harness.correctness.bound import UNIT_ROUNDOFF
+from harness.correctness.factors import AXES, WORDS
 from harness.correctness.inputs import round_to
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ UNITS: Final = 64
 POISON: Final = 0x40
 #: Largest number of float16.
 FLOAT16_MAX: Final = 65504.0
+#: Wrong elements that are all below this were rounded to zero, rather than never written.
+SMALL: Final = 1e-6
 #: Most rows or columns among which another order is looked for.
 MOST_ROWS: Final = 256
 #: Fewest equal wrong elements that show a limit.
@@ -66,8 +68,9 @@ class Wrong:
         return cls(name, right, actual, np.abs(actual - right) > tolerance, tolerance)
 
     def fits(self, candidate: Array) -> bool:
-        """True if a candidate has the wrong values at the wrong elements."""
-        return bool(self._near(candidate)[self.mask].all())
+        """True if a candidate has the wrong values at the wrong elements, and knows half of them at least."""
+        known = float(np.mean(~np.isnan(candidate[self.mask])))
+        return known >= 0.5 and bool(self._near(candidate)[self.mask].all())
 
     def it(self, candidate: Array) -> str:
         """Return ``It`` if a candidate that fits has the right elements, too; else ``There it``."""
@@ -78,7 +81,7 @@ class Wrong:
         return f"{self.it(candidate)} equals {text}"
 
     def _near(self, candidate: Array) -> Mask:
-        near: Mask = np.abs(candidate - self.actual) <= self.tolerance
+        near: Mask = (np.abs(candidate - self.actual) <= self.tolerance) | np.isnan(candidate)
         return near
 
 
@@ -106,6 +109,8 @@ def never_written(case: Case, wrong: Wrong) -> Iterator[str]:
     if poison and alike:
         it, them = ("It holds", "is it") if whole else ("The wrong elements hold", "are they")
         yield f"{it} what fresh memory held ({first:.4g}): {them} ever written?"
+    elif first == 0 and alike and 0 < float(np.abs(wrong.right[wrong.mask]).max()) < SMALL:
+        yield f"It is zero at numbers below {SMALL:.0e}: are they taken for zero?"
     elif first == 0 and alike and values.size > 1:
         it, them = ("It is zero everywhere", "is it") if whole else ("The wrong elements are zero", "are they")
         yield f"{it}: {them} ever written?"
@@ -147,14 +152,14 @@ def reordered(wrong: Wrong) -> Iterator[str]:
     """Yield that rows or columns of the right result are all there, in another order."""
     if wrong.right.ndim != 2:
         return
-    for axis, letter in enumerate(hypotheses.AXES[wrong.name]):
+    for axis, letter in enumerate(AXES[wrong.name]):
         arrays = (wrong.right, wrong.actual, wrong.tolerance)
         right, actual, tolerance = (np.moveaxis(array, axis, 0) for array in arrays)
         if not 1 < len(right) <= MOST_ROWS or right.shape[1] < 2:
             continue
         same = np.array([(np.abs(row - right) <= bound).all(1) for row, bound in zip(actual, tolerance, strict=True)])
         if same.any(1).all() and len(set(same.argmax(1).tolist())) == len(right):
-            along = hypotheses.WORDS[letter]
+            along = WORDS[letter]
             yield f"It has the right numbers in another order along {along}: is an index permuted, or read too late?"
 
 

@@ -133,8 +133,12 @@ def _heading(records: pd.DataFrame, environment: Mapping[str, Any], device: str,
 
 
 def _bad(records: pd.DataFrame) -> list[str]:
-    """Return the number of backends that are wrong or failed, in words; empty without them."""
-    kinds = {"wrong": [Status.REJECTED.value], "failed": [Status.FAILED.value, Status.TIMEOUT.value]}
+    """Return the number of backends that are wrong, failed or ran out of memory, in words; empty without them."""
+    kinds = {
+        "wrong": [Status.REJECTED.value],
+        "failed": [Status.FAILED.value, Status.TIMEOUT.value],
+        "out of memory": [Status.OUT_OF_MEMORY.value],
+    }
     bad = {word: records.loc[records["status"].isin(kind), "backend"].nunique() for word, kind in kinds.items()}
     return [f"{count} {word}" for word, count in bad.items() if count]
 
@@ -197,7 +201,8 @@ def _more(records: pd.DataFrame, labels: Mapping[str, str], name: str, width: in
     ratios = [ratio(row) for _, row in layer.sort_values("speedup").iterrows() if ratio(row) not in ("", UNKNOWN)]
     ends = " to ".join(dict.fromkeys(text.removesuffix("x") for text in (*ratios[:1], *ratios[-1:])))
     words = f"  ({ends} times as fast)" if ratios else ""
-    *_, case = names_of(records["case"].unique(), labels).values()
+    *_, (text, case) = names_of(records["case"].unique(), labels).items()
+    case = text if "'" in case else case  # a quote in quotes is hard to read
     more = f"See more:       bilinear-bench report {name} [--case {shlex.quote(case)}] [--plot=FILE]"
     return [
         *wrapped(f"In your model:  from bilinear_bench import Bilinear{words}", width, _INDENT),

@@ -28,7 +28,7 @@ def unreached(records: pd.DataFrame, width: int) -> Lines:
     planned, begun = (len(rows.drop_duplicates(GROUP)) for rows in (records, reached(records)))
     if planned == begun:
         return []
-    line = f"The run was stopped: {planned - begun} of {planned} cases (each mode and device) were not reached."
+    line = f"The run was stopped before {planned - begun} of {planned} cases (each mode and device)."
     return wrapped(Text(line, style="bold red"), width)
 
 

@@ -243,8 +243,9 @@ def find(name: str, results: Path) -> Path:
     for folder in (Path(name), results / name):
         if folder.name == LATEST and folder.is_symlink():
             raise StoreError(f"{folder} is a link that an earlier version made: give the run's folder, or {LATEST}")
-        if name and (folder / RECORDS).is_file():
-            return folder.resolve()
+        with contextlib.suppress(OSError):  # such as a name that is too long
+            if name and (folder / RECORDS).is_file():
+                return folder.resolve()
     expected = f"expected a folder with {RECORDS} in it, or the name of one in {results}/"
     meant = did_you_mean(name, (LATEST, *(run.name for run in _runs(results))))
     raise StoreError(f"{name} is no run: {meant or expected}")
@@ -277,7 +278,11 @@ def check_free(folder: Path) -> None:
     Raises:
         StoreError: The folder exists, or its parent is not a folder or is read-only.
     """
-    if folder.exists() or folder.is_symlink():
+    try:
+        taken = folder.exists() or folder.is_symlink()
+    except OSError as error:  # such as a name that is too long
+        raise StoreError(f"--out {folder} cannot be made ({error.strerror}): choose another") from None
+    if taken:
         what = "exists" if folder.is_dir() else "is a file"
         raise StoreError(f"--out {folder} {what}: give a folder that does not exist yet (--resume completes a run)")
     parent = next(above for above in folder.absolute().parents if above.exists())

@@ -55,6 +55,17 @@ def layout(inputs, order):
     return weight.reshape([weight.shape[place] for place in order]).transpose(np.argsort(order))
 
 
+def softmax(rows):
+    powers = np.exp(rows)
+    return powers / powers.sum(1, keepdims=True)
+
+
+def strided(inputs, *strides):
+    """Return the weight as read with other strides; what is beyond its end is 5."""
+    weight = np.append(inputs["weight"], np.full(500, 5.0))
+    return np.lib.stride_tricks.as_strided(weight, (11, 5, 3), [8 * stride for stride in strides])
+
+
 #: Mistakes in the output, as functions of the inputs, and a part of the sentence.
 MISTAKES = {
     "no bias": (lambda x: product(x), "equals the right answer without the bias: is the bias added?"),
@@ -77,6 +88,7 @@ MISTAKES = {
         "the right sum with negative numbers set to zero, plus the bias: is there a ReLU?",
     ),
     "absolute": (lambda x: abs(output(x)), "absolute value"),
+    "softmax": (lambda x: softmax(output(x)), "softmax of the right answer along out: is there an activation?"),
     "tanh": (lambda x: np.tanh(output(x)), "is there an activation?"),
     "clipped": (lambda x: np.minimum(output(x), 2), "without what is above 2: is it clipped?"),
     "zeros": (lambda x: 0 * output(x), "It is zero everywhere: is it ever written?"),
@@ -118,6 +130,21 @@ MISTAKES = {
         lambda x: output(x) - (x["input1"][:, -1:] * x["input2"][:, -1:] * x["weight"][:, -1, -1]),
         "without its very last term",
     ),
+    "bias multiplied in": (lambda x: product(x) * x["bias"], "times the bias: is the bias multiplied in"),
+    "inputs added": (
+        lambda x: product(x, input1=1 + 0 * x["input1"]) + product(x, input2=1 + 0 * x["input2"]) + x["bias"],
+        "with input1 + input2 in place of their product: are they added",
+    ),
+    "relu of an input": (lambda x: output(x, input2=np.maximum(x["input2"], 0)), "negative numbers of input2 set to"),
+    "sign of an input": (lambda x: output(x, input1=abs(x["input1"])), "the absolute value of input1: is a sign lost?"),
+    "upper triangle": (lambda x: output(x, weight=np.triu(x["weight"])), "the upper triangle of each page"),
+    "row stride": (lambda x: output(x, weight=strided(x, 15, 5, 1)), "rows of the weight in1 numbers apart"),
+    "column stride": (lambda x: output(x, weight=strided(x, 15, 1, 3)), "columns of the weight in2 numbers apart"),
+    "page stride": (lambda x: output(x, weight=strided(x, 9, 3, 1)), "pages of the weight in2 x in2 numbers apart"),
+    "page stride, too far": (
+        lambda x: output(x, weight=strided(x, 25, 3, 1)),
+        "pages of the weight in1 x in1 numbers apart: is a stride wrong?",
+    ),
     "diagonal": (
         lambda x: np.einsum("bk,okk,bk->bo", x["input1"][:, :3], x["weight"][:, :3], x["input2"]) + x["bias"],
         "only the diagonal of each page",
@@ -134,7 +161,7 @@ def test_mistake_in_the_output_is_named(mistake, kind):
         sentence = "without what is above 0.2"
     found = said(PRIMES, make(inputs_of(PRIMES, kind)).astype(np.float32), kind=kind)
     assert sentence in found
-    assert sentence == "" or found.startswith(("It ", "The "))
+    assert sentence == "" or found.startswith(("It ", "The ", "There it " if "stride" in mistake else "It "))
 
 
 #: Mistakes in a gradient, by its name.
@@ -184,6 +211,11 @@ def test_mistake_in_a_gradient_is_named(name, make, sentence, kind):
     ("name", "make", "sentence"),
     [
         ("output", lambda x: output(x, weight=x["weight"].transpose(0, 2, 1)), "each page of the weight transposed"),
+        (
+            "output",
+            lambda x: output(x, weight=(x["weight"] + x["weight"].transpose(0, 2, 1)) / 2),
+            "made symmetric: is it taken for symmetric?",
+        ),
         ("output", lambda x: output(x, input2=x["input1"]), "with input1 in place of input2: is input1 used twice?"),
         ("grad_input1", lambda x: right(SQUARE_STEP, x)["grad_input2"], "the right grad_input2: are the two"),
         ("grad_weight", lambda x: right(SQUARE_STEP, x)["grad_weight"].transpose(0, 2, 1), "is it transposed"),
@@ -234,6 +266,23 @@ def test_a_result_stored_in_half_precision_is_recognised(dtype):
     assert f"rounded to {dtype}" in said(PRIMES, result, kind="normal")
 
 
+@pytest.mark.parametrize("factor", ["input1", "input2", "weight"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_one_factor_in_half_precision_is_recognised(dtype, factor):
+    inputs = inputs_of(PRIMES, "normal")
+    result = output(inputs, **{factor: round_to(inputs[factor].astype(np.float32), dtype)})
+    sentence = f"It equals the right answer with {factor} rounded to {dtype}: is it stored in {dtype}?"
+    assert said(PRIMES, result, kind="normal") == sentence
+
+
+@pytest.mark.parametrize("kind", ["integers", "normal"])
+def test_a_quantised_weight_is_recognised(kind):
+    inputs = inputs_of(PRIMES, kind)
+    step = abs(inputs["weight"]).max() / 127
+    result = output(inputs, weight=np.rint(inputs["weight"] / step) * step)
+    assert "with weight rounded to 8 bits: is it quantised?" in said(PRIMES, result, kind=kind)
+
+
 def test_nothing_is_said_of_noise():
     noise = np.random.default_rng(0).integers(-9, 9, (7, 11)).astype(np.float32)
     assert said(PRIMES, noise) == ""
@@ -251,6 +300,22 @@ def test_nothing_is_said_where_every_product_is_zero():
     inputs = make_inputs(PRIMES, 0, "zero input1")
     expected = right(PRIMES, {name: array.astype(np.float64) for name, array in inputs.items()})
     assert explain(PRIMES, inputs, expected, {"output": 0 * expected["output"]}) == ""
+
+
+def test_a_single_wrong_number_fits_no_candidate_by_chance():
+    case = Case(7, 3, 2, 1)
+    inputs = inputs_of(case) | {"bias": np.array([3.0])}
+    expected = {"output": output(inputs)}
+    assert explain(case, inputs, expected, {"output": np.full((7, 1), 3.0)}) == (
+        "It is 3 everywhere: is it more than initialised?"
+    )
+
+
+def test_small_numbers_that_are_zero_were_not_left_unwritten():
+    case = dataclasses.replace(PRIMES, bias=False)
+    inputs = inputs_of(case, "small")
+    expected, zeros = {"output": product(inputs)}, {"output": np.zeros((7, 11), np.float32)}
+    assert explain(case, inputs, expected, zeros) == "It is zero at numbers below 1e-06: are they taken for zero?"
 
 
 def test_nothing_is_said_of_right_results():
@@ -285,7 +350,11 @@ def test_coarse_arithmetic_has_a_cause():
         ("grad_weight", {"shape": (7, 11, 5, 3)}, "is a sum over it missing?"),
         ("output", {"shape": (77,)}, "is a reshape missing?"),
         ("output", {"shape": (7,)}, "An axis is missing"),
-        ("output", {"shape": (8, 12)}, ""),
+        ("output", {"shape": (8, 12)}, "It is too large: is padding cut off?"),
+        ("output", {"shape": (6, 10)}, "It is too small: is a remainder left out?"),
+        ("output", {"shape": (8, 10)}, ""),
+        ("grad_bias", {"shape": (7,)}, "7 is batch: is a sum along another axis?"),
+        ("grad_input1", {"shape": (11, 5, 3)}, "the shape of grad_weight: are the results in another order?"),
         ("grad_input1", {"shape": (7, 3)}, "the shape of grad_input2: are the two gradients exchanged?"),
         ("output", {"type": "builtins.NoneType", "shape": None, "dtype": None}, "is there a return?"),
         ("output", {"type": "builtins.list", "shape": None, "dtype": None}, ""),

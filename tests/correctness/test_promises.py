@@ -40,6 +40,7 @@ def test_answers_come_in_the_order_of_telling():
         ({"tall"}, "remainder of a tile"),
         ({"tall", "first", "another kernel"}, "remainder of a tile"),
         ({"first", "another kernel"}, "at these sizes"),
+        ({"zero", "added"}, "shortcut"),
         ({"square"}, "equal in1 and in2"),
         ({"row"}, "single row"),
         ({"row", "ones"}, "single row"),

@@ -122,9 +122,10 @@ def test_backends_that_are_wrong_or_failed_are_counted(frame):
         untimed("bad", Status.REJECTED, "output[0, 0]"),
         untimed("worse", Status.REJECTED, "output[0, 0]"),
         untimed("late", Status.TIMEOUT, "no answer within 10 s"),
+        untimed("hungry", Status.OUT_OF_MEMORY, "needs 3 TiB"),
         untimed("absent", Status.UNAVAILABLE, "not installed", phase="load"),
     ]
-    assert "float32, 4 backends, 2 wrong, 1 failed" in plain(shown(frame(*rows)))
+    assert "float32, 5 backends, 2 wrong, 1 failed, 1 out of memory" in plain(shown(frame(*rows)))
 
 
 @pytest.mark.parametrize("flags", ["mostly_disturbed", "oversubscribed(3.4)", None])
@@ -149,6 +150,14 @@ def test_the_layer_has_the_range_of_the_kernel_that_it_runs(frame):
     ]
     line = line_with(shown(frame(*rows)), "In your model")
     assert line.endswith("from bilinear_bench import Bilinear  (0.50 to 70 times as fast)")
+
+
+@pytest.mark.parametrize(
+    ("label", "case"), [("SimGNN", "SimGNN"), ("Deep Graph Infomax", "'Deep Graph Infomax'"), ("DGI's", "3x2x2x2")]
+)
+def test_the_last_command_has_a_case_that_can_be_typed(frame, label, case):
+    text = plain(shown(frame(timed("numpy-loop", 1e-3, 1)), {"3x2x2x2": label}))
+    assert f"report latest [--case {case}] [--plot=FILE]" in text
 
 
 def test_a_group_without_a_winner_says_why(frame):
