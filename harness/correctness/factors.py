@@ -53,13 +53,23 @@ def changes(factor: str, inputs: Arrays) -> Iterator[Change]:
         if array.shape[axis] < 2:
             continue
         along = f"along {WORDS[letter]}"
-        yield f"with {factor} reversed {along}", "does an index run backwards", np.flip(array, axis)
-        for step in (1, -1):
-            yield f"with {factor} shifted by one {along}", "is an index off by one", np.roll(array, step, axis)
-        first = np.broadcast_to(np.take(array, [0], axis), array.shape)
-        yield f"with index 0 of {factor} {along} throughout", "does that index move on", first
+        for change, cause, moved in misplaced(array, axis):
+            yield f"with {factor} {change} {along}", cause, moved
+        yield f"with index 0 of {factor} {along} throughout", "does that index move on", repeated(array, axis)
         summed = np.broadcast_to(array.sum(axis, keepdims=True), array.shape)
         yield f"with {factor} summed {along} first", "are the indices of the factors the same", summed
+
+
+def misplaced(array: Array, axis: int) -> Iterator[Change]:
+    """Yield arrays whose index along an axis runs backwards, or is off by one."""
+    yield "reversed", "does an index run backwards", np.flip(array, axis)
+    for step in (1, -1):
+        yield "shifted by one", "is an index off by one", np.roll(array, step, axis)
+
+
+def repeated(array: Array, axis: int) -> Array:
+    """Return an array that has the values at index 0 of an axis all along it."""
+    return np.broadcast_to(np.take(array, [0], axis), array.shape)
 
 
 def _stored_otherwise(weight: Array) -> Iterator[Change]:

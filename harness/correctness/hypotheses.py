@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from harness.correctness.factors import AXES, WORDS, changes, orders
+from harness.correctness.factors import AXES, WORDS, changes, misplaced, orders, repeated
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -133,14 +133,10 @@ def of_the_layout(name: str, right: Array) -> Iterator[Candidate]:
     for axis, letter in enumerate(axes):
         if right.shape[axis] > 1:
             along = WORDS[letter]
-            yield f"the right answer reversed along {along}: does an index run backwards?", np.flip(right, axis)
-            for step in (1, -1):
-                yield (
-                    f"the right answer shifted by one along {along}: is an index off by one?",
-                    np.roll(right, step, axis),
-                )
-            first = np.broadcast_to(np.take(right, [0], axis), right.shape)
-            yield f"the right answer at index 0 of {along}, repeated along it: does that index move on?", first
+            for change, cause, moved in misplaced(right, axis):
+                yield f"the right answer {change} along {along}: {cause}?", moved
+            text = f"the right answer at index 0 of {along}, repeated along it: does that index move on?"
+            yield text, repeated(right, axis)
 
 
 def of_other_results(name: str, expected: Arrays) -> Iterator[Candidate]:

@@ -11,7 +11,7 @@ from harness.checked import CheckReport
 from harness.output import format as form
 from harness.output.diagnoses import blocks
 from harness.output.layout import Column, Lines, table, wrapped
-from harness.output.remarks import unasked
+from harness.output.remarks import NOT_CHECKED, unasked
 from harness.output.tables import MARK, flag_lines, groups, title
 from harness.record import BAD, Status
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 #: The gate's probes, in the order in which they are shown.
 PROBES: Final = ("edge_cases", "exact", "bound", "precision", "conduct")
-#: Statuses of rows that could not be checked.
-NOT_CHECKED: Final = (Status.UNAVAILABLE.value, Status.UNSUPPORTED.value)
 _STYLES: Final = {Status.CHECKED.value: "green"} | {status.value: "red" for status in BAD}
 
 

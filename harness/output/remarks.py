@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.text import Text
 
@@ -15,6 +15,9 @@ from harness.record import BAD, Status
 
 if TYPE_CHECKING:
     import pandas as pd
+
+#: Statuses of rows that could not be checked.
+NOT_CHECKED: Final = (Status.UNAVAILABLE.value, Status.UNSUPPORTED.value)
 
 
 def reached(records: pd.DataFrame) -> pd.DataFrame:
@@ -102,7 +105,7 @@ def short_reason(reason: str) -> str:
 
 def unasked(records: pd.DataFrame, width: int) -> Lines:
     """Return a line for every backend and reason for which a cell could not be checked."""
-    rows = records[records["status"].isin([Status.UNAVAILABLE.value, Status.UNSUPPORTED.value])]
+    rows = records[records["status"].isin(NOT_CHECKED)]
     lines = dict.fromkeys(
         f"{row['backend']}: {row['status']}, {form.text(row['reason'])}" for _, row in rows.iterrows()
     )

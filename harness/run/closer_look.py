@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
 from harness.case import Case
@@ -52,7 +53,5 @@ def locate(cell: Cell, limit_seconds: float) -> None:
     if cell.worker is None or not cell.worker.alive:
         return
     cell.evidence.output = cell.evidence.output or cell.worker.output
-    try:
+    with contextlib.suppress(WorkerError):
         cell.evidence.located = cell.worker.request(Locate(), limit_seconds)
-    except WorkerError:
-        return
