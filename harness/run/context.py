@@ -114,17 +114,25 @@ class Loader:
 
     def load(self, name: str, device: str) -> LoadedWorker:
         """Return a backend's worker, loaded now if there is none; each worker is loaded once."""
-        kept = self._loaded.get((name, device))
-        if kept is not None and (kept.worker is None or kept.worker.alive):
-            return kept
-        installed = self._context.plan.backends[name].installed()
-        if installed.ok:
-            self._context.progress.stage(f"start {name}")
-            loaded = self._load(name, device, self._start(name, device))
-        else:
-            loaded = LoadedWorker(None, Loaded(available=False, reason=installed.reason))
-        self._loaded[name, device] = loaded
-        return loaded
+        return self.load_all([name], device)[0]
+
+    def load_all(self, names: Sequence[str], device: str) -> list[LoadedWorker]:
+        """Return the workers of several backends; those that are not loaded are loaded at the same time."""
+        plan = self._context.plan
+        missing = []
+        for name in names:
+            kept = self._loaded.get((name, device))
+            if kept is not None and (kept.worker is None or kept.worker.alive):
+                continue
+            if (installed := plan.backends[name].installed()).ok:
+                missing.append(name)
+            else:
+                self._loaded[name, device] = LoadedWorker(None, Loaded(available=False, reason=installed.reason))
+        if missing:
+            what = missing[0] if len(missing) == 1 else f"{len(missing)} backends"
+            self._context.progress.stage(f"start {what}")
+            self._load_missing(missing, device)
+        return [self._loaded[name, device] for name in names]
 
     def compile_cache(self, name: str, device: str) -> str:
         """Return the state of a worker's compile caches before the present case; after it the worker is warm."""
@@ -134,17 +142,20 @@ class Loader:
 
     def renew(self, names: Sequence[str], device: str) -> list[LoadedWorker]:
         """End these backends' workers and load fresh ones at the same time, while nothing is measured."""
-        started: list[tuple[WorkerHandle, bool] | WorkerError] = []
         for name in names:
             self._context.workers.discard(name, device)
-            # In this thread, not in the pool: a worker dies with the thread that started it (PR_SET_PDEATHSIG).
-            started.append(self._start(name, device))
+        self._load_missing(names, device)
+        for name in names:
+            self._loaded[name, device].compile_cache = "warm_worker"  # the next case finds it warm
+        return [self._loaded[name, device] for name in names]
+
+    def _load_missing(self, names: Sequence[str], device: str) -> None:
+        """Start and load workers; as many load at a time as there are threads."""
+        # In this thread, not in the pool: a worker dies with the thread that started it (PR_SET_PDEATHSIG).
+        started = [self._start(name, device) for name in names]
         with ThreadPoolExecutor(max_workers=self._context.plan.threads) as pool:
-            loaded = list(pool.map(lambda pair: self._load(pair[0], device, pair[1]), zip(names, started, strict=True)))
-        for name, fresh in zip(names, loaded, strict=True):
-            fresh.compile_cache = "warm_worker"  # the next case finds it warm
-            self._loaded[name, device] = fresh
-        return loaded
+            loaded = pool.map(lambda pair: self._load(pair[0], device, pair[1]), zip(names, started, strict=True))
+            self._loaded |= {(name, device): each for name, each in zip(names, loaded, strict=True)}
 
     def _start(self, name: str, device: str) -> tuple[WorkerHandle, bool] | WorkerError:
         """Return a started worker, and True if its compile caches are empty; or the error in place of one."""

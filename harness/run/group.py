@@ -59,6 +59,7 @@ class Group:
         free_bytes = self._reserve(free_bytes)
         if not self._context.plan.timing:
             self._begin()
+        self._services.loader.load_all([cell.name for cell in self.cells if cell.going], self.device)
         for cell in self.cells:
             if cell.going:
                 self._ask(cell, free_bytes)

@@ -61,7 +61,8 @@ def answered(asked):
     expected, answers = {}, {}
     for name, edge_case in edge_cases.items():
         inputs = inputs_of(edge_case)
-        values = {key: value.numpy() for key, value in reference.expected(edge_case.case, inputs).items()}
+        computed = reference.nn_bilinear if edge_case.kind == "nonfinite" else reference.expected
+        values = {key: value.numpy() for key, value in computed(edge_case.case, inputs).items()}
         scales = reference.scales(edge_case.case, inputs) if edge_case.kind in ROUNDED else {}
         expected[name] = Expected(values, {key: scale.numpy() for key, scale in scales.items()})
         answers[name] = (

@@ -60,8 +60,9 @@ def test_workers_share_a_gpu_and_inherit_no_override_of_precision(tmp_path, monk
     with Supervisor(1, tmp_path / "cache") as supervisor:
         given = {}
         for device in ("cpu", "cuda"):
-            lines = Path(f"/proc/{supervisor.reference(device).pid}/environ").read_text().split("\0")
-            given[device] = dict(line.split("=", 1) for line in lines if line)
+            given[device] = {}
+            while not given[device]:  # a process has no environment until its program begins
+                given[device] = psutil.Process(supervisor.reference(device).pid).environ()
     assert NO_GPU.items() <= given["cpu"].items()
     assert SHARED_GPU.items() <= given["cuda"].items()
     assert not any("NVIDIA_TF32_OVERRIDE" in variables for variables in given.values())

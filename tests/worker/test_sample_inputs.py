@@ -133,7 +133,7 @@ def test_memory_of_arrays_on_the_cpu_can_be_written(name):
     elif name == "torch":
         array = pytest.importorskip("torch").arange(6.0).reshape(2, 3)
     else:
-        array = pytest.importorskip("jax.numpy").arange(6.0).reshape(2, 3)
+        array = pytest.importorskip("jax.numpy").arange(6, dtype="float32").reshape(2, 3)
     assert framework(array) == name
     memory_of(array)[4:8] = memoryview(np.float32([7]).tobytes())
     assert np.asarray(array).ravel().tolist() == [0, 7, 2, 3, 4, 5]
