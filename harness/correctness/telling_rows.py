@@ -3,9 +3,10 @@
 Two kinds of inputs, made from those of ``normal``:
 
 * ``telling rows``: most rows have a role. *Scaled* rows have input1 times a power of two of their own, and input2
-  divided by it. *Graded* rows have input1 times such a power, and grad_output divided by it. *Sparse* rows have one
-  element in each array, so results are single terms. *Subnormal* rows have an input1 below the smallest normal number,
-  a large input2, and a grad_output of zeros. Rows of *zeros* are so in input1.
+  divided by it. *Graded* rows have input1 times such a power, and grad_output divided by it. *Large* rows have one
+  input near the largest number, and a small other one. *Subnormal* rows have an input1 below the smallest normal
+  number, and a large input2. Both have a grad_output of zeros. *Sparse* rows have one element in each array, so results
+  are single terms. Rows of *zeros* are so in input1.
 * ``nonfinite rows``: a NaN in one row of input1, and in another row an infinity in input2, where input1 is zero. Zero
   times infinity is NaN, and skipping zeros hides it.
 """
@@ -27,12 +28,15 @@ if TYPE_CHECKING:
 #: The two kinds of inputs.
 ROWS: Final = "telling rows"
 NONFINITE: Final = "nonfinite rows"
-#: Largest exponent of a scaled row, by dtype: sums of products with ordinary numbers stay in the format's range.
+#: Largest exponent of a large row, by dtype: sums of products with ordinary numbers stay in the format's range.
 LARGEST: Final = {"float64": 1000, "float32": 110, "bfloat16": 110, "float16": 3}
+#: Largest exponent of the other rows, either way. A product of two of their numbers may be divided by it, and flushed
+#: where it is subnormal: what is lost is 2^-62 and 2^-30 of an ordinary term.
+BOTH_WAYS: Final = {"float64": 960, "float32": 96, "bfloat16": 96, "float16": 3}
 #: Exponents of input1 and input2 in a subnormal row; half-precision formats have too few bits there.
 SUBNORMAL: Final = {"float64": (-1024, 1012), "float32": (-128, 115)}
 #: Roles of rows, in turn.
-ROLES: Final = ("scaled", "sparse", "graded", "subnormal", "scaled", "plain", "graded", "zero")
+ROLES: Final = ("scaled", "sparse", "graded", "subnormal", "large input1", "plain", "large input2", "zero")
 
 
 def roles(case: Case) -> npt.NDArray[np.str_]:
@@ -43,15 +47,17 @@ def roles(case: Case) -> npt.NDArray[np.str_]:
 
 def exponents(case: Case) -> dict[str, npt.NDArray[np.integer]]:
     """Return the exponents of the powers of two that rows are multiplied by, by the input's name."""
-    role, most = roles(case), LARGEST[case.dtype]
+    role, largest, most = roles(case), LARGEST[case.dtype], BOTH_WAYS[case.dtype]
     drawn = np.random.default_rng([case.seed, 59]).integers(-most, most + 1, case.batch)
-    scaled, graded, subnormal = (role == name for name in ("scaled", "graded", "subnormal"))
+    scaled, graded, subnormal, large1, large2 = (
+        role == name for name in ("scaled", "graded", "subnormal", "large input1", "large input2")
+    )
     for rows in (np.flatnonzero(scaled), np.flatnonzero(graded)):
         drawn[rows[:2]] = (-most, most)[: len(rows)]  # both ends are asked, whatever is drawn
     first, second = (np.full(case.batch, exponent) for exponent in SUBNORMAL.get(case.dtype, (0, 0)))
     return {
-        "input1": np.select([scaled | graded, subnormal], [drawn, first], 0),
-        "input2": np.select([scaled, subnormal], [-drawn, second], 0),
+        "input1": np.select([scaled | graded, subnormal, large1, large2], [drawn, first, largest, -most], 0),
+        "input2": np.select([scaled, subnormal, large1, large2], [-drawn, second, -most, largest], 0),
         "grad_output": np.where(graded, -drawn, 0),
     }
 
@@ -69,8 +75,8 @@ def telling_rows(case: Case, normal: Arrays) -> Arrays:
             values[sparse, columns] = kept
     made["input1"][role == "zero"] = 0
     if "grad_output" in made:
-        # Flushing a subnormal row must not show in the gradient of the weight, which adds up all rows.
-        made["grad_output"][role == "subnormal"] = 0
+        # Neither flushing a subnormal row nor the size of a large one shows in grad_weight, which adds up all rows.
+        made["grad_output"][np.isin(role, ("subnormal", "large input1", "large input2"))] = 0
     return made
 
 

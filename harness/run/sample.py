@@ -37,7 +37,7 @@ KERNEL_BYTES: Final = 2**20
 FURTHER_CALLS: Final = 4
 
 #: Least time of a long sample, in seconds: 5 % of it are what the run's own clock misses of a sample.
-LONG_SECONDS: Final = 0.3
+LONG_SECONDS: Final = 0.1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

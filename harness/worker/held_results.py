@@ -15,8 +15,12 @@ if TYPE_CHECKING:
 HELD_CALLS: Final = 2000
 #: Most bytes of results that are held; at least two calls are made all the same.
 HELD_BYTES: Final = 64 * 2**20
-#: No further call is made after this time, in seconds.
-HELD_SECONDS: Final = 1.0
+#: No further call is made after this time, in seconds, but the ``SURE_CALLS``: as many calls as a counter of one byte
+#: has values, and some more.
+HELD_SECONDS: Final = 0.2
+SURE_CALLS: Final = 300
+#: No further call at all is made after this time, in seconds.
+MOST_SECONDS: Final = 1.0
 
 
 def hold(call: Callable[[], NativeArrays], result_bytes: int) -> tuple[list[NativeArrays], float]:
@@ -28,9 +32,11 @@ def hold(call: Callable[[], NativeArrays], result_bytes: int) -> tuple[list[Nati
     """
     most = max(2, min(HELD_CALLS, HELD_BYTES // max(result_bytes, 1)))
     held: list[NativeArrays] = []
-    fastest = HELD_SECONDS
+    fastest = MOST_SECONDS
     begin = start = time.perf_counter()
-    while not held or (len(held) < most and start - begin < HELD_SECONDS):
+    while not held or (
+        len(held) < most and start - begin < (MOST_SECONDS if len(held) < SURE_CALLS else HELD_SECONDS)
+    ):
         held.append(call())
         end = time.perf_counter()
         fastest, start = min(fastest, end - start) if len(held) > 1 else end - start, end

@@ -56,7 +56,24 @@ def test_honest_results_pass_without_a_flag(sizes, mode, bias, dtype, judge):
         assert (found.ok, found.remark) == (True, ""), found.reason
 
 
+def test_products_of_any_two_factors_may_be_flushed_if_subnormal():
+    # XLA flushes on a CPU, and multiplies any two of the three factors of grad_weight first.
+    axes = {"grad_output": "o", "input1": "i", "input2": "j"}
+    for seed in range(10):
+        case = Case(128, 20, 30, 5, mode="forward_backward", seed=seed)
+        given = {name: array.astype(float) for name, array in make_inputs(case, kind=telling_rows.ROWS).items()}
+        expected = reference.expected(case, given)["grad_weight"].numpy()
+        scale = reference.scales(case, given)["grad_weight"].numpy()
+        for last in axes:
+            one, other = (name for name in axes if name != last)
+            products = np.einsum(f"b{axes[one]},b{axes[other]}->b{axes[one]}{axes[other]}", given[one], given[other])
+            products[abs(products) < np.finfo(np.float32).tiny] = 0
+            made = np.einsum(f"b{axes[one]}{axes[other]},b{axes[last]}->oij", products, given[last])
+            assert (abs(made - expected) <= 2.0**-24 * scale).all(), (seed, last)
+
+
 FAULTS = {
+    "values above 1e30 clipped": changing("input2", lambda array: np.clip(array, -1e30, 1e30)),
     "large values clipped": changing("input1", lambda array: np.clip(array, -65504, 65504)),
     "small values flushed": changing("input2", lambda array: np.where(abs(array) < 1e-30, 0, array)),
     "one scale for all rows": changing("input1", lambda array: np.rint(array / abs(array).max() * 2**23)),
