@@ -20,7 +20,7 @@ UNSEEN_TIMES: Final = 3.0
 #: Unseen time of a long sample beyond that of short ones that is always allowed, as a share of the measured time.
 LONG_SHARE: Final = 0.05
 #: Number of long samples that a refusal of a clock rests on: each of them is beyond the share.
-LONG_SAMPLES: Final = 3
+LONG_SAMPLES: Final = 4
 #: Fewest blocks that a refusal of a clock rests on: in one or two the machine may have taken the time.
 CLOCK_BLOCKS: Final = 3
 

@@ -36,7 +36,8 @@ KERNEL_BYTES: Final = 2**20
 #: Calls that a sample needs, divided by the most further calls; their number is drawn, so that no backend foresees it.
 FURTHER_CALLS: Final = 4
 
-#: Least time of a long sample, in seconds: 5 % of it are what the run's own clock misses of a sample.
+#: Least time of the first long sample, in seconds: 5 % of it are what the run's own clock misses of a sample. Each one
+#: after it takes twice as long, so what it misses counts for half.
 LONG_SECONDS: Final = 0.1
 
 
@@ -123,19 +124,19 @@ class Sampler:
         if overhead_seconds > OVERHEAD_SHARE * call_seconds:
             cell.flag(Flag.OVERHEAD)
 
-    def take(self, cell: Cell, place: Place, judged: bool, long: bool = False) -> Judged | None:
+    def take(self, cell: Cell, place: Place, judged: bool, long_seconds: float = 0.0) -> Judged | None:
         """Take a sample.
 
         Args:
             cell: A warm cell.
             place: Place of the sample.
             judged: True if a result of it is judged; it is drawn after the sample, from those that are still there.
-            long: True if the sample lasts ``LONG_SECONDS``, so that the run's own clock can tell its time.
+            long_seconds: Least time of a long sample, in seconds; 0 for any other.
 
         Returns:
             Results to judge; None without any.
         """
-        request, secret = self._request(cell, place.block, long), self._context.secret.getrandbits(48)
+        request, secret = self._request(cell, place.block, long_seconds), self._context.secret.getrandbits(48)
         if not self._settle(cell) or cell.worker is None:
             return None
         cell.request(DrawValues(secret, request.calls, request.first), self._plan.time_limit_seconds)
@@ -162,17 +163,20 @@ class Sampler:
         values = SampleValues(self._case, secret, request.calls, request.first, roofline.INPUT_SETS)
         return Judged(values, chosen, request.passes, reply.changing)
 
-    def _request(self, cell: Cell, block: int, long: bool) -> TakeSample:
+    def _request(self, cell: Cell, block: int, long_seconds: float) -> TakeSample:
         """Return the request for a cell's sample."""
         secret, base_calls = self._context.secret, cell.schedule.base_calls
         calls = base_calls + secret.randrange(base_calls // FURTHER_CALLS + 1)
+        passes = math.ceil(long_seconds / (calls * cell.schedule.call_seconds))
+        if long_seconds and not _slow(cell):
+            passes = max(passes, 2)
         return TakeSample(
             calls=calls,
             first=block,
             # In a slow call the 10 ms of coming back do not show, and settling would cost a whole call.
             settle_seconds=0.0 if _slow(cell) else clock.SETTLE_SECONDS,
             forward=self._case.mode == "forward_backward",
-            passes=max(1, math.ceil(LONG_SECONDS / (calls * cell.schedule.call_seconds))) if long else 1,
+            passes=max(passes, 1),
             flush_l2=self._plan.flush_l2,
         )
 
@@ -210,6 +214,11 @@ class Sampler:
         self._context.keep(self._case, self._device, **fixed, **columns)
 
 
+def long_seconds(cell: Cell) -> float:
+    """Return the least time of a cell's next long sample, in seconds."""
+    return LONG_SECONDS * 2.0 ** len(cell.timings.long_samples)
+
+
 def _slow(cell: Cell) -> bool:
     return cell.schedule.call_seconds > stopping.SLOW_SECONDS
 
@@ -225,7 +234,7 @@ def _seen(cell: Cell, worker: WorkerHandle, block: int, request: TakeSample, rep
         settled_seconds=request.settle_seconds + longest if request.settle_seconds else 0.0,
         usage=worker.usage,
         involuntary_switches=reply.involuntary_switches,
-        long=request.passes > 1,
+        long=request.passes > 1 or _slow(cell),
     )
 
 

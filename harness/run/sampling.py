@@ -22,7 +22,7 @@ from harness.run.checker import Checker
 from harness.run.context import Loader, RunContext
 from harness.run.plan import BASELINE
 from harness.run.readings import SPOT_PEAK_SECONDS
-from harness.run.sample import WARM_UP_SECONDS, Judged, Place, Sampler
+from harness.run.sample import WARM_UP_SECONDS, Judged, Place, Sampler, long_seconds
 from harness.timing import roofline, stopping, variance
 
 
@@ -256,7 +256,8 @@ class Sampling:
         judged: list[tuple[Cell, Judged]] = []
         for position, cell in enumerate(self._shuffled(joining)):
             place = Place(self._process, self._block, position)
-            keep, long = self._taken in cell.schedule.kept_blocks, self._block == cell.schedule.long_block
+            keep = self._taken in cell.schedule.kept_blocks
+            long = long_seconds(cell) if self._block == cell.schedule.long_block else 0.0
             taken = self._sampler.take(cell, place, keep, long)
             if taken is not None:
                 judged.append((cell, taken))

@@ -34,9 +34,7 @@ def hold(call: Callable[[], NativeArrays], result_bytes: int) -> tuple[list[Nati
     held: list[NativeArrays] = []
     fastest = MOST_SECONDS
     begin = start = time.perf_counter()
-    while not held or (
-        len(held) < most and start - begin < (MOST_SECONDS if len(held) < SURE_CALLS else HELD_SECONDS)
-    ):
+    while not held or (len(held) < most and start - begin < (MOST_SECONDS if len(held) < SURE_CALLS else HELD_SECONDS)):
         held.append(call())
         end = time.perf_counter()
         fastest, start = min(fastest, end - start) if len(held) > 1 else end - start, end

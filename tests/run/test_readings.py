@@ -9,7 +9,7 @@ import os
 import pytest
 from fakes import QUIET, FakeWorker, Faults
 
-from harness.correctness.clocks import CLOCK_BLOCKS, LONG_SAMPLES
+from harness.correctness.clocks import LONG_SAMPLES
 from harness.machine.gpu import State as GpuState
 from harness.machine.standing import Standing
 from harness.machine.usage import Usage
@@ -77,8 +77,10 @@ def test_nn_bilinear_is_never_refused_for_what_the_machine_took(measure):
     assert (run.row(BASELINE).status, run.row("other").status) == (Status.TIMED, Status.TIMED)
 
 
-@pytest.mark.parametrize(("blocks", "status"), [(1, Status.TIMED), (CLOCK_BLOCKS, Status.REJECTED)])
-def test_clock_of_a_slow_backend_is_refused_only_after_further_blocks(measure, blocks, status):
+@pytest.mark.parametrize(
+    ("blocks", "status", "samples"), [(1, Status.TIMED, 2), (LONG_SAMPLES, Status.REJECTED, LONG_SAMPLES)]
+)
+def test_clock_of_a_slow_backend_is_refused_only_after_further_blocks(measure, blocks, status, samples):
     class Pausing(FakeWorker):
         def request(self, request, time_limit_seconds):
             reply = super().request(request, time_limit_seconds)
@@ -87,7 +89,7 @@ def test_clock_of_a_slow_backend_is_refused_only_after_further_blocks(measure, b
 
     run = measure(faults={"other": Faults(kind=Pausing, call_seconds=3.0)}, budget_seconds=20.0)
     assert run.row("other").status is status
-    assert run.workers.asked("other").count(TakeSample) == CLOCK_BLOCKS
+    assert run.workers.asked("other").count(TakeSample) == samples
 
 
 def test_machine_that_slows_down_after_the_warmup_makes_no_liar(measure):
@@ -229,6 +231,13 @@ def test_long_samples_tell_a_clock_that_is_a_tenth_too_slow(measure):
     assert sorted(passes["other"])[-LONG_SAMPLES - 1] == 1
     assert sorted(passes["other"])[-LONG_SAMPLES] > 1
     assert [number > 1 for number in passes["third"]].count(True) == 1
+    first, *others = sorted(passes["other"])[-LONG_SAMPLES:]
+    assert others[-1] >= 4 * first, "each one is longer"
+
+
+def test_samples_of_slow_calls_are_long_enough_to_tell_a_tenth(measure):
+    run = measure(faults={"other": Faults(kind=Lying, call_seconds=0.5)})
+    assert run.row("other").reason.startswith("conduct: its clock says 0.45 s of a sample of 0.5 s")
 
 
 def test_long_sample_is_one_of_the_first_three(measure):
