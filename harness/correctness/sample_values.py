@@ -5,8 +5,8 @@ A reference for each of these calls would cost more than the sample. So the valu
 
 * The rows of each input set are in an order that is drawn.
 * Row b of input1 is multiplied by s1 2^k, of input2 by s2 2^-k, of grad_output by s1 s2; both signs are drawn.
-* Before each call two rows change their signs, one row in each half of the batch: one of them in input1, the other in
-  input2, and one of both in grad_output. Which two rows these are is drawn.
+* Before each call two rows change their signs: one in the first half of the batch in input1, one in the second half in
+  input2, and both in grad_output. Which rows these are is drawn.
 * In a batch of up to ``SMALL_BATCH`` rows all signs are drawn before each call, and k, too, one for all rows: few rows
   have few signs. Rows of different scale would be unfair to products that mix rows.
 
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
     Turns = npt.NDArray[np.integer]
 
 #: Most rows of a batch whose rows all change before each call.
-SMALL_BATCH: Final = 8
+SMALL_BATCH: Final = 32
 #: Largest exponent k, by dtype; float16 has no room.
 LARGEST: Final = {"float64": 300, "float32": 40, "bfloat16": 40, "float16": 0}
 #: Most different changes of a sample.
 CHANGES: Final = 4096
 #: Most bytes of the rows of all changes of an input set, in float32; at least ``LEAST_CHANGES`` are made all the same.
-CHANGES_BYTES: Final = 2 * 2**20
+CHANGES_BYTES: Final = 4 * 2**20
 LEAST_CHANGES: Final = 16
-#: Signs of a row in the order of its changes: the first sign changes each time, the product every other time.
-_CIRCLE: Final = np.array([[1, 1], [-1, 1], [1, -1], [-1, -1]])
+#: Which of a change's two rows are written, by the array; in a small batch all rows are.
+_WRITTEN: Final = {"input1": slice(0, 1), "input2": slice(1, 2), "grad_output": slice(0, 2)}
 
 
 class SampleValues:
@@ -71,7 +71,7 @@ class SampleValues:
         self.rows = np.tile(np.arange(batch), (self.count, 1))
         self._turns = self._draw(generator, self.count, batch)
         if not self.whole:
-            self._draw_pairs(generator)
+            self._draw_rows(generator)
 
     def begin(self, name: str, number: int, values: Array) -> Array:
         """Return an array of an input set as the sample begins.
@@ -83,6 +83,10 @@ class SampleValues:
         """
         return self._turned(name, values[self._orders[number]], self._begin[number])
 
+    def written(self, name: str) -> npt.NDArray[np.integer]:
+        """Return the numbers of the rows of an array that each change writes, (changes, rows)."""
+        return self.rows if self.whole else self.rows[:, _WRITTEN[name]]
+
     def changed_rows(self, name: str, number: int, values: Array) -> Array:
         """Return the rows of an array that each change writes, (changes, rows, features).
 
@@ -91,7 +95,8 @@ class SampleValues:
             number: Number of the input set.
             values: Its values in rotation.
         """
-        return self._turned(name, values[self._orders[number][self.rows]], self._turns)
+        turns = self._turns if self.whole else self._turns[:, _WRITTEN[name]]
+        return self._turned(name, values[self._orders[number][self.written(name)]], turns)
 
     def inputs(self, number: int, last: int, values: Mapping[str, Array], changing: bool = True) -> dict[str, Array]:
         """Return the arrays of an input set as they are in, and after, a call.
@@ -141,19 +146,18 @@ class SampleValues:
         drawn[:, :, 0] = generator.integers(-most, most + 1, size=(count, 1))
         return drawn
 
-    def _draw_pairs(self, generator: np.random.Generator) -> None:
-        """Draw the two rows of each change; their signs go through four states in a circle."""
-        pairs = self._case.batch // 2
-        pair = generator.integers(pairs, size=self.count)
-        self.rows = np.stack([pair, pair + self._case.batch - pairs], axis=1)
-        phases = generator.integers(4, size=(self.input_sets, pairs))
-        self._begin[:, :pairs, 1:] = _CIRCLE[phases]
-        self._begin[:, -pairs:, 1:] = _CIRCLE[(phases + 1) % 4][..., ::-1]
+    def _draw_rows(self, generator: np.random.Generator) -> None:
+        """Draw the two rows of each change, and turn their signs."""
+        half = self._case.batch // 2
+        first = generator.integers(half, size=self.count)
+        second = generator.integers(half, self._case.batch, size=self.count)
+        self.rows = np.stack([first, second], axis=1)
         number = (self.first + np.arange(self.count)) % self.input_sets
-        phase = (phases[number, pair] + 1 + _earlier_ones(number * pairs + pair)) % 4
-        self._turns = np.zeros((self.count, 2, 3), int)
-        self._turns[:, 0, 1:] = _CIRCLE[phase]
-        self._turns[:, 1, 1:] = _CIRCLE[(phase + 1) % 4][..., ::-1]
+        self._turns = self._begin[number[:, None], self.rows]
+        for column in range(2):
+            row = self.rows[:, column]
+            turned = 1 + _earlier_ones(number * self._case.batch + row)
+            self._turns[:, column, 1 + column] *= (-1) ** turned
 
     def _now(self, number: int, last: int, changing: bool) -> Turns:
         """Return exponent and signs of each row in a call, (batch, 3)."""

@@ -35,6 +35,9 @@ SAMPLE_TICKS: Final = 1000
 #: Duration of unrecorded calls before a sample, in seconds: after a pause, caches and clock speed recover first.
 SETTLE_SECONDS: Final = 0.010
 
+#: Bytes of a row that stands for those that are written before each call.
+ROW_BYTES: Final = 128
+
 #: Largest ratio of the device's time to the host's time of a call: the host waits for the device, so a larger ratio is
 #: a fault. The margin is for two clocks and two moments.
 CLOCK_TOLERANCE: Final = 1.1
@@ -236,7 +239,7 @@ class Clock:
         return stretches
 
     def overhead_seconds(self, count: int = 10_000) -> float:
-        """Return the time of a call that does nothing, in seconds: the cost of the loop.
+        """Return the time of a call that does nothing, in seconds: the cost of the loop, with a row of each input.
 
         Args:
             count: Number of calls, at least 1.
@@ -245,7 +248,9 @@ class Clock:
         def nothing(*_: object) -> None:
             return None
 
-        return min(self.sample([nothing, nothing], nothing, count)[0] for _ in range(5)) / count
+        row = memoryview(bytearray(ROW_BYTES))
+        holding = Holding(writes=[((row, row), (row, row))] * count)
+        return min(self.sample([nothing, nothing], nothing, count, holding=holding)[0] for _ in range(5)) / count
 
 
 def device_faults(call_seconds: float, queued_seconds: float | None, device_seconds: float | None) -> list[Flag]:

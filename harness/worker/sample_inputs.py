@@ -112,8 +112,7 @@ class SampleInputs:
 
     def _writes_of(self, number: int, memories: dict[str, memoryview | None]) -> list[Writes]:
         """Return what each change writes into an input set."""
-        rows = self.values.rows
-        writes: list[list[tuple[memoryview, memoryview]]] = [[] for _ in rows]
+        writes: list[list[tuple[memoryview, memoryview]]] = [[] for _ in self.values.rows]
         for name, array in self._rotating(number).items():
             memory = memories[name]
             if memory is None or not memory.nbytes:
@@ -121,7 +120,7 @@ class SampleInputs:
             owner, source = self._source(self.values.changed_rows(name, number, array))
             self._owners.append(owner)
             size = memory.nbytes // len(array)
-            for change, changed in enumerate(rows):
+            for change, changed in enumerate(self.values.written(name)):
                 if self.values.whole:
                     begin = change * memory.nbytes
                     writes[change].append((memory, source[begin : begin + memory.nbytes]))
