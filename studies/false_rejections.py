@@ -2,10 +2,12 @@
 
     python studies/false_rejections.py results/reference/MACHINE/false_rejections.csv [SEEDS [FIRST_SEED [DTYPE ...]]]
 
-For each seed, shape, dtype and mode the reference is computed once, and every available backend answers two questions.
-Small integers are judged with tolerance zero, zero-mean random numbers by bound and precision. A row of the table is a
-backend, mode, dtype and shape: the number of seeds, the number rejected, the first reason, and the largest figures. The
-figures are in units of the case's roundoff u: the error over S (peak), the typical error over Q.
+For each seed, shape, dtype and mode the reference is computed once, and every available backend answers the questions
+of ``ASKED``. Small integers are judged with tolerance zero, zero-mean random numbers by bound and precision, rows that
+tell as at a case's own size. The honest backends of unusual techniques, which are among the tests, answer them, too.
+
+A row of the table is a backend, mode, dtype and shape: the number of seeds, the number rejected, the first reason, and
+the largest figures. These are in units of the case's roundoff u: the error over S (peak), the typical error over Q.
 
 Everything runs in this process, since nothing is timed.
 """
@@ -16,15 +18,29 @@ import csv
 import sys
 from pathlib import Path
 
+import numpy as np
+
+import bilinear_bench  # noqa: F401  # before the tests' folder of that name is on the path
 from harness.backend import Backend, backend_class
 from harness.case import MODES, Case
 from harness.catalog.registry import entries
-from harness.correctness import bound, gate, precision, reference
+from harness.correctness import bound, gate, own_size, precision, reference, telling_rows
 from harness.correctness.inputs import make_inputs
+from harness.correctness.questions import ANOTHER_KERNEL, FIRST, NONFINITE, TELLING_ROWS
 from harness.correctness.verdict import Expected
 from harness.worker.arrays import to_host
 from harness.worker.calls import call
 
+#: Folders of the tests that hold the backends of unusual techniques.
+TESTS = [str(Path(__file__).parent.parent / "tests" / folder) for folder in ("", "mutants")]
+#: Kinds of the inputs, by name of the question: those that the backends get.
+ASKED = {
+    "integers": "integers",
+    ANOTHER_KERNEL.name: ANOTHER_KERNEL.kind,
+    FIRST.name: FIRST.kind,
+    TELLING_ROWS.name: TELLING_ROWS.kind,
+    NONFINITE.name: telling_rows.NONFINITE,
+}
 SHAPES = ((7, 5, 3, 11), (16, 20, 30, 8), (64, 32, 32, 2), (4, 128, 100, 3), (1, 32, 32, 16))
 #: Default dtypes.
 DTYPES = ("float32", "float64")
@@ -50,17 +66,25 @@ class Subject:
         self.backend.synchronize(tuple(results.values()))
         return {name: to_host(result, self.backend) for name, result in results.items()}
 
-    def judge(self, case: Case, integers: Expected, normal: Expected) -> None:
-        """Judge the answers to both questions of one seed."""
-        exact = gate.judge_exactly(case, integers, self.answer(case, "integers"))
-        verdict = gate.judge(case, normal, self.answer(case, "normal"))
-        _, classified = gate.judge_precision(case, [verdict])
+    def judge(self, case: Case, expected: dict[str, Expected]) -> None:
+        """Judge the answers to all questions of one seed."""
+        with np.errstate(all="ignore"):  # NaN, infinity and subnormal numbers are given on purpose
+            answers = {question: self.answer(case, kind) for question, kind in ASKED.items()}
+        verdict = gate.judge(case, expected[FIRST.name], answers[FIRST.name])
+        verdicts = [verdict, gate.judge_precision(case, [verdict])[1]]
+        verdicts += [
+            gate.judge_exactly(case, expected[name], answers[name]) for name in ("integers", ANOTHER_KERNEL.name)
+        ]
+        verdicts += [
+            own_size.JUDGES[question.judge](case, expected[question.name], answers[question.name])
+            for question in (TELLING_ROWS, NONFINITE)
+        ]
         unit = bound.UNIT_ROUNDOFF[precision.asked_class(case)]
         self.seeds += 1
         self.worst = max(self.worst, verdict.error_over_bound or 0.0)
         self.peak = max(self.peak, *(figures.peak / unit for figures in verdict.errors.values()))
         self.typical = max(self.typical, *(figures.typical / unit for figures in verdict.errors.values()))
-        refusals = [answer.reason for answer in (exact, verdict, classified) if not answer.ok]
+        refusals = [answer.reason for answer in verdicts if not answer.ok]
         if refusals:
             self.refused += 1
             self.first = self.first or refusals[0]
@@ -82,19 +106,23 @@ class Subject:
         }
 
 
-def ask_reference(case: Case) -> tuple[Expected, Expected]:
-    """Return the right answers to both questions."""
+def ask_reference(case: Case) -> dict[str, Expected]:
+    """Return the right answers to all questions; those to NaN and infinity follow from the first question's."""
 
     def arrays(tensors: dict) -> dict:
         return {name: tensor.numpy() for name, tensor in tensors.items()}
 
-    integers, normal = make_inputs(case, 0, "integers"), make_inputs(case)
-    return Expected(arrays(reference.expected(case, integers))), Expected(
-        arrays(reference.expected(case, normal)),
-        arrays(reference.scales(case, normal)),
-        reference.quadratics(case, normal),
-        reference.wide_samples(case, normal) if case.dtype == "float64" else {},
-    )
+    found = {}
+    for question, kind in ASKED.items():
+        inputs = make_inputs(case, 0, FIRST.kind if question == NONFINITE.name else kind)
+        rounded = question not in ("integers", ANOTHER_KERNEL.name)
+        found[question] = Expected(
+            arrays(reference.expected(case, inputs)),
+            arrays(reference.scales(case, inputs)) if rounded else {},
+            reference.quadratics(case, inputs) if rounded else {},
+            reference.wide_samples(case, inputs) if question == FIRST.name and case.dtype == "float64" else {},
+        )
+    return found
 
 
 def main() -> None:
@@ -102,11 +130,12 @@ def main() -> None:
     target, seeds = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1000
     first = int(sys.argv[3]) if len(sys.argv) > 3 else 0
     dtypes = tuple(sys.argv[4:]) or DTYPES
+    sys.path += TESTS
     installed = {name: entry for name, entry in entries().items() if entry.installed().ok}
     honest = [
         kind("cpu")
         for name, entry in installed.items()
-        if entry.distribution.startswith("bilinear")
+        if (entry.distribution.startswith("bilinear") or name.startswith("unusual-"))
         and "cpu" in (kind := backend_class(name, entry.target)).devices
         and kind.available("cpu").ok
     ]
@@ -122,7 +151,7 @@ def main() -> None:
                     seeded = Case(batch, in1, in2, out, dtype=dtype, mode=mode, seed=seed)
                     answers = ask_reference(seeded)
                     for subject in subjects:
-                        subject.judge(seeded, *answers)
+                        subject.judge(seeded, answers)
                 rows += [subject.row() for subject in subjects]
                 with target.open("w", newline="") as file:
                     writer = csv.DictWriter(file, COLUMNS)
