@@ -157,7 +157,7 @@ class FakeWorker:
             self.variants(request.directory)
         return protocol.ScenarioRun(
             self.results(self.case, variation, request.directory, kind),
-            call_seconds=1e-6,
+            call_seconds=self.faults.call_seconds,
             convert_seconds=self.faults.convert_seconds if question.name == "again" else 0.0,
             kernel_seconds=1e-6,
         )

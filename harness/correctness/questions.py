@@ -102,6 +102,8 @@ NONFINITE: Final = Question(
 )
 #: Telling calls after the first one, in the order of asking.
 SCENARIOS: Final = (ANOTHER_KERNEL, AGAIN, NEW_VALUES, NEW_BUFFERS, TELLING_ROWS, NONFINITE)
+#: Scenarios that the samples of a slow call ask, too: each sample has new values, and the call after it new memory.
+AS_IN_SAMPLES: Final = (NEW_VALUES, NEW_BUFFERS)
 IN_SAMPLE: Final = Question(
     "in a timed sample",
     "results from inside a timed sample are right",

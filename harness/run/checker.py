@@ -122,6 +122,8 @@ class Checker:
         reply = self._watched(cell, RunScenario(scenario.name, folder), scenario)
         if reply is None or not self._judge_form(cell, reply.results, scenario):
             return False
+        if scenario == AGAIN:
+            cell.schedule.call_seconds = reply.call_seconds
         if scenario == ANOTHER_KERNEL and reply.kernel_seconds is not None:
             cell.schedule.kernel_seconds = reply.kernel_seconds
         baseline = cell.base_name == BASELINE

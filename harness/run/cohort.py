@@ -11,7 +11,7 @@ from typing import Final
 
 from harness.case import Case
 from harness.correctness import gate, promises
-from harness.correctness.questions import FIRST, SCENARIOS, Question
+from harness.correctness.questions import AS_IN_SAMPLES, FIRST, SCENARIOS, Question
 from harness.machine import threads
 from harness.process.handle import WorkerError
 from harness.process.protocol import MeasureMemory, Release
@@ -143,8 +143,9 @@ class Cohort:
 
     def _put(self, scenario: Question) -> None:
         """Ask all, have the reference compute, judge all."""
-        asked = [cell for cell in self._going() if self._asked(cell, scenario)]
-        if self._going():
+        wanted = [cell for cell in self._going() if scenario not in AS_IN_SAMPLES or not self._slow(cell)]
+        asked = [cell for cell in wanted if self._asked(cell, scenario)]
+        if wanted:
             self._checker.expect(scenario)
         for cell in asked:
             with cell.gating(self._context.now):
@@ -153,6 +154,11 @@ class Cohort:
             self._reference_cache.forget(self._case, scenario.kind)
         for cell in self._going():
             self._checker.conclude(cell)
+
+    def _slow(self, cell: Cell) -> bool:
+        """True if a call takes long, and samples will be taken."""
+        timed = self._plan.timing and not self._case.empty and not cell.untimeable
+        return timed and stopping.SLOW_SECONDS < cell.schedule.call_seconds <= self._plan.budget_seconds
 
     def _asked(self, cell: Cell, scenario: Question) -> bool:
         self._stage(f"check {cell.name}")

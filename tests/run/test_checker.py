@@ -10,7 +10,7 @@ from fakes import CASE, STEP, FakeWorker, Faults
 
 from harness.case import Case
 from harness.correctness import drawn, telling, telling_rows
-from harness.correctness.questions import FIRST, IN_SAMPLE, SCENARIOS, unseen
+from harness.correctness.questions import AS_IN_SAMPLES, FIRST, IN_SAMPLE, SCENARIOS, unseen
 from harness.process.handle import WorkerError
 from harness.process.protocol import (
     AskSupport,
@@ -99,6 +99,14 @@ def test_longer_calls_get_fewer_pairs_on_unseen_inputs(measure):
     pairs = {name: request for name, request in workers.log if isinstance(request, CheckFresh)}
     found = {name: (len(request.variations) - 1, request.settle) for name, request in pairs.items()}
     assert found == {BASELINE: (4, True), "other": (2, False), "third": (0, False)}
+
+
+@pytest.mark.parametrize(("call_seconds", "timing", "asked"), [(0.3, True, 0), (0.3, False, 2), (0.2, True, 2)])
+def test_samples_of_slow_calls_stand_for_two_scenarios(measure, call_seconds, timing, asked):
+    workers = measure(faults={"other": Faults(call_seconds=call_seconds)}, timing=timing).workers
+    scenarios = [each.scenario for each in workers.requests("other") if isinstance(each, RunScenario)]
+    assert len(scenarios) == len(SCENARIOS) - 2 + asked
+    assert asked == len([name for name in scenarios if name in {question.name for question in AS_IN_SAMPLES}])
 
 
 def test_bits_that_differ_within_the_bound_are_flagged_and_not_refused(measure):

@@ -66,6 +66,15 @@ def test_kernel_that_takes_long_to_prepare_is_prepared_twice(tmp_path, monkeypat
     assert len(verdicts) == 4
 
 
+def test_slow_calls_are_three_and_have_all_changes_of_the_inputs(tmp_path, monkeypatch):
+    monkeypatch.setattr(scenario_kernels, "KERNELS_SECONDS", 0.0)
+    monkeypatch.setattr(scenario_kernels, "SLOW_SECONDS", 0.0)
+    _, verdicts, _ = asked(Honest("cpu"), tmp_path)
+    seen = {Variant.of(place.name) for place in (tmp_path / "scenario").iterdir() if place.is_dir()}
+    assert seen == {Variant(1, telling.KIND, "another kernel"), Variant(0, telling.EXCHANGED, "in place")}
+    assert len(verdicts) == 2
+
+
 def test_kernels_that_share_a_result_hand_that_over(tmp_path):
     class Shares(Plain):
         buffer = np.empty((CASE.batch, CASE.out_features), np.float32)
