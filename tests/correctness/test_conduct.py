@@ -138,9 +138,7 @@ def test_unchanged_results_are_intact_with_nan_and_minus_zero():
     assert judge_intact(results(), results()) == YES
 
 
-@pytest.mark.parametrize(
-    "later", [[1.0, 0.0, np.nan], [1.0, -0.0, 0.0], [np.nextafter(1.0, 2), -0.0, np.nan], [1.0, -0.0, -np.nan]]
-)
+@pytest.mark.parametrize("later", [[1.0, 0.0, np.nan], [1.0, -0.0, 0.0], [np.nextafter(1.0, 2), -0.0, np.nan]])
 def test_a_result_that_changed_by_a_bit_after_it_was_returned_is_refused(later):
     assert judge_intact(results(), results(grad_bias=np.array(later))) == no(
         "grad_bias changed after it had been returned"
@@ -189,7 +187,8 @@ def test_bits_are_the_same_for_nan_and_differ_between_zero_and_minus_zero(kind):
     one = np.array([[1.5, np.nan, 0.0], [np.inf, -0.0, -1.0]], kind)
     assert same_bits(one, one.copy())
     assert not same_bits(np.zeros(3, kind), -np.zeros(3, kind))
-    assert not same_bits(np.array([np.nan], kind), np.array([-np.nan], kind))
+    assert same_bits(np.array([np.nan], kind), np.array([-np.nan], kind))
+    assert not same_bits(np.array([np.nan], kind), np.array([1.0], kind))
     other = one.copy()
     other[1, 2] = np.nextafter(other[1, 2], kind(0))
     assert not same_bits(one, other)
