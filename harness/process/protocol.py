@@ -340,10 +340,12 @@ class RunScenario(Request[ScenarioRun]):
     Attributes:
         scenario: A key of ``harness.worker.scenarios.SCENARIOS``.
         directory: Folder for the results.
+        sure_calls: Number of calls that the scenario ``again`` makes, if time and bytes allow; 0 in others.
     """
 
     scenario: str
     directory: Path
+    sure_calls: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

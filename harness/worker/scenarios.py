@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from harness.correctness import telling_rows
+from harness.correctness.questions import AGAIN
 from harness.process.protocol import Handlers, RunScenario, ScenarioRun
 from harness.worker import integrity
 from harness.worker.arrays import framework
@@ -42,10 +43,12 @@ class ScenarioWorker:
 
     def run(self, request: RunScenario) -> ScenarioRun:
         """Run one scenario; leave the results in the folder."""
+        if request.scenario == AGAIN.name:
+            return again(self._held.prepared, request.directory, request.sure_calls)
         return SCENARIOS[request.scenario](self._held.prepared, request.directory)
 
 
-def again(prepared: PreparedCase, directory: Path) -> ScenarioRun:
+def again(prepared: PreparedCase, directory: Path, sure_calls: int) -> ScenarioRun:
     """Call with the first input set repeatedly; hand over the result that differs most from the first one.
 
     All results are held, so that buffers that take turns are seen to overlap. Of two results that overlap, one is
@@ -56,7 +59,7 @@ def again(prepared: PreparedCase, directory: Path) -> ScenarioRun:
     inputs = prepared.sets[0] | prepared.parameters
     if _borrows_torch(prepared):
         operators = integrity.operators(lambda: _call(prepared))
-    held, call_seconds = hold(lambda: _call(prepared), prepared.case.result_bytes)
+    held, call_seconds = hold(lambda: _call(prepared), prepared.case.result_bytes, sure_calls)
     convert_seconds = _convert_seconds(prepared, held[:CONVERTED_CALLS])
     usual = arrays.host(prepared.first) if well_formed(prepared.case, arrays, prepared.first) else {}
     calls = [prepared.first, *held]
@@ -109,9 +112,8 @@ def restore(prepared: PreparedCase) -> None:
     prepared.arrays.refill(prepared.sets[0] | prepared.parameters)
 
 
-#: Function that runs each scenario, by its name.
+#: Function that runs each scenario but ``AGAIN``, by its name.
 SCENARIOS: Final[Mapping[str, Callable[[PreparedCase, Path], ScenarioRun]]] = {
-    "again": again,
     "new values in the same buffers": new_values,
     "the same values in new buffers": new_buffers,
     "another kernel": another_kernel,

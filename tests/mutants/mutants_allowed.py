@@ -3,7 +3,7 @@
 import numpy as np
 from mutant_bases import Mutant, Spoils, StartsSlowly, SupportsEights
 from mutants_edge_case_answers import Prepared
-from mutants_stated import Ineffective
+from mutants_stated import Caught, Ineffective
 from oracle import HonestBackend
 
 
@@ -16,11 +16,14 @@ class Honest(HonestBackend):
 
 
 class PreparedElseHonest(Prepared):
-    """C20: computes answers while it prepares, as its base does, and computes slowly for all other inputs."""
+    """C20: computes answers while it prepares, as its base does, and computes slowly for all other inputs.
+
+    The samples have other inputs. Where the kernel is prepared again, it is quick on those in rotation.
+    """
 
     name = "mutant-prepares-answers"
-    caught = None
-    ineffective = Ineffective()  # the inputs do not exist yet while it prepares
+    ineffective = None
+    caught = Caught("conduct", phase="recheck", modes=("forward",), reason="remembers answers")
 
     def unknown(self, input1, input2, weight, bias):
         right = np.einsum("bi,oij,bj->bo", input1, weight, input2)

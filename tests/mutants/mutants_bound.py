@@ -49,7 +49,7 @@ class FirstWeightLarge(FirstWeight):
     """Keeps its first weight if that has at least 4096 numbers, more than edge cases of a changed weight have."""
 
     name = "mutant-keeps-first-weight-if-large"
-    caught = in_a_gradient("bound", phase="recheck")
+    caught = in_a_gradient("exact")
     least = 4096
 
 
@@ -57,7 +57,7 @@ class WeightByPointerLarge(WeightByPointer):
     """Packs the weight once for each address if the weight has at least 4096 numbers."""
 
     name = "mutant-packs-weight-by-pointer-if-large"
-    caught = in_a_gradient("bound", phase="recheck")
+    caught = in_a_gradient("exact")
     least = 4096
 
 
@@ -65,7 +65,7 @@ class FirstWeightOfEights(SupportsEights, FirstWeight):
     """The step keeps its first weight, and supports multiples of 8 alone, so most edge cases are left out."""
 
     name = "mutant-keeps-first-weight-of-eights"
-    caught = in_a_gradient("bound", phase="recheck")
+    caught = in_a_gradient("exact")
 
 
 class Broadcasts(Spoils):
@@ -122,7 +122,7 @@ class ByPointerLater(CountsTimed):
     """C04: after 50 calls answers by the inputs' addresses, like a captured graph whose inputs are not refilled."""
 
     name = "mutant-remembers-by-pointer-after-50"
-    caught = Caught("bound", phase="recheck")
+    caught = Caught("bound", phase="timing", reason="in a timed sample")
 
     def __init__(self, device="cpu"):
         super().__init__(device)
@@ -179,7 +179,7 @@ class KnowsItsInputs(CountsTimed):
     """C06: learns in 50 honest calls which inputs are in rotation; from then on it is wrong for all others."""
 
     name = "mutant-knows-its-inputs"
-    caught = Caught("bound", phase="recheck")
+    caught = Caught("bound", phase="timing", reason="in a timed sample")
 
     def __init__(self, device="cpu"):
         super().__init__(device)

@@ -23,7 +23,7 @@ class ById(Remembers):
     """C04: remembers answers by the inputs' ids."""
 
     name = "mutant-remembers-by-id"
-    caught = Caught("conduct", reason="new values in the same buffers")
+    caught = Caught("exact", reason="changed elements, in place")
 
     def key(self, *arrays):
         return tuple(map(id, arrays))

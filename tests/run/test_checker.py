@@ -10,7 +10,7 @@ from fakes import CASE, STEP, FakeWorker, Faults
 
 from harness.case import Case
 from harness.correctness import drawn, telling, telling_rows
-from harness.correctness.questions import AS_IN_SAMPLES, FIRST, IN_SAMPLE, SCENARIOS, unseen
+from harness.correctness.questions import AS_IN_SAMPLES, FIRST, HELD_FIRST, HELD_LATER, IN_SAMPLE, SCENARIOS, unseen
 from harness.process.handle import WorkerError
 from harness.process.protocol import (
     AskSupport,
@@ -99,6 +99,13 @@ def test_longer_calls_get_fewer_pairs_on_unseen_inputs(measure):
     pairs = {name: request for name, request in workers.log if isinstance(request, CheckFresh)}
     found = {name: (len(request.variations) - 1, request.settle) for name, request in pairs.items()}
     assert found == {BASELINE: (4, True), "other": (2, False), "third": (0, False)}
+
+
+def test_many_results_are_held_once_for_each_backend_and_mode(measure):
+    later = Case(9, 2, 2, 2)
+    workers = measure(CASE, CASE.with_mode("forward_backward"), later).workers
+    calls = [each.sure_calls for each in workers.requests("other") if isinstance(each, RunScenario)]
+    assert [number for number in calls if number] == [HELD_FIRST, HELD_FIRST, HELD_LATER]
 
 
 @pytest.mark.parametrize(("call_seconds", "timing", "asked"), [(0.3, True, 0), (0.3, False, 2), (0.2, True, 2)])
