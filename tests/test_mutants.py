@@ -122,7 +122,9 @@ def test_mutant_ends_with_the_status_phase_and_probe_that_it_states(row_of, name
     if mode not in stated.modes:
         assert row["status"] == stated.otherwise, row["reason"]
         return
-    assert ending(row) == (stated.status, stated.phase, stated.probe), row["reason"]
+    status, phase, probe = ending(row)
+    assert (status, probe) == (stated.status, stated.probe), row["reason"]
+    assert phase in stated.phase.split(), row["reason"]
     assert stated.reason in row["reason"]
 
 

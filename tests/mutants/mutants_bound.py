@@ -122,7 +122,7 @@ class ByPointerLater(CountsTimed):
     """C04: after 50 calls answers by the inputs' addresses, like a captured graph whose inputs are not refilled."""
 
     name = "mutant-remembers-by-pointer-after-50"
-    caught = Caught("bound", phase="timing", reason="in a timed sample")
+    caught = Caught("bound", phase="timing recheck")
 
     def __init__(self, device="cpu"):
         super().__init__(device)
@@ -166,7 +166,7 @@ class KnowsWhenTimed(Mutant):
     """C06: returns garbage while the garbage collector is off, as it is while the clock runs."""
 
     name = "mutant-knows-when-timed"
-    caught = Caught("bound", phase="timing", reason="in a timed sample")
+    caught = Caught("bound", phase="timing recheck")
     run = "late"
 
     def output(self, input1, input2, weight, bias):
@@ -179,7 +179,7 @@ class KnowsItsInputs(CountsTimed):
     """C06: learns in 50 honest calls which inputs are in rotation; from then on it is wrong for all others."""
 
     name = "mutant-knows-its-inputs"
-    caught = Caught("bound", phase="timing", reason="in a timed sample")
+    caught = Caught("bound", phase="timing recheck")
 
     def __init__(self, device="cpu"):
         super().__init__(device)

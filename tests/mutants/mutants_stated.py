@@ -13,7 +13,7 @@ class Caught:
 
     Attributes:
         probe: First word of the reason, where the status is ``rejected``.
-        phase: Phase in which it is caught.
+        phase: Phase in which it is caught; or several, separated by a space, where chance decides.
         status: Status of its row.
         modes: Modes in which it is caught.
         otherwise: Status of its row in the other mode, if there is one.
