@@ -102,10 +102,10 @@ NONFINITE: Final = Question(
 )
 #: Telling calls after the first one, in the order of asking.
 SCENARIOS: Final = (ANOTHER_KERNEL, AGAIN, NEW_VALUES, NEW_BUFFERS, TELLING_ROWS, NONFINITE)
-#: Results that ``AGAIN`` holds for sure, if time and bytes allow: in a backend's first case of a mode and dtype, where
-#: buffers may take turns and counters wrap; and in each later one.
-HELD_FIRST: Final = 1100
-HELD_LATER: Final = 300
+#: Results that ``AGAIN`` holds for sure, if time and bytes allow; more of a small case, where calls are short: buffers
+#: take turns, and counters wrap.
+HELD: Final = 300
+HELD_SMALL: Final = 1100
 #: Scenarios that the samples of a slow call ask, too: each sample has new values, and the call after it new memory.
 AS_IN_SAMPLES: Final = (NEW_VALUES, NEW_BUFFERS)
 IN_SAMPLE: Final = Question(

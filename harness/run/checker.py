@@ -22,8 +22,7 @@ from harness.correctness.questions import (
     AGAIN,
     ANOTHER_KERNEL,
     FIRST,
-    HELD_FIRST,
-    HELD_LATER,
+    HELD,
     IN_FORWARD,
     IN_SAMPLE,
     Question,
@@ -66,7 +65,6 @@ class Checker:
         limit_seconds: Time limit of a request, in seconds.
         stage: Callback before the reference computes.
         secret: Random source that no backend can foresee; it draws which part of a large case's results is judged.
-        held_many: Backend, mode and dtype of the cells that have held many results; these checkers' cells are added.
     """
 
     def __init__(
@@ -77,7 +75,6 @@ class Checker:
         limit_seconds: float,
         stage: Callable[[str], None] = lambda text: None,
         secret: random.Random | None = None,
-        held_many: set[tuple[str, str, str]] | None = None,
     ) -> None:
         self._case = case
         self._device = device
@@ -85,7 +82,6 @@ class Checker:
         self._limit_seconds = limit_seconds
         self._stage = stage
         self._secret = secret or random.SystemRandom()
-        self._held_many = set() if held_many is None else held_many
         #: The part that is judged, by the kind and number of the inputs; drawn for each question.
         self._drawn: dict[tuple[str, int], Drawn | None] = {}
         #: The question after timing.
@@ -132,7 +128,7 @@ class Checker:
     def ask(self, cell: Cell, scenario: Question) -> bool:
         """Have one scenario run; judge all but the values; return True if there are values to judge."""
         folder = cell.results_folder("scenario")
-        reply = self._watched(cell, RunScenario(scenario.name, folder, self._sure_calls(cell, scenario)), scenario)
+        reply = self._watched(cell, RunScenario(scenario.name, folder, HELD if scenario == AGAIN else 0), scenario)
         if reply is None or not self._judge_form(cell, reply.results, scenario):
             return False
         if scenario == AGAIN:
@@ -146,15 +142,6 @@ class Checker:
             promise=scenario.name,
         )
         return True
-
-    def _sure_calls(self, cell: Cell, scenario: Question) -> int:
-        """Return how many results are held for sure: many once for each backend, mode and dtype."""
-        if scenario != AGAIN:
-            return 0
-        key = (cell.base_name, self._case.mode, self._case.dtype)
-        calls = HELD_LATER if key in self._held_many else HELD_FIRST
-        self._held_many.add(key)
-        return calls
 
     def _watched(self, cell: Cell, request: RunScenario, scenario: Question) -> ScenarioRun | None:
         """Have a scenario run; in the one of many calls, look at the threads that come and go within a call."""

@@ -52,13 +52,11 @@ class Services:
         loader: Loads backends.
         edge_case_pool: The findings of the edge cases.
         reference_cache: The right results.
-        held_many: Backend, mode and dtype of the cells that have held many results at once.
     """
 
     loader: Loader
     edge_case_pool: EdgeCasePool
     reference_cache: ReferenceCache
-    held_many: set[tuple[str, str, str]] = dataclasses.field(default_factory=set)
 
 
 class Cohort:
@@ -89,7 +87,6 @@ class Cohort:
             self._plan.time_limit_seconds,
             self._stage,
             context.secret,
-            services.held_many,
         )
 
     def end(self, status: Status, reason: str) -> None:

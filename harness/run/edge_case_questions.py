@@ -15,9 +15,18 @@ from harness.correctness import conduct, diagnosis, edge_cases, gate, promises
 from harness.correctness.diagnosis import Other
 from harness.correctness.edge_cases import EdgeCase
 from harness.correctness.inputs import make_inputs
+from harness.correctness.questions import AGAIN, HELD_SMALL
 from harness.correctness.verdict import Verdict, passed, refused
 from harness.process.handle import WorkerHandle
-from harness.process.protocol import AskSupport, CheckGradients, Results, RunEdgeCase
+from harness.process.protocol import (
+    AskSupport,
+    CheckGradients,
+    Prepare,
+    Release,
+    Results,
+    RunEdgeCase,
+    RunScenario,
+)
 from harness.record import Flag
 from harness.run.cell import fresh_folder
 from harness.run.plan import BASELINE
@@ -25,6 +34,8 @@ from harness.run.reference_cache import Arrays, ReferenceCache, arrays
 
 #: Sizes of the case that gradients are held against finite differences on: that takes two calls for each input element.
 GRADCHECK_SIZES: Final = (3, 2, 4, 2)
+#: Sizes of the case of which many results are held.
+HELD_SIZES: Final = (7, 5, 3, 11)
 #: Likely cause where the same inputs gave two answers.
 UNSTEADY: Final = (
     "The same inputs gave two answers: is there a race, a random number, or memory that was never written?"
@@ -38,7 +49,7 @@ class EdgeCaseFindings:
     """What the edge cases show of a backend.
 
     Attributes:
-        verdicts: By the edge case's name; further ``operators``, ``gradcheck`` and ``skipped``.
+        verdicts: By the edge case's name; further ``operators``, ``gradcheck``, ``held`` and ``skipped``.
         wide_range: True if numbers beyond float16's range came out right.
         output: End of what the backend printed; empty if it is right.
         kept: True if they were found in an earlier run.
@@ -109,6 +120,8 @@ class EdgeCaseQuestions:
         }
         if self._asked.mode == "forward_backward":
             further[promises.GRADCHECK] = self._gradcheck()
+        if all(verdict.ok for verdict in ordered.values()):
+            further["held"] = self._held(folder)
         shutil.rmtree(folder, ignore_errors=True)
         wide_range = all(verdict.ok for name, verdict in ordered.items() if name.startswith("large"))
         verdicts = {name: _promised(name, verdict) for name, verdict in (ordered | further).items()}
@@ -197,6 +210,18 @@ class EdgeCaseQuestions:
         if reply.reason:
             return refused(edge_cases.PROBE, f"not so: the gradients are those of the output: {reply.reason}")
         return passed(edge_cases.PROBE)
+
+    def _held(self, folder: Path) -> Verdict:
+        """Have many results of a small case held: buffers that take turns come round again within a second."""
+        batch, in1, in2, out = HELD_SIZES
+        case = dataclasses.replace(self._asked, batch=batch, in1_features=in1, in2_features=in2, out_features=out)
+        if not self._supports(case):
+            return passed(conduct.PROBE)
+        self._worker.request(Prepare(case, 1, fresh_folder(folder / "first")), self._limit_seconds)
+        asked = RunScenario(AGAIN.name, fresh_folder(folder / AGAIN.name), HELD_SMALL)
+        places = self._worker.request(asked, self._limit_seconds).results.storages
+        self._worker.request(Release(), self._limit_seconds)
+        return conduct.judge_storage(places.results, places.inputs, places.earlier)
 
 
 def _promised(name: str, verdict: Verdict) -> Verdict:
