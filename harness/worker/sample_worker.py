@@ -122,9 +122,11 @@ class SampleWorker:
         sample.reset()
         chosen = max(distances, key=lambda number: distances[number])
         inputs = numbered(prepared.sets) | prepared.parameters | {"input1": prepared.sets[0]["input1"]}
-        others = [self._named(case, result) for number, result in held.results.items() if number != chosen]
+        call = chosen % sample.values.calls
+        # The copy of the last result may be that result itself: some arrays cannot be written to, so none is made.
+        others = [self._named(case, result) for number, result in held.results.items() if number != call]
         handed = hand_over(arrays, results[chosen], inputs, request.directory, numbered(others), case)
-        return Kept(handed, chosen % sample.values.calls)
+        return Kept(handed, call)
 
     def _holding(self, calls: int) -> Holding:
         """Return what a sample of some calls does next to calling."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from small_backends import Plain, ask, prepared
 
 from harness.case import Case
+from harness.correctness.conduct import judge_storage
 from harness.correctness.sample_values import SampleValues
 from harness.process.protocol import DrawValues, KeptResults, TakeSample
 from harness.worker.arrays import framework
@@ -124,6 +127,16 @@ def test_result_that_differs_from_another_call_is_handed_over(tmp_path):
     worker.held.prepared.kept.results[CALLS - 4][2, 1] += 1
     calls = tuple(range(CALLS - 8, CALLS))
     assert judged(worker, values, calls, tmp_path / "kept") == pytest.approx(1, abs=1e-4)
+
+
+def test_copy_that_is_the_last_result_itself_is_no_earlier_result(tmp_path):
+    worker, _, _ = sampled(Plain, tmp_path)
+    kept = worker.held.prepared.kept
+    worker.held.prepared.kept = dataclasses.replace(kept, last=kept.results[CALLS - 1])
+    (tmp_path / "kept").mkdir()
+    places = ask(worker, KeptResults(False, (-1,), tmp_path / "kept")).results.storages
+    assert judge_storage(places.results, places.inputs, places.earlier).ok
+    assert not judge_storage(places.results, places.inputs, {"one": places.results["output"]}).ok
 
 
 @pytest.mark.parametrize("name", ["numpy", "torch", "jax"])
