@@ -45,8 +45,9 @@ class Variant:
 
     def __str__(self) -> str:
         """Return the change in words."""
-        changed = f"weight, change {self.change}" if self.change else self.kind
-        return f"{changed}, {self.where}"
+        changes = [f"weight, change {self.change}"] if self.change else []
+        changes += [self.kind] if self.kind != KIND or not self.change else []
+        return f"{' and '.join(changes)}, {self.where}"
 
 
 def expected(case: Case, change: int, kind: str, base: Mapping[str, npt.NDArray[np.floating]]) -> Arrays:
@@ -54,10 +55,12 @@ def expected(case: Case, change: int, kind: str, base: Mapping[str, npt.NDArray[
 
     Args:
         case: The case.
-        change: Number of the weight's change, 0 for none; then the kind is ``KIND``.
+        change: Number of the weight's change; 0 for none.
         kind: One of the three kinds.
         base: Results for the kind ``KIND``, without a change of the weight.
     """
+    if change and kind != KIND:
+        return expected(case, 0, kind, expected(case, change, KIND, base))
     planted = structure(case)
     given = integers(case, only=[name for name in case.shapes() if name != "weight"])
     results = {name: np.array(values) for name, values in base.items()}

@@ -18,7 +18,7 @@ HELD_BYTES: Final = 64 * 2**20
 #: No further call is made after this time, in seconds, once the sure ones are made.
 HELD_SECONDS: Final = 0.2
 #: No further call at all is made after this time, in seconds.
-MOST_SECONDS: Final = 1.0
+MOST_SECONDS: Final = 0.5
 
 
 def hold(call: Callable[[], NativeArrays], result_bytes: int, sure_calls: int) -> tuple[list[NativeArrays], float]:

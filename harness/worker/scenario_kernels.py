@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from harness.worker.calls import NativeArrays
 
 #: No further kernel is prepared after this time, in seconds; one next to the first is prepared all the same.
-KERNELS_SECONDS: Final = 1.0
+KERNELS_SECONDS: Final = 0.25
 #: Time of a call from which on fewer calls are made, in seconds.
 SLOW_SECONDS: Final = 0.25
 #: Most bytes of the weights and results of all further kernels.
@@ -68,20 +68,20 @@ def another_kernel(prepared: PreparedCase, directory: Path) -> ScenarioRun:
     """Have several kernels prepared with integers and called in turn; then change weights and inputs in place.
 
     Steps overlap: all forwards, then all backwards, as with the layers of one model. Of slow calls there are three: of
-    another kernel, without a change, and with all changes of the inputs at once.
+    another kernel, without a change, and with all changes in place at once.
 
     Args:
         prepared: The prepared case.
         directory: Folder for the results.
     """
-    arrays = prepared.arrays
+    arrays, case = prepared.arrays, prepared.case
     inputs = arrays.make(arrays.inputs, kind=telling.KIND)
     start = time.perf_counter()
+    call(prepared.case, prepared.kernel, prepared.parameters, prepared.sets[0])
+    slow = time.perf_counter() - start > SLOW_SECONDS
     first = _make(prepared, 0)
-    unfinished, others, kernel_seconds = _begin_others(prepared, inputs, start)
-    begin = time.perf_counter()
+    unfinished, others, kernel_seconds = _begin_others(prepared, inputs)
     finish = first.begin(inputs)
-    slow = time.perf_counter() - begin > SLOW_SECONDS
     if not slow:
         call(prepared.case, prepared.kernel, prepared.parameters, prepared.sets[0])
     results = {variant: end() for variant, end in unfinished.items()}
@@ -89,12 +89,14 @@ def another_kernel(prepared: PreparedCase, directory: Path) -> ScenarioRun:
     changed = [name for each in (first, *others) for name in each.changed()]
     changed += integrity.changed_arrays(arrays, inputs, kind=telling.KIND)
     if slow:
-        results |= _change_inputs_at_once(first, inputs, changed)
+        inputs = arrays.refill(inputs, kind=telling.EXCHANGED)
+        results |= _change_weight(first, inputs, telling.EXCHANGED, 1, changed)
     else:
         results |= _change_inputs(first, others[0], inputs, changed)
-    # A backend that takes long to prepare would be prepared twice more.
-    if prepared.case.mode == "forward_backward" or time.perf_counter() - start < KERNELS_SECONDS:
-        results |= _change_weight(first, inputs, changed)
+        inputs = arrays.refill(inputs, kind=telling.KIND)
+        # A backend that takes long to prepare is prepared once more only.
+        weights = 2 if case.mode == "forward_backward" or time.perf_counter() - start < KERNELS_SECONDS else 1
+        results |= _change_weight(first, inputs, telling.KIND, weights, changed)
     return _hand_over(prepared, base, results, directory, kernel_seconds, changed)
 
 
@@ -105,14 +107,13 @@ def _make(prepared: PreparedCase, change: int) -> _Kernel:
 
 
 def _begin_others(
-    prepared: PreparedCase, inputs: NativeArrays, start: float
+    prepared: PreparedCase, inputs: NativeArrays
 ) -> tuple[dict[Variant, Callable[[], NativeArrays]], list[_Kernel], float]:
     """Have further kernels prepared and called, until time or bytes are spent.
 
     Args:
         prepared: The prepared case.
         inputs: What they are called with.
-        start: Time from which on the time counts, in seconds.
 
     Returns:
         What finishes each call, the kernels, and the seconds of preparing and calling the first of them.
@@ -121,7 +122,7 @@ def _begin_others(
     most = KERNELS_BYTES // (case.result_bytes + math.prod(case.shapes()["weight"]) * case.itemsize)
     unfinished: dict[Variant, Callable[[], NativeArrays]] = {}
     others: list[_Kernel] = []
-    kernel_seconds = 0.0
+    kernel_seconds, start = 0.0, time.perf_counter()
     for change in range(1, max(1, min(telling.weight_changes(case), most)) + 1):
         begin = time.perf_counter()
         if others and begin - start > KERNELS_SECONDS:
@@ -162,39 +163,28 @@ def _change_inputs(
     return results
 
 
-def _change_inputs_at_once(first: _Kernel, inputs: NativeArrays, changed: list[str]) -> dict[Variant, NativeArrays]:
-    """Change elements and exchange rows of the inputs in place, and call once.
-
-    Args:
-        first: A kernel without a change.
-        inputs: Memory of the inputs.
-        changed: Names of inputs that the backend has changed; those of this call are added.
-    """
-    arrays = first.prepared.arrays
-    inputs = arrays.refill(inputs, kind=telling.EXCHANGED)
-    results = first.begin(inputs)()
-    changed += integrity.changed_arrays(arrays, inputs, kind=telling.EXCHANGED)
-    return {Variant(0, telling.EXCHANGED, "in place"): results}
-
-
-def _change_weight(first: _Kernel, inputs: NativeArrays, changed: list[str]) -> dict[Variant, NativeArrays]:
+def _change_weight(
+    first: _Kernel, inputs: NativeArrays, kind: str, most: int, changed: list[str]
+) -> dict[Variant, NativeArrays]:
     """Change the first kernel's weight in place; the kernel itself is not called again, a step is.
 
     Args:
         first: A kernel without a change.
-        inputs: Memory of the inputs.
+        inputs: Inputs of the calls.
+        kind: Kind of the inputs.
+        most: Largest number of changes.
         changed: Names of inputs that the backend has changed; those of these calls are added.
     """
     prepared = first.prepared
     arrays, case = prepared.arrays, prepared.case
-    inputs = arrays.refill(inputs, kind=telling.KIND)
     results = {}
-    for change in range(min(2, telling.weight_changes(case)), 0, -1):
+    for change in range(min(most, telling.weight_changes(case)), 0, -1):
         parameters = arrays.refill(first.parameters, change, telling.KIND)
         kernel = prepare_kernel(arrays.backend, case, parameters) if case.mode == "forward" else first.kernel
         latest = _Kernel(prepared, kernel, parameters, change)
-        results[Variant(change, telling.KIND, "in place")] = latest.begin(inputs)()
+        results[Variant(change, kind, "in place")] = latest.begin(inputs)()
         changed += latest.changed()
+    changed += integrity.changed_arrays(arrays, inputs, kind=kind)
     return results
 
 

@@ -28,7 +28,8 @@ def test_results_after_a_change_follow_from_those_before(sizes, mode, dtype, bia
     case = Case(*sizes, mode=mode, dtype=dtype, bias=bias, seed=5)
     base = results(case, wide(telling.integers(case)))
     weights = [(change, telling.KIND) for change in range(1, telling.weight_changes(case) + 1)]
-    for change, kind in [*((0, kind) for kind in telling.KINDS), *weights]:
+    both = [(change, telling.EXCHANGED) for change, _ in weights[:2]]
+    for change, kind in [*((0, kind) for kind in telling.KINDS), *weights, *both]:
         right = results(case, wide(telling.integers(case, change, kind)))
         for name, values in expected(case, change, kind, base).items():
             assert np.array_equal(values, right[name]), (name, change, kind)
@@ -77,3 +78,4 @@ def test_a_variant_comes_back_from_the_name_of_its_folder():
     variant = Variant(3, telling.CHANGED, "in place")
     assert Variant.of(variant.folder) == variant
     assert str(Variant(2, telling.KIND, "another kernel")) == "weight, change 2, another kernel"
+    assert str(Variant(1, telling.EXCHANGED, "in place")) == "weight, change 1 and exchanged rows, in place"

@@ -52,7 +52,7 @@ def test_honest_backend_is_right_after_every_change(tmp_path, mode):
     }
 
 
-def test_kernel_that_takes_long_to_prepare_is_prepared_twice(tmp_path, monkeypatch):
+def test_kernel_that_takes_long_to_prepare_is_prepared_three_times(tmp_path, monkeypatch):
     monkeypatch.setattr(scenario_kernels, "KERNELS_SECONDS", 0.0)
     prepared_kernels = []
 
@@ -62,16 +62,16 @@ def test_kernel_that_takes_long_to_prepare_is_prepared_twice(tmp_path, monkeypat
             return super().prepare_forward(case, weight, bias)
 
     _, verdicts, _ = asked(Slow("cpu"), tmp_path)
-    assert len(prepared_kernels) == 3, "the prepared case, a first kernel, another one"
-    assert len(verdicts) == 4
+    assert len(prepared_kernels) == 4, "the prepared case, a first kernel, another one, a changed weight"
+    assert len(verdicts) == 5
 
 
-def test_slow_calls_are_three_and_have_all_changes_of_the_inputs(tmp_path, monkeypatch):
+def test_slow_calls_are_three_and_have_all_changes_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(scenario_kernels, "KERNELS_SECONDS", 0.0)
     monkeypatch.setattr(scenario_kernels, "SLOW_SECONDS", 0.0)
     _, verdicts, _ = asked(Honest("cpu"), tmp_path)
     seen = {Variant.of(place.name) for place in (tmp_path / "scenario").iterdir() if place.is_dir()}
-    assert seen == {Variant(1, telling.KIND, "another kernel"), Variant(0, telling.EXCHANGED, "in place")}
+    assert seen == {Variant(1, telling.KIND, "another kernel"), Variant(1, telling.EXCHANGED, "in place")}
     assert len(verdicts) == 2
 
 
