@@ -251,7 +251,7 @@ ONE_LAYER: Final = Suite(
     (_SEED,),
     target=0.05,
     band=0.05,  # one process cannot tell less
-    budget_seconds=4.0,
+    budget_seconds=8.0,
     processes=1,
 )
 
