@@ -1,6 +1,8 @@
 """A cohort: backends that are prepared together, judged together and timed in the same blocks.
 
 Each public method is one step for every cell that is going; a backend that fails in a step stops, and the others go on.
+
+Length: the steps of a case, from preparing to releasing, in their order.
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ from harness.run.cell import fresh_folder
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
+#: Held while a file is read: two threads of Python 3.11 that parse a header at once raise SystemError.
+_READING: Final = threading.Lock()
 #: Case that makes the reference import its framework.
 _LEAST: Final = Case(1, 1, 1, 1)
 
@@ -112,10 +114,8 @@ class ReferenceCache:
             reply = reference.request(asked, self._limit_seconds)
         except WorkerError as error:
             raise ReferenceUnavailable(error.status, error.reason) from None
-        samples = {
-            name: (positions, np.load(folder / f"{name}.wide.npy", allow_pickle=False))
-            for name, positions in arrays(folder, case, ".positions").items()
-        }
+        positions, wide = (arrays(folder, case, suffix) for suffix in (".positions", ".wide"))
+        samples = {name: (positions[name], wide[name]) for name in positions}
         expected = Expected(arrays(folder, case), arrays(folder, case, ".scale"), reply.quadratics, samples, drawn)
         shutil.rmtree(folder, ignore_errors=True)
         return expected
@@ -123,8 +123,9 @@ class ReferenceCache:
 
 def arrays(folder: Path, case: Case, suffix: str = "") -> Arrays:
     """Map the files of a case's results that are in a folder, by name."""
-    return {
-        name: np.load(path, mmap_mode="r", allow_pickle=False)
-        for name in case.result_shapes()
-        if (path := folder / f"{name}{suffix}.npy").is_file()
-    }
+    with _READING:
+        return {
+            name: np.load(path, mmap_mode="r", allow_pickle=False)
+            for name in case.result_shapes()
+            if (path := folder / f"{name}{suffix}.npy").is_file()
+        }

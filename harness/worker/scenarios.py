@@ -48,7 +48,7 @@ class ScenarioWorker:
         return SCENARIOS[request.scenario](self._held.prepared, request.directory)
 
 
-def again(prepared: PreparedCase, directory: Path, sure_calls: int) -> ScenarioRun:
+def again(prepared: PreparedCase, directory: Path, sure_calls: int = 0) -> ScenarioRun:
     """Call with the first input set repeatedly; hand over the result that differs most from the first one.
 
     All results are held, so that buffers that take turns are seen to overlap. Of two results that overlap, one is
@@ -112,8 +112,9 @@ def restore(prepared: PreparedCase) -> None:
     prepared.arrays.refill(prepared.sets[0] | prepared.parameters)
 
 
-#: Function that runs each scenario but ``AGAIN``, by its name.
+#: Function that runs each scenario, by its name.
 SCENARIOS: Final[Mapping[str, Callable[[PreparedCase, Path], ScenarioRun]]] = {
+    AGAIN.name: again,
     "new values in the same buffers": new_values,
     "the same values in new buffers": new_buffers,
     "another kernel": another_kernel,

@@ -48,7 +48,7 @@ def test_moving_without_a_new_kernel_calls_the_old_one_on_new_arrays(backend):
 
 def test_moving_draws_new_addresses_each_time(backend):
     offsets = set()
-    for _ in range(8):
+    for _ in range(32):
         ask(backend, MoveArrays(new_kernel=True))
         offsets.add(backend.held.prepared.sets[0]["input1"].ctypes.data % 4096)
     assert len(offsets) > 2
