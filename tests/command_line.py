@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import itertools
 import os
 import subprocess
@@ -56,3 +57,31 @@ def cpus_for(arguments: Iterable[str]) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def mutant_rows(
+    options: tuple[str, ...], backends: Iterable[str], out: Path, timeout_seconds: float
+) -> dict[tuple[str, str], dict[str, str]]:
+    """Run the command line on wrong backends, in both modes; return their rows by backend and mode.
+
+    Args:
+        options: Options of the run.
+        backends: Names of the backends, whose modules are in ``tests/mutants``.
+        out: Folder of the run, in a folder that exists.
+        timeout_seconds: Time after which the run is killed, in seconds.
+    """
+    tests = Path(__file__).parent
+    chosen = [option for name in backends for option in ("--backend", name)]
+    with cpus_for(options):
+        ended = subprocess.run(
+            command("run", *BRIEF, *options, "--seed", "11", "--time-limit", "60", "--out", str(out), *chosen),
+            cwd=out.parent,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, tests / "mutants", tests)))},
+            capture_output=True,
+            text=True,
+            timeout=timeout_seconds,
+            check=False,
+        )
+    assert (out / "records.csv").is_file(), ended.stdout + ended.stderr
+    with (out / "records.csv").open() as file:
+        return {(row["backend"], row["mode"]): row for row in csv.DictReader(file)}

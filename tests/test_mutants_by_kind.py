@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import importlib
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from configparser import ConfigParser
@@ -14,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import BRIEF, ROOT, command, cpus_for
+from command_line import mutant_rows
 
 TESTS = Path(__file__).parent
 MUTANTS = TESTS / "mutants"
@@ -76,21 +73,8 @@ def row_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], dic
 def measure(part: str, folder: Path) -> dict[tuple[str, str], dict[str, str]]:
     """Run the command line on the backends of a part, in both modes; return their rows by backend and mode."""
     options = RUNS[part.partition("/")[0] if part != "honest" else "gate"]
-    chosen = [option for name in CLASSES if part_of(name) == part for option in ("--backend", name)]
-    out = folder / part.replace("/", "-")
-    with cpus_for(options):
-        ended = subprocess.run(
-            command("run", *BRIEF, *options, "--seed", "11", "--time-limit", "60", "--out", str(out), *chosen),
-            cwd=folder,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, MUTANTS, TESTS)))},
-            capture_output=True,
-            text=True,
-            timeout=900,
-            check=False,
-        )
-    assert (out / "records.csv").is_file(), ended.stdout + ended.stderr
-    with (out / "records.csv").open() as file:
-        return {(row["backend"], row["mode"]): row for row in csv.DictReader(file)}
+    names = [name for name in CLASSES if part_of(name) == part]
+    return mutant_rows(options, names, folder / part.replace("/", "-"), timeout_seconds=900)
 
 
 @pytest.mark.parametrize(("name", "mode"), parameters())

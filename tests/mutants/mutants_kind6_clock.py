@@ -1,6 +1,7 @@
 """Kind 6: the clock is told wrong, by less than the parent's own clock sees in short samples."""
 
 import gc
+import math
 import time
 
 from mutants_by_kind import ByKind
@@ -16,6 +17,21 @@ LIE = 1.4
 def clocks():
     """Return the worker's clocks."""
     return [found for found in gc.get_objects() if type(found) is Clock]
+
+
+def lose(least, most):
+    """Give the clocks a source of time that loses a third of what lasts between two times, in seconds."""
+    state = [time.perf_counter(), 0.0]
+
+    def now():
+        read = time.perf_counter()
+        passed, state[0] = read - state[0], read
+        if least < passed < most:
+            state[1] += passed / 3
+        return read - state[1]
+
+    for clock in clocks():
+        clock._now = now
 
 
 class SlowClock(ByKind):
@@ -103,17 +119,7 @@ class NowAndThen(ByKind):
 
     def __init__(self, device="cpu"):
         super().__init__(device)
-        state = [time.perf_counter(), 0.0]
-
-        def now():
-            read = time.perf_counter()
-            passed, state[0] = read - state[0], read
-            if passed > 0.005:
-                state[1] += passed / 3
-            return read - state[1]
-
-        for clock in clocks():
-            clock._now = now
+        lose(0.005, math.inf)
 
 
 class ShortSamplesAlone(ByKind):
@@ -125,17 +131,7 @@ class ShortSamplesAlone(ByKind):
 
     def __init__(self, device="cpu"):
         super().__init__(device)
-        state = [time.perf_counter(), 0.0]
-
-        def now():
-            read = time.perf_counter()
-            passed, state[0] = read - state[0], read
-            if 0.005 < passed < 0.1:
-                state[1] += passed / 3
-            return read - state[1]
-
-        for clock in clocks():
-            clock._now = now
+        lose(0.005, 0.1)
 
 
 class ShortReplies(ByKind):
