@@ -52,7 +52,7 @@ class CountsCalls(Watched):
 
 
 class BothEnds(CountsCalls):
-    """Computes in the first and in the last calls of a sample alone, by the least number of calls that it has seen."""
+    """Computes in the first and in the last calls of a sample alone, by the least calls of the last ten samples."""
 
     name = "kind8-right-at-both-ends"
     modes = ("forward",)  # a sample of steps has hardly any calls between its ends
@@ -63,7 +63,7 @@ class BothEnds(CountsCalls):
         if found is None or not timed():
             return True
         number = self.numbered(found)
-        least = min([count for count in self.counts if count > 3 * self.ends], default=0)
+        least = min([count for count in self.counts[-10:] if count > 3 * self.ends], default=0)
         return not self.ends < number < least - self.ends
 
 
