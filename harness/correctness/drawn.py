@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -80,17 +80,19 @@ def reference_flop(case: Case) -> float:
     return 2.0 * products * case.batch * case.in1_features * case.in2_features * case.out_features
 
 
-def draw(case: Case, secret: random.Random) -> Drawn | None:
+def draw(case: Case, secret: random.Random, always: Collection[int] = ()) -> Drawn | None:
     """Draw a part of a large case; None if later answers are judged whole.
 
     Args:
         case: The case.
         secret: Random source that no backend can foresee.
+        always: Rows that are judged whatever is drawn.
     """
     paged = case.mode == "forward_backward"
     if reference_flop(case) <= LARGE_FLOP or (case.batch <= ROWS and not (paged and case.out_features > PAGES)):
         return None
-    return Drawn(_some(case.batch, ROWS, secret), _some(case.out_features, PAGES, secret) if paged else ())
+    rows = {*always, *_some(case.batch, ROWS, secret)}
+    return Drawn(tuple(sorted(rows)), _some(case.out_features, PAGES, secret) if paged else ())
 
 
 def parts(case: Case, inputs: Arrays, drawn: Drawn | None) -> Iterator[Part]:
@@ -100,12 +102,30 @@ def parts(case: Case, inputs: Arrays, drawn: Drawn | None) -> Iterator[Part]:
         yield Part(case, inputs, names)
         return
     rows, pages = list(drawn.rows), list(drawn.pages)
-    of_rows = {name: array if name in ("weight", "bias") else array[rows] for name, array in inputs.items()}
-    yield Part(dataclasses.replace(case, batch=len(rows)), of_rows, tuple(name for name in names if name not in PAGED))
+    rest = dataclasses.replace(case, batch=len(rows))
+    yield Part(rest, _on(inputs, rows), tuple(name for name in names if name not in PAGED))
     if paged := tuple(name for name in names if name in PAGED):
         of_pages = inputs | {name: inputs[name][pages] for name in ("weight", "bias") if name in inputs}
         of_pages["grad_output"] = inputs["grad_output"][:, pages]
         yield Part(dataclasses.replace(case, out_features=len(pages)), of_pages, paged)
+
+
+def few_rows(part: Part) -> tuple[Part, list[int] | None]:
+    """Return a large part's forward on ``ROWS`` rows that lie evenly apart, with their numbers; else all, and None.
+
+    nn.Bilinear takes seconds for all rows of a large case, and a few show whether matrix products agree with it.
+    """
+    case = part.case
+    if reference_flop(case) <= LARGE_FLOP or case.batch <= ROWS or "output" not in part.names:
+        return part, None
+    rows = [round(row) for row in np.linspace(0, case.batch - 1, ROWS)]
+    few = Part(dataclasses.replace(case, batch=ROWS, mode="forward"), _on(part.inputs, rows), ("output",))
+    return few, rows
+
+
+def _on(inputs: Arrays, rows: list[int]) -> Arrays:
+    """Return the inputs on some rows of the batch."""
+    return {name: array if name in ("weight", "bias") else array[rows] for name, array in inputs.items()}
 
 
 def _some(size: int, count: int, secret: random.Random) -> tuple[int, ...]:

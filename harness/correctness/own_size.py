@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     Array = npt.NDArray[np.floating]
     Arrays = Mapping[str, Array]
     Mask = npt.NDArray[np.bool_]
+    Rows = slice | list[int]
 
 PROBE: Final = "bound"
 #: Largest error of a subnormal row, as a share of S: intermediates may be subnormal, too, and lose bits.
@@ -56,21 +57,23 @@ def judge_rows(case: Case, expected: Expected, actual: Arrays) -> Verdict:
 
     Args:
         case: The case.
-        expected: The reference's results, with scales.
+        expected: The reference's results, with scales; of a part where one was drawn.
         actual: The backend's results.
     """
     flags: set[Flag] = set()
-    for name, value in expected.values.items():
+    for name, shape in case.result_shapes().items():
         result, scale, peak = actual[name], expected.scales[name], _peak(case, name)
-        if result.shape != value.shape:
+        if result.shape != shape:
             return refused(PROBE, f"{name} came back with another shape")
+        value, result = expected.values[name], result if expected.drawn is None else expected.drawn.of(name, result)
         with np.errstate(invalid="ignore", over="ignore"):
             error = np.abs(result - value)
         least = UNIT_ROUNDOFF[case.dtype] * np.abs(value) + 2 * TINY[case.dtype]
         wrong = ~(error <= peak * scale + least)  # NaN is wrong
         if name in FACTORS:
-            wrong = _without_subnormal(case, name, wrong, error, scale, flags)
-            if wrong.any() and _normwise(case, name, wrong, error, scale, result):
+            rows = slice(None) if expected.drawn is None else list(expected.drawn.rows)
+            wrong = _without_subnormal(case, name, rows, wrong, error, scale, flags)
+            if wrong.any() and _normwise(case, name, rows, wrong, error, scale, result):
                 flags.add(Flag.NORMWISE)
                 continue
         if wrong.any():
@@ -116,10 +119,12 @@ def _bias(case: Case, name: str) -> Array | float:
     return make_inputs(case, only=("bias",)).get("bias", 0.0) if name == "output" else 0.0
 
 
-def _without_subnormal(case: Case, name: str, wrong: Mask, error: Array, scale: Array, flags: set[Flag]) -> Mask:
+def _without_subnormal(
+    case: Case, name: str, judged: Rows, wrong: Mask, error: Array, scale: Array, flags: set[Flag]
+) -> Mask:
     """Return the wrong elements without those of subnormal rows that are rough, or flushed, which is flagged."""
     bias = np.abs(_bias(case, name))
-    rows = (roles(case) == "subnormal")[:, None]
+    rows = (roles(case) == "subnormal")[judged, None]
     least = _peak(case, name) * scale + 2 * TINY[case.dtype]
     rough, flushed = (rows & wrong & (error <= share * (scale - bias) + least) for share in (SUBNORMAL_SHARE, 1.0))
     if (flushed & ~rough).any():
@@ -128,10 +133,11 @@ def _without_subnormal(case: Case, name: str, wrong: Mask, error: Array, scale: 
     return left
 
 
-def _normwise(case: Case, name: str, wrong: Mask, error: Array, scale: Array, result: Array) -> bool:
+def _normwise(case: Case, name: str, judged: Rows, wrong: Mask, error: Array, scale: Array, result: Array) -> bool:
     """True if all wrong elements are what large rows leave in small ones, in a product that mixes rows."""
     one, other = FACTORS[name]
-    exponent, bias = exponents(case), _bias(case, name)
+    bias = _bias(case, name)
+    exponent = {name: of_rows[judged] for name, of_rows in exponents(case).items()}
     ordinary = np.ldexp(scale - np.abs(bias), -(exponent[one] + exponent[other])[:, None])
     allowed = NORMWISE * _peak(case, name) * ordinary.max(axis=0, keepdims=True, initial=0.0)
     # The product that mixes rows may begin with either factor; the other one multiplies what is left.

@@ -39,20 +39,11 @@ class Question:
     @property
     def in_part(self) -> bool:
         """True if a part of a large case's results is judged, as in all later answers that have a bound."""
-        return self.judge in ("bound", "repeated") and self.request != "Prepare"
+        return self.judge in ("bound", "repeated", "rows") and self.request != "Prepare"
 
 
 FIRST: Final = Question(
     "first", "the first results are right, to rounding", "Prepare", "normal", 0, form="bound", judge="bound"
-)
-ANOTHER_KERNEL: Final = Question(
-    "another kernel",
-    "small integers come out exactly, from kernels that take turns, and after changes of single elements",
-    "RunScenario",
-    telling.KIND,
-    0,
-    form="exact",
-    judge="exactly",
 )
 AGAIN: Final = Question(
     "again",
@@ -62,6 +53,15 @@ AGAIN: Final = Question(
     0,
     form="conduct",
     judge="repeated",
+)
+ANOTHER_KERNEL: Final = Question(
+    "another kernel",
+    "small integers come out exactly, from kernels that take turns, and after changes of single elements",
+    "RunScenario",
+    telling.KIND,
+    0,
+    form="exact",
+    judge="exactly",
 )
 NEW_VALUES: Final = Question(
     "new values in the same buffers",
@@ -100,8 +100,8 @@ NONFINITE: Final = Question(
     form="bound",
     judge="nonfinite",
 )
-#: Telling calls after the first one, in the order of asking.
-SCENARIOS: Final = (ANOTHER_KERNEL, AGAIN, NEW_VALUES, NEW_BUFFERS, TELLING_ROWS, NONFINITE)
+#: Telling calls after the first one, in the order of asking; the first of them tells how long a call takes.
+SCENARIOS: Final = (AGAIN, ANOTHER_KERNEL, NEW_VALUES, NEW_BUFFERS, TELLING_ROWS, NONFINITE)
 #: Results that ``AGAIN`` holds for sure, if time and bytes allow; more of a small case, where calls are short: buffers
 #: take turns, and counters wrap.
 HELD: Final = 300

@@ -52,14 +52,19 @@ def exponents(case: Case) -> dict[str, npt.NDArray[np.integer]]:
     scaled, graded, subnormal, large1, large2 = (
         role == name for name in ("scaled", "graded", "subnormal", "large input1", "large input2")
     )
-    for rows in (np.flatnonzero(scaled), np.flatnonzero(graded)):
-        drawn[rows[:2]] = (-most, most)[: len(rows)]  # both ends are asked, whatever is drawn
+    for rows in ends(role):
+        drawn[rows] = (-most, most)[: len(rows)]  # both ends are asked, whatever is drawn
     first, second = (np.full(case.batch, exponent) for exponent in SUBNORMAL.get(case.dtype, (0, 0)))
     return {
         "input1": np.select([scaled | graded, subnormal, large1, large2], [drawn, first, largest, -most], 0),
         "input2": np.select([scaled, subnormal, large1, large2], [-drawn, second, -most, largest], 0),
         "grad_output": np.where(graded, -drawn, 0),
     }
+
+
+def ends(role: npt.NDArray[np.str_]) -> list[npt.NDArray[np.integer]]:
+    """Return the rows with the least and the largest exponent, of each role with exponents, given all roles."""
+    return [np.flatnonzero(role == name)[:2] for name in ("scaled", "graded")]
 
 
 def telling_rows(case: Case, normal: Arrays) -> Arrays:

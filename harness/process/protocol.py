@@ -324,6 +324,7 @@ class ScenarioRun:
         call_seconds: Time of the fastest of the repeated calls, in seconds; 0 where calls are not repeated.
         convert_seconds: Time of the backend's own ``to_numpy``, in seconds; 0 where it is not called.
         kernel_seconds: Time of preparing another kernel and calling it once, in seconds; None in other scenarios.
+        peak_bytes: Memory of the call at its peak, results included, in bytes; None where it was not measured.
     """
 
     results: Results
@@ -331,6 +332,7 @@ class ScenarioRun:
     call_seconds: float = 0.0
     convert_seconds: float = 0.0
     kernel_seconds: float | None = None
+    peak_bytes: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -341,11 +343,13 @@ class RunScenario(Request[ScenarioRun]):
         scenario: A key of ``harness.worker.scenarios.SCENARIOS``.
         directory: Folder for the results.
         sure_calls: Number of calls that the scenario ``again`` makes, if time and bytes allow; 0 in others.
+        slow: True if a call takes long: as few are made as the scenario can do with, and their memory is measured.
     """
 
     scenario: str
     directory: Path
     sure_calls: int = 0
+    slow: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -99,6 +99,17 @@ class Timings:
     device_seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     peak_memory_bytes: int | None = None
 
+    def keep_memory(self, peak_bytes: int | None, result_bytes: int) -> None:
+        """Keep the memory of a call; the least of several, since a first touch may add some.
+
+        Args:
+            peak_bytes: Memory of the call at its peak, results included, in bytes; None if unknown.
+            result_bytes: Size of its results in bytes, which are no workspace.
+        """
+        if peak_bytes is not None:
+            beyond, known = max(0, peak_bytes - result_bytes), self.peak_memory_bytes
+            self.peak_memory_bytes = beyond if known is None else min(known, beyond)
+
 
 @dataclasses.dataclass
 class Evidence:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from harness.case import Case
-from harness.correctness import conduct, drawn, gate, own_size, promises
+from harness.correctness import conduct, drawn, gate, own_size, promises, telling_rows
 from harness.correctness.drawn import Drawn
 from harness.correctness.inputs import make_inputs
 from harness.correctness.questions import (
@@ -49,7 +49,7 @@ from harness.run.granted import judge_granted
 from harness.run.plan import BASELINE
 from harness.run.reference_cache import Arrays, ReferenceCache, arrays
 from harness.run.sample import Judged
-from harness.timing import roofline
+from harness.timing import roofline, stopping
 
 #: Folder of the first results, which stay until the end of the scenarios.
 _FIRST: Final = "first"
@@ -128,13 +128,16 @@ class Checker:
     def ask(self, cell: Cell, scenario: Question) -> bool:
         """Have one scenario run; judge all but the values; return True if there are values to judge."""
         folder = cell.results_folder("scenario")
-        reply = self._watched(cell, RunScenario(scenario.name, folder, HELD if scenario == AGAIN else 0), scenario)
+        slow = cell.schedule.call_seconds > stopping.SLOW_SECONDS
+        request = RunScenario(scenario.name, folder, HELD if scenario == AGAIN else 0, slow)
+        reply = self._watched(cell, request, scenario)
         if reply is None or not self._judge_form(cell, reply.results, scenario):
             return False
         if scenario == AGAIN:
             cell.schedule.call_seconds = reply.call_seconds
         if scenario == ANOTHER_KERNEL and reply.kernel_seconds is not None:
             cell.schedule.kernel_seconds = reply.kernel_seconds
+        cell.timings.keep_memory(reply.peak_bytes, self._case.result_bytes)
         baseline = cell.base_name == BASELINE
         cell.note(
             conduct.judge_operators(reply.operators, baseline, reply.results.native_type),
@@ -166,6 +169,8 @@ class Checker:
             return
         if scenario.judge in own_size.JUDGES:
             verdict = own_size.JUDGES[scenario.judge](self._case, expected, actual)
+            if not verdict.ok and expected.drawn is not None:
+                verdict = own_size.JUDGES[scenario.judge](self._case, self._whole(scenario), actual)
             cell.note(_named(verdict, scenario), promise=scenario.name)
             return
         if scenario.judge == "repeated":
@@ -276,7 +281,8 @@ class Checker:
         number = _number(question, variation)
         inputs = question.kind, number
         if question.in_part and inputs not in self._drawn:
-            self._drawn[inputs] = drawn.draw(self._case, self._secret)
+            always = telling_rows.ends(telling_rows.roles(self._case)) if question.kind == telling_rows.ROWS else ()
+            self._drawn[inputs] = drawn.draw(self._case, self._secret, [int(row) for rows in always for row in rows])
         return self._reference_cache.of(self._case, *inputs, self._drawn.get(inputs) if question.in_part else None)
 
     def _judged(
@@ -298,9 +304,13 @@ class Checker:
             verdict = gate.judge(case, expected, part, probe)
             if verdict.ok and (verdict.error_over_bound or 0) <= 1:
                 return verdict, expected
-        self._stage("compute the right results")
-        whole = self._reference_cache.of(self._case, question.kind, _number(question, variation))
+        whole = self._whole(question, variation)
         return gate.judge(case, whole, actual, probe), whole
+
+    def _whole(self, question: Question, variation: int | None = None) -> Expected:
+        """Return all right results, where a part of them was not enough."""
+        self._stage("compute the right results")
+        return self._reference_cache.of(self._case, question.kind, _number(question, variation))
 
     def _judge_untouched(self, cell: Cell, reply: Integrity) -> None:
         """Judge whether inputs, functions and first results are as they were."""

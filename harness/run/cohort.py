@@ -13,7 +13,7 @@ from typing import Final
 
 from harness.case import Case
 from harness.correctness import gate, promises
-from harness.correctness.questions import AS_IN_SAMPLES, FIRST, SCENARIOS, Question
+from harness.correctness.questions import AGAIN, AS_IN_SAMPLES, FIRST, SCENARIOS, Question
 from harness.machine import threads
 from harness.process.handle import WorkerError
 from harness.process.protocol import MeasureMemory, Release
@@ -159,6 +159,8 @@ class Cohort:
                 self._checker.judge(cell, scenario)
         if scenario.kind != FIRST.kind:
             self._reference_cache.forget(self._case, scenario.kind)
+        if scenario == AGAIN:
+            return  # a refused backend is asked for integers, too: they say more about its fault
         for cell in self._going():
             self._checker.conclude(cell)
 
@@ -182,13 +184,12 @@ class Cohort:
             return
         timeable = [cell for cell in self._cells if not cell.untimeable]
         Sampling(self._context, self._case, self._device, timeable, self._checker, self._loader, blocks).run()
-        for cell in [cell for cell in timeable if cell.going]:
+        for cell in [cell for cell in timeable if cell.going and cell.timings.peak_memory_bytes is None]:
             self._stage(f"memory of {cell.name}")
             calls = 1 if cell.schedule.call_seconds > MEMORY_SECONDS else MEMORY_CALLS
             peak = cell.request(MeasureMemory(calls), self._plan.time_limit_seconds)
-            if peak is not None and peak.peak_bytes is not None:
-                # Results are no workspace.
-                cell.timings.peak_memory_bytes = max(0, peak.peak_bytes - self._case.result_bytes)
+            if peak is not None:
+                cell.timings.keep_memory(peak.peak_bytes, self._case.result_bytes)
 
     def check_again(self) -> None:
         """Judge results for inputs that no call has seen before."""

@@ -91,29 +91,37 @@ class Sampler:
     def warm_up(self, cell: Cell, process: int, first_process: bool) -> None:
         """Warm up, learn the time of a call, and from that the number of calls in a sample.
 
+        The gate has called a slow backend several times, which has warmed it up and told the time of a call.
+
         Args:
             cell: A prepared cell.
             process: Number of its process in the group.
             first_process: True in the group's first process, which also decides how many blocks the cell joins.
         """
-        self._context.progress.stage(f"warm up {cell.name}")
-        reply, loaded = cell.request(WarmUp(WARM_UP_SECONDS, 1), self._plan.time_limit_seconds), cell.replies.latest
-        if reply is None or loaded is None:
+        loaded = cell.replies.latest
+        if loaded is None or not ((first_process and _slow(cell)) or self._warmed_up(cell, process)):
             return
-        for stretch in reply.stretches:
-            self._keep(cell, process, "warmup", stretch.calls, stretch.seconds)
-        latest = reply.stretches[-LATEST_STRETCHES:]
-        call_seconds = statistics.median(stretch.seconds / stretch.calls for stretch in latest)
-        cell.schedule.call_seconds = call_seconds
         try:
-            cell.schedule.base_calls = clock.calls_per_sample(call_seconds, loaded.tick_seconds)
+            cell.schedule.base_calls = clock.calls_per_sample(cell.schedule.call_seconds, loaded.tick_seconds)
         except ValueError as error:
             cell.end(Status.FAILED, str(error))
             return
-        cell.replies.busy = reply.busy
-        cell.flag(usage.overload(reply.busy, self._plan.threads))
         if first_process:
             self._schedule(cell, loaded.overhead_seconds)
+
+    def _warmed_up(self, cell: Cell, process: int) -> bool:
+        """Call until the time of a call is known; return False if the cell has ended."""
+        self._context.progress.stage(f"warm up {cell.name}")
+        reply = cell.request(WarmUp(WARM_UP_SECONDS, 1), self._plan.time_limit_seconds)
+        if reply is None:
+            return False
+        for stretch in reply.stretches:
+            self._keep(cell, process, "warmup", stretch.calls, stretch.seconds)
+        latest = reply.stretches[-LATEST_STRETCHES:]
+        cell.schedule.call_seconds = statistics.median(stretch.seconds / stretch.calls for stretch in latest)
+        cell.replies.busy = reply.busy
+        cell.flag(usage.overload(reply.busy, self._plan.threads))
+        return True
 
     def _schedule(self, cell: Cell, overhead_seconds: float) -> None:
         """Decide how many blocks a cell joins."""

@@ -57,6 +57,7 @@ class SampleWorker:
         prepared = self._held.prepared
         prepared.restore()
         prepared.drop_kept()
+        prepared.first = {}  # the scenarios are over
         values = SampleValues(prepared.case, request.secret, request.calls, request.first, len(prepared.sets))
         prepared.sample = SampleInputs(prepared, values)
         return Done()

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 #: No further kernel is prepared after this time, in seconds; one next to the first is prepared all the same.
 KERNELS_SECONDS: Final = 0.25
-#: Time of a call from which on fewer calls are made, in seconds.
-SLOW_SECONDS: Final = 0.25
 #: Most bytes of the weights and results of all further kernels.
 KERNELS_BYTES: Final = 64 * 2**20
 
@@ -64,23 +62,24 @@ class _Kernel:
         return finish
 
 
-def another_kernel(prepared: PreparedCase, directory: Path) -> ScenarioRun:
+def another_kernel(prepared: PreparedCase, directory: Path, slow: bool = False) -> ScenarioRun:
     """Have several kernels prepared with integers and called in turn; then change weights and inputs in place.
 
-    Steps overlap: all forwards, then all backwards, as with the layers of one model. Of slow calls there are three: of
-    another kernel, without a change, and with all changes in place at once.
+    Steps overlap: all forwards, then all backwards, as with the layers of one model. Of slow calls there is one without
+    a change, and one with all changes in place at once; and of a step one that overlaps with the first of them.
 
     Args:
         prepared: The prepared case.
         directory: Folder for the results.
+        slow: True if a call takes long.
     """
     arrays, case = prepared.arrays, prepared.case
     inputs = arrays.make(arrays.inputs, kind=telling.KIND)
     start = time.perf_counter()
-    call(prepared.case, prepared.kernel, prepared.parameters, prepared.sets[0])
-    slow = time.perf_counter() - start > SLOW_SECONDS
+    if not slow:
+        call(prepared.case, prepared.kernel, prepared.parameters, prepared.sets[0])
     first = _make(prepared, 0)
-    unfinished, others, kernel_seconds = _begin_others(prepared, inputs)
+    unfinished, others, kernel_seconds = _begin_others(prepared, inputs, slow)
     finish = first.begin(inputs)
     if not slow:
         call(prepared.case, prepared.kernel, prepared.parameters, prepared.sets[0])
@@ -107,13 +106,14 @@ def _make(prepared: PreparedCase, change: int) -> _Kernel:
 
 
 def _begin_others(
-    prepared: PreparedCase, inputs: NativeArrays
+    prepared: PreparedCase, inputs: NativeArrays, slow: bool
 ) -> tuple[dict[Variant, Callable[[], NativeArrays]], list[_Kernel], float]:
     """Have further kernels prepared and called, until time or bytes are spent.
 
     Args:
         prepared: The prepared case.
         inputs: What they are called with.
+        slow: True if a call takes long: then a single step is, and no forward, whose calls cannot overlap.
 
     Returns:
         What finishes each call, the kernels, and the seconds of preparing and calling the first of them.
@@ -123,7 +123,10 @@ def _begin_others(
     unfinished: dict[Variant, Callable[[], NativeArrays]] = {}
     others: list[_Kernel] = []
     kernel_seconds, start = 0.0, time.perf_counter()
-    for change in range(1, max(1, min(telling.weight_changes(case), most)) + 1):
+    count = max(1, min(telling.weight_changes(case), most))
+    if slow:
+        count = int(case.mode == "forward_backward")
+    for change in range(1, count + 1):
         begin = time.perf_counter()
         if others and begin - start > KERNELS_SECONDS:
             break

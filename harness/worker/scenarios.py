@@ -6,6 +6,7 @@ buffers. Another one has a second kernel prepared, and called in turn with the f
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import statistics
 import sys
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from harness.correctness import telling_rows
-from harness.correctness.questions import AGAIN
+from harness.correctness.questions import AGAIN, ANOTHER_KERNEL, NEW_BUFFERS, NEW_VALUES, NONFINITE, TELLING_ROWS
+from harness.machine import memory
 from harness.process.protocol import Handlers, RunScenario, ScenarioRun
 from harness.worker import integrity
 from harness.worker.arrays import framework
@@ -43,12 +45,10 @@ class ScenarioWorker:
 
     def run(self, request: RunScenario) -> ScenarioRun:
         """Run one scenario; leave the results in the folder."""
-        if request.scenario == AGAIN.name:
-            return again(self._held.prepared, request.directory, request.sure_calls)
-        return SCENARIOS[request.scenario](self._held.prepared, request.directory)
+        return SCENARIOS[request.scenario](self._held.prepared, request)
 
 
-def again(prepared: PreparedCase, directory: Path, sure_calls: int = 0) -> ScenarioRun:
+def again(prepared: PreparedCase, request: RunScenario) -> ScenarioRun:
     """Call with the first input set repeatedly; hand over the result that differs most from the first one.
 
     All results are held, so that buffers that take turns are seen to overlap. Of two results that overlap, one is
@@ -59,35 +59,50 @@ def again(prepared: PreparedCase, directory: Path, sure_calls: int = 0) -> Scena
     inputs = prepared.sets[0] | prepared.parameters
     if _borrows_torch(prepared):
         operators = integrity.operators(lambda: _call(prepared))
-    held, call_seconds = hold(lambda: _call(prepared), prepared.case.result_bytes, sure_calls)
+    held, call_seconds = hold(lambda: _call(prepared), prepared.case.result_bytes, request.sure_calls)
     convert_seconds = _convert_seconds(prepared, held[:CONVERTED_CALLS])
     usual = arrays.host(prepared.first) if well_formed(prepared.case, arrays, prepared.first) else {}
     calls = [prepared.first, *held]
     earlier, number = overlapping(calls) or (0, 1 + most_different(prepared.case, arrays, held, usual))
     return ScenarioRun(
-        results=hand_over(arrays, calls[number], inputs, directory, calls[earlier]),
+        results=hand_over(arrays, calls[number], inputs, request.directory, calls[earlier]),
         operators=operators,
         call_seconds=call_seconds,
         convert_seconds=convert_seconds,
     )
 
 
-def new_values(prepared: PreparedCase, directory: Path) -> ScenarioRun:
-    """Call with the values of set 1 in the memory of set 0, which then gets its own values back."""
-    return _in_place(prepared, 1, "normal", directory)
+def in_place(variation: int, kind: str, prepared: PreparedCase, request: RunScenario) -> ScenarioRun:
+    """Call with other values in the memory of set 0, which then gets its own values back.
+
+    Args:
+        variation: Number of the inputs.
+        kind: Kind of the inputs.
+        prepared: The prepared case.
+        request: The request; the memory of a slow call is measured.
+    """
+    inputs, parameters = refill(prepared, variation, kind)
+    results: NativeArrays = {}
+
+    def once() -> None:
+        with np.errstate(all="ignore"):  # some kinds have NaN and infinity on purpose
+            results.update(call(prepared.case, prepared.kernel, parameters, inputs))
+            prepared.wait(tuple(results.values()))
+
+    peak_bytes = memory.peak_bytes(once, prepared.arrays.backend.device) if request.slow else None
+    if not request.slow:
+        once()
+    changed = changed_inputs(prepared, inputs, parameters, variation, kind)
+    restore(prepared)
+    return dataclasses.replace(_second_call(prepared, results, request.directory, changed), peak_bytes=peak_bytes)
 
 
-def telling_values(kind: str, prepared: PreparedCase, directory: Path) -> ScenarioRun:
-    """Call with values of a telling kind in the memory of set 0, which then gets its own values back."""
-    return _in_place(prepared, 0, kind, directory)
-
-
-def new_buffers(prepared: PreparedCase, directory: Path) -> ScenarioRun:
+def new_buffers(prepared: PreparedCase, request: RunScenario) -> ScenarioRun:
     """Call with the values of set 0 in new memory."""
     inputs = prepared.arrays.make(prepared.arrays.inputs)
     results = call(prepared.case, prepared.kernel, prepared.parameters, inputs)
     prepared.wait(tuple(results.values()))
-    return _second_call(prepared, results, directory, integrity.changed_arrays(prepared.arrays, inputs))
+    return _second_call(prepared, results, request.directory, integrity.changed_arrays(prepared.arrays, inputs))
 
 
 def refill(prepared: PreparedCase, variation: int, kind: str) -> tuple[NativeArrays, NativeArrays]:
@@ -113,13 +128,13 @@ def restore(prepared: PreparedCase) -> None:
 
 
 #: Function that runs each scenario, by its name.
-SCENARIOS: Final[Mapping[str, Callable[[PreparedCase, Path], ScenarioRun]]] = {
+SCENARIOS: Final[Mapping[str, Callable[[PreparedCase, RunScenario], ScenarioRun]]] = {
     AGAIN.name: again,
-    "new values in the same buffers": new_values,
-    "the same values in new buffers": new_buffers,
-    "another kernel": another_kernel,
-    "telling rows": functools.partial(telling_values, telling_rows.ROWS),
-    "NaN and infinity": functools.partial(telling_values, telling_rows.NONFINITE),
+    ANOTHER_KERNEL.name: lambda prepared, request: another_kernel(prepared, request.directory, request.slow),
+    NEW_VALUES.name: functools.partial(in_place, 1, "normal"),
+    NEW_BUFFERS.name: new_buffers,
+    TELLING_ROWS.name: functools.partial(in_place, 0, telling_rows.ROWS),
+    NONFINITE.name: functools.partial(in_place, 0, telling_rows.NONFINITE),
 }
 
 
@@ -129,17 +144,6 @@ def changed_inputs(
     """Return the names of inputs, and in a training step of parameters, that a call after ``refill`` has changed."""
     given = inputs if prepared.case.mode == "forward" else inputs | parameters
     return integrity.changed_arrays(prepared.arrays, given, variation, kind)
-
-
-def _in_place(prepared: PreparedCase, variation: int, kind: str, directory: Path) -> ScenarioRun:
-    """Call with other values in the memory of set 0, which then gets its own values back."""
-    inputs, parameters = refill(prepared, variation, kind)
-    with np.errstate(all="ignore"):  # some kinds have NaN and infinity on purpose
-        results = call(prepared.case, prepared.kernel, parameters, inputs)
-        prepared.wait(tuple(results.values()))
-    changed = changed_inputs(prepared, inputs, parameters, variation, kind)
-    restore(prepared)
-    return _second_call(prepared, results, directory, changed)
 
 
 def _second_call(prepared: PreparedCase, results: NativeArrays, directory: Path, changed: Sequence[str]) -> ScenarioRun:

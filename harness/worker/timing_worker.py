@@ -68,7 +68,6 @@ class TimingWorker:
     def warm_up(self, request: WarmUp) -> WarmedUp:
         """Warm the kernel up; return the times, and the number of busy threads."""
         prepared = self._held.prepared
-        prepared.first = {}
         before, start = usage.read(), time.perf_counter()
         stretches = self._clock.warm_up(prepared.calls, reader(prepared), request.seconds, request.at_least)
         busy = usage.busy(before, usage.read(), time.perf_counter() - start)

@@ -10,7 +10,7 @@ from fakes import CASE, STEP, FakeWorker, Faults
 
 from harness.case import Case
 from harness.correctness import drawn, telling, telling_rows
-from harness.correctness.questions import AS_IN_SAMPLES, FIRST, HELD_SMALL, IN_SAMPLE, SCENARIOS, unseen
+from harness.correctness.questions import ANOTHER_KERNEL, AS_IN_SAMPLES, FIRST, HELD_SMALL, IN_SAMPLE, SCENARIOS, unseen
 from harness.process.handle import WorkerError
 from harness.process.protocol import (
     AskSupport,
@@ -127,7 +127,7 @@ def test_backends_run_before_the_right_result_exists(measure):
     workers = measure().workers
     asked = list(enumerate(workers.log))
     prepared = [n for n, (_, request) in asked if isinstance(request, Prepare) and request.case == CASE]
-    ran = [n for n, (_, request) in asked if isinstance(request, RunScenario) and request.scenario == SCENARIOS[0].name]
+    ran = [n for n, (_, request) in asked if isinstance(request, RunScenario) and request.scenario == ANOTHER_KERNEL.name]
     first, integers = (
         next(n for n, (_, r) in asked if isinstance(r, Expect) and (r.case, r.kind, r.variation) == (CASE, kind, 0))
         for kind in ("normal", telling.KIND)
@@ -216,7 +216,7 @@ def test_later_answers_to_a_large_case_are_judged_on_parts(measure, drawn_parts)
     assert run.row("other", case).status is Status.TIMED
     asked = [request for request in run.workers.requests("reference") if request.case == case]
     whole = [(request.kind, request.variation) for request in asked if request.drawn is None]
-    assert whole == [("normal", 0), (telling.KIND, 0), (telling_rows.ROWS, 0)], "the first answers"
+    assert whole == [("normal", 0), (telling.KIND, 0)], "the first answers"
     parts = [request.drawn for request in asked if request.drawn is not None]
     assert {kind for request in asked if request.drawn for kind in [request.kind]} == {"normal", unseen(case.mode).kind}
     assert all(len(part.rows) == len(part.pages) == 2 for part in parts)

@@ -87,7 +87,6 @@ def test_a_refused_cell_has_promises_elements_place_and_command(measure):
     assert found.summary == str(found.elements)
     assert {promise.name for promise in found.promises if promise.answer == "failed"} == {"another kernel"}
     assert [promise.name for promise in found.promises if promise.answer == "not asked"] == [
-        "again",
         "new values in the same buffers",
         "the same values in new buffers",
         "telling rows",

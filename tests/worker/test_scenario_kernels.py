@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import oracle
 import pytest
@@ -22,13 +24,13 @@ class Honest(oracle.HonestBackend):
     name = "numpy-honest"
 
 
-def asked(backend, folder, mode="forward"):
+def asked(backend, folder, mode="forward", slow=False):
     """Return the reply, and the verdicts on the variants."""
     case = CASE.with_mode(mode)
     (folder / "first").mkdir()
     worker = prepared(backend, folder / "first", case=case)
     (folder / "scenario").mkdir()
-    reply = ask(worker, RunScenario("another kernel", folder / "scenario"))
+    reply = ask(worker, RunScenario("another kernel", folder / "scenario", slow=slow))
     base = oracle.results(case, {name: array.astype(float) for name, array in telling.integers(case).items()})
     return reply, list(variants.judge(case, Expected(base), folder / "scenario")), base
 
@@ -66,13 +68,36 @@ def test_kernel_that_takes_long_to_prepare_is_prepared_three_times(tmp_path, mon
     assert len(verdicts) == 5
 
 
-def test_slow_calls_are_three_and_have_all_changes_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(scenario_kernels, "KERNELS_SECONDS", 0.0)
-    monkeypatch.setattr(scenario_kernels, "SLOW_SECONDS", 0.0)
-    _, verdicts, _ = asked(Honest("cpu"), tmp_path)
+@pytest.mark.parametrize("mode", MODES)
+def test_slow_calls_have_all_changes_at_once_and_steps_overlap(tmp_path, mode):
+    calls = []
+
+    class Counts(Honest):
+        def output(self, *given):
+            calls.append("output")
+            return super().output(*given)
+
+    _, verdicts, _ = asked(Counts("cpu"), tmp_path, mode, slow=True)
     seen = {Variant.of(place.name) for place in (tmp_path / "scenario").iterdir() if place.is_dir()}
-    assert seen == {Variant(1, telling.KIND, "another kernel"), Variant(1, telling.EXCHANGED, "in place")}
-    assert len(verdicts) == 2
+    step = {Variant(1, telling.KIND, "another kernel")} if mode == "forward_backward" else set()
+    assert seen == {Variant(1, telling.EXCHANGED, "in place")} | step
+    assert len(calls) == 3 + len(step), "the first call, one without a change, one with all changes"
+    assert all(verdict.ok for verdict in verdicts)
+
+
+@pytest.mark.parametrize("fault", ["weight", "input1"])
+def test_slow_calls_show_what_is_known_by_its_place_in_memory(tmp_path, fault):
+    class Remembers(Honest):
+        known: ClassVar[dict[int, np.ndarray]] = {}
+
+        def output(self, input1, input2, weight, bias):
+            given = {"weight": weight, "input1": input1}
+            place = given[fault].ctypes.data
+            given[fault] = self.known.setdefault(place, given[fault].copy())
+            return super().output(given["input1"], input2, given["weight"], bias)
+
+    _, verdicts, _ = asked(Remembers("cpu"), tmp_path, slow=True)
+    assert not all(verdict.ok for verdict in verdicts)
 
 
 def test_kernels_that_share_a_result_hand_that_over(tmp_path):
