@@ -1,10 +1,11 @@
 """Count honest backends that are rejected or fail because the machine is busy, run by run.
 
-    python studies/busy_machine.py results/reference/MACHINE/busy_machine.csv [RUNS] [BUSY] [SECONDS]
+    python studies/busy_machine.py results/reference/MACHINE/busy_machine.csv [RUNS] [BUSY] [SECONDS] [AT_ONCE]
 
 While BUSY (6) processes compute without a pause, each run is `bilinear-bench run --case 128x20x30x40 --budget 5`: every
-backend that is installed, forward and training step. The study does RUNS (20) runs, continues a table that exists, and
-starts no run after SECONDS. Every backend here is honest, so a row that is not timed is the machine's doing.
+backend that is installed, forward and training step. AT_ONCE (1) runs go side by side, and each loads the others.
+The study does RUNS (20) runs, continues a table that exists, and starts no run after SECONDS. Every backend here is
+honest, so a row that is not timed is the machine's doing.
 """
 
 from __future__ import annotations
@@ -28,7 +29,15 @@ from harness.record import Flag, Status
 #: Statuses of backends that are not there.
 ABSENT = (Status.UNAVAILABLE, Status.UNSUPPORTED)
 COLUMNS = (
-    *("run", "busy", "cpus", "others_running", "rows", *(status.value for status in Status if status not in ABSENT)),
+    *(
+        "run",
+        "busy",
+        "at_once",
+        "cpus",
+        "others_running",
+        "rows",
+        *(status.value for status in Status if status not in ABSENT),
+    ),
     *("mostly_disturbed", "implausible", "reasons", "wall_seconds", "cpu"),
 )
 
@@ -49,14 +58,15 @@ def busy_processes(count: int) -> Iterator[None]:
             process.wait()
 
 
-def one_run(number: int, busy: int) -> dict[str, str]:
+def one_run(number: int, busy: int, at_once: int) -> dict[str, str]:
     """Return the row of one run.
 
     Args:
         number: Number of the run, which is its seed.
         busy: Number of busy processes.
+        at_once: Number of runs that go side by side.
     """
-    with tempfile.TemporaryDirectory() as scratch, busy_processes(busy):
+    with tempfile.TemporaryDirectory() as scratch:
         folder, start = Path(scratch) / "run", time.monotonic()
         command = [sys.executable, "-m", "harness", "run", "--case", "128x20x30x40", "--budget", "5"]
         ended = subprocess.run(
@@ -76,6 +86,7 @@ def one_run(number: int, busy: int) -> dict[str, str]:
     return {
         "run": str(number),
         "busy": str(busy),
+        "at_once": str(at_once),
         "cpus": str(len(os.sched_getaffinity(0))),
         "others_running": f"{statistics.median(running):g}",
         "rows": str(len(found)),
@@ -101,7 +112,9 @@ def summary(path: Path) -> str:
         return sum(int(row[column]) for row in table)
 
     wrong = ", ".join(f"{total(status)} {status}" for status in ("rejected", "failed", "timeout", "out_of_memory"))
-    where = f"{len(table)} runs with {table[0]['busy']} busy processes on {table[0]['cpus']} CPUs"
+    first, running = table[0], statistics.median(float(row["others_running"]) for row in table)
+    load = f"{first['busy']} busy processes and {first['at_once']} runs at a time on {first['cpus']} CPUs"
+    where = f"{len(table)} runs with {load}, each beside {running:g} running threads of others in the median,"
     marks = f"{total('mostly_disturbed')} are flagged `mostly_disturbed` and {total('implausible')} `implausible`"
     return f"{where} have {total('rows')} rows of honest backends: {wrong}. Of {total('timed')} timed rows {marks}."
 
@@ -109,9 +122,14 @@ def summary(path: Path) -> str:
 def main() -> None:
     """Fill the table, then print its summary."""
     path = Path(sys.argv[1])
-    count, busy = (int(sys.argv[index]) if len(sys.argv) > index else usual for index, usual in ((2, 20), (3, 6)))
-    seconds = float(sys.argv[4]) if len(sys.argv) > 4 else float("inf")
-    fill(path, COLUMNS, count, seconds, lambda number: one_run(number, busy))
+    usual = ("20", "6", "inf", "1")
+    count, busy, seconds, at_once = (*sys.argv[2:], *usual[len(sys.argv) - 2 :])
+    with busy_processes(int(busy)):
+        fill(
+            *(path, COLUMNS, int(count), float(seconds)),
+            lambda number: one_run(number, int(busy), int(at_once)),
+            int(at_once),
+        )
     print(summary(path))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import csv
 import json
 import os
@@ -10,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 #: The folder with the backends of ``study_backends.py`` and their entry points.
@@ -57,7 +59,12 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def fill(
-    path: Path, columns: tuple[str, ...], count: int, seconds: float, make: Callable[[int], Mapping[str, str]]
+    path: Path,
+    columns: tuple[str, ...],
+    count: int,
+    seconds: float,
+    make: Callable[[int], Mapping[str, str]],
+    at_once: int = 1,
 ) -> None:
     """Add rows to a table until it has ``count`` rows or the time is over; write each row to disk at once.
 
@@ -67,16 +74,22 @@ def fill(
         count: Number of rows of the complete table.
         seconds: Time after which no further row is started.
         make: Function that makes the row of a number.
+        at_once: Number of rows that are made at the same time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         path.write_text(",".join(columns) + "\n")
     done = len(rows(path))
     end = time.monotonic() + seconds
-    with path.open("a", newline="") as file:
+    begun: collections.deque[Future[Mapping[str, str]]] = collections.deque()
+    with path.open("a", newline="") as file, ThreadPoolExecutor(at_once) as pool:
         writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
-        while done < count and time.monotonic() < end:
-            writer.writerow(make(done))
+        while True:
+            while len(begun) < at_once and done < count and time.monotonic() < end:
+                begun.append(pool.submit(make, done))
+                done += 1
+            if not begun:
+                break
+            writer.writerow(begun.popleft().result())
             file.flush()
             os.fsync(file.fileno())
-            done += 1

@@ -160,6 +160,7 @@ class FakeWorker:
             call_seconds=self.faults.call_seconds,
             convert_seconds=self.faults.convert_seconds if question.name == "again" else 0.0,
             kernel_seconds=1e-6,
+            peak_bytes=self.faults.peak_bytes if request.slow else None,
         )
 
     def variants(self, directory: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from harness.case import MODES, Case
 from harness.correctness import own_size, reference, telling_rows
+from harness.correctness.drawn import Drawn
 from harness.correctness.inputs import make_inputs
 from harness.correctness.verdict import Expected
 from harness.record import Flag
@@ -21,8 +22,9 @@ JUDGES = {
 }
 
 
-def verdict(case, judge, spoil=lambda inputs: inputs, compute=oracle.output):
-    """Judge an honest computation whose inputs, or whose output, are spoilt."""
+def verdict(case, judge, spoil=lambda inputs: inputs, compute=oracle.output, part=None):
+    """Judge an honest computation whose inputs, or whose output, are spoilt; on a part of the results if one is given.
+    """
     kind, asked = JUDGES[judge]
     right = make_inputs(case, kind=asked)
     values, scales = (
@@ -37,7 +39,9 @@ def verdict(case, judge, spoil=lambda inputs: inputs, compute=oracle.output):
             names = ("grad_input1", "grad_input2", "grad_weight", "grad_bias")
             actual |= dict(zip(names, oracle.gradients(given["grad_output"], *arrays), strict=True))
     results = {name: actual[name] for name in case.result_shapes()}
-    return own_size.JUDGES[judge](case, Expected(values, scales), results)
+    if part is not None:
+        values, scales = ({name: part.of(name, array) for name, array in found.items()} for found in (values, scales))
+    return own_size.JUDGES[judge](case, Expected(values, scales, drawn=part), results)
 
 
 def changing(name, change):
@@ -90,6 +94,15 @@ def test_rows_of_any_scale_must_be_right(case, fault):
     assert not found.ok
     assert "expected" in found.reason
     assert found.elements is not None
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("case", [CASE, STEP], ids=MODES)
+def test_drawn_rows_show_the_same_and_nothing_else(case, fault):
+    ends = [int(row) for rows in telling_rows.ends(telling_rows.roles(case)) for row in rows]
+    part = Drawn(tuple(sorted({*ends, *range(0, case.batch, 2)})), (0, 7))
+    assert not verdict(case, "rows", FAULTS[fault], part=part).ok
+    assert verdict(case, "rows", part=part) == verdict(case, "rows")
 
 
 @pytest.mark.parametrize("name", ["input1", "grad_output"])

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from harness.case import Case
-from harness.correctness import reference
+from harness.correctness import drawn, reference
 from harness.correctness.inputs import make_inputs
 from harness.machine import memory
 from harness.process.protocol import Expect
@@ -207,6 +207,18 @@ def test_the_reference_falls_back_to_the_cpu_when_full_or_in_float64(tmp_path, m
     assert asked == ["cpu", "meta", "cpu"]
     assert trimmed == [["meta", "cpu"]]  # the worker frees the GPU's memory once the CPU has computed
     assert np.array_equal(np.load(tmp_path / "output.npy"), ours(STEP, make_inputs(STEP))["output"].numpy())
+
+
+def test_large_case_is_held_against_nn_bilinear_on_a_few_rows(tmp_path, monkeypatch):
+    case, asked, ours = dataclasses.replace(STEP, batch=9), [], reference.nn_bilinear
+    for name, value in (("LARGE_FLOP", 0), ("ROWS", 3)):
+        monkeypatch.setattr(drawn, name, value)
+    monkeypatch.setattr(reference, "nn_bilinear", lambda few, *given: asked.append(few) or ours(few, *given))
+    ReferenceWorker().expect(Expect(case, 0, "normal", tmp_path))
+    assert [(few.batch, few.mode) for few in asked] == [(3, "forward")]
+    monkeypatch.setattr(reference, "nn_bilinear", lambda *given: {"output": ours(*given)["output"] + 1e-9})
+    with pytest.raises(RuntimeError, match="cannot be the reference"):
+        ReferenceWorker().expect(Expect(case, 0, "normal", tmp_path))
 
 
 def test_worker_holds_a_case_against_nn_bilinear_once(tmp_path, monkeypatch):

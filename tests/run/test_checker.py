@@ -9,13 +9,14 @@ import pytest
 from fakes import CASE, STEP, FakeWorker, Faults
 
 from harness.case import Case
-from harness.correctness import drawn, telling, telling_rows
+from harness.correctness import drawn, telling
 from harness.correctness.questions import ANOTHER_KERNEL, AS_IN_SAMPLES, FIRST, HELD_SMALL, IN_SAMPLE, SCENARIOS, unseen
 from harness.process.handle import WorkerError
 from harness.process.protocol import (
     AskSupport,
     CheckFresh,
     Expect,
+    MeasureMemory,
     Prepare,
     Prepared,
     RunEdgeCase,
@@ -107,6 +108,13 @@ def test_samples_of_slow_calls_stand_for_two_scenarios(measure, call_seconds, ti
     scenarios = [each.scenario for each in workers.requests("other") if isinstance(each, RunScenario)]
     assert len(scenarios) == len(SCENARIOS) - 2 + asked
     assert asked == len([name for name in scenarios if name in {question.name for question in AS_IN_SAMPLES}])
+
+
+def test_memory_of_a_slow_call_is_measured_beside_a_question(measure):
+    run = measure(faults={"other": Faults(call_seconds=0.3)})
+    assert run.row("other").peak_memory_bytes == run.row(BASELINE).peak_memory_bytes is not None
+    assert MeasureMemory not in run.workers.asked("other")
+    assert MeasureMemory in run.workers.asked(BASELINE)
 
 
 def test_bits_that_differ_within_the_bound_are_flagged_and_not_refused(measure):

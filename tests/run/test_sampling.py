@@ -58,6 +58,12 @@ def test_backend_that_was_slow_only_in_its_warmup_gets_all_blocks(measure):
     assert run.row("other").blocks == FEWEST_BLOCKS
 
 
+def test_slow_backend_was_warmed_up_by_the_gate(measure):
+    workers = measure(faults={"other": Faults(call_seconds=0.3)}).workers
+    assert WarmUp not in workers.asked("other")
+    assert WarmUp in workers.asked(BASELINE)
+
+
 def test_results_inside_samples_are_judged_even_if_the_budget_ends_early(measure):
     asked = measure(budget_seconds=0.05).workers.asked("other")
     assert asked.count(TakeSample) == LEAST_BLOCKS
