@@ -34,6 +34,9 @@ from harness.process.protocol import Affinity, Request, Results, Storages, Stret
 from harness.timing import roofline
 from harness.worker.reference_worker import ROUNDED_KINDS
 
+#: Variant of a step that a forward has not.
+TWO_ON_ONE_WEIGHT = Variant(1, telling.KIND, "two on one weight")
+
 
 class FakeWorker:
     """A worker of any kind: it replies to every request of a run.
@@ -167,9 +170,9 @@ class FakeWorker:
         """Leave the results after each change."""
         changes = range(1, telling.weight_changes(self.case) + 1)
         variants = [Variant(change, telling.KIND, "another kernel") for change in changes]
-        variants += [Variant(change, telling.KIND, "in place") for change in changes[:2]]
-        variants += [Variant(0, kind, "in place") for kind in (telling.CHANGED, telling.EXCHANGED)]
-        for variant in [*variants, Variant(0, telling.KIND, "two on one weight")]:
+        variants += [Variant(0, telling.CHANGED, "in place"), Variant(1, telling.EXCHANGED, "in place")]
+        forward = self.case.mode == "forward"
+        for variant in [*variants, Variant(0, telling.EXCHANGED, "in place") if forward else TWO_ON_ONE_WEIGHT]:
             folder = directory / variant.folder
             folder.mkdir()
             self.results(self.case, variant.change, folder, variant.kind)

@@ -102,7 +102,7 @@ NONFINITE: Final = Question(
 )
 #: Telling calls after the first one, in the order of asking; the first of them tells how long a call takes.
 SCENARIOS: Final = (AGAIN, ANOTHER_KERNEL, NEW_VALUES, NEW_BUFFERS, TELLING_ROWS, NONFINITE)
-#: Results that ``AGAIN`` holds for sure, if time and bytes allow; more of a small case, where calls are short: buffers
+#: Results that ``AGAIN`` holds, if time and bytes allow; more of a small case, where calls are short: buffers
 #: take turns, and counters wrap.
 HELD: Final = 300
 HELD_SMALL: Final = 1100

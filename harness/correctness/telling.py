@@ -139,6 +139,16 @@ def weight_changes(case: Case) -> int:
     return len(structure(case).ones)
 
 
+def exchanges(planted: Structure, change: int) -> bool:
+    """True if a change of the weight exchanges two elements, so that no sum shows it: every other one, from the first.
+
+    Args:
+        planted: The structure.
+        change: Number of the change, from 1.
+    """
+    return change % 2 == 1 and change <= len(planted.twos)
+
+
 def _plant_weight(values: npt.NDArray[np.integer], planted: Structure, change: int) -> None:
     if planted.cancelling is not None:
         one, other = planted.cancelling
@@ -147,7 +157,7 @@ def _plant_weight(values: npt.NDArray[np.integer], planted: Structure, change: i
     flat[planted.ones], flat[planted.twos] = 1, 2
     if change:
         flat[planted.ones[change - 1]] = 2
-        if change % 2 == 0:
+        if exchanges(planted, change):
             flat[planted.twos[change - 1]] = 1
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.correctness.telling import EXCHANGED, KIND, Element, Structure, integers, structure
+from harness.correctness.telling import EXCHANGED, KIND, Element, Structure, exchanges, integers, structure
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -81,7 +81,7 @@ def expected(case: Case, change: int, kind: str, base: Mapping[str, npt.NDArray[
 def _weight_gains(case: Case, planted: Structure, change: int) -> list[tuple[tuple[int, int, int], int]]:
     """Return the elements of the weight that a change alters, as indices, and what each gains."""
     gains = [(planted.ones[change - 1], 1)]
-    if change % 2 == 0:
+    if exchanges(planted, change):
         gains.append((planted.twos[change - 1], -1))
     shape = (case.out_features, case.in1_features, case.in2_features)
     return [(tuple(int(axis) for axis in np.unravel_index(flat, shape)), gain) for flat, gain in gains]  # type: ignore[misc]

@@ -36,10 +36,9 @@ MEMORY_SECONDS: Final = 0.020
 FRESH_PAIRS: Final = (4, 24)
 #: Time of the calls on new inputs, in seconds: it decides the number of pairs.
 FRESH_SECONDS: Final = 0.010
-#: A longer call, in seconds, is its own average, and a cold cache hardly shows in it: ``LONG_PAIRS`` pairs are enough,
-#: without a call before them.
+#: A longer call, in seconds, is its own average, and a cold cache hardly shows in it: one pair is enough, and no call
+#: comes before it.
 LONG_SECONDS: Final = 0.020
-LONG_PAIRS: Final = 2
 #: Attempts before a backend is rejected for memoising: on a busy machine one attempt in nine refuses an honest one.
 FRESH_ATTEMPTS: Final = 10
 #: A framework that gives no memory of a GPU back may keep this many bytes until the next case.
@@ -256,7 +255,7 @@ def _pairs(call_seconds: float) -> int:
     if call_seconds >= stopping.SLOW_SECONDS:
         return 0
     if call_seconds >= LONG_SECONDS:
-        return LONG_PAIRS
+        return 1
     fewest, most = FRESH_PAIRS
     # An even number: each of the two comes first as often as the other.
     return min(most, max(fewest, 2 * int(FRESH_SECONDS / call_seconds / 2)))

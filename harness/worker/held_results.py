@@ -11,29 +11,25 @@ from harness.worker import integrity
 if TYPE_CHECKING:
     from harness.worker.calls import NativeArrays
 
-#: Most calls whose results are held.
-HELD_CALLS: Final = 2000
 #: Most bytes of results that are held; at least two calls are made all the same.
 HELD_BYTES: Final = 64 * 2**20
-#: No further call is made after this time, in seconds, once the sure ones are made.
-HELD_SECONDS: Final = 0.2
-#: No further call at all is made after this time, in seconds.
-MOST_SECONDS: Final = 0.5
+#: No further call is made after this time, in seconds.
+HELD_SECONDS: Final = 0.25
 
 
-def hold(call: Callable[[], NativeArrays], result_bytes: int, sure_calls: int) -> tuple[list[NativeArrays], float]:
+def hold(call: Callable[[], NativeArrays], result_bytes: int, calls: int) -> tuple[list[NativeArrays], float]:
     """Call repeatedly; return the results of all calls, and the seconds of the fastest one.
 
     Args:
         call: Function that calls once, and returns when the results exist.
         result_bytes: Size of one call's results, in bytes.
-        sure_calls: Number of calls that are made if time and bytes allow.
+        calls: Number of calls that are made if time and bytes allow.
     """
-    most = max(2, min(HELD_CALLS, HELD_BYTES // max(result_bytes, 1)))
+    most = max(2, min(calls, HELD_BYTES // max(result_bytes, 1)))
     held: list[NativeArrays] = []
-    fastest = MOST_SECONDS
+    fastest = HELD_SECONDS
     begin = start = time.perf_counter()
-    while not held or (len(held) < most and start - begin < (MOST_SECONDS if len(held) < sure_calls else HELD_SECONDS)):
+    while not held or (len(held) < most and start - begin < HELD_SECONDS):
         held.append(call())
         end = time.perf_counter()
         fastest, start = min(fastest, end - start) if len(held) > 1 else end - start, end

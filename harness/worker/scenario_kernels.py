@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from harness.worker.calls import NativeArrays
 
 #: No further kernel is prepared after this time, in seconds; one next to the first is prepared all the same.
-KERNELS_SECONDS: Final = 0.25
+KERNELS_SECONDS: Final = 0.05
 #: Most bytes of the weights and results of all further kernels.
 KERNELS_BYTES: Final = 64 * 2**20
 
@@ -63,7 +63,7 @@ class _Kernel:
 
 
 def another_kernel(prepared: PreparedCase, directory: Path, slow: bool = False) -> ScenarioRun:
-    """Have several kernels prepared with integers and called in turn; then change weights and inputs in place.
+    """Have several kernels prepared with integers and called in turn; then change inputs and the weight in place.
 
     Steps overlap: all forwards, then all backwards, as with the layers of one model. Of slow calls there is one without
     a change, and one with all changes in place at once; and of a step one that overlaps with the first of them.
@@ -75,27 +75,22 @@ def another_kernel(prepared: PreparedCase, directory: Path, slow: bool = False) 
     """
     arrays, case = prepared.arrays, prepared.case
     inputs = arrays.make(arrays.inputs, kind=telling.KIND)
-    start = time.perf_counter()
-    if not slow:
-        call(prepared.case, prepared.kernel, prepared.parameters, prepared.sets[0])
     first = _make(prepared, 0)
     unfinished, others, kernel_seconds = _begin_others(prepared, inputs, slow)
     finish = first.begin(inputs)
-    if not slow:
-        call(prepared.case, prepared.kernel, prepared.parameters, prepared.sets[0])
     results = {variant: end() for variant, end in unfinished.items()}
     base = finish()
     changed = [name for each in (first, *others) for name in each.changed()]
     changed += integrity.changed_arrays(arrays, inputs, kind=telling.KIND)
-    if slow:
-        inputs = arrays.refill(inputs, kind=telling.EXCHANGED)
-        results |= _change_weight(first, inputs, telling.EXCHANGED, 1, changed)
-    else:
-        results |= _change_inputs(first, others[0], inputs, changed)
-        inputs = arrays.refill(inputs, kind=telling.KIND)
-        # A backend that takes long to prepare is prepared once more only.
-        weights = 2 if case.mode == "forward_backward" or time.perf_counter() - start < KERNELS_SECONDS else 1
-        results |= _change_weight(first, inputs, telling.KIND, weights, changed)
+    if not slow:
+        # A kernel that is called again may know its inputs; a step is called on exchanged rows below.
+        for kind in (telling.CHANGED, telling.EXCHANGED) if case.mode == "forward" else (telling.CHANGED,):
+            inputs = arrays.refill(inputs, kind=kind)
+            results[Variant(0, kind, "in place")] = first.begin(inputs)()
+            changed += integrity.changed_arrays(arrays, inputs, kind=kind)
+    inputs = arrays.refill(inputs, kind=telling.EXCHANGED)
+    if telling.weight_changes(case):
+        results |= _change_weight(first, inputs, others if case.mode != "forward" and not slow else (), changed)
     return _hand_over(prepared, base, results, directory, kernel_seconds, changed)
 
 
@@ -137,57 +132,29 @@ def _begin_others(
     return unfinished, others, kernel_seconds
 
 
-def _change_inputs(
-    first: _Kernel, other: _Kernel, inputs: NativeArrays, changed: list[str]
-) -> dict[Variant, NativeArrays]:
-    """Change inputs in place; the last time while another step on the same weight is under way.
-
-    Args:
-        first: A kernel without a change.
-        other: Another one.
-        inputs: Memory of the inputs.
-        changed: Names of inputs that the backend has changed; those of these calls are added.
-    """
-    arrays, case = first.prepared.arrays, first.prepared.case
-    inputs = arrays.refill(inputs, kind=telling.CHANGED)
-    elements = first.begin(inputs)()
-    changed += integrity.changed_arrays(arrays, inputs, kind=telling.CHANGED)
-    inputs = arrays.refill(inputs, kind=telling.EXCHANGED)
-    step = case.mode == "forward_backward"
-    same_weight = dataclasses.replace(other, parameters=first.parameters) if step else first
-    finish_unchanged = same_weight.begin(arrays.make(arrays.inputs, kind=telling.KIND))
-    finish_exchanged = first.begin(inputs)
-    results = {
-        Variant(0, telling.CHANGED, "in place"): elements,
-        Variant(0, telling.KIND, "two on one weight"): finish_unchanged(),
-        Variant(0, telling.EXCHANGED, "in place"): finish_exchanged(),
-    }
-    changed += integrity.changed_arrays(arrays, inputs, kind=telling.EXCHANGED)
-    return results
-
-
 def _change_weight(
-    first: _Kernel, inputs: NativeArrays, kind: str, most: int, changed: list[str]
+    first: _Kernel, inputs: NativeArrays, others: Sequence[_Kernel], changed: list[str]
 ) -> dict[Variant, NativeArrays]:
-    """Change the first kernel's weight in place; the kernel itself is not called again, a step is.
+    """Change the first kernel's weight in place; a forward's kernel is prepared again then, and a step is not.
 
     Args:
         first: A kernel without a change.
-        inputs: Inputs of the calls.
-        kind: Kind of the inputs.
-        most: Largest number of changes.
+        inputs: Inputs of the call, with exchanged rows.
+        others: Steps of which one has its call on the same weight meanwhile; none of a forward.
         changed: Names of inputs that the backend has changed; those of these calls are added.
     """
     prepared = first.prepared
     arrays, case = prepared.arrays, prepared.case
-    results = {}
-    for change in range(min(most, telling.weight_changes(case)), 0, -1):
-        parameters = arrays.refill(first.parameters, change, telling.KIND)
-        kernel = prepare_kernel(arrays.backend, case, parameters) if case.mode == "forward" else first.kernel
-        latest = _Kernel(prepared, kernel, parameters, change)
-        results[Variant(change, kind, "in place")] = latest.begin(inputs)()
-        changed += latest.changed()
-    changed += integrity.changed_arrays(arrays, inputs, kind=kind)
+    parameters = arrays.refill(first.parameters, 1, telling.KIND)
+    kernel = prepare_kernel(arrays.backend, case, parameters) if case.mode == "forward" else first.kernel
+    latest = _Kernel(prepared, kernel, parameters, 1)
+    same_weight = [dataclasses.replace(other, parameters=parameters) for other in others[:1]]
+    meanwhile = [other.begin(arrays.make(arrays.inputs, kind=telling.KIND)) for other in same_weight]
+    finish = latest.begin(inputs)
+    results = {Variant(1, telling.KIND, "two on one weight"): end() for end in meanwhile}
+    results[Variant(1, telling.EXCHANGED, "in place")] = finish()
+    changed += latest.changed()
+    changed += integrity.changed_arrays(arrays, inputs, kind=telling.EXCHANGED)
     return results
 
 

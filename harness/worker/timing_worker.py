@@ -140,7 +140,8 @@ class TimingWorker:
     def _fresh_and_seen(self, request: CheckFresh) -> tuple[list[float], list[float]]:
         """Time single calls on fresh inputs and, in turn with them, on inputs in rotation.
 
-        Which of the two comes first alternates: on a busy machine the second of two calls in a row loses its CPU.
+        Which of the two comes first alternates, and is drawn for the first pair: on a busy machine the second of two calls
+        in a row loses its CPU.
         """
         prepared, arrays, wait = self._held.prepared, self._held.prepared.arrays, self._held.prepared.wait
         fresh_seconds: list[float] = []
@@ -153,7 +154,7 @@ class TimingWorker:
             if request.settle:  # brings back into the caches what making inputs has displaced
                 wait(seen())
             pair = [(fresh_seconds, fresh), (seen_seconds, seen)]
-            for seconds, timed in pair if number % 2 else reversed(pair):
+            for seconds, timed in pair if (number + request.variations[0]) % 2 else reversed(pair):
                 seconds.append(self._clock.sample([timed], wait, 1)[0])
         return fresh_seconds, seen_seconds
 

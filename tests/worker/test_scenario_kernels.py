@@ -45,13 +45,10 @@ def test_honest_backend_is_right_after_every_change(tmp_path, mode):
         assert np.array_equal(np.load(tmp_path / "scenario" / f"{name}.npy"), values)
     seen = {Variant.of(place.name) for place in (tmp_path / "scenario").iterdir() if place.is_dir()}
     weights = {Variant(change, telling.KIND, "another kernel") for change in range(1, telling.WEIGHT_CHANGES + 1)}
-    assert seen == weights | {
-        Variant(0, telling.CHANGED, "in place"),
-        Variant(0, telling.EXCHANGED, "in place"),
-        Variant(0, telling.KIND, "two on one weight"),
-        Variant(1, telling.KIND, "in place"),
-        Variant(2, telling.KIND, "in place"),
-    }
+    forward = Variant(0, telling.EXCHANGED, "in place")
+    step = Variant(1, telling.KIND, "two on one weight")
+    changes = {Variant(0, telling.CHANGED, "in place"), Variant(1, telling.EXCHANGED, "in place")}
+    assert seen == weights | changes | {forward if mode == "forward" else step}
 
 
 def test_kernel_that_takes_long_to_prepare_is_prepared_three_times(tmp_path, monkeypatch):
@@ -65,7 +62,7 @@ def test_kernel_that_takes_long_to_prepare_is_prepared_three_times(tmp_path, mon
 
     _, verdicts, _ = asked(Slow("cpu"), tmp_path)
     assert len(prepared_kernels) == 4, "the prepared case, a first kernel, another one, a changed weight"
-    assert len(verdicts) == 5
+    assert len(verdicts) == 4
 
 
 @pytest.mark.parametrize("mode", MODES)
