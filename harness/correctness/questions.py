@@ -102,10 +102,6 @@ NONFINITE: Final = Question(
 )
 #: Telling calls after the first one, in the order of asking; the first of them tells how long a call takes.
 SCENARIOS: Final = (AGAIN, ANOTHER_KERNEL, NEW_VALUES, NEW_BUFFERS, TELLING_ROWS, NONFINITE)
-#: Results that ``AGAIN`` holds, if time and bytes allow; more of a small case, where calls are short: buffers
-#: take turns, and counters wrap.
-HELD: Final = 300
-HELD_SMALL: Final = 1100
 #: Scenarios that the samples of a slow call ask, too: each sample has new values, and the call after it new memory.
 AS_IN_SAMPLES: Final = (NEW_VALUES, NEW_BUFFERS)
 IN_SAMPLE: Final = Question(

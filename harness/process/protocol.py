@@ -342,13 +342,11 @@ class RunScenario(Request[ScenarioRun]):
     Attributes:
         scenario: A key of ``harness.worker.scenarios.SCENARIOS``.
         directory: Folder for the results.
-        calls: Number of calls that the scenario ``again`` makes, if time and bytes allow; 0 in others.
         slow: True if a call takes long: as few are made as the scenario can do with, and their memory is measured.
     """
 
     scenario: str
     directory: Path
-    calls: int = 0
     slow: bool = False
 
 

@@ -22,7 +22,6 @@ from harness.correctness.questions import (
     AGAIN,
     ANOTHER_KERNEL,
     FIRST,
-    HELD,
     IN_FORWARD,
     IN_SAMPLE,
     Question,
@@ -129,7 +128,7 @@ class Checker:
         """Have one scenario run; judge all but the values; return True if there are values to judge."""
         folder = cell.results_folder("scenario")
         slow = cell.schedule.call_seconds > stopping.SLOW_SECONDS
-        request = RunScenario(scenario.name, folder, HELD if scenario == AGAIN else 0, slow)
+        request = RunScenario(scenario.name, folder, slow)
         reply = self._watched(cell, request, scenario)
         if reply is None or not self._judge_form(cell, reply.results, scenario):
             return False

@@ -15,7 +15,7 @@ from harness.correctness import conduct, diagnosis, edge_cases, gate, promises
 from harness.correctness.diagnosis import Other
 from harness.correctness.edge_cases import EdgeCase
 from harness.correctness.inputs import make_inputs
-from harness.correctness.questions import AGAIN, HELD_SMALL
+from harness.correctness.questions import AGAIN
 from harness.correctness.verdict import Verdict, passed, refused
 from harness.process.handle import WorkerHandle
 from harness.process.protocol import (
@@ -218,7 +218,7 @@ class EdgeCaseQuestions:
         if not self._supports(case):
             return passed(conduct.PROBE)
         self._worker.request(Prepare(case, 1, fresh_folder(folder / "first")), self._limit_seconds)
-        asked = RunScenario(AGAIN.name, fresh_folder(folder / AGAIN.name), HELD_SMALL)
+        asked = RunScenario(AGAIN.name, fresh_folder(folder / AGAIN.name))
         places = self._worker.request(asked, self._limit_seconds).results.storages
         self._worker.request(Release(), self._limit_seconds)
         return conduct.judge_storage(places.results, places.inputs, places.earlier)

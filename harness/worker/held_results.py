@@ -13,19 +13,20 @@ if TYPE_CHECKING:
 
 #: Most bytes of results that are held; at least two calls are made all the same.
 HELD_BYTES: Final = 64 * 2**20
+#: Most calls whose results are held: buffers take turns, and counters wrap.
+HELD_CALLS: Final = 2000
 #: No further call is made after this time, in seconds.
 HELD_SECONDS: Final = 0.25
 
 
-def hold(call: Callable[[], NativeArrays], result_bytes: int, calls: int) -> tuple[list[NativeArrays], float]:
+def hold(call: Callable[[], NativeArrays], result_bytes: int) -> tuple[list[NativeArrays], float]:
     """Call repeatedly; return the results of all calls, and the seconds of the fastest one.
 
     Args:
         call: Function that calls once, and returns when the results exist.
         result_bytes: Size of one call's results, in bytes.
-        calls: Number of calls that are made if time and bytes allow.
     """
-    most = max(2, min(calls, HELD_BYTES // max(result_bytes, 1)))
+    most = max(2, min(HELD_CALLS, HELD_BYTES // max(result_bytes, 1)))
     held: list[NativeArrays] = []
     fastest = HELD_SECONDS
     begin = start = time.perf_counter()

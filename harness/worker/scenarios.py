@@ -59,7 +59,7 @@ def again(prepared: PreparedCase, request: RunScenario) -> ScenarioRun:
     inputs = prepared.sets[0] | prepared.parameters
     if _borrows_torch(prepared):
         operators = integrity.operators(lambda: _call(prepared))
-    held, call_seconds = hold(lambda: _call(prepared), prepared.case.result_bytes, request.calls)
+    held, call_seconds = hold(lambda: _call(prepared), prepared.case.result_bytes)
     convert_seconds = _convert_seconds(prepared, held[:CONVERTED_CALLS])
     usual = arrays.host(prepared.first) if well_formed(prepared.case, arrays, prepared.first) else {}
     calls = [prepared.first, *held]

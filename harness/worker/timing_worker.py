@@ -140,8 +140,8 @@ class TimingWorker:
     def _fresh_and_seen(self, request: CheckFresh) -> tuple[list[float], list[float]]:
         """Time single calls on fresh inputs and, in turn with them, on inputs in rotation.
 
-        Which of the two comes first alternates, and is drawn for the first pair: on a busy machine the second of two calls
-        in a row loses its CPU.
+        Which of the two comes first alternates, and is drawn for the first pair: on a busy machine the second of two
+        calls in a row loses its CPU.
         """
         prepared, arrays, wait = self._held.prepared, self._held.prepared.arrays, self._held.prepared.wait
         fresh_seconds: list[float] = []

@@ -23,7 +23,7 @@ JUDGES = {
 
 
 def verdict(case, judge, spoil=lambda inputs: inputs, compute=oracle.output, part=None):
-    """Judge an honest computation whose inputs, or whose output, are spoilt; on a part of the results if one is given."""
+    """Judge an honest computation whose inputs or output are spoilt; on a part of the results if one is given."""
     kind, asked = JUDGES[judge]
     right = make_inputs(case, kind=asked)
     values, scales = (

@@ -9,8 +9,8 @@ import pytest
 from fakes import CASE, STEP, FakeWorker, Faults
 
 from harness.case import Case
-from harness.correctness import drawn, telling
-from harness.correctness.questions import ANOTHER_KERNEL, AS_IN_SAMPLES, FIRST, HELD_SMALL, IN_SAMPLE, SCENARIOS, unseen
+from harness.correctness import drawn, telling, telling_rows
+from harness.correctness.questions import ANOTHER_KERNEL, AS_IN_SAMPLES, FIRST, IN_SAMPLE, SCENARIOS, unseen
 from harness.process.handle import WorkerError
 from harness.process.protocol import (
     AskSupport,
@@ -135,9 +135,7 @@ def test_backends_run_before_the_right_result_exists(measure):
     workers = measure().workers
     asked = list(enumerate(workers.log))
     prepared = [n for n, (_, request) in asked if isinstance(request, Prepare) and request.case == CASE]
-    ran = [
-        n for n, (_, request) in asked if isinstance(request, RunScenario) and request.scenario == ANOTHER_KERNEL.name
-    ]
+    ran = [n for n, (_, r) in asked if isinstance(r, RunScenario) and r.scenario == ANOTHER_KERNEL.name]
     first, integers = (
         next(n for n, (_, r) in asked if isinstance(r, Expect) and (r.case, r.kind, r.variation) == (CASE, kind, 0))
         for kind in ("normal", telling.KIND)
@@ -180,7 +178,7 @@ def test_edge_cases_run_once_for_all_cases_in_a_worker_of_their_own(measure):
         "Release",
     }
     (held, _) = [request for request in asked if isinstance(request, RunScenario)]
-    assert (held.scenario, held.calls) == ("again", HELD_SMALL)
+    assert held.scenario == "again"
     assert workers.asked("edge cases of other").count(type(asked[0])) == 1, "loaded once"
     assert workers.discarded.count("edge cases of other") == 1
 
@@ -227,9 +225,13 @@ def test_later_answers_to_a_large_case_are_judged_on_parts(measure, drawn_parts)
     asked = [request for request in run.workers.requests("reference") if request.case == case]
     whole = [(request.kind, request.variation) for request in asked if request.drawn is None]
     assert whole == [("normal", 0), (telling.KIND, 0)], "the first answers"
-    parts = [request.drawn for request in asked if request.drawn is not None]
-    assert {kind for request in asked if request.drawn for kind in [request.kind]} == {"normal", unseen(case.mode).kind}
-    assert all(len(part.rows) == len(part.pages) == 2 for part in parts)
+    parts = [(request.kind, request.drawn) for request in asked if request.drawn is not None]
+    assert {kind for kind, _ in parts} == {"normal", telling_rows.ROWS, unseen(case.mode).kind}
+    ends = {int(row) for rows in telling_rows.ends(telling_rows.roles(case)) for row in rows}
+    for kind, part in parts:
+        always = ends | {0, 5} if kind == telling_rows.ROWS else {0, 5}
+        assert set(part.rows) == always, "the first and the last row, and those at the ends of the range"
+        assert len(part.pages) == 2
 
 
 @pytest.mark.parametrize(
