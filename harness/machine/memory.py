@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import re
@@ -57,13 +58,14 @@ def peak_bytes(call: Callable[[], Any], device: str, proc: Path = Path("/proc/se
     if device == "cuda":
         return _cuda_peak_bytes(call)
     trim()
-    try:
+    before, peak = None, None
+    with contextlib.suppress(OSError, LookupError):  # not Linux, or a sandbox that does not allow it
         (proc / "clear_refs").write_text(_RESET)
         before = _status_bytes(proc, "VmRSS")
-        call()
-        return max(0, _status_bytes(proc, "VmHWM") - before)
-    except (OSError, LookupError):
-        return None  # not Linux, or a sandbox that does not allow it
+    call()
+    with contextlib.suppress(OSError, LookupError):
+        peak = _status_bytes(proc, "VmHWM")
+    return None if before is None or peak is None else max(0, peak - before)
 
 
 def _cuda_peak_bytes(call: Callable[[], Any]) -> int | None:

@@ -103,6 +103,17 @@ def test_memory_is_unknown_without_the_system_s_counters(tmp_path):
     assert memory.peak_bytes(lambda: None, "cpu", tmp_path) is None
 
 
+@pytest.mark.parametrize("error", [KeyError, OSError])
+def test_error_of_a_call_whose_memory_is_measured_is_raised(tmp_path, error):
+    def call():
+        raise error("injected")
+
+    with pytest.raises(error, match="injected"):
+        memory.peak_bytes(call, "cpu")
+    with pytest.raises(error, match="injected"):
+        memory.peak_bytes(call, "cpu", tmp_path / "no proc")
+
+
 def test_settling_adds_one_call_before_each_pair(tmp_path):
     calls = {}
     for settle in (True, False):
