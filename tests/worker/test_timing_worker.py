@@ -74,8 +74,7 @@ def test_warming_up_reports_busy_threads(backend):
     busy = ask(backend, WarmUp(seconds=0.05, at_least=1)).busy
     if busy is None:
         pytest.skip("this system has no /proc/self/task/*/schedstat")
-    assert busy.threads >= 1
-    assert busy.runnable > 0.1
+    assert busy.runnable > 0.1, "on a busy machine no thread may have run for a tenth of the time"
 
 
 def test_the_memory_of_a_call_is_its_peak(tmp_path):
