@@ -112,9 +112,9 @@ def summary(path: Path) -> str:
         return sum(int(row[column]) for row in table)
 
     wrong = ", ".join(f"{total(status)} {status}" for status in ("rejected", "failed", "timeout", "out_of_memory"))
-    first, running = table[0], statistics.median(float(row["others_running"]) for row in table)
-    load = f"{first['busy']} busy processes and {first['at_once']} runs at a time on {first['cpus']} CPUs"
-    where = f"{len(table)} runs with {load}, each beside {running:g} running threads of others in the median,"
+    running = sorted(float(row["others_running"]) for row in table)
+    load = f"{running[0]:g} to {running[-1]:g} running threads of others (the median of each run)"
+    where = f"{len(table)} runs on {table[0]['cpus']} CPUs beside {load}"
     marks = f"{total('mostly_disturbed')} are flagged `mostly_disturbed` and {total('implausible')} `implausible`"
     return f"{where} have {total('rows')} rows of honest backends: {wrong}. Of {total('timed')} timed rows {marks}."
 
