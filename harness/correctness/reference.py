@@ -8,7 +8,7 @@ Axes: ``b`` batch, ``i`` in1, ``j`` in2, ``o`` out.
 
 nn.Bilinear's page loop takes longer, and its autograd builds a (b, i, j) temporary for every page: gigabytes and
 minutes on real layers. So it computes the first question of a case alone, and ``hold`` compares the products with it:
-with its output, and with its gradients where that temporary is small.
+with its output, of a large case on a few rows, and with its gradients where that temporary is small.
 """
 
 from __future__ import annotations

@@ -28,11 +28,13 @@ if TYPE_CHECKING:
 
     Arrays = dict[str, npt.NDArray[np.floating]]
 
-#: Kinds of inputs: the integers, some of their elements changed, and two rows of those exchanged.
+#: Kinds of inputs: the integers, some of their elements changed, two rows of those exchanged, and two rows exchanged
+#: without another change, which no sum shows.
 KIND: Final = "telling integers"
 CHANGED: Final = "changed elements"
 EXCHANGED: Final = "exchanged rows"
-KINDS: Final = (KIND, CHANGED, EXCHANGED)
+EXCHANGED_ALONE: Final = "exchanged rows alone"
+KINDS: Final = (KIND, CHANGED, EXCHANGED, EXCHANGED_ALONE)
 #: Most changes of a weight; change 0 is none.
 WEIGHT_CHANGES: Final = 20
 #: Streams of random numbers, so that these draws do not depend on those of other kinds.
@@ -184,11 +186,9 @@ def _plant_rows(name: str, values: npt.NDArray[np.integer], planted: Structure) 
 
 def _change_rows(name: str, values: npt.NDArray[np.integer], planted: Structure, kind: str) -> None:
     """Change elements and exchange rows as the kind has it, in place."""
-    if kind == KIND:
-        return
     for element in planted.elements:
-        if element.name == name:
+        if element.name == name and kind in (CHANGED, EXCHANGED):
             values[element.row, element.column] = 1
-    if kind == EXCHANGED and planted.exchanged is not None:
+    if kind in (EXCHANGED, EXCHANGED_ALONE) and planted.exchanged is not None:
         one, other = planted.exchanged
         values[[one, other]] = values[[other, one]]

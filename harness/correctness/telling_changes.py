@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.correctness.telling import EXCHANGED, KIND, Element, Structure, exchanges, integers, structure
+from harness.correctness.telling import (
+    CHANGED,
+    EXCHANGED,
+    EXCHANGED_ALONE,
+    KIND,
+    Element,
+    Structure,
+    exchanges,
+    integers,
+    structure,
+)
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -67,10 +77,10 @@ def expected(case: Case, change: int, kind: str, base: Mapping[str, npt.NDArray[
     if change:
         for (page, row, column), gain in _weight_gains(case, planted, change):
             _gain_from_weight(results, given, page, row, column, gain)
-    if kind != KIND:
+    if kind in (CHANGED, EXCHANGED):
         for element in planted.elements:
             _gain_from_element(results, base, given, element)
-    if kind == EXCHANGED and planted.exchanged is not None:
+    if kind in (EXCHANGED, EXCHANGED_ALONE) and planted.exchanged is not None:
         one, other = planted.exchanged
         for name in ("output", "grad_input1", "grad_input2"):
             if name in results:

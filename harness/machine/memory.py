@@ -72,6 +72,7 @@ def _cuda_peak_bytes(call: Callable[[], Any]) -> int | None:
     """Return the peak of PyTorch's allocator in a call, in bytes; None without PyTorch on CUDA."""
     torch: Any = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
+        call()
         return None
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()

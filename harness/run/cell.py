@@ -1,4 +1,7 @@
-"""A cell: one planned (case, mode, backend, device) on its way to a record, and the worker that it is asked through."""
+"""A cell: one planned (case, mode, backend, device) on its way to a record, and the worker that it is asked through.
+
+Length: all that is known of a cell, with a line for each attribute.
+"""
 
 from __future__ import annotations
 

@@ -130,10 +130,10 @@ class Checker:
         slow = cell.schedule.call_seconds > stopping.SLOW_SECONDS
         request = RunScenario(scenario.name, folder, slow)
         reply = self._watched(cell, request, scenario)
+        if reply is not None and scenario == AGAIN:
+            cell.schedule.call_seconds = reply.call_seconds
         if reply is None or not self._judge_form(cell, reply.results, scenario):
             return False
-        if scenario == AGAIN:
-            cell.schedule.call_seconds = reply.call_seconds
         if scenario == ANOTHER_KERNEL and reply.kernel_seconds is not None:
             cell.schedule.kernel_seconds = reply.kernel_seconds
         cell.timings.keep_memory(reply.peak_bytes, self._case.result_bytes)
@@ -168,7 +168,8 @@ class Checker:
             return
         if scenario.judge in own_size.JUDGES:
             verdict = own_size.JUDGES[scenario.judge](self._case, expected, actual)
-            if not verdict.ok and expected.drawn is not None:
+            part = expected.drawn
+            if part is not None and not (verdict.ok and part.of_all(self._case, actual)):
                 verdict = own_size.JUDGES[scenario.judge](self._case, self._whole(scenario), actual)
             cell.note(_named(verdict, scenario), promise=scenario.name)
             return

@@ -1,4 +1,7 @@
-"""Warm a backend up, and take one sample of it."""
+"""Warm a backend up, and take one sample of it.
+
+Length: what a sample takes and leaves, in the order of taking.
+"""
 
 from __future__ import annotations
 

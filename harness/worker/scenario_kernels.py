@@ -23,10 +23,13 @@ from harness.worker.prepared_case import PreparedCase, prepare_kernel
 from harness.worker.results import hand_over, save, well_formed
 
 if TYPE_CHECKING:
+    from harness.case import Case
     from harness.worker.calls import NativeArrays
 
 #: No further kernel is prepared after this time, in seconds; one next to the first is prepared all the same.
-KERNELS_SECONDS: Final = 0.05
+KERNELS_SECONDS: Final = 0.25
+#: Further kernels that a slow forward has prepared.
+SLOW_KERNELS: Final = 4
 #: Most bytes of the weights and results of all further kernels.
 KERNELS_BYTES: Final = 64 * 2**20
 
@@ -65,8 +68,8 @@ class _Kernel:
 def another_kernel(prepared: PreparedCase, directory: Path, slow: bool = False) -> ScenarioRun:
     """Have several kernels prepared with integers and called in turn; then change inputs and the weight in place.
 
-    Steps overlap: all forwards, then all backwards, as with the layers of one model. Of slow calls there is one without
-    a change, and one with all changes in place at once; and of a step one that overlaps with the first of them.
+    Steps overlap: all forwards, then all backwards, as with the layers of one model. A slow backend is called twice,
+    and a step three times.
 
     Args:
         prepared: The prepared case.
@@ -75,23 +78,77 @@ def another_kernel(prepared: PreparedCase, directory: Path, slow: bool = False) 
     """
     arrays, case = prepared.arrays, prepared.case
     inputs = arrays.make(arrays.inputs, kind=telling.KIND)
+    changed: list[str] = []
+    if slow:
+        few_calls = _few_forwards if case.mode == "forward" else _few_steps
+        base, results = few_calls(prepared, inputs, changed)
+        return _hand_over(prepared, base, results, directory, None, changed)
     first = _make(prepared, 0)
-    unfinished, others, kernel_seconds = _begin_others(prepared, inputs, slow)
+    unfinished, others, kernel_seconds = _begin_others(prepared, inputs)
     finish = first.begin(inputs)
     results = {variant: end() for variant, end in unfinished.items()}
     base = finish()
-    changed = [name for each in (first, *others) for name in each.changed()]
+    changed += [name for each in (first, *others) for name in each.changed()]
     changed += integrity.changed_arrays(arrays, inputs, kind=telling.KIND)
-    if not slow:
-        # A kernel that is called again may know its inputs; a step is called on exchanged rows below.
-        for kind in (telling.CHANGED, telling.EXCHANGED) if case.mode == "forward" else (telling.CHANGED,):
-            inputs = arrays.refill(inputs, kind=kind)
-            results[Variant(0, kind, "in place")] = first.begin(inputs)()
-            changed += integrity.changed_arrays(arrays, inputs, kind=kind)
+    inputs = arrays.refill(inputs, kind=telling.CHANGED)
+    results[Variant(0, telling.CHANGED, "in place")] = first.begin(inputs)()
+    changed += integrity.changed_arrays(arrays, inputs, kind=telling.CHANGED)
     inputs = arrays.refill(inputs, kind=telling.EXCHANGED)
+    if case.mode == "forward":  # a kernel that is called again may know its inputs; a step is called again below
+        results[Variant(0, telling.EXCHANGED, "in place")] = first.begin(inputs)()
     if telling.weight_changes(case):
-        results |= _change_weight(first, inputs, others if case.mode != "forward" and not slow else (), changed)
+        results |= _change_weight(first, inputs, () if case.mode == "forward" else others, changed)
     return _hand_over(prepared, base, results, directory, kernel_seconds, changed)
+
+
+def _few_forwards(
+    prepared: PreparedCase, inputs: NativeArrays, changed: list[str]
+) -> tuple[NativeArrays, dict[Variant, NativeArrays]]:
+    """Call one kernel twice: after its weight has changed in place and others are prepared, then on exchanged rows.
+
+    Args:
+        prepared: The prepared case.
+        inputs: Memory of the inputs.
+        changed: Names of inputs that the backend has changed; those of these calls are added.
+    """
+    arrays, case = prepared.arrays, prepared.case
+    earlier = _make(prepared, 1)
+    others = [_make(prepared, change) for change in range(2, 1 + min(SLOW_KERNELS, _most_kernels(case)))]
+    parameters = arrays.refill(earlier.parameters, 0, telling.KIND)
+    first = _Kernel(prepared, prepare_kernel(arrays.backend, case, parameters), parameters, 0)
+    base = first.begin(inputs)()
+    changed += [name for each in (first, *others) for name in each.changed()]
+    changed += integrity.changed_arrays(arrays, inputs, kind=telling.KIND)
+    inputs = arrays.refill(inputs, kind=telling.EXCHANGED_ALONE)
+    results = {Variant(0, telling.EXCHANGED_ALONE, "in place"): first.begin(inputs)()}
+    changed += integrity.changed_arrays(arrays, inputs, kind=telling.EXCHANGED_ALONE)
+    return base, results
+
+
+def _few_steps(
+    prepared: PreparedCase, inputs: NativeArrays, changed: list[str]
+) -> tuple[NativeArrays, dict[Variant, NativeArrays]]:
+    """Call two steps that overlap on one weight, with different inputs; then one after all have changed in place.
+
+    Args:
+        prepared: The prepared case.
+        inputs: Memory of the inputs.
+        changed: Names of inputs that the backend has changed; those of these calls are added.
+    """
+    arrays = prepared.arrays
+    first = _make(prepared, 0)
+    other = dataclasses.replace(first, kernel=prepare_kernel(arrays.backend, prepared.case, first.parameters))
+    finish_other = other.begin(arrays.make(arrays.inputs, kind=telling.CHANGED))
+    finish = first.begin(inputs)
+    results = {Variant(0, telling.CHANGED, "two on one weight"): finish_other()}
+    base = finish()
+    changed += first.changed() + integrity.changed_arrays(arrays, inputs, kind=telling.KIND)
+    inputs = arrays.refill(inputs, kind=telling.EXCHANGED_ALONE)
+    parameters = arrays.refill(first.parameters, 1, telling.KIND)
+    latest = dataclasses.replace(first, parameters=parameters, change=1)
+    results[Variant(1, telling.EXCHANGED_ALONE, "in place")] = latest.begin(inputs)()
+    changed += latest.changed() + integrity.changed_arrays(arrays, inputs, kind=telling.EXCHANGED_ALONE)
+    return base, results
 
 
 def _make(prepared: PreparedCase, change: int) -> _Kernel:
@@ -100,28 +157,28 @@ def _make(prepared: PreparedCase, change: int) -> _Kernel:
     return _Kernel(prepared, prepare_kernel(prepared.arrays.backend, prepared.case, parameters), parameters, change)
 
 
+def _most_kernels(case: Case) -> int:
+    """Return the most further kernels that may be alive, at least one."""
+    most = KERNELS_BYTES // (case.result_bytes + math.prod(case.shapes()["weight"]) * case.itemsize)
+    return max(1, min(telling.weight_changes(case), most))
+
+
 def _begin_others(
-    prepared: PreparedCase, inputs: NativeArrays, slow: bool
+    prepared: PreparedCase, inputs: NativeArrays
 ) -> tuple[dict[Variant, Callable[[], NativeArrays]], list[_Kernel], float]:
     """Have further kernels prepared and called, until time or bytes are spent.
 
     Args:
         prepared: The prepared case.
         inputs: What they are called with.
-        slow: True if a call takes long: then a single step is, and no forward, whose calls cannot overlap.
 
     Returns:
         What finishes each call, the kernels, and the seconds of preparing and calling the first of them.
     """
-    case = prepared.case
-    most = KERNELS_BYTES // (case.result_bytes + math.prod(case.shapes()["weight"]) * case.itemsize)
     unfinished: dict[Variant, Callable[[], NativeArrays]] = {}
     others: list[_Kernel] = []
     kernel_seconds, start = 0.0, time.perf_counter()
-    count = max(1, min(telling.weight_changes(case), most))
-    if slow:
-        count = int(case.mode == "forward_backward")
-    for change in range(1, count + 1):
+    for change in range(1, _most_kernels(prepared.case) + 1):
         begin = time.perf_counter()
         if others and begin - start > KERNELS_SECONDS:
             break
@@ -163,7 +220,7 @@ def _hand_over(
     base: NativeArrays,
     results: dict[Variant, NativeArrays],
     directory: Path,
-    kernel_seconds: float,
+    kernel_seconds: float | None,
     changed: list[str],
 ) -> ScenarioRun:
     """Hand over the results without a change, or else one that is malformed or shares memory with another."""

@@ -46,11 +46,13 @@ def test_every_sum_is_exact_in_the_cases_format(sizes, dtype):
 
 def test_few_elements_change():
     case = Case(64, 24, 20, 12, mode="forward_backward", seed=5)
-    base, changed, exchanged = (telling.integers(case, kind=kind) for kind in telling.KINDS)
+    base, changed, exchanged, alone = (telling.integers(case, kind=kind) for kind in telling.KINDS)
     for name in ("input1", "input2", "grad_output"):
         assert (base[name] != changed[name]).sum() == 1
         assert np.array_equal(np.sort(changed[name], axis=0), np.sort(exchanged[name], axis=0))
         assert not np.array_equal(changed[name], exchanged[name])
+        assert np.array_equal(np.sort(base[name], axis=0), np.sort(alone[name], axis=0))
+        assert not np.array_equal(base[name], alone[name])
     one, two = (telling.integers(case, change)["weight"] for change in (1, 2))
     assert (base["weight"] != one).sum() == 2
     assert (base["weight"] != two).sum() == 1

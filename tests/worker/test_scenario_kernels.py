@@ -11,6 +11,7 @@ from small_backends import Plain, ask, prepared
 
 from harness.case import MODES, Case
 from harness.correctness import telling
+from harness.correctness.inputs import make_inputs
 from harness.correctness.telling_changes import Variant
 from harness.correctness.verdict import Expected
 from harness.process.protocol import RunScenario
@@ -66,7 +67,7 @@ def test_kernel_that_takes_long_to_prepare_is_prepared_three_times(tmp_path, mon
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_slow_calls_have_all_changes_at_once_and_steps_overlap(tmp_path, mode):
+def test_slow_backend_is_called_twice_and_a_slow_step_three_times(tmp_path, mode):
     calls = []
 
     class Counts(Honest):
@@ -74,27 +75,82 @@ def test_slow_calls_have_all_changes_at_once_and_steps_overlap(tmp_path, mode):
             calls.append("output")
             return super().output(*given)
 
-    _, verdicts, _ = asked(Counts("cpu"), tmp_path, mode, slow=True)
+    reply, verdicts, _ = asked(Counts("cpu"), tmp_path, mode, slow=True)
     seen = {Variant.of(place.name) for place in (tmp_path / "scenario").iterdir() if place.is_dir()}
-    step = {Variant(1, telling.KIND, "another kernel")} if mode == "forward_backward" else set()
-    assert seen == {Variant(1, telling.EXCHANGED, "in place")} | step
-    assert len(calls) == 3 + len(step), "the first call, one without a change, one with all changes"
+    if mode == "forward":
+        assert seen == {Variant(0, telling.EXCHANGED_ALONE, "in place")}
+    else:
+        two = Variant(0, telling.CHANGED, "two on one weight")
+        assert seen == {two, Variant(1, telling.EXCHANGED_ALONE, "in place")}
+    assert len(calls) == 2 + len(seen), "the prepared case's call, and one without a change"
+    assert len(verdicts) == len(seen)
     assert all(verdict.ok for verdict in verdicts)
+    assert reply.kernel_seconds is None
 
 
+def wrong(backend, folder, mode):
+    """True if the scenario shows a slow backend to be wrong."""
+    _, verdicts, base = asked(backend, folder, mode, slow=True)
+    right = all(np.array_equal(np.load(folder / "scenario" / f"{name}.npy"), base[name]) for name in base)
+    return not right or not all(verdict.ok for verdict in verdicts)
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("fault", ["weight", "input1"])
-def test_slow_calls_show_what_is_known_by_its_place_in_memory(tmp_path, fault):
+def test_slow_calls_show_what_is_known_by_its_place_and_sum(tmp_path, fault, mode):
     class Remembers(Honest):
-        known: ClassVar[dict[int, np.ndarray]] = {}
+        known: ClassVar[dict[tuple[int, float], np.ndarray]] = {}
 
         def output(self, input1, input2, weight, bias):
             given = {"weight": weight, "input1": input1}
-            place = given[fault].ctypes.data
-            given[fault] = self.known.setdefault(place, given[fault].copy())
+            looked_at = given[fault].ctypes.data, float(given[fault].sum(dtype=float))
+            given[fault] = self.known.setdefault(looked_at, given[fault].copy())
             return super().output(given["input1"], input2, given["weight"], bias)
 
-    _, verdicts, _ = asked(Remembers("cpu"), tmp_path, slow=True)
-    assert not all(verdict.ok for verdict in verdicts)
+        def prepare_forward(self, case, weight, bias):
+            looked_at = weight.ctypes.data, float(weight.sum(dtype=float))
+            packed = self.known.setdefault(looked_at, weight.copy()) if fault == "weight" else weight
+            return super().prepare_forward(case, packed, bias)
+
+    assert wrong(Remembers("cpu"), tmp_path, mode)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3, 4, 5])
+def test_packed_weights_that_take_turns_spoil_the_slow_case_that_is_prepared(tmp_path, slots):
+    class TakesTurns(Honest):
+        packed: ClassVar[dict[int, np.ndarray]] = {}
+        number = 0
+
+        def prepare_forward(self, case, weight, bias):
+            slot = self.number % slots
+            self.number += 1
+            self.packed[slot] = weight.copy()
+            return lambda input1, input2: self.output(input1, input2, self.packed[slot], bias)
+
+    backend = TakesTurns("cpu")
+    asked(backend, tmp_path, slow=True)
+    assert not np.array_equal(backend.packed[0], make_inputs(CASE)["weight"]), "which the telling rows show"
+
+
+def test_slow_steps_show_a_state_kept_by_the_weights_place(tmp_path):
+    class Shares(Honest):
+        def prepare_forward_backward(self, case):
+            step, states = super().prepare_forward_backward(case), self.states
+
+            class Step:
+                def forward(self, input1, input2, weight, bias):
+                    states[weight.ctypes.data] = input1, input2, weight, bias
+                    return step.forward(input1, input2, weight, bias)
+
+                def backward(self, grad_output):
+                    step.forward(*next(iter(reversed(states.values()))))
+                    return step.backward(grad_output)
+
+            return Step()
+
+        states: ClassVar[dict[int, tuple]] = {}
+
+    assert wrong(Shares("cpu"), tmp_path, "forward_backward")
 
 
 def test_kernels_that_share_a_result_hand_that_over(tmp_path):

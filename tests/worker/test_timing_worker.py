@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 
 import numpy as np
@@ -96,7 +97,12 @@ def test_an_earlier_larger_call_does_not_count(tmp_path):
     assert peaks[1] < 12 * MIB
 
 
-def test_memory_is_unknown_without_the_system_s_counters(tmp_path):
+def test_call_is_made_where_its_memory_cannot_be_known(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert memory.peak_bytes(lambda: calls.append("cuda"), "cuda") is None
+    assert memory.peak_bytes(lambda: calls.append("cpu"), "cpu", tmp_path / "no proc") is None
+    assert calls == ["cuda", "cpu"]
     assert memory.peak_bytes(lambda: None, "cpu", tmp_path / "no proc") is None
     (tmp_path / "status").write_text("Name: x\n")
     assert memory.peak_bytes(lambda: None, "cpu", tmp_path) is None
