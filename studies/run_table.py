@@ -77,8 +77,11 @@ def fill(
         at_once: Number of rows that are made at the same time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    header = ",".join(columns)
     if not path.exists():
-        path.write_text(",".join(columns) + "\n")
+        path.write_text(header + "\n")
+    if path.read_text().partition("\n")[0] != header:
+        sys.exit(f"{path} has other columns than this study writes: begin a new table")
     done = len(rows(path))
     end = time.monotonic() + seconds
     begun: collections.deque[Future[Mapping[str, str]]] = collections.deque()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,7 @@ class Faults:
     unseen_seconds: float = 0.0
     usage: tuple[Usage, ...] = (Usage(10_000_000, 0, 1),)
     looks: tuple[Standing, ...] = ()
-    standing: Callable[[float], Standing | None] = lambda now: Standing(frozenset({0}), 0, False, now)
+    standing: Callable[[float], Standing | None] = lambda now: Standing(frozenset({0}), os.nice(0), False, now)
     spread: tuple[float, float] = (0.0, 0.0)
     import_seconds: float = 0.1
     compile_seconds: float = 0.0

@@ -181,7 +181,7 @@ def test_spot_peak_of_the_cpus_is_not_measured_for_rows_on_a_gpu(measure_on_gpu)
 
 def granted(**changes):
     """Return what grants a worker the same at all times, and a second of CPU time in a second."""
-    return lambda now: dataclasses.replace(Standing(frozenset({0}), 0, False, now), **changes)
+    return lambda now: dataclasses.replace(Standing(frozenset({0}), os.nice(0), False, now), **changes)
 
 
 @pytest.mark.parametrize(

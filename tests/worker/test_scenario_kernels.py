@@ -116,7 +116,7 @@ def test_slow_calls_show_what_is_known_by_its_place_and_sum(tmp_path, fault, mod
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3, 4, 5])
-def test_packed_weights_that_take_turns_spoil_the_slow_case_that_is_prepared(tmp_path, slots):
+def test_packed_weights_in_turn_spoil_the_slow_case_that_is_prepared(tmp_path, slots):
     class TakesTurns(Honest):
         packed: ClassVar[dict[int, np.ndarray]] = {}
         number = 0
