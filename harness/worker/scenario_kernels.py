@@ -96,8 +96,7 @@ def another_kernel(prepared: PreparedCase, directory: Path, slow: bool = False) 
     inputs = arrays.refill(inputs, kind=telling.EXCHANGED)
     if case.mode == "forward":  # a kernel that is called again may know its inputs; a step is called again below
         results[Variant(0, telling.EXCHANGED, "in place")] = first.begin(inputs)()
-    if telling.weight_changes(case):
-        results |= _change_weight(first, inputs, () if case.mode == "forward" else others, changed)
+    results |= _change_weight(first, inputs, () if case.mode == "forward" else others, changed)
     return _hand_over(prepared, base, results, directory, kernel_seconds, changed)
 
 
