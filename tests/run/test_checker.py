@@ -234,6 +234,26 @@ def test_later_answers_to_a_large_case_are_judged_on_parts(measure, drawn_parts)
         assert len(part.pages) == 2
 
 
+def test_nan_outside_the_drawn_telling_rows_is_refused(measure, drawn_parts):
+    case = Case(16, 2, 3, 5)
+    ends = {int(row) for rows in telling_rows.ends(telling_rows.roles(case)) for row in rows}
+    undrawn = next(row for row in range(1, 15) if row not in ends)
+
+    class Hides(FakeWorker):
+        def scenario(self, request):
+            reply = super().scenario(request)
+            if request.scenario == "telling rows":
+                path = request.directory / "output.npy"
+                output = np.load(path)
+                output[undrawn, 0] = np.nan
+                np.save(path, output)
+            return reply
+
+    row = measure(case, faults={"other": Faults(kind=Hides)}).row("other", case)
+    assert (row.status, row.phase) == (Status.REJECTED, "gate")
+    assert f"output[{undrawn}, 0] is nan" in row.reason
+
+
 @pytest.mark.parametrize(
     "fault",
     [{"kept": 5}, {"wrong_later": 1}, {"answers": {"new values in the same buffers": 0}}],
