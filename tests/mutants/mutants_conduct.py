@@ -72,14 +72,14 @@ class Zeroes(Mutant):
 
 
 class ScribblesLate(CountsTimed):
-    """C02, F21: changes the last bit of an input after 50 calls, when the gate seems finished."""
+    """C02, F21: changes the last bit of an input twice in 50 calls, from the 50th on, when the gate seems finished."""
 
     name = "mutant-scribbles-late"
     caught = Caught("conduct", phase="recheck", reason="changed its input: input1")
 
     def output(self, input1, input2, weight, bias):
         right = super().output(input1, input2, weight, bias)
-        if self.calls in (MANY_CALLS, MANY_CALLS + 1):
+        if self.calls >= MANY_CALLS and self.calls % MANY_CALLS < 2:
             input1[-1, -1] = np.nextafter(input1[-1, -1], np.float32(9))
         return right
 
