@@ -7,7 +7,9 @@ Length: a command takes a line for each of its options.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import importlib
 import importlib.metadata
 import json
@@ -25,7 +27,18 @@ from harness.case import MODE_NAMES, CaseError
 from harness.catalog.registry import DISTRIBUTION, RegistryError, entries
 from harness.catalog.suggest import suggestion
 from harness.catalog.suites import SUITES, SuiteError, suite
-from harness.cli_runs import BAD_ROWS, INTERRUPTED, RESULTS, USAGE, complain, end, open_new, plan_options, reopen
+from harness.cli_runs import (
+    BAD_ROWS,
+    INTERRUPTED,
+    RESULTS,
+    USAGE,
+    complain,
+    end,
+    open_new,
+    plan_options,
+    reopen,
+    take_machine,
+)
 
 if TYPE_CHECKING:
     from harness.checked import CheckReport
@@ -50,6 +63,7 @@ def main() -> None:
     from harness.output.console import accept_any_text
     from harness.output.figures import FigureError
     from harness.output.store import StoreError
+    from harness.process.machine_lock import MachineIsTakenError
     from harness.run.options import PlanError
 
     accept_any_text()
@@ -58,7 +72,7 @@ def main() -> None:
         app(standalone_mode=True)
     except (
         *(CaseError, SuiteError, RegistryError, BudgetError, StoreError, FigureError),
-        *(PlanError, NewBackendError),
+        *(PlanError, NewBackendError, MachineIsTakenError),
     ) as error:
         complain(str(error))
         sys.exit(USAGE)
@@ -192,6 +206,8 @@ def run(
     seed: given.Seed = None,
     recheck: given.Recheck = False,
     freeze: given.Freeze = True,
+    wait: given.Wait = False,
+    lock: given.Lock = True,
     time_limit_seconds: given.TimeLimit = 120.0,
 ) -> None:
     """Check every backend, time the right ones.
@@ -205,11 +221,13 @@ def run(
     from harness.run import session
     from harness.run.plan import complete_groups
 
-    plan, how, opened = open_new(context, out) if resume is None else reopen(context, resume)
-    skip_groups = complete_groups(plan, store.rows(opened.folder / store.RECORDS))
-    with opened, progress(len(plan.backends), plan.budget_seconds) as line:
-        line.begin(f"Run {plan.run_id}: {len(plan.backends)} backends, rows go to {short(opened.folder)}/")
-        stopped = session.run(plan, how, opened, line, skip_groups)
+    with contextlib.ExitStack() as held:
+        take = functools.partial(take_machine, held, wait, lock)
+        plan, how, opened = open_new(context, out, take) if resume is None else reopen(context, resume, take)
+        skip_groups = complete_groups(plan, store.rows(opened.folder / store.RECORDS))
+        with opened, progress(len(plan.backends), plan.budget_seconds) as line:
+            line.begin(f"Run {plan.run_id}: {len(plan.backends)} backends, rows go to {short(opened.folder)}/")
+            stopped = session.run(plan, how, opened, line, skip_groups)
     _print(ending(opened.folder, store.LATEST if out is None and resume is None else str(out or resume), _width()))
     if stopped:
         sys.exit(INTERRUPTED)

@@ -186,6 +186,17 @@ Roofline = Annotated[
         help="Measure this machine's peaks, for the column `% of roofline`.",
     ),
 ]
+Wait = Annotated[
+    bool, typer.Option("--wait", help="Wait for another run that measures on this machine, instead of ending.")
+]
+Lock = Annotated[
+    bool,
+    typer.Option(
+        "--lock/--no-lock",
+        envvar="BILINEAR_BENCH_LOCK",
+        help="One run at a time on this machine: two spoil each other's times.",
+    ),
+]
 Freeze = Annotated[bool, typer.Option("--freeze/--no-freeze", help="Stop idle workers while another one runs.")]
 Format = Annotated[
     FormatOption,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -42,8 +44,33 @@ def plan_options(context: typer.Context, timing: bool = True) -> PlanOptions:
     return options if layer is None else dataclasses.replace(options, cases=[*options.cases, layer])
 
 
-def open_new(context: typer.Context, out: Path | None) -> tuple[Plan, RunOptions, Store]:
-    """Plan a run and create its folder."""
+def take_machine(held: contextlib.ExitStack, wait: bool, lock: bool, run_id: str) -> None:
+    """Take the machine's lock.
+
+    Args:
+        held: Releases the lock at its end.
+        wait: True to wait for a run that holds it.
+        lock: False to measure without it.
+        run_id: Name of the run, for those that wait.
+
+    Raises:
+        MachineIsTakenError: Another run holds the lock, and this one does not wait.
+    """
+    from harness.process import machine_lock
+
+    if lock:
+        say = functools.partial(typer.echo, err=True)
+        held.enter_context(machine_lock.one_run_at_a_time(machine_lock.lock_file(), f"run {run_id}", wait, say))
+
+
+def open_new(context: typer.Context, out: Path | None, take: Callable[[str], None]) -> tuple[Plan, RunOptions, Store]:
+    """Plan a run, take the machine and create the run's folder.
+
+    Args:
+        context: The command's parameters.
+        out: Folder for the rows; None for one under ``RESULTS``.
+        take: Takes the machine for the run of that name.
+    """
     from harness.machine.environment import describe
     from harness.output import store
     from harness.run.options import RunOptions
@@ -56,21 +83,28 @@ def open_new(context: typer.Context, out: Path | None) -> tuple[Plan, RunOptions
     if options.quick:
         how = dataclasses.replace(how, roofline=False)  # measuring the peaks would take a third of the minute
     plan = make_plan(run_id, options)
+    take(run_id)
     return plan, how, store.Store.create(folder, {"run_id": run_id, **describe(), "plan": stored(plan, how)})
 
 
-def reopen(context: typer.Context, name: str) -> tuple[Plan, RunOptions, Store]:
+def reopen(context: typer.Context, name: str, take: Callable[[str], None]) -> tuple[Plan, RunOptions, Store]:
     """Read the plan of a run that was stopped, and open its files without the rows of incomplete groups.
 
     A run that is complete ends here, with the exit code that it ended with.
+
+    Args:
+        context: The command's parameters.
+        name: The run.
+        take: Takes the machine for the run of that name.
     """
     from harness.output import store
     from harness.output.report import short
     from harness.run.plan import complete_groups, restore
 
     sources = {parameter: context.get_parameter_source(parameter) for parameter in context.params}
-    if [parameter for parameter, source in sources.items() if source and source.name == "COMMANDLINE"] != ["resume"]:
-        raise store.StoreError("--resume goes on with the plan of that run: give it alone")
+    typed = {parameter for parameter, source in sources.items() if source and source.name == "COMMANDLINE"}
+    if typed - {"wait", "lock"} != {"resume"}:
+        raise store.StoreError("--resume goes on with the plan of that run: give it alone, or with --wait or --no-lock")
     folder = store.find(name, RESULTS)
     plan, how = restore(folder)
     rows = store.rows(folder / store.RECORDS, earlier=True)
@@ -78,6 +112,7 @@ def reopen(context: typer.Context, name: str) -> tuple[Plan, RunOptions, Store]:
     if len(done) == len(plan.groups()):
         typer.echo(f"{short(folder)} is complete, nothing is left to measure: bilinear-bench report {short(folder)}")
         end(plan, rows)
+    take(plan.run_id)
     return plan, how, store.Store.resume(folder, lambda row: (row["case"], row["mode"], row["device"]) in done)
 
 

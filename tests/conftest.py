@@ -24,6 +24,8 @@ for variable, folder in CACHE_VARIABLES.items():
     os.environ.setdefault(variable, str(default_cache() / folder))
 # Every run of the tests asks its own edge cases.
 os.environ["CI"] = "1"
+# Tests run side by side, and none of them is about times.
+os.environ["BILINEAR_BENCH_LOCK"] = "0"
 
 #: The outside package has tests of its own; `test_third_party.py` runs them where the package is installed.
 collect_ignore = ["third_party"]

@@ -20,6 +20,8 @@ from command_line import BRIEF, ROOT, command, cpus_for, environment
 
 from harness.machine.environment import gpus
 from harness.output import store
+from harness.process import machine_lock
+from harness.process.machine_lock import one_run_at_a_time
 from harness.record import Record, Status
 
 TINY = ("--case", "6x5x4x3", "--threads", "1")
@@ -536,7 +538,18 @@ def test_report_of_one_case_has_bars(bilinear_bench):
 def test_resume_is_given_alone(bilinear_bench, option):
     ended = bilinear_bench("run", "--resume", str(REFERENCE), *option)
     assert ended.returncode == 2
-    assert ended.stderr == "error: --resume goes on with the plan of that run: give it alone\n"
+    expected = "error: --resume goes on with the plan of that run: give it alone, or with --wait or --no-lock\n"
+    assert ended.stderr == expected
+
+
+def test_second_run_on_a_machine_is_refused_before_it_leaves_a_folder(bilinear_bench, tmp_path):
+    given = {"TMPDIR": str(tmp_path), "BILINEAR_BENCH_LOCK": "1"}
+    with one_run_at_a_time(tmp_path / machine_lock.lock_file().name, "a run", wait=False, say=print):
+        ended = bilinear_bench("run", *TINY, *BRIEF, "--out", "second", **given)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"error: process {os.getpid()} of ")
+    assert ended.stderr.count("\n") == 1
+    assert not (tmp_path / "second").exists()
 
 
 @pytest.mark.slow
