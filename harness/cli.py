@@ -208,6 +208,7 @@ def run(
     freeze: given.Freeze = True,
     wait: given.Wait = False,
     lock: given.Lock = True,
+    explain_time: given.ExplainTime = False,
     time_limit_seconds: given.TimeLimit = 120.0,
 ) -> None:
     """Check every backend, time the right ones.
@@ -215,9 +216,12 @@ def run(
     The rows go to CSV files; the answer is printed.
     """
     # Over 40 lines: one line for each option.
+    from rich.text import Text
+
     from harness.output import store
     from harness.output.progress import progress
     from harness.output.report import ending, short
+    from harness.output.time_table import time_table
     from harness.run import session
     from harness.run.plan import complete_groups
 
@@ -228,6 +232,8 @@ def run(
         with opened, progress(len(plan.backends), plan.budget_seconds) as line:
             line.begin(f"Run {plan.run_id}: {len(plan.backends)} backends, rows go to {short(opened.folder)}/")
             stopped = session.run(plan, how, opened, line, skip_groups)
+    if explain_time:
+        _print([*time_table(store.environment(opened.folder)["time_spent"], _width()), Text()])
     _print(ending(opened.folder, store.LATEST if out is None and resume is None else str(out or resume), _width()))
     if stopped:
         sys.exit(INTERRUPTED)

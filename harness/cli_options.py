@@ -197,6 +197,9 @@ Lock = Annotated[
         help="One run at a time on this machine: two spoil each other's times.",
     ),
 ]
+ExplainTime = Annotated[
+    bool, typer.Option("--explain-time", help="Print what the time of the run went into, before the answer.")
+]
 Freeze = Annotated[bool, typer.Option("--freeze/--no-freeze", help="Stop idle workers while another one runs.")]
 Format = Annotated[
     FormatOption,

@@ -103,8 +103,10 @@ def reopen(context: typer.Context, name: str, take: Callable[[str], None]) -> tu
 
     sources = {parameter: context.get_parameter_source(parameter) for parameter in context.params}
     typed = {parameter for parameter, source in sources.items() if source and source.name == "COMMANDLINE"}
-    if typed - {"wait", "lock"} != {"resume"}:
-        raise store.StoreError("--resume goes on with the plan of that run: give it alone, or with --wait or --no-lock")
+    if typed - {"wait", "lock", "explain_time"} != {"resume"}:
+        raise store.StoreError(
+            "--resume goes on with the plan of that run: give it alone, or with --wait, --no-lock or --explain-time"
+        )
     folder = store.find(name, RESULTS)
     plan, how = restore(folder)
     rows = store.rows(folder / store.RECORDS, earlier=True)

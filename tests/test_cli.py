@@ -305,7 +305,7 @@ def test_report_draws_the_case_and_the_mode_that_it_is_given(bilinear_bench, tmp
 @pytest.mark.slow
 def test_a_usual_run_measures_the_machine_and_starts_fresh_processes(bilinear_bench, tmp_path):
     options = ("--mode", "forward", "--backend", "numpy-loop", "--budget", "30", "--target", "30%", "--out", "run")
-    ended = bilinear_bench("run", "--case", "128x20x30x40", *options)
+    ended = bilinear_bench("run", "--case", "128x20x30x40", *options, "--explain-time")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["peaks"]["cpu"]["arithmetic"]["float32"]["flop_per_second"] > 1e8
@@ -323,6 +323,8 @@ def test_a_usual_run_measures_the_machine_and_starts_fresh_processes(bilinear_be
     assert ours["comparison"] in ("faster", "slower", "equivalent", "ambiguous")
     assert float(ours["speedup_low"]) <= float(ours["speedup"]) <= float(ours["speedup_high"])
     assert (ours["seconds_to_target"] != "") == (ours["stopped_by"] == "target")
+    assert ended.stdout.startswith("What the time went into\n")
+    assert environment["time_spent"]["seconds"]["samples: timed calls"] > 0
     assert "fastest right way" in ended.stdout.lower()
     assert "% of roofline" in bilinear_bench("report", "run", "--wide").stdout
 
@@ -538,7 +540,8 @@ def test_report_of_one_case_has_bars(bilinear_bench):
 def test_resume_is_given_alone(bilinear_bench, option):
     ended = bilinear_bench("run", "--resume", str(REFERENCE), *option)
     assert ended.returncode == 2
-    expected = "error: --resume goes on with the plan of that run: give it alone, or with --wait or --no-lock\n"
+    expected = "error: --resume goes on with the plan of that run: give it alone, "
+    expected += "or with --wait, --no-lock or --explain-time\n"
     assert ended.stderr == expected
 
 

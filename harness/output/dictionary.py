@@ -17,7 +17,7 @@ machine that made them; `results/reference/` holds the committed ones.
 * `{RECORDS}`: one row for every planned case, mode, backend and device, whatever its status.
 * `{SAMPLES}`: one row for every recorded time, warmup included.
 * `{ENVIRONMENT}`: the machine, the versions, the plan (`--resume` reads it), the machine's peaks, the doctor's
-  findings, and the thread pools that each worker reported.
+  findings, the thread pools that each worker reported, and what the time went into (`time_spent`, in seconds).
 
 Text is UTF-8, one header line, RFC 4180 quoting. A missing value is empty, never 0. Times are seconds, memory is
 bytes, rates are 1e9 operations a second. `make dictionary` writes this page from `harness/record.py`; a test compares.

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from harness.correctness.verdict import Verdict
@@ -18,6 +18,7 @@ from harness.process.handle import WorkerError, WorkerHandle
 from harness.process.protocol import Loaded, Located, Prepared, ReplyT, Request
 from harness.record import Status
 from harness.run.gate_log import GateLog
+from harness.run.time_spent import Stage, TimeSpent
 
 
 @dataclasses.dataclass
@@ -235,13 +236,14 @@ class Cell:
             self.end(Status.REJECTED, f"{refusal.probe}: {refusal.full_reason}")
 
     @contextlib.contextmanager
-    def gating(self, now: Callable[[], float]) -> Iterator[None]:
-        """Add the time within to the time of the gate."""
-        start = now()
+    def gating(self, spent: TimeSpent, stage: Stage = Stage.GATE) -> Iterator[None]:
+        """Add the time within to the time of the gate, and book it on a stage of the run."""
+        start = spent.now()
         try:
-            yield
+            with spent(stage):
+                yield
         finally:
-            self.gate.seconds += now() - start
+            self.gate.seconds += spent.now() - start
 
     def results_folder(self, name: str) -> Path:
         """Return an empty folder, in which the worker leaves results for the gate."""

@@ -48,6 +48,7 @@ from harness.run.granted import judge_granted
 from harness.run.plan import BASELINE
 from harness.run.reference_cache import Arrays, ReferenceCache, arrays
 from harness.run.sample import Judged
+from harness.run.time_spent import Stage, TimeSpent
 from harness.timing import roofline, stopping
 
 #: Folder of the first results, which stay until the end of the scenarios.
@@ -64,6 +65,7 @@ class Checker:
         limit_seconds: Time limit of a request, in seconds.
         stage: Callback before the reference computes.
         secret: Random source that no backend can foresee; it draws which part of a large case's results is judged.
+        spent: Stopwatch of the run.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Checker:
         limit_seconds: float,
         stage: Callable[[str], None] = lambda text: None,
         secret: random.Random | None = None,
+        spent: TimeSpent | None = None,
     ) -> None:
         self._case = case
         self._device = device
@@ -81,6 +84,7 @@ class Checker:
         self._limit_seconds = limit_seconds
         self._stage = stage
         self._secret = secret or random.SystemRandom()
+        self._spent = spent or TimeSpent()
         #: The part that is judged, by the kind and number of the inputs; drawn for each question.
         self._drawn: dict[tuple[str, int], Drawn | None] = {}
         #: The question after timing.
@@ -101,7 +105,8 @@ class Checker:
 
     def prepare(self, cell: Cell, input_sets: int = roofline.INPUT_SETS) -> Prepared | None:
         """Have the case prepared and called once; judge all but the values, which have no reference yet."""
-        reply = cell.request(Prepare(self._case, input_sets, cell.results_folder(_FIRST)), self._limit_seconds)
+        with self._spent(Stage.PREPARE):
+            reply = cell.request(Prepare(self._case, input_sets, cell.results_folder(_FIRST)), self._limit_seconds)
         if reply is not None:
             inputs = gate.judge_given(self._case, self._device, reply.inputs)
             cell.note(
@@ -283,7 +288,8 @@ class Checker:
         if question.in_part and inputs not in self._drawn:
             always = telling_rows.ends(telling_rows.roles(self._case)) if question.kind == telling_rows.ROWS else ()
             self._drawn[inputs] = drawn.draw(self._case, self._secret, [int(row) for rows in always for row in rows])
-        return self._reference_cache.of(self._case, *inputs, self._drawn.get(inputs) if question.in_part else None)
+        with self._spent(Stage.RIGHT_RESULTS):
+            return self._reference_cache.of(self._case, *inputs, self._drawn.get(inputs) if question.in_part else None)
 
     def _judged(
         self,
@@ -310,7 +316,8 @@ class Checker:
     def _whole(self, question: Question, variation: int | None = None) -> Expected:
         """Return all right results, where a part of them was not enough."""
         self._stage("compute the right results")
-        return self._reference_cache.of(self._case, question.kind, _number(question, variation))
+        with self._spent(Stage.RIGHT_RESULTS):
+            return self._reference_cache.of(self._case, question.kind, _number(question, variation))
 
     def _judge_untouched(self, cell: Cell, reply: Integrity) -> None:
         """Judge whether inputs, functions and first results are as they were."""

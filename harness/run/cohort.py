@@ -26,6 +26,7 @@ from harness.run.edge_case_pool import EdgeCasePool
 from harness.run.plan import BASELINE
 from harness.run.reference_cache import ReferenceCache
 from harness.run.sampling import Blocks, Sampling
+from harness.run.time_spent import Stage
 from harness.timing import roofline, stopping
 
 #: Calls whose memory is measured.
@@ -74,6 +75,7 @@ class Cohort:
     def __init__(self, context: RunContext, case: Case, device: str, cells: list[Cell], services: Services) -> None:
         self._context = context
         self._plan = context.plan
+        self._spent = context.spent
         self._stage = context.progress.stage
         self._case = case
         self._device = device
@@ -88,6 +90,7 @@ class Cohort:
             self._plan.time_limit_seconds,
             self._stage,
             context.secret,
+            context.spent,
         )
 
     def end(self, status: Status, reason: str) -> None:
@@ -105,7 +108,7 @@ class Cohort:
             cell.worker = self._loader.load(cell.name, self._device).worker or cell.worker
             cell.phase = "prepare"
             self._stage(f"compile {cell.name}")
-            with cell.gating(self._context.now):
+            with cell.gating(self._spent):
                 prepared = self._checker.prepare(cell)
             if prepared is None:
                 continue
@@ -123,12 +126,13 @@ class Cohort:
         if self._going():
             self._checker.expect(FIRST)  # while edge-case workers import and compile
         self._stage("check odd sizes and special values")
-        self._edge_case_pool.judge(self._going(), self._case, self._device)
+        with self._spent(Stage.EDGE_CASES):
+            self._edge_case_pool.judge(self._going(), self._case, self._device)
         self._judge_first()
         for scenario in SCENARIOS:
             self._put(scenario)
         for cell in self._going():
-            with cell.gating(self._context.now):
+            with cell.gating(self._spent):
                 self._checker.finish_scenarios(cell)
             self._checker.conclude(cell)
 
@@ -137,7 +141,7 @@ class Cohort:
         baseline_output = None
         for cell in self._going():
             self._stage(f"check {cell.name}")
-            with cell.gating(self._context.now):
+            with cell.gating(self._spent):
                 actual = self._checker.judge_first(cell)
             if actual is None:
                 continue
@@ -154,7 +158,7 @@ class Cohort:
         if wanted:
             self._checker.expect(scenario)
         for cell in asked:
-            with cell.gating(self._context.now):
+            with cell.gating(self._spent):
                 self._checker.judge(cell, scenario)
         if scenario.kind != FIRST.kind:
             self._reference_cache.forget(self._case, scenario.kind)
@@ -170,7 +174,7 @@ class Cohort:
 
     def _asked(self, cell: Cell, scenario: Question) -> bool:
         self._stage(f"check {cell.name}")
-        with cell.gating(self._context.now):
+        with cell.gating(self._spent):
             return self._checker.ask(cell, scenario)
 
     def time(self, blocks: Blocks) -> None:
@@ -186,7 +190,8 @@ class Cohort:
         for cell in [cell for cell in timeable if cell.going and cell.timings.peak_memory_bytes is None]:
             self._stage(f"memory of {cell.name}")
             calls = 1 if cell.schedule.call_seconds > MEMORY_SECONDS else MEMORY_CALLS
-            peak = cell.request(MeasureMemory(calls), self._plan.time_limit_seconds)
+            with self._spent(Stage.MEMORY):
+                peak = cell.request(MeasureMemory(calls), self._plan.time_limit_seconds)
             if peak is not None:
                 cell.timings.keep_memory(peak.peak_bytes, self._case.result_bytes)
 
@@ -196,12 +201,12 @@ class Cohort:
         for cell in self._going():
             cell.phase = "recheck"
             self._stage(f"check {cell.name} again")
-            with cell.gating(self._context.now):
+            with cell.gating(self._spent):
                 self._call_on_unseen(cell, last)
         if self._going():
             self._checker.expect(self._checker.unseen, last)
         for cell in self._going():
-            with cell.gating(self._context.now):
+            with cell.gating(self._spent):
                 self._checker.judge_check(cell, last)
             self._checker.conclude(cell)
 
@@ -230,7 +235,8 @@ class Cohort:
         Args:
             process: Number of the present processes in the group.
         """
-        gpu_times.measure(self._context, self._case, self._device, self._going(), process)
+        with self._spent(Stage.GPU_TIMES):
+            gpu_times.measure(self._context, self._case, self._device, self._going(), process)
 
     def release(self) -> None:
         """Let the case go; end workers that misbehaved or failed, or that keep memory."""

@@ -17,6 +17,7 @@ from harness.process.protocol import Load, Loaded
 from harness.process.supervisor import WorkerPool
 from harness.record import Record, Sample
 from harness.run.plan import Plan
+from harness.run.time_spent import Stage, TimeSpent
 
 
 class Progress(Protocol):
@@ -64,6 +65,7 @@ class RunContext:
         spot_peak: Function that measures the CPUs' FMA peak in a dtype now, for a number of seconds, in flop per
             second; it returns None if the peak is unknown.
         best_clock_mhz: Highest clock of the CPUs so far, in MHz; 0 where the system does not report it.
+        spent: Stopwatch of what the run's wall time goes into, by ``now``.
     """
 
     plan: Plan
@@ -76,8 +78,10 @@ class RunContext:
     look: Callable[[], State] = activity.read
     spot_peak: Callable[[str, float], float | None] = lambda dtype, seconds: None
     best_clock_mhz: float = 0.0
+    spent: TimeSpent = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
+        self.spent = TimeSpent(self.now)
         self.order.seed(self.plan.seed)
 
     def keep(self, case: Case, device: str, **columns: Any) -> None:
@@ -151,11 +155,12 @@ class Loader:
 
     def _load_missing(self, names: Sequence[str], device: str) -> None:
         """Start and load workers; as many load at a time as there are threads."""
-        # In this thread, not in the pool: a worker dies with the thread that started it (PR_SET_PDEATHSIG).
-        started = [self._start(name, device) for name in names]
-        with ThreadPoolExecutor(max_workers=self._context.plan.threads) as pool:
-            loaded = pool.map(lambda pair: self._load(pair[0], device, pair[1]), zip(names, started, strict=True))
-            self._loaded |= {(name, device): each for name, each in zip(names, loaded, strict=True)}
+        with self._context.spent(Stage.START):
+            # In this thread, not in the pool: a worker dies with the thread that started it (PR_SET_PDEATHSIG).
+            started = [self._start(name, device) for name in names]
+            with ThreadPoolExecutor(max_workers=self._context.plan.threads) as pool:
+                loaded = pool.map(lambda pair: self._load(pair[0], device, pair[1]), zip(names, started, strict=True))
+                self._loaded |= {(name, device): each for name, each in zip(names, loaded, strict=True)}
 
     def _start(self, name: str, device: str) -> tuple[WorkerHandle, bool] | WorkerError:
         """Return a started worker, and True if its compile caches are empty; or the error in place of one."""

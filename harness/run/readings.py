@@ -20,6 +20,7 @@ from harness.process.protocol import ReadGpu
 from harness.run.cell import Cell
 from harness.run.context import RunContext
 from harness.run.granted import judge_granted
+from harness.run.time_spent import Stage
 from harness.timing import roofline
 
 #: Columns of a sample.
@@ -84,7 +85,8 @@ class SpotPeak:
 
     def before(self) -> None:
         """Measure the peak."""
-        self._flop_per_second = self._context.spot_peak(roofline.arithmetic_of(self._case), self._seconds)
+        with self._context.spent(Stage.SPOT_PEAK):
+            self._flop_per_second = self._context.spot_peak(roofline.arithmetic_of(self._case), self._seconds)
 
     def after(self, sample: SampleSeen) -> Columns:
         """Keep the peak as the block's, unless it is unknown."""

@@ -20,6 +20,7 @@ from harness.run.cell import Cell
 from harness.run.context import RunContext
 from harness.run.plan import BASELINE
 from harness.run.readings import Columns, SampleSeen, columns_after, readings
+from harness.run.time_spent import Stage
 from harness.timing import clock, roofline, stopping
 
 #: Least time of a backend's warmup, in seconds; at least one call.
@@ -115,7 +116,8 @@ class Sampler:
     def _warmed_up(self, cell: Cell, process: int) -> bool:
         """Call until the time of a call is known; return False if the cell has ended."""
         self._context.progress.stage(f"warm up {cell.name}")
-        reply = cell.request(WarmUp(WARM_UP_SECONDS, 1), self._plan.time_limit_seconds)
+        with self._context.spent(Stage.WARM_UP):
+            reply = cell.request(WarmUp(WARM_UP_SECONDS, 1), self._plan.time_limit_seconds)
         if reply is None:
             return False
         for stretch in reply.stretches:
@@ -150,13 +152,15 @@ class Sampler:
         request, secret = self._request(cell, place.block, long_seconds), self._context.secret.getrandbits(48)
         if not self._settle(cell) or cell.worker is None:
             return None
-        cell.request(DrawValues(secret, request.calls, request.first), self._plan.time_limit_seconds)
+        with self._context.spent(Stage.VALUES):
+            cell.request(DrawValues(secret, request.calls, request.first), self._plan.time_limit_seconds)
         if not cell.going:
             return None
         around = readings(self._context, self._case, self._device, cell, request.calls * cell.schedule.call_seconds)
-        for reading in around:
-            reading.before()
-        reply = cell.request(request, self._plan.time_limit_seconds)
+        with self._context.spent(Stage.READINGS):
+            for reading in around:
+                reading.before()
+        reply = self._requested(cell, request)
         if reply is None:
             return None
         if not reply.seconds > 0 or (request.forward and not (reply.forward_seconds or 0.0) > 0):
@@ -164,7 +168,8 @@ class Sampler:
             cell.end(Status.FAILED, reason)
             return None
         seen = _seen(cell, cell.worker, place.block, request, reply)
-        columns = columns_after(around, seen)
+        with self._context.spent(Stage.READINGS):
+            columns = columns_after(around, seen)
         if not cell.going:
             return None
         self._note(cell, place, request, reply, columns)
@@ -191,15 +196,26 @@ class Sampler:
             flush_l2=self._plan.flush_l2,
         )
 
+    def _requested(self, cell: Cell, request: TakeSample) -> SampleTaken | None:
+        """Return the worker's reply, and book the request's time."""
+        with self._context.spent(Stage.FREEZE):
+            reply = cell.request(request, self._plan.time_limit_seconds)
+            if reply is not None and cell.worker is not None:
+                call_seconds = reply.seconds + (reply.forward_seconds or 0.0)
+                self._context.spent.add_sample(call_seconds, cell.worker.elapsed_seconds)
+        return reply
+
     def _settle(self, cell: Cell) -> bool:
         """Move the arrays and steady the GPU's clock where that is due; return False if the cell has ended."""
         limit, size = self._plan.time_limit_seconds, roofline.array_bytes(self._case)
         if size <= PLACED_BYTES and not _slow(cell):
             new_kernel = size <= KERNEL_BYTES and cell.schedule.kernel_seconds <= KERNEL_SECONDS
-            cell.request(MoveArrays(new_kernel), limit)
+            with self._context.spent(Stage.MOVE):
+                cell.request(MoveArrays(new_kernel), limit)
         if cell.going and self._device != "cpu":
             # A request of its own, since it may take long, and the time around a sample is judged.
-            cell.request(SteadyGpuClock(), limit)
+            with self._context.spent(Stage.GPU_CLOCK):
+                cell.request(SteadyGpuClock(), limit)
         return cell.going
 
     def _note(self, cell: Cell, place: Place, request: TakeSample, reply: SampleTaken, columns: Columns) -> None:

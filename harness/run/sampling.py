@@ -23,6 +23,7 @@ from harness.run.context import Loader, RunContext
 from harness.run.plan import BASELINE
 from harness.run.readings import SPOT_PEAK_SECONDS
 from harness.run.sample import WARM_UP_SECONDS, Judged, Place, Sampler, long_seconds
+from harness.run.time_spent import Stage
 from harness.timing import roofline, stopping, variance
 
 
@@ -86,7 +87,8 @@ class Sampling:
         """Warm up, then take blocks; an error ends its cell."""
         if self._device == "cpu":
             # The first spot peak starts a process and compiles.
-            self._context.spot_peak(roofline.arithmetic_of(self._case), SPOT_PEAK_SECONDS[0])
+            with self._context.spent(Stage.SPOT_PEAK):
+                self._context.spot_peak(roofline.arithmetic_of(self._case), SPOT_PEAK_SECONDS[0])
         self._start = self._context.now()
         for cell in self._going():
             cell.phase = "timing"
@@ -234,7 +236,7 @@ class Sampling:
             return
         judging = self._context.now()
         self._checker.expect(FIRST)
-        with cell.gating(self._context.now):
+        with cell.gating(self._context.spent):
             self._checker.judge_first(cell)
         cell.conclude()
         self._judging_seconds += self._context.now() - judging
@@ -266,7 +268,7 @@ class Sampling:
         for variation in range(roofline.INPUT_SETS if judged else 0):
             self._checker.expect(IN_SAMPLE, variation)
         for cell, taken in judged:
-            with cell.gating(self._context.now):
+            with cell.gating(self._context.spent, Stage.JUDGE):
                 self._checker.judge_kept(cell, taken)
             cell.conclude()
         self._judging_seconds += self._context.now() - judging

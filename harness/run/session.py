@@ -26,6 +26,7 @@ from harness.run.plan import Plan, never_asked
 from harness.run.reference_cache import ReferenceCache
 from harness.run.rooflines import Rooflines
 from harness.run.summary import interrupted, records
+from harness.run.time_spent import Stage, TimeSpent
 from harness.survey import doctor, facts, peaks
 from harness.timing import roofline
 
@@ -66,6 +67,11 @@ class Runner:
         """Return the time of each backend's edge cases in seconds, loading included, by "NAME on DEVICE"."""
         return self._services.edge_case_pool.seconds
 
+    @property
+    def time_spent(self) -> Json:
+        """Return what the time went into since the context was made."""
+        return self._context.spent.as_json()
+
     def run(self, skip: frozenset[tuple[str, str, str]] = frozenset()) -> Iterator[Record]:
         """Yield the records of every group but those in ``skip`` (case, mode, device)."""
         groups = self._context.plan.groups()
@@ -95,7 +101,9 @@ class Runner:
         self.diagnoses += [
             diagnoses.diagnose(self._context.plan, case, device, cell) for cell in group.cells if cell.status in BAD
         ]
-        yield from records(self._context.plan, group, self._rooflines)
+        with self._context.spent(Stage.STATISTICS):
+            rows = list(records(self._context.plan, group, self._rooflines))
+        yield from rows
 
 
 def _report(cell: Cell) -> Json:
@@ -113,21 +121,24 @@ class _Machine:
     Args:
         plan: The plan: devices, thread budget, time limit.
         workers: The supervisor.
+        spent: Stopwatch of the run.
     """
 
-    def __init__(self, plan: Plan, workers: Supervisor) -> None:
-        self._plan, self._workers = plan, workers
+    def __init__(self, plan: Plan, workers: Supervisor, spent: TimeSpent) -> None:
+        self._plan, self._workers, self._spent = plan, workers, spent
 
     def survey(self, device: str) -> roofline.Peaks:
         """Measure a device's peaks."""
-        if device == "cpu":
-            return peaks.measure(self._workers, self._plan.threads, self._plan.time_limit_seconds)
-        return peaks.measure_device(self._workers, device, self._plan.time_limit_seconds)
+        with self._spent(Stage.PEAKS):
+            if device == "cpu":
+                return peaks.measure(self._workers, self._plan.threads, self._plan.time_limit_seconds)
+            return peaks.measure_device(self._workers, device, self._plan.time_limit_seconds)
 
     def report(self, measure_peaks: bool, folder: Path) -> dict[str, roofline.Peaks]:
         """Have the doctor look at the machine; leave peaks and findings in ``environment.json``, return the peaks."""
         measured = {device: self.survey(device) for device in self._plan.devices} if measure_peaks else {}
-        findings = doctor.diagnose(facts.gather(self._plan.threads, measured.get("cpu")))
+        with self._spent(Stage.PEAKS):
+            findings = doctor.diagnose(facts.gather(self._plan.threads, measured.get("cpu")))
         as_json = {device: device_peaks.as_json() for device, device_peaks in measured.items()}
         add_to_environment(folder, {"peaks": as_json, "doctor": doctor.as_json(findings)})
         return measured
@@ -153,7 +164,7 @@ def run(
     stopped = False
     with Supervisor(plan.threads, default_cache(), options.freeze, options.empty_compile_cache) as workers:
         context = RunContext(plan, workers, progress, store.add_sample)
-        runner, machine = Runner(context), _Machine(plan, workers)
+        runner, machine = Runner(context), _Machine(plan, workers, context.spent)
         try:
             progress.stage("how fast this machine can compute and read")
             measured = machine.report(options.roofline, store.folder)
@@ -167,7 +178,8 @@ def run(
             stopped = True
     for record in interrupted(plan, frozenset(done)):
         store.add_record(record)
-    add_to_environment(store.folder, {"workers": runner.worker_reports, "edge_case_seconds": runner.edge_case_seconds})
+    found: Json = {"workers": runner.worker_reports, "edge_case_seconds": runner.edge_case_seconds}
+    add_to_environment(store.folder, found | {"time_spent": runner.time_spent})
     return stopped
 
 
