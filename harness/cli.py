@@ -173,7 +173,7 @@ def check(
     plan = make_plan("check", plan_options(context, timing=False))
     # Printing takes pandas, which is imported while workers start.
     threading.Thread(target=importlib.import_module, args=("pandas",), daemon=True).start()
-    with progress(len(plan.backends), 0.0) as line:
+    with progress(plan.groups(), len(plan.backends), 0.0) as line:
         checked, records = session.check(plan, line)
     rows = [dataclasses.asdict(record) for record in records]
     _print_check(checked, rows, format_, verbose)
@@ -229,8 +229,9 @@ def run(
         take = functools.partial(take_machine, held, wait, lock)
         plan, how, opened = open_new(context, out, take) if resume is None else reopen(context, resume, take)
         skip_groups = complete_groups(plan, store.rows(opened.folder / store.RECORDS))
-        with opened, progress(len(plan.backends), plan.budget_seconds) as line:
-            line.begin(f"Run {plan.run_id}: {len(plan.backends)} backends, rows go to {short(opened.folder)}/")
+        groups, count = plan.groups(), len(plan.backends)
+        with opened, progress(groups, count, plan.budget_seconds, skip_groups) as line:
+            line.begin(f"Run {plan.run_id}: {count} backends, rows go to {short(opened.folder)}/")
             stopped = session.run(plan, how, opened, line, skip_groups)
     if explain_time:
         _print([*time_table(store.environment(opened.folder)["time_spent"], _width()), Text()])

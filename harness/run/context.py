@@ -31,8 +31,15 @@ class Progress(Protocol):
         """Show the next step within the group, or before the first one."""
         ...
 
-    def finished(self, number: int, total: int, records: Sequence[Record]) -> None:
-        """Show how a group ended, with its rows; numbers are from 1."""
+    def finished(self, number: int, total: int, records: Sequence[Record], once_seconds: float) -> None:
+        """Show how a group ended, with its rows; numbers are from 1.
+
+        Args:
+            number: Number of the group.
+            total: Number of all groups.
+            records: The rows.
+            once_seconds: Part of the group's time that no later one takes again, in seconds.
+        """
         ...
 
 
@@ -45,7 +52,7 @@ class NoProgress:
     def stage(self, text: str) -> None:
         """Do nothing."""
 
-    def finished(self, number: int, total: int, records: Sequence[Record]) -> None:
+    def finished(self, number: int, total: int, records: Sequence[Record], once_seconds: float) -> None:
         """Do nothing."""
 
 
@@ -148,14 +155,14 @@ class Loader:
         """End these backends' workers and load fresh ones at the same time, while nothing is measured."""
         for name in names:
             self._context.workers.discard(name, device)
-        self._load_missing(names, device)
+        self._load_missing(names, device, Stage.START_AGAIN)
         for name in names:
             self._loaded[name, device].compile_cache = "warm_worker"  # the next case finds it warm
         return [self._loaded[name, device] for name in names]
 
-    def _load_missing(self, names: Sequence[str], device: str) -> None:
+    def _load_missing(self, names: Sequence[str], device: str, stage: Stage = Stage.START) -> None:
         """Start and load workers; as many load at a time as there are threads."""
-        with self._context.spent(Stage.START):
+        with self._context.spent(stage):
             # In this thread, not in the pool: a worker dies with the thread that started it (PR_SET_PDEATHSIG).
             started = [self._start(name, device) for name in names]
             with ThreadPoolExecutor(max_workers=self._context.plan.threads) as pool:

@@ -80,9 +80,11 @@ class Runner:
                 if (case.name, case.mode, device) in skip:
                     continue
                 self._context.progress.group(number, len(groups), case, device)
+                once_seconds = self._context.spent.once_seconds
                 rows = list(self._group(case, device))
                 yield from rows
-                self._context.progress.finished(number, len(groups), rows)
+                once_seconds = self._context.spent.once_seconds - once_seconds
+                self._context.progress.finished(number, len(groups), rows, once_seconds)
         finally:
             self._services.edge_case_pool.stop()
 

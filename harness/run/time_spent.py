@@ -14,6 +14,7 @@ class Stage(enum.StrEnum):
 
     PEAKS = "peaks of the machine"
     START = "start of backends"
+    START_AGAIN = "start of fresh processes"
     PREPARE = "preparing and first calls"
     EDGE_CASES = "waiting for edge cases"
     RIGHT_RESULTS = "waiting for right results"
@@ -75,6 +76,12 @@ class TimeSpent:
         for stage, seconds in ((Stage.CALLS, calls), (Stage.SETTLE, passed_seconds - calls)):
             self._seconds[stage] += seconds
             self._seconds[self._open[-1]] -= seconds
+
+    @property
+    def once_seconds(self) -> float:
+        """Return the time of what the first group on a device does for all, in seconds: starting and edge cases."""
+        self._book()
+        return self._seconds[Stage.START] + self._seconds[Stage.EDGE_CASES]
 
     def as_json(self) -> dict[str, Any]:
         """Return the seconds of each stage that took any, and the number of samples, for ``environment.json``."""

@@ -37,7 +37,8 @@ class Groups:
     def stage(self, text):
         assert text
 
-    def finished(self, number, total, records):
+    def finished(self, number, total, records, once_seconds):
+        assert once_seconds >= 0
         self.ended.append((number, total, [record.backend for record in records]))
 
 
