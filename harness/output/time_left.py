@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 BACKEND_SECONDS: Final = 2.0
 #: Time that a backend takes once in a run for its edge cases and its start, in seconds: the first guess.
 ONCE_SECONDS: Final = 5.0
-#: Time of a backend for 1e9 products of a case, in seconds: the first guess.
-WORK_SECONDS: Final = 3.0
-#: A training step's time as a multiple of the forward's: the first guess.
+#: Time of a backend for a GFLOP of a case, in seconds: the first guess.
+WORK_SECONDS: Final = 1.5
+#: A training step's time as a multiple of a forward's of the same work: the first guess.
 STEP_TIMES: Final = 1.5
 #: Least time of a group that counts, as a share of the first guess.
 LEAST_SHARE: Final = 0.1
@@ -40,7 +40,7 @@ class Planned:
     Attributes:
         mode: Mode of the case.
         device: Device.
-        work: Products of the case, in 1e9: batch in1 in2 out.
+        work: Least work of the case in GFLOP, as in the column ``gflop``.
     """
 
     mode: str
@@ -50,7 +50,8 @@ class Planned:
     @classmethod
     def of(cls, case: Case, device: str) -> Planned:
         """Return what the time of a case on a device depends on."""
-        return cls(case.mode, device, case.batch * case.in1_features * case.in2_features * case.out_features / 1e9)
+        products = case.batch * case.in1_features * case.in2_features * case.out_features
+        return cls(case.mode, device, (2 if case.mode == "forward" else 6) * products / 1e9)
 
     @property
     def kind(self) -> tuple[str, str]:
@@ -59,7 +60,7 @@ class Planned:
 
     @property
     def times(self) -> float:
-        """Multiple of a forward's time, as first guessed."""
+        """Multiple of the time of a forward of the same work, as first guessed."""
         return 1.0 if self.mode == "forward" else STEP_TIMES
 
 
@@ -69,7 +70,7 @@ class Line:
 
     Attributes:
         fixed: Time of any group, in seconds.
-        slope: Time for 1e9 products, in seconds.
+        slope: Time for a GFLOP, in seconds.
     """
 
     fixed: float

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.case import Case
+from harness.case import MODES, Case
 from harness.output.time_left import BACKEND_SECONDS, ONCE_SECONDS, STEP_TIMES, WORK_SECONDS, Line, Planned, TimeLeft
+from harness.timing import roofline
 
 SMALL, STEP, LARGE = (
     Planned("forward", "cpu", 0.0),
@@ -29,8 +30,10 @@ def after(left, *taken):
     return now
 
 
-def test_the_work_of_a_case_is_its_products():
-    assert Planned.of(Case(1000, 20, 30, 40), "cuda") == Planned("forward", "cuda", 0.024)
+@pytest.mark.parametrize("mode", MODES)
+def test_the_work_of_a_case_is_its_flop(mode):
+    case = Case(1000, 20, 30, 40, mode=mode)
+    assert Planned.of(case, "cuda") == Planned(mode, "cuda", pytest.approx(roofline.flop(case) / 1e9))
 
 
 def test_the_time_left_counts_down_within_a_group():

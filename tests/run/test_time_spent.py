@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
+from command_line import ROOT
 from fakes import CASE, QUIET, Clock, FakePool
 
 from harness.catalog.registry import Entry
@@ -87,6 +88,11 @@ def test_a_run_has_its_stages_and_they_add_up_to_its_wall_time(tmp_path):
     assert set(Stage) - set(found["seconds"]) == {Stage.PEAKS, Stage.GPU_CLOCK, Stage.GPU_TIMES}
     assert sum(found["seconds"].values()) == pytest.approx(workers.clock.now - begun, abs=1e-4)
     assert found["samples"] == sum(sample.kind == "call" for sample in samples)
+
+
+def test_every_stage_is_explained():
+    page = (ROOT / "docs" / "reading-results.md").read_text()
+    assert [stage for stage in Stage if f"| `{stage}` | " not in page] == []
 
 
 def test_the_stages_of_samples_begin_with_one_word():
