@@ -92,7 +92,7 @@ class Line:
         Args:
             groups: Work and time in seconds of finished groups.
         """
-        import numpy as np  # not at the top, as SciPy: other commands reply without them
+        import numpy as np  # not at the top, as SciPy: the check of one case does without them
         from scipy.optimize import least_squares
 
         work, seconds = np.array(groups, dtype=float).reshape(-1, 2).T
@@ -142,7 +142,8 @@ class TimeLeft:
         # A group whose backends are all absent takes next to nothing, and says nothing about the others.
         self._taken.append((group, max(seconds, LEAST_SHARE * self._guess.fixed)))
         self._number, self._begun = self._number + 1, now
-        self._lines = self._fit()
+        if self._number <= max(self._groups):
+            self._lines = self._fit()
 
     def seconds(self, now: float) -> float:
         """Return the time that is left, in seconds, of the present group or the next one, and of all after it."""
