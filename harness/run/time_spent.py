@@ -79,9 +79,12 @@ class TimeSpent:
 
     @property
     def once_seconds(self) -> float:
-        """Return the time of what the first group on a device does for all, in seconds: starting and edge cases."""
+        """Return the time of what a device's first group does for all, in seconds.
+
+        Most of its preparing is importing compilers and reading their caches.
+        """
         self._book()
-        return self._seconds[Stage.START] + self._seconds[Stage.EDGE_CASES]
+        return sum(self._seconds[stage] for stage in (Stage.START, Stage.EDGE_CASES, Stage.PREPARE))
 
     def as_json(self) -> dict[str, Any]:
         """Return the seconds of each stage that took any, and the number of samples, for ``environment.json``."""
