@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: Time of a backend in a group, in seconds: the first guess, without the measuring time.
 BACKEND_SECONDS: Final = 2.0
 #: Time that a backend takes once in a run to start, to prepare and for its edge cases, in seconds: the first guess.
-ONCE_SECONDS: Final = 5.0
+ONCE_SECONDS: Final = 15.0
 #: Time of a backend for a GFLOP of a case, in seconds: the first guess.
 WORK_SECONDS: Final = 1.5
 #: A training step's time as a multiple of a forward's of the same work: the first guess.

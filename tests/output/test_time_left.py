@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from harness.case import MODES, Case
+from harness.catalog.suites import suite
 from harness.output.time_left import BACKEND_SECONDS, ONCE_SECONDS, STEP_TIMES, WORK_SECONDS, Line, Planned, TimeLeft
 from harness.timing import roofline
 
@@ -98,3 +101,23 @@ def test_groups_that_are_not_measured_take_no_time():
     assert estimate.seconds(0.0) == FIXED + ONCE
     estimate.end(FIXED, 0.0)
     assert estimate.seconds(FIXED) == 0.0
+
+
+#: What each group of a run of ``quick`` took on two busy CPUs, in seconds: five backends, a budget of 5 s.
+TAKEN = (214.3, 33.2, 16.9, 24.4, 31.1, 31.0, 34.1, 126.0, 40.3, 81.1, 48.4, 152.7)
+#: What the first of them took for starting, edge cases and preparing.
+ONCE_TAKEN = 189.4
+
+
+def test_the_time_left_of_a_run_was_right_within_a_factor_of_1_5():
+    cases = [dataclasses.replace(entry.case, mode=mode) for entry in suite("quick").entries for mode in MODES]
+    groups = {number: Planned.of(case, "cpu") for number, case in enumerate(cases, start=1)}
+    estimate, now = TimeLeft(groups, backends=5, budget_seconds=5.0), 0.0
+    factors = []
+    for number, seconds in enumerate(TAKEN[:-1], start=1):
+        estimate.begin(now, number)
+        now += seconds
+        estimate.end(now, ONCE_TAKEN if number == 1 else 0.0)
+        factors.append(estimate.seconds(now) / (sum(TAKEN) - now))
+    assert min(factors) > 1 / 1.5
+    assert max(factors) < 1.5
