@@ -21,16 +21,18 @@ if TYPE_CHECKING:
 BACKEND_SECONDS: Final = 2.0
 #: Time that a backend takes once in a run to start, to prepare and for its edge cases, in seconds: the first guess.
 ONCE_SECONDS: Final = 15.0
-#: Time of a backend for a GFLOP of a case, in seconds: the first guess.
-WORK_SECONDS: Final = 1.5
+#: Time for a GFLOP of a case, in seconds: of nn.Bilinear, which is slow in large cases, and of each backend; the first
+#: guess, from three runs of the suite ``quick`` on two busy CPUs.
+BASELINE_WORK_SECONDS: Final = 7.0
+WORK_SECONDS: Final = 1.0
 #: A training step's time as a multiple of a forward's of the same work: the first guess.
 STEP_TIMES: Final = 1.5
 #: Least time of a group that counts, as a share of the first guess.
 LEAST_SHARE: Final = 0.1
 #: Usual error of a group's predicted time, as the logarithm of a ratio; of a larger one the excess counts once only.
-USUAL_ERROR: Final = 0.3
+USUAL_ERROR: Final = 0.5
 #: Finished groups that a guess counts for.
-GUESS_WEIGHT: Final = 0.5
+GUESS_WEIGHT: Final = 1.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -116,7 +118,7 @@ class TimeLeft:
 
     def __init__(self, groups: Mapping[int, Planned], backends: int, budget_seconds: float) -> None:
         self._groups = groups
-        self._guess = Line(budget_seconds + BACKEND_SECONDS * backends, WORK_SECONDS * backends)
+        self._guess = Line(budget_seconds + BACKEND_SECONDS * backends, BASELINE_WORK_SECONDS + WORK_SECONDS * backends)
         #: Time of what is done once for a device, in seconds.
         self._once = ONCE_SECONDS * backends
         self._to_begin = {group.device for group in groups.values()}
