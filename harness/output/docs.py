@@ -135,7 +135,7 @@ def _columns(root: Path, file: str) -> str:
 
 def _backends(root: Path) -> str:
     """List the backends of this project with the first sentence of their class, read without importing it."""
-    ours = {name: entry for name, entry in entries().items() if entry.distribution.startswith(f"{DISTRIBUTION} ")}
+    ours = {name: entry for name, entry in entries().items() if entry.is_ours}
     return meanings("backend", {name: sentence_of(entry.target) for name, entry in ours.items()})
 
 

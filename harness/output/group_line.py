@@ -51,7 +51,7 @@ def group_name(case: str, mode: str, device: str, labels: Mapping[str, str]) -> 
 def _winner(found: Fastest) -> str:
     """Return the fastest backend in words."""
     if found.ties_baseline:
-        return f"{found.name} at {found.median}, nn.Bilinear too"
+        return f"{found.name}, nn.Bilinear too, from {found.median}"
     others = f" +{found.others}" if found.others else ""
     name = f"{found.name}{others} {found.median}"
     if found.ratio == UNKNOWN:
