@@ -1,6 +1,7 @@
 """The core set: what the suite `quick` and ``run --quick`` measure without ``--backend``.
 
-It keeps these runs short: one readable way and the strongest of each framework, instead of all that is installed.
+It keeps these runs short: a readable way, the strongest of NumPy and of PyTorch, JAX's own formula, and what this
+project ships, instead of all that is installed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Final
 
 from harness.catalog.registry import Entry
 
-#: Backends of this project in the core set, each with the reason. The strongest are those of results/reference.
+#: Backends of this project in the core set, each with the reason. Which are the strongest is read off results/reference.
 CORE: Final[Mapping[str, str]] = {
     "torch-bilinear": "the baseline of every ratio",
     "numpy-loop": "the readable way: a matrix product for each output feature",

@@ -133,14 +133,14 @@ def _legend(cells: Sequence[Cells], few: str, environment: Mapping[str, Any], wi
     found = [one.found for one in cells if one.found]
     marks = [
         f"{OTHERS}N others cannot be told from it" if any(one.others for one in cells) else "",
-        f"{FEW_BLOCKS} under ten samples" if not few and any(one.few_blocks for one in found) else "",
+        "among N: nn.Bilinear is one of the N" if any(one.ties_baseline for one in found) else "",
     ]
+    marked = f"{FEW_BLOCKS} under ten samples" if any(one.few_blocks for one in found) else ""
     lines = [
         "   ".join(filter(None, marks)),
-        few,
-        "no difference shown among N: nn.Bilinear is one of the N" if any(one.ties_baseline for one in found) else "",
+        few or marked,
         f"{UNKNOWN} too few samples for a ratio: {remedy(environment)}"
-        if any(UNKNOWN in one.ratio for one in cells)
+        if any(one.ratio == UNKNOWN for one in cells)
         else "",
     ]
     return [piece for line in lines for piece in wrapped(Text(line, "dim"), width)]

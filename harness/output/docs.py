@@ -16,6 +16,7 @@ from typing import Final
 from rich.text import Text
 
 from harness.catalog.entry_source import sentence_of
+from harness.catalog.core import core
 from harness.catalog.registry import DISTRIBUTION, entries
 from harness.catalog.suites import SUITES
 from harness.output import figures, header, store
@@ -168,6 +169,7 @@ _BLOCKS: Final[dict[str, Callable[..., str]]] = {
     "comparisons": lambda root: meanings("comparison", RELATION_MEANING),
     "headings": lambda root: meanings("heading", HEADINGS),
     "backends": _backends,
+    "core": lambda root: meanings("backend", core(("cuda",))),
     "protocols": _protocols,
     "mutants": mutant_table,
 }
