@@ -11,7 +11,7 @@ from typing import Final
 
 from harness.catalog.registry import Entry
 
-#: Backends of this project in the core set, each with the reason. Which are the strongest is read off results/reference.
+#: Backends of this project in the core set, each with the reason. The strongest are those of results/reference.
 CORE: Final[Mapping[str, str]] = {
     "torch-bilinear": "the baseline of every ratio",
     "numpy-loop": "the readable way: a matrix product for each output feature",

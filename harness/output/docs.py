@@ -15,8 +15,8 @@ from typing import Final
 
 from rich.text import Text
 
-from harness.catalog.entry_source import sentence_of
 from harness.catalog.core import core
+from harness.catalog.entry_source import sentence_of
 from harness.catalog.registry import DISTRIBUTION, entries
 from harness.catalog.suites import SUITES
 from harness.output import figures, header, store

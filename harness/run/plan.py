@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from harness.case import MODE_NAMES, MODES, Case, CaseError, Mode
 from harness.catalog.case_names import case_of
 from harness.catalog.core import in_core
 from harness.catalog.registry import Entry, RegistryError, select
-from harness.catalog.selection import choose
+from harness.catalog.selection import Selection, choose
 from harness.catalog.suites import ONE_LAYER, Suite, suite
 from harness.machine import environment
 from harness.machine.threads import budget
@@ -99,14 +99,8 @@ def make_plan(run_id: str, options: PlanOptions) -> Plan:
     cases = list(dict.fromkeys(dataclasses.replace(case, **changes) for case in cases))  # type: ignore[arg-type]
     modes = {MODE_NAMES[name] for name in options.modes} or set(MODES)
     wanted: list[Mode] = [mode for mode in MODES if mode in modes]
-    # A check compares with the reference alone, so nn.Bilinear is checked only where it is asked for.
-    always = BASELINE if options.timing else None
     devices = _chosen_devices(options)
-    usual = functools.partial(in_core, devices=devices) if options.timing and chosen_suite.core else list
-    selection = choose(options.backends, options.skip, always=always, usual=usual)
-    torch = selection.known[BASELINE].installed()
-    if not torch.ok:
-        raise RegistryError(f"the reference is nn.Bilinear in float64, but {torch.reason}")
+    selection = _chosen_backends(options, chosen_suite, devices)
     # No backend can know a drawn seed beforehand and bring the answers along. Every row has the seed.
     seed = secrets.randbelow(2**31) if options.seed is None else options.seed
     given = {field: getattr(options, field) for field in ("target", "band", "budget_seconds", "processes")}
@@ -148,6 +142,18 @@ def _chosen_cases(options: PlanOptions) -> tuple[Suite, list[Case]]:
                 f"this machine has {total / 2**30:,.1f} GiB: choose a smaller one"
             )
     return ONE_LAYER if options.quick else Suite(COMMAND_LINE_SUITE, "cases of the command line", ()), cases
+
+
+def _chosen_backends(options: PlanOptions, chosen_suite: Suite, devices: Collection[str]) -> Selection:
+    """Return the backends that options ask for, or the usual ones of the suite."""
+    # A check compares with the reference alone, so nn.Bilinear is checked only where it is asked for.
+    always = BASELINE if options.timing else None
+    usual = functools.partial(in_core, devices=devices) if options.timing and chosen_suite.core else list
+    selection = choose(options.backends, options.skip, always=always, usual=usual)
+    torch = selection.known[BASELINE].installed()
+    if not torch.ok:
+        raise RegistryError(f"the reference is nn.Bilinear in float64, but {torch.reason}")
+    return selection
 
 
 def _chosen_devices(options: PlanOptions) -> tuple[str, ...]:
