@@ -2,8 +2,9 @@
 #
 #   PYTHON    the interpreter to start from (3.11 or newer)            INSTALL=0  use PYTHON, with this project installed, as it is
 #   SUITE     the suite that `make bench` runs                         DEVICE     cpu or cuda; empty: all that are found
-#   BACKENDS  names, separated by spaces; empty: all                   MODE       forward or step; empty: both
-#   OUT       folder of the run; empty: results/<run-id>               RUN_ID     the run that `make report` prints
+#   OUT       folder of the run; empty: results/<run-id>               MODE       forward or step; empty: both
+#   RUN_ID    the run that `make report` prints
+#   BACKENDS  names, separated by spaces, or all; empty: the core set in the suite `quick`, all in the other suites
 
 PYTHON ?= python3
 INSTALL ?= 1
@@ -41,7 +42,7 @@ help: ## Show this help
 
 install: $(READY) ## Create .venv and install everything into it
 
-bench: $(READY) ## Check and time every backend, print the answer, leave CSV files in results/
+bench: $(READY) ## Check and time backends (BACKENDS=all: every one), print the answer, leave CSV files in results/
 	@$(PY) -m harness run $(OPTIONS)
 
 test: $(READY) ## Run the tests, in less than eight minutes on two quiet cores

@@ -24,6 +24,7 @@ import typer
 
 from harness import cli_options as given
 from harness.case import MODE_NAMES, CaseError
+from harness.catalog.core import core
 from harness.catalog.registry import DISTRIBUTION, RegistryError, entries
 from harness.catalog.suggest import suggestion
 from harness.catalog.suites import SUITES, SuiteError, suite
@@ -132,6 +133,7 @@ def list_(
     parts: list[Lines] = []
     if what in ("", "backends"):
         parts.append(listing.backends(listing.availability(entries(), devices()), width))
+        parts.append(listing.core_set(core(devices()), width))
     if probe:
         parts.append(_probed())
     if what in ("", "suites"):
@@ -211,7 +213,7 @@ def run(
     explain_time: given.ExplainTime = False,
     time_limit_seconds: given.TimeLimit = 120.0,
 ) -> None:
-    """Check every backend, time the right ones.
+    """Check backends, time the right ones.
 
     The rows go to CSV files; the answer is printed.
     """

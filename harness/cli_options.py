@@ -81,8 +81,9 @@ Backends = Annotated[
     typer.Option(
         "--backend",
         metavar="NAMES",
-        help="A backend, a pattern such as 'torch-*', or a list with commas; NAME#2 enters it again; repeatable. "
-        "One of each must be available, else the exit code is 1. Default: all.",
+        help="A backend, a pattern such as 'torch-*', `all`, or a list with commas; NAME#2 enters it again; "
+        "repeatable. One of each must be available, else the exit code is 1. Default: all, but `run` on the suite "
+        "quick or with --quick measures the core set (see `list`).",
     ),
 ]
 Skip = Annotated[

@@ -10,7 +10,7 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Final
 
-from harness.catalog.registry import GROUP
+from harness.catalog.registry import ALL, GROUP
 
 #: Names that are a backend's, a distribution's and, with underscores, a module's.
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*([-_][A-Za-z0-9]+)*")
@@ -132,6 +132,6 @@ def _module_and_class(name: str) -> tuple[str, str]:
         )
     module = name.replace("-", "_").lower()
     label = "".join(word[:1].upper() + word[1:] for word in re.split("[-_]", name))
-    if keyword.iskeyword(module) or label in _TAKEN:
+    if keyword.iskeyword(module) or label in _TAKEN or name == ALL:
         raise NewBackendError(f"{name!r} is a word that Python or the package needs: choose another name")
     return module, label

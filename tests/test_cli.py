@@ -92,6 +92,7 @@ def test_every_planned_cell_has_one_row_with_the_right_status(bilinear_bench, tm
         (("run", "--backend", "nonesuch"), "backend 'nonesuch' is unknown, expected one of: cupy-einsum"),
         (("run", "--backend", "numba-fusd"), "backend 'numba-fusd' is unknown: did you mean 'numba-fused'"),
         (("run", "--backend", "numpy-loop", "--skip", "numpy-*"), "no backend is left"),
+        (("run", "--backend", "all", "--skip", "*"), "no backend is left"),
         (("run", "--suite", "nonesuch"), "suite 'nonesuch' is unknown, expected one of: seed"),
         (("run", "--suite", "quack"), "suite 'quack' is unknown: did you mean 'quick'"),
         (("run", "--case", "SimGMN"), "case 'SimGMN' is unknown: did you mean 'SimGNN'"),
@@ -172,7 +173,7 @@ def test_without_torch_every_command_names_the_missing_package(bilinear_bench, t
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), ("numpy-loop", "faulty-broken-import", "quick", "bilinear-bench list cases SUITE")),
+        ((), ("numpy-loop", "faulty-broken-import", "quick", "bilinear-bench list cases SUITE", "all: --backend all")),
         (("backends",), ("np.einsum along a path computed in advance.", "[faulty 1.0]")),
         (("suites",), ("quick", "6 cases: six shapes that differ")),
         (("cases",), ("2708x512x512x1", "Deep Graph Infomax", "batch 1 at 16 features")),

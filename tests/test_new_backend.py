@@ -104,6 +104,7 @@ def test_a_malformed_name_is_refused_with_an_example(tmp_path, name):
         ("json", "would hide the module json"),
         ("class", "a word that Python or the package needs"),
         ("backend", "a word that Python or the package needs"),
+        ("all", "a word that Python or the package needs"),
         ("there", "there exists in"),
     ],
 )

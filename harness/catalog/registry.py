@@ -19,6 +19,8 @@ from harness.record import NAME_PATTERN
 
 GROUP: Final = "bilinear_bench.backends"
 DISTRIBUTION: Final = "bilinear-bench"
+#: Word of ``--backend`` for every backend, so no backend can have it as its name.
+ALL: Final = "all"
 #: End of the name of a distribution that is built for one version of CUDA; the builds hold the same package.
 _BUILD: Final = re.compile(r"-cuda\d+x$")
 #: Errors of malformed metadata of other packages: not UTF-8, or no value.
@@ -44,6 +46,11 @@ class Entry:
     target: str
     requirements: tuple[str, ...]
     distribution: str
+
+    @property
+    def is_ours(self) -> bool:
+        """True if this project registers it."""
+        return self.distribution.startswith(f"{DISTRIBUTION} ")
 
     def installed(self) -> Support:
         """Return yes if the packages of the extras are installed, by metadata alone; else the missing one."""
@@ -78,6 +85,8 @@ def entries() -> dict[str, Entry]:
     for entry in _registered():
         if not NAME_PATTERN.fullmatch(entry.name) or "#" in entry.name:
             raise RegistryError(f"{entry.distribution} registers a backend with the malformed name {entry.name!r}")
+        if entry.name == ALL:
+            raise RegistryError(f"{entry.distribution} registers a backend {ALL!r}, which stands for every backend")
         if entry.name in found:
             raise RegistryError(
                 f"backend {entry.name} is registered twice, by {found[entry.name].distribution} and by "

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-from harness.catalog.registry import Entry, RegistryError, entries, select
+from harness.catalog.registry import ALL, Entry, RegistryError, entries, select
 
 #: Signs that make a text a pattern.
 _PATTERN: Final = re.compile(r"[*?\[]")
@@ -20,39 +20,52 @@ class Selection:
 
     Attributes:
         entries: The backends by the name used in the rows.
-        wanted: Each text of ``--backend`` with the backends that it stands for; empty if all backends were taken.
+        wanted: Each text of ``--backend`` with the backends that it stands for; empty without such a text.
         known: Every registered backend.
+        left_out: Registered backends that ``usual`` leaves out, and ``--skip`` does not.
     """
 
     entries: Mapping[str, Entry]
     wanted: Mapping[str, tuple[str, ...]]
     known: Mapping[str, Entry]
+    left_out: Mapping[str, Entry]
 
 
-def choose(texts: Sequence[str], skipped: Sequence[str] = (), *, always: str | None) -> Selection:
-    """Return the backends of ``texts``, or all of them, without those of ``skipped``.
+def choose(
+    texts: Sequence[str],
+    skipped: Sequence[str] = (),
+    *,
+    always: str | None,
+    usual: Callable[[Mapping[str, Entry]], Iterable[str]] = list,
+) -> Selection:
+    """Return the backends of ``texts``, or the usual ones, without those of ``skipped``.
 
     Args:
-        texts: Names, patterns as in ``torch-*``, or lists with commas; ``NAME#2`` enters a backend a second time.
+        texts: Names, patterns as in ``torch-*``, the word ``all``, or lists with commas; ``NAME#2`` enters a backend a
+            second time.
         skipped: Names, patterns or lists of backends to leave out.
         always: Name of the backend that every run measures; it comes first, and a pattern does not leave it out. None
             without such a backend.
+        usual: Returns the names that are taken without ``texts``, of the registered backends; default all.
 
     Raises:
         RegistryError: A name is unknown or occurs twice, a pattern matches nothing, or nothing is left.
     """
     known = entries()
     given = list(_split(texts))
-    select((text for text in given if not _is_pattern(text)), known)  # refuses what is unknown, or given twice
+    select(
+        (text for text in given if text != ALL and not _is_pattern(text)), known
+    )  # refuses what is unknown, or given twice
     wanted = {text: tuple(_matching(text, known)) for text in given}
-    names = dict.fromkeys(name for matching in wanted.values() for name in matching) if given else dict.fromkeys(known)
-    left_out = {name for text in _split(skipped) for name in _skipped(text, names, known, always)}
-    kept = [name for name in names if name not in left_out]
+    names = dict.fromkeys((name for matching in wanted.values() for name in matching) if given else usual(known))
+    skips = {name for text in _split(skipped) for name in _skipped(text, {**names, **known}, known, always)}
+    kept = [name for name in names if name not in skips]
     if not kept:
         raise RegistryError("no backend is left: --skip leaves out every one")
-    wanted = {text: tuple(name for name in matching if name not in left_out) for text, matching in wanted.items()}
+    wanted = {text: tuple(name for name in matching if name not in skips) for text, matching in wanted.items()}
     chosen = select(dict.fromkeys(kept if always is None else (always, *kept)), known)
-    return Selection(chosen, {text: matching for text, matching in wanted.items() if matching}, known)
+    left_out = {} if given else {name: entry for name, entry in known.items() if name not in {*chosen, *skips}}
+    return Selection(chosen, {text: matching for text, matching in wanted.items() if matching}, known, left_out)
 
 
 def _split(texts: Iterable[str]) -> Iterable[str]:
@@ -65,6 +78,8 @@ def _is_pattern(text: str) -> bool:
 
 def _matching(text: str, known: Mapping[str, Entry]) -> list[str]:
     """Return the backends that a text stands for."""
+    if text == ALL:
+        return list(known)
     if not _is_pattern(text):
         return [text]
     matching = [name for name in known if fnmatch.fnmatchcase(name, text)]

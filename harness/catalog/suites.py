@@ -48,6 +48,7 @@ class Suite:
         band: Half-width of the equivalence band, as a share of the ratio.
         budget_seconds: Measuring time of a case in one mode on one device, in seconds.
         processes: Largest number of fresh processes of a backend in a case.
+        core: True if a run without ``--backend`` measures the core set instead of all backends.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Suite:
     band: float = 0.02
     budget_seconds: float = 30.0
     processes: int = 40
+    core: bool = False
 
 
 def suite(name: str) -> Suite:
@@ -253,6 +255,7 @@ ONE_LAYER: Final = Suite(
     band=0.05,  # one process cannot tell less
     budget_seconds=8.0,
     processes=1,
+    core=True,
 )
 
 SUITES: Final[dict[str, Suite]] = {
@@ -267,6 +270,7 @@ SUITES: Final[dict[str, Suite]] = {
             band=0.05,  # one process cannot tell less: see docs/how-it-measures.md
             budget_seconds=5.0,
             processes=1,
+            core=True,
         ),
         Suite("models", "what published models compute", _MODELS),
         Suite("published", "the shapes of the one published GPU kernel for this operator", _PUBLISHED),

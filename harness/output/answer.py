@@ -5,18 +5,17 @@ Rows come as a data frame with the columns of ``harness.record.Record``.
 
 from __future__ import annotations
 
-import itertools
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.text import Text
 
-from harness.output import format as form
+from harness.output.answer_table import FEW_BLOCKS, OTHERS, Cells, Winners, winner_lines, winners_of
 from harness.output.case_labels import names_of
-from harness.output.fastest import Fastest, fastest
+from harness.output.group_line import group_name
 from harness.output.header import busy, machine
-from harness.output.layout import Column, Lines, table, table_width, wrapped
+from harness.output.layout import Lines, wrapped
 from harness.output.remarks import not_here_at_all
 from harness.output.tables import UNKNOWN, ratio
 from harness.record import Status
@@ -24,10 +23,6 @@ from harness.record import Status
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Marks of a winner: others that cannot be told from it, under ten samples, nn.Bilinear among them, no ratio.
-OTHERS, FEW_BLOCKS, TIES = "+", "~", "="
-#: Gaps between columns that are tried where both modes are next to each other.
-GAPS: Final = ("  ", " ")
 #: Backends that compute what ``bilinear_bench.Bilinear`` does: on a CPU in these dtypes, and elsewhere.
 FUSED, CONTRACTED = "torch-fused", "torch-contract"
 FUSED_DTYPES: Final = ("float32", "float64")
@@ -35,26 +30,6 @@ FUSED_DTYPES: Final = ("float32", "float64")
 BUDGET_SECONDS: Final = 60
 #: Indent of what follows a word such as ``See more:``.
 _INDENT: Final = " " * 16
-
-
-class Cells(NamedTuple):
-    """What a line of the table says of one mode.
-
-    Attributes:
-        name: Name of the winner, the number of backends that tie, or why there is no winner.
-        time: Its time of a call.
-        ratio: nn.Bilinear's time divided by its own.
-        marks: ``OTHERS`` with their number, and ``FEW_BLOCKS``.
-    """
-
-    name: Text = Text()
-    time: str = ""
-    ratio: str = ""
-    marks: str = ""
-
-
-#: Winners by (dtype or precision, case, mode); several where a group has several precision classes.
-Winners = Mapping[tuple[str, str, str], list[Cells]]
 
 
 def answer(
@@ -70,12 +45,16 @@ def answer(
         width: Terminal cells of a line.
     """
     lines = Lines()
-    used = ""
+    winners = {str(device): winners_of(rows) for device, rows in records.groupby("device", sort=False)}
+    few = _few(winners, labels)
     for device, rows in records.groupby("device", sort=False):
-        winners = _winners(rows)
-        lines += [*_heading(rows, environment, str(device), width), *_table(winners, labels, width)]
-        used += "".join(cells.ratio + cells.marks for group in winners.values() for cells in group)
-    return [*lines, *_legend(used, environment, width), Text(), *_more(records, labels, name, width)]
+        lines += [
+            *_heading(rows, environment, str(device), width),
+            *winner_lines(winners[str(device)], labels, width, mark_few=few == ""),
+        ]
+    cells = [one for own in winners.values() for group in own.values() for one in group]
+    lines += [*_legend(cells, few, environment, width), Text(), *_more(records, labels, name, width)]
+    return lines + _left_out(environment, width)
 
 
 def remedy(environment: Mapping[str, Any]) -> str:
@@ -89,28 +68,6 @@ def resume(records: pd.DataFrame, name: str, width: int) -> Lines:
     stopped = bool((records["status"] == Status.INTERRUPTED.value).any())
     command = f"Complete it:    bilinear-bench run --resume {name}"
     return wrapped(Text(command, "bold"), width, _INDENT) if stopped else []
-
-
-def _winners(records: pd.DataFrame) -> Winners:
-    """Return the winners of the groups of a device."""
-    groups = records.groupby(["dtype", "precision", "case", "mode"], sort=False)
-    return {
-        (str(dtype if precision == "ieee" else precision), str(case), str(mode)): _of_group(rows)
-        for (dtype, precision, case, mode), rows in groups
-    }
-
-
-def _of_group(rows: pd.DataFrame) -> list[Cells]:
-    """Return the winners of a group, or why it has none."""
-    found = [_cells(one) for one in fastest(rows)]
-    untimed = (rows["status"] != Status.TIMED.value).all()
-    return found or [Cells(Text("none was timed", "red") if untimed else Text("its row is missing"))]
-
-
-def _cells(found: Fastest) -> Cells:
-    others = f"{OTHERS}{found.others}" if found.others and not found.ties_baseline else ""
-    marks = " ".join(filter(None, (others, FEW_BLOCKS if found.few_blocks else "")))
-    return Cells(Text(found.name, "bold"), found.median, TIES if found.ties_baseline else found.ratio, marks)
 
 
 def _heading(records: pd.DataFrame, environment: Mapping[str, Any], device: str, width: int) -> Lines:
@@ -143,53 +100,49 @@ def _bad(records: pd.DataFrame) -> list[str]:
     return [f"{count} {word}" for word, count in bad.items() if count]
 
 
-def _table(winners: Winners, labels: Mapping[str, str], width: int) -> Lines:
-    """Return the table, with both modes next to each other if there is room, else one below the other."""
-    modes = [mode for mode in form.MODES if any(mode == own for _, _, own in winners)]
-    columns = _columns(list(_rows(winners, labels, modes)))
-    for gap in GAPS:
-        if table_width(columns, gap) <= width:
-            return table(columns, width, gap)[1:]
-    columns = _columns([row for mode in modes for row in _rows(winners, labels, [mode])])
-    return table(columns, table_width(columns))[1:]
+def _few(winners: Mapping[str, Winners], labels: Mapping[str, str]) -> str:
+    """Return what is said once if most winners have under ten samples; empty if those that have are marked.
+
+    Args:
+        winners: Winners of each device.
+        labels: Names of cases, by their text.
+    """
+    each = [
+        (group_name(case, mode, device, labels), one.found.few_blocks)
+        for device, own in winners.items()
+        for (_, case, mode), group in own.items()
+        for one in group
+        if one.found
+    ]
+    others = dict.fromkeys(name for name, few in each if not few)
+    count = sum(few for _, few in each)
+    if not 2 * count > len(each) > 1:
+        return ""
+    return f"under ten samples: {count} of {len(each)}, not {', '.join(others)}" if others else "all under ten samples"
 
 
-def _rows(
-    winners: Winners, labels: Mapping[str, str], modes: Sequence[str]
-) -> Iterator[tuple[Text, *tuple[Cells, ...]]]:
-    """Yield a heading and a row for each case of each dtype and precision, with these modes next to each other."""
-    sections = dict.fromkeys(section for section, _, _ in winners)
-    for section in sections:
-        yield (
-            Text(section if len(sections) > 1 else "", "dim"),
-            *(Cells(Text(form.MODES[mode], "dim")) for mode in modes),
-        )
-        cases = dict.fromkeys(case for own, case, mode in winners if own == section and mode in modes)
-        for case, name in names_of(cases, labels, section).items():
-            each = (winners.get((section, case, mode), [Cells(Text("not reached", "dim"))]) for mode in modes)
-            for number, cells in enumerate(itertools.zip_longest(*each, fillvalue=Cells())):
-                yield Text("" if number else name), *cells
+def _legend(cells: Sequence[Cells], few: str, environment: Mapping[str, Any], width: int) -> Lines:
+    """Return the lines that say what the marks and words mean that are used.
 
-
-def _columns(rows: Sequence[tuple[Text, *tuple[Cells, ...]]]) -> list[Column]:
-    """Return the columns of the table; the heading is its first row."""
-    label, *modes = zip(*rows, strict=True)
-    columns = [Column("", label)]
-    for cells in modes:
-        name, time, ratios, marks = zip(*cells, strict=True)
-        columns += [Column("", name), Column("", time, right=True), Column("", ratios, right=True), Column("", marks)]
-    return columns
-
-
-def _legend(used: str, environment: Mapping[str, Any], width: int) -> Lines:
-    """Return the lines that say what the marks mean that are used."""
-    meanings = {
-        OTHERS: f"{OTHERS}N others cannot be told from it",
-        FEW_BLOCKS: f"{FEW_BLOCKS} under ten samples",
-        TIES: f"{TIES} nor can nn.Bilinear",
-    }
-    lines = ["   ".join(text for mark, text in meanings.items() if mark in used)]
-    lines += [f"{UNKNOWN} too few samples for a ratio: {remedy(environment)}"] if UNKNOWN in used else []
+    Args:
+        cells: All cells of the tables.
+        few: What is said once of under ten samples; empty if winners are marked.
+        environment: What ``environment.json`` holds.
+        width: Terminal cells of a line.
+    """
+    found = [one.found for one in cells if one.found]
+    marks = [
+        f"{OTHERS}N others cannot be told from it" if any(one.others for one in cells) else "",
+        "among N: nn.Bilinear is one of the N" if any(one.ties_baseline for one in found) else "",
+    ]
+    marked = f"{FEW_BLOCKS} under ten samples" if any(one.few_blocks for one in found) else ""
+    lines = [
+        "   ".join(filter(None, marks)),
+        few or marked,
+        f"{UNKNOWN} too few samples for a ratio: {remedy(environment)}"
+        if any(one.ratio == UNKNOWN for one in cells)
+        else "",
+    ]
     return [piece for line in lines for piece in wrapped(Text(line, "dim"), width)]
 
 
@@ -208,3 +161,10 @@ def _more(records: pd.DataFrame, labels: Mapping[str, str], name: str, width: in
         *wrapped(f"In your model:  from bilinear_bench import Bilinear{words}", width, _INDENT),
         *wrapped(more, width, _INDENT),
     ]
+
+
+def _left_out(environment: Mapping[str, Any], width: int) -> Lines:
+    """Return the line that names what is installed and not in the core set; none if all backends were measured."""
+    names = environment.get("plan", {}).get("left_out", [])
+    words = f"Left out:       {', '.join(names)} (installed; --backend all measures {'them' if names[1:] else 'it'})"
+    return wrapped(Text(words, "dim"), width, _INDENT) if names else []

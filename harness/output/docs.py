@@ -15,6 +15,7 @@ from typing import Final
 
 from rich.text import Text
 
+from harness.catalog.core import core
 from harness.catalog.entry_source import sentence_of
 from harness.catalog.registry import DISTRIBUTION, entries
 from harness.catalog.suites import SUITES
@@ -135,7 +136,7 @@ def _columns(root: Path, file: str) -> str:
 
 def _backends(root: Path) -> str:
     """List the backends of this project with the first sentence of their class, read without importing it."""
-    ours = {name: entry for name, entry in entries().items() if entry.distribution.startswith(f"{DISTRIBUTION} ")}
+    ours = {name: entry for name, entry in entries().items() if entry.is_ours}
     return meanings("backend", {name: sentence_of(entry.target) for name, entry in ours.items()})
 
 
@@ -168,6 +169,7 @@ _BLOCKS: Final[dict[str, Callable[..., str]]] = {
     "comparisons": lambda root: meanings("comparison", RELATION_MEANING),
     "headings": lambda root: meanings("heading", HEADINGS),
     "backends": _backends,
+    "core": lambda root: meanings("backend", core(("cuda",))),
     "protocols": _protocols,
     "mutants": mutant_table,
 }

@@ -21,7 +21,7 @@ class Fastest:
     """The backends that share the first rank.
 
     Attributes:
-        backend: Name of the one with the least median.
+        backend: Name of the first one by printed median, then by name.
         others: Number of the others.
         ties_baseline: True if nn.Bilinear is one of several.
         median: Its time of a call, as text.
@@ -40,8 +40,8 @@ class Fastest:
 
     @property
     def name(self) -> str:
-        """Its name, or the number of backends that tie with nn.Bilinear; with the precision class."""
-        words = f"{self.others + 1} tie" if self.ties_baseline else self.backend
+        """Its name, or that no difference was shown where nn.Bilinear is one of several; with the precision class."""
+        words = f"no difference shown among {self.others + 1}" if self.ties_baseline else self.backend
         return f"{words} ({self.precision_class})" if self.precision_class else words
 
 

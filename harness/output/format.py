@@ -12,6 +12,8 @@ from typing import Any, Final
 FEWEST_DIGITS, MOST_DIGITS = 2, 4
 #: Largest quotient of an interval's ends at which its ratio is shown.
 WIDEST: Final = 10.0
+#: Units of a time, the largest first, in seconds.
+_UNITS: Final = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 #: Modes, as titles of tables name them.
 MODES: Final = {"forward": "forward", "forward_backward": "training step"}
 
@@ -21,11 +23,15 @@ def seconds(value: float | None, low: float | None = None, high: float | None = 
     if value is None or missing(value):
         return ""
     count = digits(value, low, high)
-    for unit, scale in (("s", 1.0), ("ms", 1e-3)):
-        shown = significant(value / scale, count)
-        if float(shown.replace(",", "")) >= 1:
-            return f"{shown} {unit}"
-    return f"{significant(value / 1e-6, count)} us"
+    shown = {unit: significant(value / scale, count) for unit, scale in _UNITS.items()}
+    unit = next((unit for unit, number in shown.items() if _read(number) >= 1), "us")
+    return f"{shown[unit]} {unit}"
+
+
+def printed_seconds(value: float | None, low: float | None = None, high: float | None = None) -> float:
+    """Return the time that ``seconds`` prints, in seconds; NaN for a missing value."""
+    shown, _, unit = seconds(value, low, high).partition(" ")
+    return _read(shown) * _UNITS[unit] if unit else math.nan
 
 
 def plus_minus(value: float | None, low: float | None, high: float | None) -> str:
@@ -115,6 +121,10 @@ def significant(value: float, count: int) -> str:
     if _exponent(rounded) > _exponent(value):  # 9.99 becomes 10.0: one decimal less says the same
         decimals -= 1
     return f"{rounded:,.{max(0, decimals)}f}"
+
+
+def _read(shown: str) -> float:
+    return float(shown.replace(",", ""))
 
 
 def _exponent(value: float) -> int:

@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING, Final
 from harness.output import format as form
 from harness.output.case_labels import names_of
 from harness.output.fastest import Fastest, fastest
-from harness.output.tables import FEW, UNKNOWN
+from harness.output.tables import FEW, UNKNOWN, not_here
 from harness.record import Status
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Words for the backends that did not pass.
+#: Words for the backends that have no time.
 _WORDS: Final = {
     Status.REJECTED: "wrong",
     Status.FAILED: "failed",
     Status.TIMEOUT: "over the time limit",
     Status.OUT_OF_MEMORY: "out of memory",
     Status.TOO_SLOW: "too slow",
+    Status.UNSUPPORTED: "not supported",
+    Status.INTERRUPTED: "interrupted",
 }
 
 
@@ -33,10 +35,10 @@ def group_line(rows: pd.DataFrame, labels: Mapping[str, str]) -> str:
     """
     winners = "; ".join(_winner(found) for found in fastest(rows))
     right = int(rows["status"].isin([Status.TIMED.value, Status.CHECKED.value, Status.TOO_SLOW.value]).sum())
-    counts = [f"{right} right"]
-    for status, word in _WORDS.items():
-        names = list(rows.loc[rows["status"] == status.value, "backend"])
-        counts += [f"{word}: {', '.join(names)}"] if names else []
+    here, impossible = rows[~not_here(rows)], rows[(rows["status"] == Status.TIMED.value) & rows["rank"].isna()]
+    left_out = {word: here.loc[here["status"] == status.value, "backend"] for status, word in _WORDS.items()}
+    left_out["impossible time"] = impossible["backend"]
+    counts = [f"{right} right", *(f"{word}: {', '.join(names)}" for word, names in left_out.items() if len(names))]
     ended = f"{winners} ({', '.join(counts)})" if winners else ", ".join(counts)
     first = rows.iloc[0]
     return f"{group_name(first['case'], first['mode'], first['device'], labels)}: {ended}"
@@ -51,7 +53,7 @@ def group_name(case: str, mode: str, device: str, labels: Mapping[str, str]) -> 
 def _winner(found: Fastest) -> str:
     """Return the fastest backend in words."""
     if found.ties_baseline:
-        return f"{found.name} at {found.median}, nn.Bilinear too"
+        return f"{found.name}, nn.Bilinear too, from {found.median}"
     others = f" +{found.others}" if found.others else ""
     name = f"{found.name}{others} {found.median}"
     if found.ratio == UNKNOWN:

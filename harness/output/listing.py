@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from rich.text import Text
 
 from harness.catalog.entry_source import LeadsNowhereError, devices_of, sentence_of
-from harness.catalog.registry import DISTRIBUTION, Entry
+from harness.catalog.registry import Entry
 from harness.catalog.suites import Suite
 from harness.output.layout import Lines, wrapped
 
@@ -39,7 +39,7 @@ def availability(entries: Mapping[str, Entry], devices: Collection[str]) -> Avai
     """
     found = Availability({}, {}, {})
     for name, entry in entries.items():
-        origin = "" if entry.distribution.startswith(f"{DISTRIBUTION} ") else f" [{entry.distribution}]"
+        origin = "" if entry.is_ours else f" [{entry.distribution}]"
         try:
             sentence, needed = sentence_of(entry.target), devices_of(entry.target)
         except LeadsNowhereError as error:
@@ -63,6 +63,12 @@ def backends(found: Availability, width: int) -> Lines:
     if found.broken:
         lines += [Text(), *_table("Broken:", found.broken, width, style="red")]
     return lines
+
+
+def core_set(core: Mapping[str, str], width: int) -> Lines:
+    """Return the backends of the core set, each with its reason."""
+    lines = _table("Core set (default of `run` on quick, and of --quick):", core, width)
+    return [*lines, *wrapped(f"{_INDENT}and every backend of another package; all: --backend all", width, _INDENT)]
 
 
 def suites(known: Collection[Suite], width: int) -> Lines:

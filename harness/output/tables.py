@@ -58,8 +58,11 @@ def groups(records: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.Dat
 
 
 def timed(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the timed rows by rank, the fastest of each rank first, and those without a rank last."""
-    return rows[rows["status"] == Status.TIMED.value].sort_values(["rank", "median_seconds"], kind="stable")
+    """Return the timed rows by rank, those of a rank by printed median, then by name; those without a rank last."""
+    known = rows[rows["status"] == Status.TIMED.value]
+    printed = [form.printed_seconds(*_median(row)) for _, row in known.iterrows()]
+    ordered = known.assign(printed=printed).sort_values(["rank", "printed", "backend"], kind="stable")
+    return ordered.drop(columns="printed")
 
 
 def not_here(rows: pd.DataFrame) -> pd.Series:

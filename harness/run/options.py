@@ -18,7 +18,7 @@ class PlanOptions:
         suite: Name of a suite; not together with ``cases``.
         cases: Cases as text: sizes or labels.
         quick: True for one case within about a minute; not together with ``suite``.
-        backends: Names, patterns and lists of backends; default all.
+        backends: Names, patterns and lists of backends; default all, or the core set where the suite says so.
         skip: Names, patterns and lists of backends to leave out.
         devices: ``cpu`` or ``cuda``; default all devices of the machine.
         modes: Keys of ``MODE_NAMES``; default both modes.

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from harness.case import MODE_NAMES, MODES, Case, CaseError, Mode
 from harness.catalog.case_names import case_of
+from harness.catalog.core import in_core
 from harness.catalog.registry import Entry, RegistryError, select
-from harness.catalog.selection import choose
+from harness.catalog.selection import Selection, choose
 from harness.catalog.suites import ONE_LAYER, Suite, suite
 from harness.machine import environment
 from harness.machine.threads import budget
+from harness.output.listing import availability
 from harness.output.store import Json, StoreError
 from harness.output.store import environment as stored_environment
 from harness.record import Status
@@ -48,6 +51,7 @@ class Plan:
         flush_l2: True if twice the GPU's L2 is written before each timed call.
         recheck: True if edge cases are asked that an earlier run has found right.
         wanted: Each text of ``--backend`` with the backends that it stands for; one of them has to be asked.
+        left_out: Backends that could be measured here and are not in the core set, if the run measures that.
     """
 
     run_id: str
@@ -66,6 +70,7 @@ class Plan:
     flush_l2: bool = False
     recheck: bool = False
     wanted: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     def groups(self) -> list[tuple[Case, str]]:
         """Return (case, device) in the order of measuring."""
@@ -88,26 +93,23 @@ def make_plan(run_id: str, options: PlanOptions) -> Plan:
         BudgetError: A thread budget that this machine does not have.
         PlanError: Options that contradict each other, or a device that this machine does not have.
     """
-    usual, cases = _chosen_cases(options)
+    chosen_suite, cases = _chosen_cases(options)
     changes = {"dtype": options.dtype, "precision": options.precision}
     changes = {key: value for key, value in changes.items() if value is not None}
     cases = list(dict.fromkeys(dataclasses.replace(case, **changes) for case in cases))  # type: ignore[arg-type]
     modes = {MODE_NAMES[name] for name in options.modes} or set(MODES)
     wanted: list[Mode] = [mode for mode in MODES if mode in modes]
-    # A check compares with the reference alone, so nn.Bilinear is checked only where it is asked for.
-    selection = choose(options.backends, options.skip, always=BASELINE if options.timing else None)
-    torch = selection.known[BASELINE].installed()
-    if not torch.ok:
-        raise RegistryError(f"the reference is nn.Bilinear in float64, but {torch.reason}")
+    devices = _chosen_devices(options)
+    selection = _chosen_backends(options, chosen_suite, devices)
     # No backend can know a drawn seed beforehand and bring the answers along. Every row has the seed.
     seed = secrets.randbelow(2**31) if options.seed is None else options.seed
     given = {field: getattr(options, field) for field in ("target", "band", "budget_seconds", "processes")}
     return Plan(
         run_id=run_id,
-        suite=usual.name,
+        suite=chosen_suite.name,
         cases=tuple(dataclasses.replace(case, mode=mode, seed=seed) for case in cases for mode in wanted),
         backends=selection.entries,
-        devices=_chosen_devices(options),
+        devices=devices,
         threads=budget(options.threads),
         seed=seed,
         time_limit_seconds=options.time_limit_seconds,
@@ -115,7 +117,8 @@ def make_plan(run_id: str, options: PlanOptions) -> Plan:
         flush_l2=options.flush_l2,
         recheck=options.recheck,
         wanted=selection.wanted,
-        **{field: getattr(usual, field) if value is None else value for field, value in given.items()},
+        left_out=tuple(availability(selection.left_out, devices).ready),
+        **{field: getattr(chosen_suite, field) if value is None else value for field, value in given.items()},
     )
 
 
@@ -139,6 +142,18 @@ def _chosen_cases(options: PlanOptions) -> tuple[Suite, list[Case]]:
                 f"this machine has {total / 2**30:,.1f} GiB: choose a smaller one"
             )
     return ONE_LAYER if options.quick else Suite(COMMAND_LINE_SUITE, "cases of the command line", ()), cases
+
+
+def _chosen_backends(options: PlanOptions, chosen_suite: Suite, devices: Collection[str]) -> Selection:
+    """Return the backends that options ask for, or the usual ones of the suite."""
+    # A check compares with the reference alone, so nn.Bilinear is checked only where it is asked for.
+    always = BASELINE if options.timing else None
+    usual = functools.partial(in_core, devices=devices) if options.timing and chosen_suite.core else list
+    selection = choose(options.backends, options.skip, always=always, usual=usual)
+    torch = selection.known[BASELINE].installed()
+    if not torch.ok:
+        raise RegistryError(f"the reference is nn.Bilinear in float64, but {torch.reason}")
+    return selection
 
 
 def _chosen_devices(options: PlanOptions) -> tuple[str, ...]:
@@ -175,6 +190,7 @@ def restore(folder: Path) -> tuple[Plan, RunOptions]:
         values["backends"] = select(values["backends"])
         values["devices"] = tuple(values["devices"])
         values["wanted"] = {text: tuple(names) for text, names in values.get("wanted", {}).items()}
+        values["left_out"] = tuple(values.get("left_out", ()))
         values["threads"] = budget(values["threads"])
         return Plan(**values), options
     except (KeyError, TypeError) as error:

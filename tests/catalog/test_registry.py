@@ -73,6 +73,12 @@ def test_a_distribution_that_is_on_the_path_twice_counts_once(plant, tmp_path, m
     assert "peer-gemm" in entries()
 
 
+def test_the_word_for_every_backend_is_no_name_of_one(plant):
+    plant("all = peer_module:Gemm")
+    with pytest.raises(RegistryError, match=r"peer 1\.5 registers a backend 'all', which stands for every backend"):
+        entries()
+
+
 @pytest.mark.parametrize("name", ["peer#2", "peer gemm", "../peer"])
 def test_a_malformed_name_is_refused_naming_its_distribution(plant, name):
     plant(f"{name} = peer_module:Gemm")

@@ -29,6 +29,8 @@ def test_without_names_all_backends_are_taken():
         (["numpy-loop", "numpy-*"], ["numpy-loop", "numpy-contract", "numpy-einsum"]),
         (["numpy-loop,numpy-loop#2"], ["numpy-loop", "numpy-loop#2"]),
         (["num[bp]a-loop"], ["numba-loop"]),
+        (["all"], [name for name in entries() if name != BASELINE]),
+        (["numpy-loop#2,all"], ["numpy-loop#2", *(name for name in entries() if name != BASELINE)]),
     ],
 )
 def test_names_patterns_and_lists_are_taken_with_the_baseline(texts, names):
@@ -45,6 +47,25 @@ def test_names_patterns_and_lists_are_taken_with_the_baseline(texts, names):
 )
 def test_skip_leaves_out_names_patterns_and_lists(skip, names):
     assert chosen("numpy-*", skip=skip) == [BASELINE, *names]
+
+
+def test_skip_leaves_out_some_of_all():
+    assert chosen("all", skip=["*-*p"]) == [
+        BASELINE,
+        *(name for name in entries() if name[-1] != "p" and name != BASELINE),
+    ]
+
+
+def test_usual_backends_are_taken_and_the_others_known_as_left_out():
+    def usual(known):
+        return [name for name in known if name.startswith("numpy-")]
+
+    selection = choose((), ["numpy-loop", "jax-*"], always=BASELINE, usual=usual)
+    assert list(selection.entries) == [BASELINE, "numpy-contract", "numpy-einsum"]
+    others = {name for name in entries() if not name.startswith(("numpy-", "jax-")) and name != BASELINE}
+    assert set(selection.left_out) == others
+    given = choose(["numpy-loop"], always=BASELINE, usual=usual)
+    assert (list(given.entries), given.left_out) == ([BASELINE, "numpy-loop"], {})
 
 
 def test_skip_leaves_out_every_entry_of_a_backend():
@@ -67,6 +88,7 @@ def test_each_text_is_wanted_with_what_it_stands_for():
         (["numpy-loop,numpy-loop"], [], "given twice"),
         ([], ["numpy-lop"], "backend 'numpy-lop' is unknown: did you mean 'numpy-loop'"),
         ([], ["xyz*"], "no backend matches 'xyz*'"),
+        ([], ["all"], "backend 'all' is unknown"),
         ([], [BASELINE], "it is the baseline of every ratio"),
         (["numpy-loop"], ["numpy-*"], "no backend is left"),
         ([], ["*"], "no backend is left"),

@@ -33,7 +33,7 @@ def test_the_block_has_its_header_and_ends_with_what_to_do_next(frame):
         "Fastest right way, and times as fast as nn.Bilinear  run 20260102T030405Z-00ff",
         "2 CPUs AMD EPYC, float32, 2 backends, all right",
         "               forward",
-        "a small layer  one      2.0 ms  2.0x",
+        "a small layer  one  2.0 ms  2.0x",
         "",
         "In your model:  from bilinear_bench import Bilinear",
         "See more:       bilinear-bench report latest [--case 'a small layer']",
@@ -50,8 +50,8 @@ def test_others_that_cannot_be_told_apart_are_counted(frame):
 def test_a_tie_with_nn_bilinear_is_counted_and_has_no_ratio(frame):
     rows = [timed("torch-einsum", 3.9e-3, 1, speedup=0.7), timed("torch-bilinear", 4e-3, 1), timed("slow", 9e-3, 3)]
     lines = shown(frame(*rows))
-    assert row(lines) == ["3x2x2x2", "2 tie", "3.9 ms", "="]
-    assert line_with(lines, "nor can").strip() == "= nor can nn.Bilinear"
+    assert row(lines) == ["3x2x2x2", "no difference shown among 2"]
+    assert line_with(lines, "one of") == "among N: nn.Bilinear is one of the N"
 
 
 def test_nn_bilinear_alone_is_the_fastest_by_name(frame):
@@ -173,3 +173,41 @@ def test_only_a_stopped_run_names_the_command_that_completes_it(frame):
     records = frame(timed("one", 1e-3, 1), untimed("two", Status.INTERRUPTED, "stopped"))
     assert plain(resume(records, "latest", WIDE)).strip() == "Complete it:    bilinear-bench run --resume latest"
     assert resume(records[records["status"] == "timed"], "latest", WIDE) == []
+
+
+def test_what_most_winners_have_is_said_once(frame):
+    def few(case, **changes):
+        return timed("one", 2e-3, 1, flags="few_blocks", case=case, **changes)
+
+    records = frame(few("1x2x2x2"), few("3x2x2x2"), timed("one", 2e-3, 1, case="9x2x2x2"))
+    lines = shown(records, {"9x2x2x2": "large"})
+    assert line_with(lines, "under ten") == "under ten samples: 2 of 3, not large forward"
+    assert "~" not in plain(lines)
+    assert line_with(shown(records[:2]), "under ten") == "all under ten samples"
+    half = shown(records[1:])
+    assert row(half)[-1] == "~"
+    assert line_with(half, "under ten") == "~ under ten samples"
+
+
+def test_what_is_installed_and_left_out_is_named_once_and_never_cut(frame):
+    names = ["jax-contract", "numba-loop", "opt-einsum", "torch-contract", "torch-einsum"]
+    records = frame(timed("one", 2e-3, 1))
+    lines = shown(records, width=80, environment=MACHINE | {"plan": {"left_out": names}})
+    text = " ".join(plain(lines).split())
+    assert text.endswith(f"Left out: {', '.join(names)} (installed; --backend all measures them)")
+    assert max(len(line) for line in plain(lines).splitlines()) <= 80
+    assert "Left out" not in plain(shown(records, environment=MACHINE | {"plan": {"left_out": []}}))
+
+
+@pytest.mark.parametrize("width", [80, WIDE])
+def test_no_difference_takes_the_room_of_name_time_and_ratio(frame, width):
+    tie = {"case": "9x2x2x2", "speedup": 1.0}
+    rows = [
+        *(timed("numba-fused", 2e-3, 1), timed("torch-compile", 1e-3, 1, **STEP)),
+        *(timed(f"b{number}", 4e-3, 1, **tie) for number in range(11)),
+        *(timed("torch-bilinear", 4e-3, 1, **tie), timed("torch-compile", 1e-3, 1, case="9x2x2x2", **STEP)),
+    ]
+    lines = plain(shown(frame(*rows), {"9x2x2x2": "Deep Graph Infomax"}, width)).splitlines()
+    (line,) = (line for line in lines if line.startswith("Deep"))
+    assert cells(line)[1:] == ["no difference shown among 12", "torch-compile", "1.0 ms", "4.0x"]
+    assert max(len(line) for line in lines) <= 80

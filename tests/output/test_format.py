@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 import pytest
 
@@ -97,3 +99,14 @@ def test_a_number_has_its_format_and_a_missing_one_is_empty():
 def test_a_text_has_no_sign_that_moves_the_cursor():
     assert form.text("\x1b]0;t\x07\x9b31m\rgone\u202e") == " ]0;t  31m gone "
     assert form.text(None) == form.text(pd.NA) == ""
+
+
+@pytest.mark.parametrize("value", [3e-9, 9.96e-7, 4.5e-6, 9.996e-4, 1.21e-3, 0.9996, 7.0, 1234.5])
+def test_a_printed_time_reads_back_as_what_is_printed(value):
+    printed = form.printed_seconds(value)
+    assert form.seconds(printed) == form.seconds(value)
+    assert printed == pytest.approx(value, rel=0.05)
+
+
+def test_a_missing_time_has_no_printed_time():
+    assert math.isnan(form.printed_seconds(None))

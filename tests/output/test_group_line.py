@@ -19,7 +19,7 @@ WIDE = {"speedup_low": 1e-3, "speedup_high": 1e3}
         ),
         (
             [timed("one", 3.9e-3, 1), timed("torch-bilinear", 4e-3, 1)],
-            "small forward: 2 tie at 3.9 ms, nn.Bilinear too (2 right)",
+            "small forward: no difference shown among 2, nn.Bilinear too, from 3.9 ms (2 right)",
         ),
         ([timed("one", 2e-3, 1, **WIDE)], "small forward: one 2.0 ms, too few samples for a ratio (1 right)"),
         (
@@ -29,6 +29,15 @@ WIDE = {"speedup_low": 1e-3, "speedup_high": 1e3}
         (
             [untimed("one", Status.CHECKED, "only checked"), untimed("none", Status.UNAVAILABLE, "not here")],
             "small forward: 1 right",
+        ),
+        (
+            [
+                *(timed("one", 2e-3, 1), timed("quick", 1e-9, None, flags="implausible")),
+                *(untimed("late", Status.TOO_SLOW, "40 s"), untimed("narrow", Status.UNSUPPORTED, "no bias")),
+                untimed("elsewhere", Status.UNSUPPORTED, "runs on cuda", phase="load"),
+            ],
+            "small forward: one 2.0 ms, 2.0x nn.Bilinear "
+            "(3 right, too slow: late, not supported: narrow, impossible time: quick)",
         ),
     ],
 )

@@ -190,3 +190,15 @@ def test_all_tables_lack_the_same_columns_and_one_line_names_them(frame):
     wide = plain(tables.case_tables(records, {}, 20, wide=True))
     assert "mean abs diff" in wide
     assert "hidden" not in wide
+
+
+def test_backends_of_a_rank_are_sorted_by_printed_median_then_by_name(frame):
+    narrow = {"median_low_seconds": 1.3049e-3, "median_high_seconds": 1.3051e-3}
+    rows = [
+        timed("d", 1.26e-3, 1),  # 1.3 ms
+        timed("c", 1.34e-3, 1),  # 1.3 ms
+        timed("b", 1.305e-3, 1, **narrow),  # 1.305 ms
+        timed("a", 0.99e-3, 2),
+        timed("e", 1.2e-3, 1),
+    ]
+    assert list(tables.timed(frame(*rows))["backend"]) == ["e", "c", "d", "b", "a"]
