@@ -28,47 +28,51 @@ Logs = npt.NDArray[np.float64]
 PLANS = ((1, 30), (3, 10), (12, 10))
 
 
-def lognormal(random: Random, processes: int, blocks: int) -> Logs:
+def lognormal(random: Random, *shape: int) -> Logs:
     """Return independent noise of 5 %."""
-    return random.normal(0, 0.05, (2, processes, blocks))
+    return random.normal(0, 0.05, shape)
 
 
-def bimodal(random: Random, processes: int, blocks: int) -> Logs:
+def bimodal(random: Random, *shape: int) -> Logs:
     """Return two speeds, 30 % apart, drawn for each block, with noise of 1 %."""
-    return random.normal(0, 0.01, (2, processes, blocks)) + 0.3 * (random.random((2, processes, blocks)) < 0.4)
+    return random.normal(0, 0.01, shape) + 0.3 * (random.random(shape) < 0.4)
 
 
-def shared(random: Random, processes: int, blocks: int) -> Logs:
+def shared(random: Random, backends: int, processes: int, blocks: int) -> Logs:
     """Return a machine whose speed wanders (AR(1), rho 0.9, 10 %), shared by a block's samples, with noise of 2 %."""
     wander = np.empty(processes * blocks)
     state = random.normal(0, 0.10)
     for index in range(len(wander)):
         state = 0.9 * state + random.normal(0, 0.10 * math.sqrt(1 - 0.9**2))
         wander[index] = state
-    return random.normal(0, 0.02, (2, processes, blocks)) + wander.reshape(processes, blocks)
+    return random.normal(0, 0.02, (backends, processes, blocks)) + wander.reshape(processes, blocks)
 
 
-def drift(random: Random, processes: int, blocks: int) -> Logs:
-    """Return a drift of 20 % from first to last block, within a block by position, with noise of 2 %."""
+def drift(random: Random, backends: int, processes: int, blocks: int) -> Logs:
+    """Return a drift of 20 % in 30 blocks, within a block by position, with noise of 2 %."""
     count = processes * blocks
-    first = random.integers(0, 2, count)
-    position = np.stack([np.arange(count) + first / 2, np.arange(count) + (1 - first) / 2])
-    return random.normal(0, 0.02, (2, processes, blocks)) + 0.2 * position.reshape(2, processes, blocks) / count
+    order = random.random((backends, count)).argsort(axis=0)
+    position = (np.arange(count) + order / backends).reshape(backends, processes, blocks)
+    return random.normal(0, 0.02, (backends, processes, blocks)) + 0.2 * position / 30
 
 
-def spikes(random: Random, processes: int, blocks: int) -> Logs:
+def spikes(random: Random, *shape: int) -> Logs:
     """Return noise of 2 %; one sample in twenty takes ten times as long."""
-    hit = random.random((2, processes, blocks)) < 0.05
-    return random.normal(0, 0.02, (2, processes, blocks)) + math.log(10) * hit
+    return random.normal(0, 0.02, shape) + math.log(10) * (random.random(shape) < 0.05)
 
 
-def hierarchical(random: Random, processes: int, blocks: int) -> Logs:
+def heavy(random: Random, *shape: int) -> Logs:
+    """Return noise of 2 % with heavy tails: Student's with three degrees of freedom."""
+    return 0.02 * random.standard_t(3, shape)
+
+
+def hierarchical(random: Random, backends: int, processes: int, blocks: int) -> Logs:
     """Return a speed for each process (3 %), with noise of 0.5 % among its blocks."""
-    return random.normal(0, 0.005, (2, processes, blocks)) + random.normal(0, 0.03, (2, processes, 1))
+    return random.normal(0, 0.005, (backends, processes, blocks)) + random.normal(0, 0.03, (backends, processes, 1))
 
 
-KINDS: dict[str, Callable[[Random, int, int], Logs]] = {
-    kind.__name__: kind for kind in (lognormal, bimodal, shared, drift, spikes, hierarchical)
+KINDS: dict[str, Callable[[Random, int, int, int], Logs]] = {
+    kind.__name__: kind for kind in (lognormal, bimodal, shared, drift, spikes, heavy, hierarchical)
 }
 
 
@@ -76,7 +80,7 @@ def trace(kind: str, processes: int, blocks: int, seed: int) -> tuple[float, est
     """Return the true ratio of one trace and its comparison."""
     random = np.random.default_rng([seed, *kind.encode(), processes])
     true = math.exp(random.uniform(-0.1, 0.1))
-    other, this = KINDS[kind](random, processes, blocks).reshape(2, -1)
+    other, this = KINDS[kind](random, 2, processes, blocks).reshape(2, -1)
     comparison = estimates.compare(
         dict(enumerate(np.exp(this) / true)),
         dict(enumerate(np.exp(other))),
