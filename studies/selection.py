@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from committed_ranks import REFERENCE, groups
-from interval_coverage import KINDS, Logs, Random
+from interval_coverage import BETWEEN_PROCESSES, KINDS, Logs, Random
 from simulated_run import BASELINE, Conditions, Outcome, measure
 
 from harness.catalog.suites import suite
@@ -92,8 +92,8 @@ def committed(folder: Path) -> list[Logs]:
 def noises() -> dict[str, Noise]:
     """Return every noise by its name: the kinds, then the committed runs."""
     found: dict[str, Noise] = {
-        kind: functools.partial(synthetic, kind) for kind in KINDS if kind != "hierarchical"
-    }  # one process cannot show what processes differ by
+        kind: functools.partial(synthetic, kind) for kind, noise in KINDS.items() if noise not in BETWEEN_PROCESSES
+    }
     for folder in sorted(path.parent for path in REFERENCE.rglob(store.SAMPLES)):
         parts = committed(folder)
         if parts:

@@ -70,8 +70,10 @@ class Rule:
         #: Blocks of the present process at the next look at the intervals.
         self._look_at = self._share
         #: Number of values at the next look for backends that leave: blocks of the first process, then processes.
-        self._leave_at, self._leaving_process = selection.FIRST_LOOK, 1
+        self._leave_at = selection.FIRST_LOOK
         self._looks = 0
+        #: Backends whose ratio was known well enough at the look before.
+        self._known = frozenset[str]()
         #: Number of processes at the next look that may find an interval narrow.
         self._narrow_at = estimates.LEAST_VALUES
         self._narrow: dict[tuple[str, bool], int] = {}
@@ -98,28 +100,35 @@ class Rule:
         return Decision(left, precise, due)
 
     def _leaving(self, measured: Measured, processes: int) -> dict[str, str]:
-        """Look for backends that leave, if it is time to."""
-        if processes == 1:
-            values, margin = measured.taken, self._band if self._most == 1 else estimates.UNPROVEN - 1
-        elif measured.taken == self._share:
+        """Look for backends that leave, if it is time to.
+
+        Where there are several processes a process is one value. One process alone shows little, so a backend leaves in
+        it only if no other can be paid for, and only if it is far slower.
+        """
+        if self._most == 1:
+            values, margin = measured.taken, self._band
+        elif processes == 1 and measured.taken > self._share:
+            values, margin = measured.taken, estimates.UNPROVEN - 1
+        elif processes >= variance.PILOT and measured.taken == self._share:
             values, margin = processes, self._band
         else:
             return {}
-        if processes > 1 and self._leaving_process == 1:
-            self._leave_at = selection.FIRST_LOOK
-        self._leaving_process = processes
+        if processes == variance.PILOT and self._most > 1:
+            self._leave_at = processes
         if values < self._leave_at:
             return {}
         self._leave_at = selection.next_look(values)
-        left: dict[str, str] = {}
         rivals = dict(measured.seconds)
         if measured.rival is not None and measured.baseline is not None:
             rivals[measured.rival] = measured.baseline
+        slower: dict[str, str] = {}
         for alike in {measured.classes.get(name) for name in rivals}:
             seconds = {name: times for name, times in rivals.items() if measured.classes.get(name) == alike}
-            left |= selection.leaving(seconds, measured.baseline, measured.processes, margin, self._looks)
+            slower |= selection.shown_slower(seconds, measured.processes, margin, selection.leaving_error(self._looks))
         self._looks += 1
-        return {name: best for name, best in left.items() if name in measured.seconds}
+        known, before = selection.known(measured.seconds, measured.baseline, measured.processes), self._known
+        self._known = known
+        return {name: best for name, best in slower.items() if name in known and name in before}
 
     def _look(self, seconds: Mapping[str, selection.Times], measured: Measured) -> dict[str, Look]:
         """Look at the intervals of the ratios to the baseline."""

@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from harness.timing.intervals import FEWEST_VALUES, LEVEL, Interval
 
-#: Most degrees of freedom of the prior: the other backends never count for more than this many values.
-MOST_FREEDOM: Final = 30.0
+#: Fewest samples with a prior for their intervals: the variances of two or three hardly show it.
+FEWEST_SAMPLES: Final = 4
 #: Fewest values of which outliers are moved: among fewer no one is known for an outlier.
 OUTLIER_VALUES: Final = 10
 #: Values that are farther from the median than this many standard deviations are moved to that distance.
@@ -75,13 +75,13 @@ class Difference:
 
 
 def prior(samples: Sequence[Sequence[float]]) -> Prior | None:
-    """Return the prior of the variances of several samples; None if fewer than two have ``FEWEST_VALUES``.
+    """Return the prior of the variances of samples; None if fewer than ``FEWEST_SAMPLES`` have ``FEWEST_VALUES``.
 
     Args:
         samples: Log-ratios of each backend, one a block or a process.
     """
     arrays = [np.asarray(values, dtype=float) for values in samples if len(values) >= FEWEST_VALUES]
-    if len(arrays) < 2:
+    if len(arrays) < FEWEST_SAMPLES:
         return None
     return _prior(
         np.array([values.var(ddof=1) for values in arrays]), np.array([len(values) - 1.0 for values in arrays])
@@ -159,8 +159,10 @@ def _prior(variances: Values, freedom: Values) -> Prior:
     variances = np.maximum(variances, 1e-6 * np.median(variances) + 1e-30)
     logs = np.log(variances) - special.digamma(freedom / 2) + np.log(freedom / 2)
     spread = float(logs.var(ddof=1) - special.polygamma(1, freedom / 2).mean())
-    least = float(special.polygamma(1, MOST_FREEDOM / 2))
-    shared = MOST_FREEDOM if spread <= least else 2 * _inverse_trigamma(spread)
+    # All ratios share the noise of one backend, the best one or the baseline. So the variances of n ratios tell less
+    # than n of them would: simulated intervals hold their level with at most this many degrees of freedom.
+    most = (len(variances) - 1) / (len(variances) + 1) * float(np.median(freedom))
+    shared = most if spread <= special.polygamma(1, most / 2) else 2 * _inverse_trigamma(spread)
     centre = float(logs.mean() + special.digamma(shared / 2)) - math.log(shared / 2)
     return Prior(shared, math.exp(centre))
 

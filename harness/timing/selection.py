@@ -21,7 +21,7 @@ from harness.timing import estimates, moderated
 RANK_ERROR: Final = 0.005
 #: Largest chance that the best backend leaves, at any look.
 LEAVING_ERROR: Final = 0.005
-#: Fewest values before a backend leaves. With three, two outliers would make a fast backend slow.
+#: Fewest blocks before a backend leaves. With three, two outliers would make a fast backend slow.
 FIRST_LOOK: Final = 4
 #: Factor between the numbers of values of two looks: few looks share the error rate.
 LOOK_FACTOR: Final = 1.25
@@ -37,33 +37,57 @@ def next_look(values: int) -> int:
     return max(FIRST_LOOK, values + 1, round(LOOK_FACTOR * values))
 
 
-def leaving(
-    seconds: Mapping[str, Times], baseline: Times | None, processes: Mapping[int, int], margin: float, look: int
-) -> dict[str, str]:
-    """Return the backends that leave, each with the name of the backend that it is slower than.
-
-    A backend leaves if it is shown to be slower than the best one by more than a margin, once its ratio to the baseline
-    is known to ``LEAVING_HALF_WIDTH``, or has the values of an interval without a distribution.
+def leaving_error(look: int) -> float:
+    """Return the chance that the best backend leaves at one look; those of all looks add up to ``LEAVING_ERROR``.
 
     Args:
-        seconds: Time of a call in seconds, by backend and block; backends that are still measured.
-        baseline: Times of the baseline by block, in seconds; None if it is not measured.
+        look: Number of the look, from 0.
+    """
+    return LEAVING_ERROR * 6 / (math.pi * (look + 1)) ** 2  # the sum of 1 / k^2 is pi^2 / 6
+
+
+def shown_slower(
+    seconds: Mapping[str, Times], processes: Mapping[int, int], margin: float, chance: float
+) -> dict[str, str]:
+    """Return the backends that are shown to be slower than the best one, each with the best one's name.
+
+    Args:
+        seconds: Time of a call in seconds, by backend and block; each backend has the same blocks.
         processes: Number of the fresh process by block.
         margin: The margin, as a share of the ratio.
-        look: Number of the look, from 0.
+        chance: Largest chance that the best backend is among them.
     """
     best = min(seconds, key=lambda name: (_middle(seconds[name]), name))
     others = [name for name in seconds if name != best]
-    # The shares 6 / (pi k)^2 of the looks k = 1, 2 and so on add up to 1.
-    chance = LEAVING_ERROR * 6 / (math.pi * (look + 1)) ** 2
     found = moderated.differences([estimates.log_ratios(seconds[best], seconds[name], processes) for name in others])
-    slower = [
-        name
+    return {
+        name: best
         for name, difference in zip(others, found, strict=True)
         if difference is not None and difference.exceeds(math.log1p(margin), chance)
-    ]
-    shared = None if baseline is None else group_prior(seconds, baseline, processes)
-    return {name: best for name in slower if baseline is None or _known(seconds[name], baseline, processes, shared)}
+    }
+
+
+def known(seconds: Mapping[str, Times], baseline: Times | None, processes: Mapping[int, int]) -> frozenset[str]:
+    """Return the backends whose ratio to the baseline is known well enough to leave.
+
+    Its interval is as narrow as ``LEAVING_HALF_WIDTH``, or has the values of an interval without a distribution.
+
+    Args:
+        seconds: Time of a call in seconds, by backend and block.
+        baseline: Times of the baseline by block, in seconds; None if there is no ratio to know.
+        processes: Number of the fresh process by block.
+    """
+    if baseline is None:
+        return frozenset(seconds)
+    prior = group_prior(seconds, baseline, processes)
+    found = {name: estimates.compare(times, baseline, processes, prior=prior) for name, times in seconds.items()}
+    return frozenset(
+        name
+        for name, ratio in found.items()
+        if ratio is None
+        or ratio.units >= estimates.LEAST_VALUES
+        or (ratio.half_width is not None and ratio.half_width <= LEAVING_HALF_WIDTH)
+    )
 
 
 def ranks(
@@ -98,7 +122,7 @@ def ranks(
 
 
 def group_prior(seconds: Mapping[str, Times], baseline: Times, processes: Mapping[int, int]) -> moderated.Prior | None:
-    """Return the prior of the variances of all ratios to the baseline; None with fewer than two of them.
+    """Return the prior of the variances of all ratios to the baseline; None with too few of them.
 
     Args:
         seconds: Time of a call in seconds, by backend and block.
@@ -107,14 +131,6 @@ def group_prior(seconds: Mapping[str, Times], baseline: Times, processes: Mappin
     """
     others = [times for times in seconds.values() if times != baseline]
     return moderated.prior([estimates.log_ratios(times, baseline, processes) for times in others])
-
-
-def _known(times: Times, baseline: Times, processes: Mapping[int, int], shared: moderated.Prior | None) -> bool:
-    """True if the ratio to the baseline is known well enough for a backend that leaves."""
-    comparison = estimates.compare(times, baseline, processes, prior=shared)
-    if comparison is None or comparison.units >= estimates.LEAST_VALUES:
-        return True
-    return comparison.half_width is not None and comparison.half_width <= LEAVING_HALF_WIDTH
 
 
 def _tied(

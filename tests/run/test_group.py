@@ -39,8 +39,9 @@ def test_gate_comes_before_the_clock_within_it_and_after_it(measure):
     assert asked[-len(after) :] == after
     within = asked[len(before) : -len(after)]
     assert set(within) == {MoveArrays, DrawValues, TakeSample, KeptResults}
-    # Kept results come from two of the first three blocks, and from one of the seven after them.
-    assert (within.count(TakeSample), within.count(KeptResults)) == (NARROW_BLOCKS, 4)
+    assert within.count(TakeSample) == NARROW_BLOCKS
+    # Kept results come from two of the first three blocks, from one until the tenth, and from one until the twentieth.
+    assert within.count(KeptResults) in (3, 4)
     assert all(
         within[number - 2 : number] == [MoveArrays, DrawValues]
         for number, kind in enumerate(within)

@@ -19,6 +19,8 @@ from harness.timing.selection import FIRST_LOOK, next_look
 from harness.timing.stopping import LEAST_BLOCKS
 from harness.timing.variance import FEWEST_BLOCKS, MOST_BLOCKS, PILOT
 
+#: Blocks, and processes, after which a backend leaves that is far slower: its ratio is known at two looks.
+LEAVING_BLOCKS, LEAVING_PROCESSES = next_look(FIRST_LOOK), next_look(PILOT)
 #: Processes after which an interval that is always narrow has been so at two looks in a row.
 NARROW_PROCESSES = next_look(LEAST_VALUES)
 
@@ -53,7 +55,7 @@ def test_step_has_samples_of_its_forward(measure):
 
 def test_slow_backend_joins_the_first_blocks_only_and_the_others_go_on(measure):
     run = measure(budget_seconds=8.0, faults={"other": Faults(call_seconds=0.5), "third": Faults()})
-    assert run.row("other").blocks == FIRST_LOOK
+    assert (run.row("other").blocks, run.row("other").stopped_by) == (4, "blocks")  # a quarter of the budget
     assert "few_blocks" in run.row("other").flags
     assert run.row(BASELINE).blocks == run.row("third").blocks == NARROW_BLOCKS
 
@@ -61,7 +63,7 @@ def test_slow_backend_joins_the_first_blocks_only_and_the_others_go_on(measure):
 def test_backend_that_is_shown_slower_than_another_leaves_and_the_others_go_on(measure):
     run = measure(faults={"other": Faults(call_seconds=0.005), "third": Faults(call_seconds=0.02)})
     left, best = run.row("third"), run.row("other")
-    assert (left.blocks, left.stopped_by, left.rank) == (FIRST_LOOK, "slower than other", 3)
+    assert (left.blocks, left.stopped_by, left.rank) == (LEAVING_BLOCKS, "slower than other", 3)
     assert (best.blocks, best.stopped_by, best.rank) == (NARROW_BLOCKS, "target", 1)
     assert run.row(BASELINE).blocks == NARROW_BLOCKS
 
@@ -77,21 +79,31 @@ def test_backend_of_another_precision_class_drives_no_backend_away(measure):
 def test_noisy_backend_stays_until_its_ratio_is_known(measure):
     noisy = Faults(call_seconds=0.1, spread=(0.0, 0.4))
     run = measure(target=0.0001, budget_seconds=30.0, faults={"other": noisy, "third": Faults(call_seconds=0.005)})
-    assert FIRST_LOOK < run.row("other").blocks <= FEWEST_BLOCKS
+    assert LEAVING_BLOCKS < run.row("other").blocks <= NARROW_BLOCKS
 
 
-def test_backend_that_leaves_within_one_of_several_processes_is_far_slower(measure):
-    faults = {"other": Faults(call_seconds=0.013), "third": Faults(call_seconds=0.02)}
-    run = measure(processes=40, faults=faults)
+def test_backend_leaves_after_four_of_several_processes(measure):
+    run = measure(processes=40, faults={"other": Faults(call_seconds=0.013), "third": Faults()})
+    left = run.row("other")
+    assert left.processes == LEAVING_PROCESSES
+    assert left.stopped_by.startswith("slower than ")
+    assert run.row("third").processes == NARROW_PROCESSES
+
+
+def test_only_far_slower_backends_leave_where_no_other_process_is_paid_for(measure):
+    slow = Faults(call_seconds=0.02, spread=(0.0, 0.02))
+    faults = {"other": Faults(call_seconds=0.013, import_seconds=20.0, spread=(0.0, 0.02)), "third": slow}
+    run = measure(processes=40, budget_seconds=10.0, target=0.0001, faults=faults)
     far, near = run.row("third"), run.row("other")
-    assert (far.processes, far.blocks, far.stopped_by) == (1, FIRST_LOOK, f"slower than {BASELINE}")
-    assert (near.processes, near.stopped_by) == (FIRST_LOOK, f"slower than {BASELINE}")
+    assert (far.processes, far.stopped_by) == (1, f"slower than {BASELINE}")
+    assert near.stopped_by != f"slower than {BASELINE}"
+    assert near.blocks > far.blocks
 
 
 def test_measuring_ends_where_every_backend_is_slower_than_the_baseline(measure):
     run = measure(faults={"other": Faults(call_seconds=0.02)})
     assert run.row("other").stopped_by == f"slower than {BASELINE}"
-    assert run.row(BASELINE).blocks == FIRST_LOOK
+    assert run.row(BASELINE).blocks == LEAVING_BLOCKS
 
 
 def test_backend_that_was_slow_only_in_its_warmup_gets_all_blocks(measure):
@@ -128,7 +140,7 @@ def test_larger_budget_gives_a_slow_baseline_more_blocks_and_no_other(measure):
     faults = {BASELINE: slow, "other": Faults(spread=(0.0, 0.05)), "third": slow}
     run = measure(target=0.0001, budget_seconds=40.0, faults=faults)
     assert run.row(BASELINE).blocks == 20  # a quarter of the budget pays for 20
-    assert run.row("third").blocks == FIRST_LOOK
+    assert run.row("third").blocks == LEAVING_BLOCKS
 
 
 def test_slow_baseline_does_not_eat_up_the_blocks_of_the_others(measure):
