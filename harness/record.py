@@ -34,6 +34,10 @@ class Status(enum.StrEnum):
     INTERRUPTED = "interrupted"
 
 
+#: Beginning of ``stopped_by`` of a backend that left; the name of the one that it was shown to be slower than follows.
+SLOWER_THAN: Final = "slower than "
+
+
 class Relation(enum.StrEnum):
     """The verdict on two times; ``RELATION_MEANING`` has a line for each."""
 
@@ -237,7 +241,9 @@ class Record:
         "baseline time / this backend's time, above 1 is faster: Hodges-Lehmann estimate over the log-ratios of the "
         "blocks, or of the processes (`unit`)"
     )
-    speedup_low: float | None = column("lower end of its 99 % signed-rank interval; with 3 to 9 values, of Student's")
+    speedup_low: float | None = column(
+        "lower end of its 99 % signed-rank interval; with 3 to 9 values, of a moderated t"
+    )
     speedup_high: float | None = column("upper end; both empty with fewer than three values")
     comparison: str | None = column("faster, slower, equivalent or ambiguous; see below. Empty for the baseline")
     comparison_undisturbed: str | None = column("the same without the disturbed blocks")
@@ -273,8 +279,9 @@ class Record:
         "the run's target; empty if it never did"
     )
     stopped_by: str | None = column(
-        "why measuring ended: `target` (the interval is narrow enough), `budget`, `processes` (the limit of fresh "
-        "processes), or `blocks` (a slow backend, which joins a few blocks only)"
+        "why measuring ended: `target` (the interval is narrow enough), `slower than NAME` (the backend is shown to be "
+        "slower than another one), `budget`, `processes` (the limit of fresh processes), or `blocks` (a slow backend, "
+        "which joins a few blocks only)"
     )
     flags: str | None = column("reasons to doubt the row, separated by `;`; see the list of flags")
 

@@ -2,7 +2,7 @@
 
     python studies/committed_ranks.py [FOLDER ...]
 
-Each run under ``results/reference`` gets the ranks of ``harness.timing.estimates.ranks``, the rule of a new run. Only
+Each run under ``results/reference`` gets the ranks of ``harness.timing.selection.ranks``, the rule of a new run. Only
 the column ``rank`` of records.csv changes: no other column depends on it. Without a change no file is written.
 """
 
@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.output import store
-from harness.record import Flag, Status
-from harness.timing import estimates
+from harness.record import SLOWER_THAN, Flag, Status
+from harness.timing import selection
 
 REFERENCE = Path(__file__).resolve().parent.parent / "results" / "reference"
 #: A group: the columns that its rows share.
@@ -59,7 +59,16 @@ def ranks(folder: Path) -> dict[tuple[str, ...], int]:
     return {
         (*(rows[0][name] for name in GROUP), backend): rank
         for rows, seconds, processes, band in groups(folder)
-        for backend, rank in estimates.ranks(seconds, processes, band).items()
+        for backend, rank in selection.ranks(seconds, processes, band, left(rows)).items()
+    }
+
+
+def left(rows: Rows) -> dict[str, str]:
+    """Return the backends that left while others were measured on, each with the one that it was slower than."""
+    return {
+        row["backend"]: row["stopped_by"].removeprefix(SLOWER_THAN)
+        for row in rows
+        if row["stopped_by"].startswith(SLOWER_THAN)
     }
 
 

@@ -48,18 +48,42 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def coverage(path: Path) -> str:
-    """Return the coverage of the 99 % interval by kind of noise, and the worst rate of wrong signs."""
+    """Return the coverage of the 99 % interval by kind of noise and plan, and the worst rate of wrong signs."""
     rows = pd.read_csv(path)
-    plans = rows.groupby(["processes", "blocks"], sort=False).size().index
-    shares = rows.set_index(["kind", "processes", "blocks"])["covered"]
+    plans = list(rows["plan"].unique())
+    header = ["noise", *(text for plan in plans for text in (f"`{plan}`", "stopped by its target"))]
+    body = []
+    for kind, of_kind in rows.groupby("kind", sort=False):
+        cells = []
+        for plan in plans:
+            row = of_kind[of_kind["plan"] == plan]
+            shares = [row[name].iloc[0] if len(row) else np.nan for name in ("covered", "covered_by_target")]
+            cells += [percent(share, 2) if share == share else "-" for share in shares]
+        body.append([str(kind), *cells])
+    least, stopped, wrong = rows["covered"].min(), rows["covered_by_target"].min(), rows["wrong_sign"].max()
+    words = (
+        f"Least coverage: {percent(least, 2)}, and {percent(stopped, 2)} of those stopped by their target. "
+        f"Most verdicts of the wrong sign: {percent(wrong, 2)}."
+    )
+    return f"{table(header, body)}\n\n{words}"
+
+
+def chosen(path: Path) -> str:
+    """Return how often the first group is right, and how long it takes, by noise."""
+    rows = pd.read_csv(path)
     body = [
-        [kind, *(percent(shares[kind, *plan], 2) if (kind, *plan) in shares.index else "-" for plan in plans)]
-        for kind in rows["kind"].unique()
+        [
+            f"`{row.noise}`",
+            percent(row.best_missed, 2),
+            percent(row.far_slower_in_first_group, 1),
+            f"{row.seconds_until_near:.1f} s",
+            f"{row.equal_shares_seconds:.1f} s",
+            percent(row.undecided, 1),
+        ]
+        for row in rows.itertuples()
     ]
-    counted = [f"{processes} x {blocks} blocks" for processes, blocks in plans]
-    least, wrong = rows["covered"].min(), rows["wrong_sign"].max()
-    words = f"Least coverage: {percent(least, 2)}. Most verdicts of the wrong sign: {percent(wrong, 2)}."
-    return f"{table(['noise', *counted], body)}\n\n{words}"
+    header = ("noise", "best missed", "far slower in it", "time", "time with equal shares", "undecided")
+    return table(header, body)
 
 
 def known_answer(path: Path) -> str:
@@ -210,6 +234,7 @@ def file(path: Path) -> str:
 
 SUMMARIES: dict[str, Callable[[Path], str]] = {
     "coverage": coverage,
+    "selection": chosen,
     "known-answer": known_answer,
     "false-alarms": alarms,
     "power": seen,

@@ -10,11 +10,14 @@ from fake_worker import FakeWorker, right
 from faults import CASE, GIB, LARGER, OVERHEAD_SECONDS, QUIET, STEP, TICK_SECONDS, Clock, Faults
 
 from harness.process.protocol import Request
+from harness.timing.selection import next_look
+from harness.timing.variance import FEWEST_BLOCKS
 
 __all__ = (
     "CASE",
     "GIB",
     "LARGER",
+    "NARROW_BLOCKS",
     "OVERHEAD_SECONDS",
     "QUIET",
     "STEP",
@@ -25,6 +28,9 @@ __all__ = (
     "Faults",
     "right",
 )
+
+#: Blocks after which an interval that is always narrow has been so at two looks in a row.
+NARROW_BLOCKS = next_look(FEWEST_BLOCKS)
 
 
 class FakePool:

@@ -54,6 +54,7 @@ class Schedule:
         seconds_to_target: Time from the group's beginning until the interval was narrow enough, in seconds; None if it
             is not.
         stopped_by: Reason why measuring ended, as in the record's column.
+        slower_than: Name of the backend that this one was shown to be slower than when it left; None if it did not.
     """
 
     call_seconds: float = 0.0
@@ -64,6 +65,7 @@ class Schedule:
     kernel_seconds: float = math.inf
     seconds_to_target: float | None = None
     stopped_by: str = "blocks"
+    slower_than: str | None = None
 
 
 @dataclasses.dataclass

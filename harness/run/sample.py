@@ -24,7 +24,7 @@ from harness.run.time_spent import Stage
 from harness.timing import clock, roofline, stopping
 
 #: Least time of a backend's warmup, in seconds; at least one call.
-WARM_UP_SECONDS: Final = 0.2
+WARM_UP_SECONDS: Final = 0.1
 #: Number of the warmup's last stretches whose median is the time of a call.
 LATEST_STRETCHES: Final = 3
 #: Share of a call from which the cost of the timing loop is flagged.

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+from collections.abc import Mapping
 
 from harness.case import Case
 from harness.correctness import budget, clocks
 from harness.correctness.questions import FIRST, IN_SAMPLE
 from harness.process.handle import WorkerError
-from harness.record import Status
+from harness.record import SLOWER_THAN, Status
 from harness.run.cell import Cell
 from harness.run.checker import Checker
 from harness.run.context import Loader, RunContext
@@ -24,7 +25,9 @@ from harness.run.plan import BASELINE
 from harness.run.readings import SPOT_PEAK_SECONDS
 from harness.run.sample import WARM_UP_SECONDS, Judged, Place, Sampler, long_seconds
 from harness.run.time_spent import Stage
-from harness.timing import roofline, stopping, variance
+from harness.timing import roofline, stopping
+from harness.timing.deciding import Measured, Rule
+from harness.timing.stopping import State
 
 
 @dataclasses.dataclass
@@ -74,9 +77,9 @@ class Sampling:
         self._begun, self._processes = blocks.begun, blocks.processes
         self._block = len(self._processes)
         self._process = self._first_process = max(self._processes.values(), default=-1) + 1
-        #: Blocks of the present process until now, before the next process, and before the next look.
-        self._taken, self._share = 0, variance.FEWEST_BLOCKS
-        self._look_at = self._share
+        self._rule = Rule(self._plan.target, self._plan.band, self._plan.processes)
+        #: Blocks of the present process until now.
+        self._taken = 0
         self._start = 0.0
         #: Time of judging, which is not in the budget, in seconds.
         self._judging_seconds = 0.0
@@ -98,10 +101,8 @@ class Sampling:
                 self._stop("budget")
                 break
             self._take_block(joining)
-            if self._taken >= self._look_at:
-                self._look_at = stopping.next_look(self._taken)
-                if not self._go_on():
-                    break
+            if not self._go_on():
+                break
         for cell in self._going():
             self._judge_clock(cell)
             self._judge_long(cell)
@@ -162,43 +163,47 @@ class Sampling:
             cell.schedule.stopped_by = "target" if cell.schedule.seconds_to_target is not None else why
 
     def _go_on(self) -> bool:
-        """Look at the intervals, act on the decision, and return True if more is to be measured.
+        """Follow the rule, and return True if more is to be measured.
 
-        A cell that has reached the target stops; its time goes to the rest. The baseline joins until the end.
+        A cell that leaves, or is precise enough, stops; its time goes to the rest. The baseline joins until the end.
         """
         had = self._process - self._first_process + 1
-        pilot = stopping.piloting(had, self._plan.processes)
-        lacking = []
-        for cell in self._compared():
-            seen = stopping.look(cell.timings.seconds, self._baseline_of(cell), self._processes, self._plan.band)
-            schedule = cell.schedule
-            if not stopping.reached(seen, self._plan.target, self._plan.processes):
-                schedule.seconds_to_target = None
-                lacking.append(seen)
-                continue
-            schedule.seconds_to_target = schedule.seconds_to_target or self._context.now() - self._begun
-            if not pilot:
-                schedule.joins, schedule.stopped_by = len(cell.timings.seconds), "target"
+        compared = self._compared()
         block_seconds = statistics.median(self._block_seconds)
-        process_seconds = self._predicted_process()
-        state = stopping.State(had, self._plan.processes, self._left(), block_seconds, process_seconds)
-        due = stopping.after_look(lacking, state)
-        self._share = due.share or self._share
-        if due.action == "stop":
-            self._stop(due.why)
-        elif due.action == "process":
+        state = State(had, self._plan.processes, self._left(), block_seconds, self._predicted_process())
+        due = self._rule.after_block(self._measured(compared), state)
+        for name, cell in compared.items():
+            schedule, taken = cell.schedule, len(cell.timings.seconds)
+            if name in due.left:
+                schedule.slower_than = due.left[name]
+                schedule.joins, schedule.stopped_by = taken, f"{SLOWER_THAN}{schedule.slower_than}"
+            elif due.precise is not None:
+                since = self._context.now() - self._begun
+                schedule.seconds_to_target = (schedule.seconds_to_target or since) if name in due.precise else None
+                if name in due.precise and not stopping.piloting(had, self._plan.processes):
+                    schedule.joins, schedule.stopped_by = taken, "target"
+        if due.next.action == "stop":
+            self._stop(due.next.why)
+        elif due.next.action == "process":
             self._begin_process()
-        return due.action != "stop"
+        return due.next.action != "stop"
 
-    def _compared(self) -> list[Cell]:
+    def _compared(self) -> dict[str, Cell]:
         """Return the cells that still join and are compared; the baseline only where no other cell is going."""
         rivals = any(cell.name != BASELINE for cell in self._going())
-        return [cell for cell in self._open() if cell.name != BASELINE or not rivals]
+        return {cell.name: cell for cell in self._open() if cell.name != BASELINE or not rivals}
 
-    def _baseline_of(self, cell: Cell) -> dict[int, float] | None:
-        """Return the times of the baseline, if it still joins and is another cell."""
-        baseline = next((other for other in self._open() if other.name == BASELINE), None)
-        return None if baseline is None or baseline is cell else baseline.timings.seconds
+    def _measured(self, compared: Mapping[str, Cell]) -> Measured:
+        """Return what the rule reads; the baseline's times count while it joins and is not the only backend."""
+        baseline = next((cell for cell in self._open() if cell.name == BASELINE and BASELINE not in compared), None)
+        return Measured(
+            seconds={name: cell.timings.seconds for name, cell in compared.items()},
+            baseline=baseline.timings.seconds if baseline else None,
+            rival=baseline.name if baseline else None,
+            classes={cell.name: cell.gate.precision_class for cell in self._going()},
+            processes=self._processes,
+            taken=self._taken,
+        )
 
     def _predicted_process(self) -> float:
         """Return the time of a fresh process of every cell until its first block, in seconds."""
@@ -226,7 +231,7 @@ class Sampling:
                 cell.worker, cell.replies.latest = loaded.worker, loaded.reply
                 self._prepare_again(cell)
         self._process += 1
-        self._taken, self._look_at = 0, self._share
+        self._taken = 0
         self._warm_up_all([cell for cell in renewed if cell.going])
         judged = self._judging_seconds - judging_seconds
         self._process_seconds.append(self._context.now() - start - judged)

@@ -14,7 +14,7 @@ from harness.run.cell import Cell
 from harness.run.group import Group
 from harness.run.plan import BASELINE
 from harness.run.rooflines import IMPLAUSIBLE, Rooflines
-from harness.timing import estimates, roofline, steady_state
+from harness.timing import estimates, moderated, roofline, selection, steady_state
 
 #: Columns of a record, by name.
 Columns = dict[str, Any]
@@ -34,6 +34,7 @@ class GroupFacts:
         roofline_seconds: Least time that the device could take, in seconds; None if it is unknown.
         implausible: Names of cells faster than that.
         ranks: Rank by name.
+        prior: Prior of the variances of the group's ratios; None without one.
     """
 
     group: Group
@@ -45,6 +46,7 @@ class GroupFacts:
     roofline_seconds: float | None
     implausible: frozenset[str]
     ranks: Mapping[str, int]
+    prior: moderated.Prior | None
 
 
 def is_timed(cell: Cell) -> bool:
@@ -76,6 +78,9 @@ def group_facts(group: Group, band: float, rooflines: Rooflines) -> GroupFacts:
         roofline_seconds=least,
         implausible=frozenset(implausible),
         ranks=_ranks(ranked, baseline, group.processes, band),
+        prior=selection.group_prior(
+            {cell.name: cell.timings.seconds for cell in ranked if cell.name != BASELINE}, baseline, group.processes
+        ),
     )
 
 
@@ -87,10 +92,11 @@ def _ranks(
     The baseline has its times in every cohort, as in the comparisons; other cells have theirs in one.
     """
     seconds = {cell.name: baseline if cell.name == BASELINE else cell.timings.seconds for cell in cells}
+    left = {cell.name: cell.schedule.slower_than for cell in cells if cell.schedule.slower_than is not None}
     ranks: dict[str, int] = {}
     for precision_class in {cell.gate.precision_class for cell in cells}:
         alike = {cell.name: seconds[cell.name] for cell in cells if cell.gate.precision_class == precision_class}
-        ranks |= estimates.ranks(alike, processes, band)
+        ranks |= selection.ranks(alike, processes, band, left)
     return ranks
 
 
@@ -147,7 +153,7 @@ def _quiet(cell: Cell, facts: GroupFacts) -> set[int]:
 def _comparison(cell: Cell, facts: GroupFacts) -> Columns:
     """Return the columns that compare a row with the baseline; none without a block that both were in."""
     seconds, baseline, processes = cell.timings.seconds, facts.baseline, facts.group.processes
-    comparison = estimates.compare(seconds, baseline, processes, facts.band)
+    comparison = estimates.compare(seconds, baseline, processes, facts.band, facts.prior)
     if comparison is None:
         return {}
     columns: Columns = {
@@ -163,7 +169,7 @@ def _comparison(cell: Cell, facts: GroupFacts) -> Columns:
     kept = {block: time for block, time in seconds.items() if block in quiet}
     undisturbed = comparison.relation
     if len(kept) < len(seconds):
-        without = estimates.compare(kept, baseline, processes, facts.band)
+        without = estimates.compare(kept, baseline, processes, facts.band, facts.prior)
         undisturbed = without.relation if without else Relation.AMBIGUOUS
     return columns | {
         "comparison": comparison.relation,

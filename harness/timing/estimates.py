@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from harness.record import Relation
-from harness.timing import variance
+from harness.timing import moderated, variance
 from harness.timing.intervals import Interval, hodges_lehmann, median_interval, student
 
 #: Fewest values for an interval without a distribution: with ten, both kinds exist at 99 % and check each other.
@@ -115,7 +115,11 @@ def agrees(relation: Relation, check: Interval, band: float = BAND) -> bool:
 
 
 def compare(
-    times: Mapping[int, float], others: Mapping[int, float], processes: Mapping[int, int], band: float = BAND
+    times: Mapping[int, float],
+    others: Mapping[int, float],
+    processes: Mapping[int, int],
+    band: float = BAND,
+    prior: moderated.Prior | None = None,
 ) -> Comparison | None:
     """Compare two backends over the blocks that have both; None if there is no such block.
 
@@ -130,16 +134,17 @@ def compare(
         others: The other backend's time of a call by block, in seconds.
         processes: Number of the fresh process that a block was measured in, by block; 0 for a block without one.
         band: Equivalence margin, as a ratio less 1.
+        prior: Prior of the variances of the group's ratios, for fewer than ``LEAST_VALUES`` values; None without one.
     """
-    groups = _log_ratios(times, others, processes)
+    groups = _by_process(times, others, processes)
     if not groups:
         return None
-    if len(groups) > 1:
-        unit, values = "process", [hodges_lehmann(logs).estimate for logs in groups]
-    else:
-        unit, values = "block", groups[0]
+    unit, values = ("process" if len(groups) > 1 else "block"), _values(groups)
     few = len(values) < LEAST_VALUES
-    interval = student(values) if few else hodges_lehmann(values)
+    if few:
+        interval = student(values) if prior is None else moderated.interval(values, prior)
+    else:
+        interval = hodges_lehmann(values)
     relation = relate(interval, band)
     if not few and not agrees(relation, median_interval(values), band):
         relation = Relation.AMBIGUOUS
@@ -155,60 +160,24 @@ def compare(
     )
 
 
-def ranks(
-    seconds: Mapping[str, Mapping[int, float]], processes: Mapping[int, int], band: float = BAND
-) -> dict[str, int]:
-    """Rank backends by speed; a backend that is not shown slower than the fastest shares its rank.
-
-    Rank 1 has the backend with the lowest median, and every backend that ties with it. The rest is ranked likewise: the
-    next rank begins with the lowest median that is left. So each backend is shown slower than the first of every better
-    rank. Ties are not transitive: two backends of one rank may differ from each other.
-
-    Args:
-        seconds: Time of a call in seconds, by backend and block.
-        processes: Number of the fresh process that a block was measured in, by block.
-        band: Equivalence margin, as a ratio less 1.
-    """
-    medians = {name: float(np.median(list(times.values()))) for name, times in seconds.items()}
-    left = sorted(seconds, key=lambda name: (medians[name], name))
-    rank_of: dict[str, int] = {}
-    while left:
-        first, rank = left[0], len(rank_of) + 1
-        tied = [name for name in left if name == first or tie(seconds[first], seconds[name], processes, band)]
-        rank_of |= dict.fromkeys(tied, rank)
-        left = [name for name in left if name not in rank_of]
-    return rank_of
-
-
-def tie(
-    faster: Mapping[int, float], slower: Mapping[int, float], processes: Mapping[int, int], band: float = BAND
-) -> bool:
-    """True if the measurement does not show the slower of two backends to be slower.
-
-    Without an interval (one or two shared blocks), or without a shared block (two cohorts), only a large factor shows
-    it: ``UNPROVEN`` in every block, or between the slowest and the fastest.
-
-    Args:
-        faster: Time of a call by block in seconds, of the backend with the lower median.
-        slower: Time of a call by block in seconds, of the backend with the higher median.
-        processes: Number of the fresh process that a block was measured in, by block.
-        band: Equivalence margin, as a ratio less 1.
-    """
-    comparison = compare(faster, slower, processes, band)
-    if comparison is None:
-        return min(slower.values()) / max(faster.values()) < UNPROVEN
-    if comparison.ratio.low is None:
-        return min(slower[block] / faster[block] for block in set(faster) & set(slower)) < UNPROVEN
-    return comparison.relation is not Relation.FASTER
-
-
 def relative_half_width(values: Iterable[float]) -> float | None:
     """Return the half-width of the median's interval as a share of the median; None without an interval."""
     median = median_interval(list(values))
     return None if median.half_width is None else median.half_width / median.estimate
 
 
-def _log_ratios(
+def log_ratios(times: Mapping[int, float], others: Mapping[int, float], processes: Mapping[int, int]) -> list[float]:
+    """Return log(the other backend's time / this backend's time), one value a block, or a process if there are several.
+
+    Args:
+        times: This backend's time of a call by block, in seconds.
+        others: The other backend's time of a call by block, in seconds.
+        processes: Number of the fresh process by block; 0 for a block without one.
+    """
+    return _values(_by_process(times, others, processes))
+
+
+def _by_process(
     times: Mapping[int, float], others: Mapping[int, float], processes: Mapping[int, int]
 ) -> list[list[float]]:
     """Return a list for each process: the log-ratios of those of its blocks that have both backends."""
@@ -216,6 +185,13 @@ def _log_ratios(
     for block in sorted(set(times) & set(others)):
         groups.setdefault(processes.get(block, 0), []).append(math.log(others[block] / times[block]))
     return list(groups.values())
+
+
+def _values(groups: Sequence[Sequence[float]]) -> list[float]:
+    """Return the values that count: the centres of several processes, or the blocks of one."""
+    if len(groups) > 1:
+        return [hodges_lehmann(logs).estimate for logs in groups]
+    return list(groups[0]) if groups else []
 
 
 def _exp(value: float | None) -> float | None:

@@ -12,17 +12,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
-from harness.timing import estimates, variance
+from harness.timing import estimates, moderated, variance
 
 #: Fewest blocks, taken even if the budget is over.
 LEAST_BLOCKS: Final = 3
-#: Fewest blocks between two looks at the intervals, once a process has taken its share.
-LOOK_BLOCKS: Final = 5
-#: Divisor of a process's blocks: the quotient is the blocks until the next look, where it exceeds ``LOOK_BLOCKS``.
-LOOK_SHARE: Final = 10
 #: Longest call of a backend that joins all blocks, in seconds; a slower one joins only the first blocks.
 SLOW_SECONDS: Final = 0.250
-#: Most blocks that a slow backend joins; for a slow baseline the fewest.
+#: Most blocks that a slow backend joins.
 SLOW_BLOCKS: Final = 5
 #: Largest share of the budget that a slow backend takes.
 SLOW_SHARE: Final = 0.25
@@ -56,7 +52,11 @@ class Look:
 
 
 def look(
-    seconds: Mapping[int, float], baseline: Mapping[int, float] | None, processes: Mapping[int, int], band: float
+    seconds: Mapping[int, float],
+    baseline: Mapping[int, float] | None,
+    processes: Mapping[int, int],
+    band: float,
+    prior: moderated.Prior | None = None,
 ) -> Look:
     """Look at the ratio to the baseline, or at the median where there is no baseline.
 
@@ -65,10 +65,11 @@ def look(
         baseline: Times of a call of the baseline by block, in seconds; None where it no longer joins, and for itself.
         processes: Number of the process by block.
         band: Equivalence band, as a share of the ratio.
+        prior: Prior of the variances of the group's ratios; None without one.
     """
     if baseline is None:
         return Look(estimates.relative_half_width(seconds.values()))
-    comparison = estimates.compare(seconds, baseline, processes, band)
+    comparison = estimates.compare(seconds, baseline, processes, band, prior)
     if comparison is None:
         return Look(None)
     split = variance.Split(comparison.block_spread, comparison.process_spread)
@@ -153,11 +154,6 @@ def after_look(lacking: Sequence[Look], state: State) -> Next:
     return Next("block")
 
 
-def next_look(taken: int) -> int:
-    """Return the number of a process's blocks at which the intervals are looked at next."""
-    return taken + max(LOOK_BLOCKS, taken // LOOK_SHARE)
-
-
 def budget_is_over(
     fewest_blocks: int, first_process: bool, left_seconds: float, budget_seconds: float, block_seconds: float
 ) -> bool:
@@ -180,7 +176,7 @@ def budget_is_over(
 def blocks_to_join(call_seconds: float, budget_seconds: float, baseline: bool) -> int:
     """Return the number of blocks that a backend joins.
 
-    All ratios depend on the baseline: a slow one gets ``SLOW_BLOCKS`` in any case, and more if there is time.
+    All ratios depend on the baseline: a slow one gets ``LEAST_BLOCKS`` in any case, and more if there is time.
 
     Args:
         call_seconds: Time of a call, in seconds.
@@ -190,7 +186,7 @@ def blocks_to_join(call_seconds: float, budget_seconds: float, baseline: bool) -
     if call_seconds <= SLOW_SECONDS:
         return ALL_BLOCKS
     affordable = int(SLOW_SHARE * budget_seconds / call_seconds)
-    return max(1, max(SLOW_BLOCKS, affordable) if baseline else min(SLOW_BLOCKS, affordable))
+    return max(1, max(LEAST_BLOCKS, affordable) if baseline else min(SLOW_BLOCKS, affordable))
 
 
 def draw_kept_blocks(source: random.Random, joins: int, first_process: bool) -> frozenset[int]:

@@ -7,7 +7,7 @@ import itertools
 import os
 
 import pytest
-from fakes import QUIET, FakeWorker, Faults
+from fakes import NARROW_BLOCKS, QUIET, FakeWorker, Faults
 
 from harness.correctness.clocks import LONG_SAMPLES
 from harness.machine.gpu import State as GpuState
@@ -16,7 +16,6 @@ from harness.machine.usage import Usage
 from harness.process.protocol import SampleTaken, Stretch, TakeSample, WarmedUp, WarmUp
 from harness.record import Status
 from harness.run.plan import BASELINE
-from harness.timing.variance import FEWEST_BLOCKS
 
 STOLEN = dataclasses.replace(QUIET, steal_seconds=1.0)
 
@@ -121,7 +120,7 @@ def test_disturbed_blocks_are_flagged_and_kept(measure):
     hit = [sample for sample in run.samples if sample.disturbance]
     assert [(sample.block, sample.disturbance, sample.steal_seconds) for sample in hit] == [(0, "steal", 1.0)]
     assert sorted(run.row(name).disturbed_blocks for name in (BASELINE, "other")) == [0, 1]
-    assert all(row.blocks == FEWEST_BLOCKS for row in run.records)
+    assert all(row.blocks == NARROW_BLOCKS for row in run.records)
     # The nine undisturbed blocks are fewer than LEAST_VALUES, so their interval is Student's.
     assert (run.row("other").comparison, run.row("other").comparison_undisturbed) == ("equivalent", "equivalent")
 

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import itertools
 import math
 
 import pytest
-from fakes import CASE, STEP, FakeWorker, Faults
+from fakes import CASE, NARROW_BLOCKS, STEP, FakeWorker, Faults
 
 from harness.process.handle import WorkerError
 from harness.process.protocol import KeptResults, Load, Stretch, TakeSample, WarmedUp, WarmUp
 from harness.record import Status
 from harness.run.plan import BASELINE
 from harness.timing.estimates import LEAST_VALUES
-from harness.timing.stopping import LEAST_BLOCKS, SLOW_BLOCKS
+from harness.timing.selection import FIRST_LOOK, next_look
+from harness.timing.stopping import LEAST_BLOCKS
 from harness.timing.variance import FEWEST_BLOCKS, MOST_BLOCKS, PILOT
+
+#: Blocks, and processes, after which a backend leaves that is far slower: its ratio is known at two looks.
+LEAVING_BLOCKS, LEAVING_PROCESSES = next_look(FIRST_LOOK), next_look(PILOT)
+#: Processes after which an interval that is always narrow has been so at two looks in a row.
+NARROW_PROCESSES = next_look(LEAST_VALUES)
 
 
 def test_block_holds_each_backend_once_in_an_order_that_changes(measure):
-    run = measure(faults={"third": Faults()})
+    run = measure(faults={"third": Faults(call_seconds=0.01)})
     calls = [sample for sample in run.samples if sample.kind == "call"]
     blocks = [
         [sample.backend for sample in block] for _, block in itertools.groupby(calls, lambda sample: sample.block)
@@ -38,7 +45,7 @@ def test_number_of_calls_varies_and_is_never_below_what_a_sample_needs(measure):
 
 def test_input_sets_take_turns_from_block_to_block(measure):
     requests = measure().workers.requests("other")
-    assert [request.first for request in requests if isinstance(request, TakeSample)] == list(range(FEWEST_BLOCKS))
+    assert [request.first for request in requests if isinstance(request, TakeSample)] == list(range(NARROW_BLOCKS))
 
 
 def test_step_has_samples_of_its_forward(measure):
@@ -47,15 +54,61 @@ def test_step_has_samples_of_its_forward(measure):
 
 
 def test_slow_backend_joins_the_first_blocks_only_and_the_others_go_on(measure):
-    run = measure(faults={"other": Faults(call_seconds=0.3)})
-    assert run.row("other").blocks == SLOW_BLOCKS
+    run = measure(budget_seconds=8.0, faults={"other": Faults(call_seconds=0.5), "third": Faults()})
+    assert (run.row("other").blocks, run.row("other").stopped_by) == (4, "blocks")  # a quarter of the budget
     assert "few_blocks" in run.row("other").flags
-    assert run.row(BASELINE).blocks == FEWEST_BLOCKS
+    assert run.row(BASELINE).blocks == run.row("third").blocks == NARROW_BLOCKS
+
+
+def test_backend_that_is_shown_slower_than_another_leaves_and_the_others_go_on(measure):
+    run = measure(faults={"other": Faults(call_seconds=0.005), "third": Faults(call_seconds=0.02)})
+    left, best = run.row("third"), run.row("other")
+    assert (left.blocks, left.stopped_by, left.rank) == (LEAVING_BLOCKS, "slower than other", 3)
+    assert (best.blocks, best.stopped_by, best.rank) == (NARROW_BLOCKS, "target", 1)
+    assert run.row(BASELINE).blocks == NARROW_BLOCKS
+
+
+def test_backend_of_another_precision_class_drives_no_backend_away(measure):
+    case = dataclasses.replace(CASE, precision="tf32")
+    coarse = Faults(noise=2.0**-12, call_seconds=0.001)
+    run = measure(case, faults={"other": coarse, "third": Faults(call_seconds=0.008)})
+    assert run.row("third", case).stopped_by == "target"
+    assert run.row("other", case).blocks == NARROW_BLOCKS
+
+
+def test_noisy_backend_stays_until_its_ratio_is_known(measure):
+    noisy = Faults(call_seconds=0.1, spread=(0.0, 0.4))
+    run = measure(target=0.0001, budget_seconds=30.0, faults={"other": noisy, "third": Faults(call_seconds=0.005)})
+    assert LEAVING_BLOCKS < run.row("other").blocks <= NARROW_BLOCKS
+
+
+def test_backend_leaves_after_four_of_several_processes(measure):
+    run = measure(processes=40, faults={"other": Faults(call_seconds=0.013), "third": Faults()})
+    left = run.row("other")
+    assert left.processes == LEAVING_PROCESSES
+    assert left.stopped_by.startswith("slower than ")
+    assert run.row("third").processes == NARROW_PROCESSES
+
+
+def test_only_far_slower_backends_leave_where_no_other_process_is_paid_for(measure):
+    slow = Faults(call_seconds=0.02, spread=(0.0, 0.02))
+    faults = {"other": Faults(call_seconds=0.013, import_seconds=20.0, spread=(0.0, 0.02)), "third": slow}
+    run = measure(processes=40, budget_seconds=10.0, target=0.0001, faults=faults)
+    far, near = run.row("third"), run.row("other")
+    assert (far.processes, far.stopped_by) == (1, f"slower than {BASELINE}")
+    assert near.stopped_by != f"slower than {BASELINE}"
+    assert near.blocks > far.blocks
+
+
+def test_measuring_ends_where_every_backend_is_slower_than_the_baseline(measure):
+    run = measure(faults={"other": Faults(call_seconds=0.02)})
+    assert run.row("other").stopped_by == f"slower than {BASELINE}"
+    assert run.row(BASELINE).blocks == LEAVING_BLOCKS
 
 
 def test_backend_that_was_slow_only_in_its_warmup_gets_all_blocks(measure):
     run = measure(faults={"other": Faults(instead={WarmUp: WarmedUp((Stretch(1, 0.5),), None)})})
-    assert run.row("other").blocks == FEWEST_BLOCKS
+    assert run.row("other").blocks == NARROW_BLOCKS
 
 
 def test_slow_backend_was_warmed_up_by_the_gate(measure):
@@ -87,14 +140,14 @@ def test_larger_budget_gives_a_slow_baseline_more_blocks_and_no_other(measure):
     faults = {BASELINE: slow, "other": Faults(spread=(0.0, 0.05)), "third": slow}
     run = measure(target=0.0001, budget_seconds=40.0, faults=faults)
     assert run.row(BASELINE).blocks == 20  # a quarter of the budget pays for 20
-    assert run.row("third").blocks == SLOW_BLOCKS
+    assert run.row("third").blocks == LEAVING_BLOCKS
 
 
 def test_slow_baseline_does_not_eat_up_the_blocks_of_the_others(measure):
     run = measure(budget_seconds=8.0, faults={BASELINE: Faults(call_seconds=2.4)})
     baseline, row = run.row(BASELINE), run.row("other")
-    assert (baseline.blocks, baseline.stopped_by) == (SLOW_BLOCKS, "blocks")
-    assert row.blocks == FEWEST_BLOCKS
+    assert (baseline.blocks, baseline.stopped_by) == (LEAST_BLOCKS, "blocks")
+    assert row.blocks == NARROW_BLOCKS
     assert (row.comparison, row.speedup) == ("faster", pytest.approx(240))
 
 
@@ -112,7 +165,7 @@ def test_backend_that_has_reached_the_target_stops_and_the_baseline_stays(measur
     faults = {"other": Faults(spread=(0.0, 0.001)), "third": Faults(spread=(0.0, 0.06))}
     run = measure(target=0.02, faults=faults)
     quiet, noisy, baseline = (run.row(name) for name in ("other", "third", BASELINE))
-    assert quiet.blocks == FEWEST_BLOCKS
+    assert quiet.blocks == NARROW_BLOCKS
     assert noisy.blocks > 3 * FEWEST_BLOCKS
     assert baseline.blocks == noisy.blocks
     assert quiet.seconds_to_target < noisy.seconds_to_target
@@ -124,12 +177,12 @@ def test_what_the_interval_says_does_not_stop_measuring(measure):
     assert run.row("other").blocks > 10 * FEWEST_BLOCKS
 
 
-def test_there_are_ten_processes_at_least_since_few_can_agree_by_chance(measure):
+def test_there_are_twelve_processes_since_few_can_agree_by_chance(measure):
     run = measure(processes=40, faults={"other": Faults(spread=(0.0, 0.001))})
     row = run.row("other")
-    assert (row.processes, row.unit, row.stopped_by) == (LEAST_VALUES, "process", "target")
-    assert run.workers.asked("other").count(Load) == LEAST_VALUES
-    assert sorted({sample.process for sample in run.samples}) == list(range(LEAST_VALUES))
+    assert (row.processes, row.unit, row.stopped_by) == (NARROW_PROCESSES, "process", "target")
+    assert run.workers.asked("other").count(Load) == NARROW_PROCESSES
+    assert sorted({sample.process for sample in run.samples}) == list(range(NARROW_PROCESSES))
 
 
 def test_where_there_can_be_no_more_processes_few_are_enough(measure):
@@ -138,12 +191,11 @@ def test_where_there_can_be_no_more_processes_few_are_enough(measure):
 
 
 def test_more_processes_are_taken_where_they_differ_more(measure):
-    differing = {"other": Faults(spread=(0.03, 0.002), call_seconds=0.012)}
+    differing = {"other": Faults(spread=(0.03, 0.002), call_seconds=0.0105)}
     row = measure(processes=40, faults=differing).row("other")
     assert row.unit == "process"
     assert row.processes > LEAST_VALUES
     assert row.process_spread == pytest.approx(0.03, rel=0.7)
-    assert row.comparison == "slower"
     pooled = measure(processes=1, faults=differing).row("other")
     assert (pooled.processes, pooled.unit) == (1, "block")
 
@@ -202,7 +254,7 @@ def test_fresh_process_that_does_not_start_costs_its_own_cell(measure):
     run = measure(processes=40, faults={"other": Faults(kind=Once), "third": Faults()})
     row = run.row("other")
     assert (row.status, row.reason) == (Status.FAILED, "in a fresh process: injected")
-    assert run.row("third").processes == LEAST_VALUES
+    assert run.row("third").processes == NARROW_PROCESSES
 
 
 def test_call_longer_than_the_budget_is_too_slow_and_never_sampled(measure):

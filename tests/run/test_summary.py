@@ -6,12 +6,11 @@ import dataclasses
 import itertools
 
 import pytest
-from fakes import CASE, LARGER, QUIET, STEP, FakeWorker, Faults
+from fakes import CASE, LARGER, NARROW_BLOCKS, QUIET, STEP, FakeWorker, Faults
 
 from harness.record import Status
 from harness.run.plan import BASELINE
 from harness.timing import roofline
-from harness.timing.variance import FEWEST_BLOCKS
 
 #: Time of a call of a fake worker without faults, in seconds.
 USUAL = 0.01
@@ -38,7 +37,7 @@ def test_right_backend_is_timed_and_compared_with_the_baseline(measure):
     assert row.status is Status.TIMED
     assert row.median_seconds == pytest.approx(0.005)
     assert row.speedup == pytest.approx(2.0)
-    assert (row.blocks, row.rank, row.stopped_by) == (FEWEST_BLOCKS, 1, "target")
+    assert (row.blocks, row.rank, row.stopped_by) == (NARROW_BLOCKS, 1, "target")
     assert run.row(BASELINE).rank == 2
     assert {sample.kind for sample in run.samples} == {"warmup", "call"}
 
@@ -175,7 +174,7 @@ def test_gemm_faster_than_the_chains_by_chance_keeps_the_spot_peak(measure, peak
 
 
 def test_chains_that_reached_the_peak_in_another_case_count_in_this_one(measure):
-    spot_peaks = itertools.chain([1e9] * (2 * FEWEST_BLOCKS + 1), itertools.repeat(0.5e9))
+    spot_peaks = itertools.chain([1e9] * (2 * NARROW_BLOCKS + 1), itertools.repeat(0.5e9))
     peaks = [by_product(1.2e9, 0.5e9)]
     run = measure(CASE, LARGER, peaks=peaks, spot_peak=lambda dtype, seconds: next(spot_peaks))
     shares = [run.row("other", case).spot_roofline_fraction for case in (CASE, LARGER)]

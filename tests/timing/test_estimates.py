@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.record import Relation
-from harness.timing.estimates import BAND, LEAST_VALUES, agrees, compare, ranks, relate, summarize, tie
+from harness.timing.estimates import BAND, LEAST_VALUES, agrees, compare, relate, summarize
 from harness.timing.intervals import Interval, hodges_lehmann, median_interval, student
 
 ONE = {}  # all blocks in one process
@@ -66,7 +66,6 @@ def test_noise_of_a_whole_block_cancels_from_the_ratio():
     comparison = compare(blocks(noise), blocks(3.0 * noise), ONE)
     assert (comparison.ratio.estimate, comparison.ratio.low, comparison.ratio.high) == pytest.approx((3.0, 3.0, 3.0))
     assert comparison.relation is Relation.FASTER
-    assert ranks({"slow": blocks(1.1 * noise), "fast": blocks(noise)}, ONE) == {"fast": 1, "slow": 2}
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -104,32 +103,6 @@ def test_processes_count_even_where_they_do_not_seem_to_differ():
     times, processes = np.exp(generator.normal(0, 0.02, 30)), {block: block // 10 for block in range(30)}
     comparison = compare(blocks(times), blocks(np.ones(30)), processes)
     assert (comparison.unit, comparison.units) == ("process", 3)
-
-
-def test_backends_that_tie_share_a_rank_and_the_next_rank_is_skipped():
-    even, odd = np.tile([1.0, 1.1], 10), np.tile([1.1, 1.0], 10)
-    times = {"last": 2 * even, "a": even, "middle": 1.5 * even, "b": odd}
-    rank_of = ranks({name: blocks(values) for name, values in times.items()}, ONE)
-    assert rank_of == {"a": 1, "b": 1, "middle": 3, "last": 4}
-
-
-def test_backends_within_the_band_tie_however_sure_the_difference_is():
-    base = np.linspace(1.0, 1.2, 20)
-    assert tie(blocks(base), blocks(1.019 * base), ONE)
-    assert not tie(blocks(base), blocks(1.021 * base), ONE)
-    assert tie(blocks(base), blocks(1.09 * base), ONE, band=0.10)
-
-
-def test_one_or_two_slow_samples_separate_only_by_a_large_factor():
-    assert tie({0: 1.0, 1: 1.0}, {0: 1.6, 1: 1.4}, ONE)
-    assert not tie({0: 1.0, 1: 1.0}, {0: 1.6, 1: 1.7}, ONE)
-
-
-def test_a_tie_with_a_tied_backend_is_no_tie_with_the_fastest():
-    base = np.linspace(1.0, 1.2, 20)
-    times = {"a": base, "b": 1.015 * base, "c": 1.03 * base}
-    assert ranks({name: blocks(values) for name, values in times.items()}, ONE) == {"a": 1, "b": 1, "c": 3}
-    assert ranks({}, ONE) == {}
 
 
 def test_ten_values_are_the_fewest_for_a_signed_rank_interval():
@@ -184,100 +157,3 @@ def test_comparison_does_not_depend_on_the_unit_of_time(measured, factor):
         ends = (comparison.ratio.low, comparison.ratio.high)
         assert (rescaled.ratio.low, rescaled.ratio.high) == pytest.approx(ends)
     assert rescaled.relation is comparison.relation
-
-
-@given(two_backends(), st.floats(1e-9, 1e9))
-def test_ranks_do_not_depend_on_the_unit_of_time(measured, factor):
-    times, others, processes = measured
-    scaled = [{block: factor * seconds for block, seconds in series.items()} for series in (times, others)]
-    rank_of = ranks({"this": times, "other": others}, processes)
-    assert ranks({"this": scaled[0], "other": scaled[1]}, processes) == rank_of
-
-
-@st.composite
-def several_backends(draw):
-    """Draw times of up to six backends by block, some of which lack blocks, and processes by block.
-
-    The grid is that of ``two_backends``, moved by a different fraction for each backend.
-    """
-    count = draw(st.integers(1, 25))
-    blocks_each = draw(st.sampled_from([2, 5, 25]))
-    seconds = {}
-    for number in range(draw(st.integers(2, 6))):
-        noise = draw(st.lists(st.integers(-20, 20), min_size=count, max_size=count))
-        shift, joins = draw(st.integers(-60, 60)), draw(st.integers(1, count))
-        logs = [0.001 * (step + shift) + 0.00011 * number for step in noise]
-        seconds[f"backend-{number}"] = blocks(np.exp(logs[:joins]))
-    return seconds, {block: block // blocks_each for block in range(count)}
-
-
-def first_of(rank_of, seconds):
-    """Return the backend with the lowest median of each rank."""
-    ordered = sorted(rank_of, key=lambda name: (np.median(list(seconds[name].values())), name), reverse=True)
-    return {rank_of[name]: name for name in ordered}
-
-
-@given(several_backends())
-def test_rank_1_has_exactly_what_is_not_shown_slower_than_the_fastest(measured):
-    seconds, processes = measured
-    rank_of = ranks(seconds, processes)
-    fastest = first_of(rank_of, seconds)[1]
-    assert np.median(list(seconds[fastest].values())) == min(np.median(list(own.values())) for own in seconds.values())
-    for name, own in seconds.items():
-        assert (rank_of[name] == 1) == (name == fastest or tie(seconds[fastest], own, processes))
-
-
-@given(several_backends())
-def test_each_backend_is_shown_slower_than_the_first_of_every_better_rank(measured):
-    seconds, processes = measured
-    rank_of = ranks(seconds, processes)
-    firsts = first_of(rank_of, seconds)
-    for name, rank in rank_of.items():
-        assert all(not tie(seconds[first], seconds[name], processes) for of, first in firsts.items() if of < rank)
-        assert name == firsts[rank] or tie(seconds[firsts[rank]], seconds[name], processes)
-
-
-@given(several_backends())
-def test_a_rank_is_one_more_than_the_number_of_backends_of_better_ranks(measured):
-    rank_of = ranks(*measured)
-    assert all(rank == 1 + sum(other < rank for other in rank_of.values()) for rank in rank_of.values())
-
-
-@given(several_backends(), st.randoms(use_true_random=False))
-def test_ranks_do_not_depend_on_the_order_of_the_backends(measured, lot):
-    seconds, processes = measured
-    names = lot.sample(sorted(seconds), len(seconds))
-    assert ranks({name: seconds[name] for name in names}, processes) == ranks(seconds, processes)
-
-
-@given(several_backends(), st.sampled_from([1.0, 1.003, 1.03, 1.3]))
-def test_a_backend_that_becomes_slower_gets_no_better_rank(measured, factor):
-    seconds, processes = measured
-    before = ranks(seconds, processes)
-    for name, own in seconds.items():
-        slowed = {block: factor * time for block, time in own.items()}
-        assert ranks(seconds | {name: slowed}, processes)[name] >= before[name]
-
-
-@given(several_backends())
-def test_a_backend_of_a_later_rank_changes_no_better_rank(measured):
-    seconds, processes = measured
-    before = ranks(seconds, processes)
-    for name, rank in before.items():
-        without = ranks({other: own for other, own in seconds.items() if other != name}, processes)
-        assert {other: of for other, of in without.items() if before[other] < rank} == {
-            other: of for other, of in before.items() if of < rank
-        }
-
-
-def test_a_noisy_backend_behind_a_precise_one_is_not_left_out_of_rank_1():
-    base = np.linspace(1.0, 1.2, 20)
-    noise = np.exp(np.random.default_rng(0).normal(0, 0.5, 20))
-    times = {"fastest": base, "precise": 1.1 * base, "noisy": 1.2 * base * noise}
-    rank_of = ranks({name: blocks(values) for name, values in times.items()}, ONE)
-    assert rank_of == {"fastest": 1, "noisy": 1, "precise": 3}
-
-
-def test_without_a_common_block_only_a_large_factor_separates_backends():
-    assert ranks({"a": {0: 1.0, 1: 1.1}, "b": {2: 1.6, 3: 2.0}}, ONE) == {"a": 1, "b": 1}
-    assert ranks({"a": {0: 1.0, 1: 1.1}, "b": {2: 1.7, 3: 2.0}}, ONE) == {"a": 1, "b": 2}
