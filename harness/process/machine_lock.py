@@ -39,7 +39,7 @@ def one_run_at_a_time(
 ) -> Iterator[None]:
     """Hold the machine's lock.
 
-    A file that cannot be opened or locked holds nobody up: then the table of processes alone tells of other runs.
+    A file that cannot be opened or locked stops no run: then the table of processes alone tells of other runs.
 
     Args:
         path: File of the lock.
