@@ -53,9 +53,8 @@ def choose(
     """
     known = entries()
     given = list(_split(texts))
-    select(
-        (text for text in given if text != ALL and not _is_pattern(text)), known
-    )  # refuses what is unknown, or given twice
+    names_given = (text for text in given if text != ALL and not _is_pattern(text))
+    select(names_given, known)  # refuses what is unknown, or given twice
     wanted = {text: tuple(_matching(text, known)) for text in given}
     names = dict.fromkeys((name for matching in wanted.values() for name in matching) if given else usual(known))
     skips = {name for text in _split(skipped) for name in _skipped(text, {**names, **known}, known, always)}
