@@ -81,8 +81,8 @@ class Sampling:
         #: Blocks of the present process until now.
         self._taken = 0
         self._start = 0.0
-        #: Time of judging, which is not in the budget, in seconds.
-        self._judging_seconds = 0.0
+        #: Time that is not in the budget, in seconds: of judging, and of a slow baseline, which no backend waits for.
+        self._uncounted_seconds = 0.0
         self._block_seconds: list[float] = []
         self._process_seconds: list[float] = []
 
@@ -148,12 +148,13 @@ class Sampling:
 
     def _left(self) -> float:
         """Return what is left of the budget, in seconds."""
-        return self._plan.budget_seconds - (self._context.now() - self._start - self._judging_seconds)
+        return self._plan.budget_seconds - (self._context.now() - self._start - self._uncounted_seconds)
 
     def _over(self, joining: list[Cell]) -> bool:
         """True if the budget has no room for another block of these cells."""
         fewest = min(len(cell.timings.seconds) for cell in joining)
-        predicted = sum(cell.schedule.call_seconds * cell.schedule.base_calls for cell in joining)
+        counted = [cell for cell in joining if not _is_slow_baseline(cell)]
+        predicted = sum(cell.schedule.call_seconds * cell.schedule.base_calls for cell in counted)
         first = self._process == self._first_process
         return stopping.budget_is_over(fewest, first, self._left(), self._plan.budget_seconds, predicted)
 
@@ -218,7 +219,7 @@ class Sampling:
 
     def _begin_process(self) -> None:
         """Give every cell that still joins a fresh process, and judge its first results."""
-        start, judging_seconds = self._context.now(), self._judging_seconds
+        start, uncounted = self._context.now(), self._uncounted_seconds
         renewed = self._open()
         self._context.progress.stage("start every backend again")
         fresh = self._loader.renew([cell.name for cell in renewed], self._device)
@@ -233,7 +234,7 @@ class Sampling:
         self._process += 1
         self._taken = 0
         self._warm_up_all([cell for cell in renewed if cell.going])
-        judged = self._judging_seconds - judging_seconds
+        judged = self._uncounted_seconds - uncounted
         self._process_seconds.append(self._context.now() - start - judged)
 
     def _prepare_again(self, cell: Cell) -> None:
@@ -244,7 +245,7 @@ class Sampling:
         with cell.gating(self._context.spent):
             self._checker.judge_first(cell)
         cell.conclude()
-        self._judging_seconds += self._context.now() - judging
+        self._uncounted_seconds += self._context.now() - judging
 
     def _warm_up_all(self, cells: list[Cell]) -> None:
         first = self._process == self._first_process
@@ -261,21 +262,30 @@ class Sampling:
         self._context.progress.stage(f"time every backend, round {self._block + 1}")
         self._processes[self._block] = self._process
         judged: list[tuple[Cell, Judged]] = []
+        apart = 0.0
         for position, cell in enumerate(self._shuffled(joining)):
+            begun = self._context.now()
             place = Place(self._process, self._block, position)
             keep = self._taken in cell.schedule.kept_blocks
             long = long_seconds(cell) if self._block == cell.schedule.long_block else 0.0
             taken = self._sampler.take(cell, place, keep, long)
             if taken is not None:
                 judged.append((cell, taken))
+            apart += self._context.now() - begun if _is_slow_baseline(cell) else 0.0
         judging = self._context.now()
-        self._block_seconds.append(judging - start)
+        self._uncounted_seconds += apart
+        self._block_seconds.append(judging - start - apart)
         for variation in range(roofline.INPUT_SETS if judged else 0):
             self._checker.expect(IN_SAMPLE, variation)
         for cell, taken in judged:
             with cell.gating(self._context.spent, Stage.JUDGE):
                 self._checker.judge_kept(cell, taken)
             cell.conclude()
-        self._judging_seconds += self._context.now() - judging
+        self._uncounted_seconds += self._context.now() - judging
         self._block += 1
         self._taken += 1
+
+
+def _is_slow_baseline(cell: Cell) -> bool:
+    """True if the cell is the baseline, and joins only some blocks because its calls are long."""
+    return cell.name == BASELINE and cell.schedule.call_seconds > stopping.SLOW_SECONDS

@@ -140,25 +140,24 @@ def _tied(
     samples = [estimates.log_ratios(seconds[first], seconds[name], processes) for name in others]
     tied = []
     for name, difference in zip(others, moderated.differences(samples), strict=True):
-        if difference is None:
-            slower = _far_slower(seconds[first], seconds[name])
-        else:
+        slower = _far_slower(seconds[first], seconds[name])
+        if difference is not None and not slower:
             slower = difference.mean > math.log1p(band) and difference.exceeds(0.0, RANK_ERROR)
         tied += [] if slower else [name]
     return tied
 
 
 def _far_slower(faster: Times, slower: Times) -> bool:
-    """True if a factor of ``UNPROVEN`` separates two backends without an interval.
+    """True if a factor of ``UNPROVEN`` separates two backends in every common block.
 
-    It does so in each of their one or two common blocks, or, without any (in two cohorts), between the slowest time of
-    one and the fastest of the other.
+    It needs no interval, so it separates backends of one or two common blocks, and those whose few blocks have an
+    outlier. Without a common block (in two cohorts) it has to separate the slowest time of one and the fastest of the
+    other.
     """
     both = set(faster) & set(slower)
-    least = (
-        min(slower[block] / faster[block] for block in both) if both else min(slower.values()) / max(faster.values())
-    )
-    return least >= estimates.UNPROVEN
+    if both:
+        return min(slower[block] / faster[block] for block in both) >= estimates.UNPROVEN
+    return min(slower.values()) / max(faster.values()) >= estimates.UNPROVEN
 
 
 def _middle(times: Times) -> float:

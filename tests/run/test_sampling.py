@@ -147,8 +147,17 @@ def test_slow_baseline_does_not_eat_up_the_blocks_of_the_others(measure):
     run = measure(budget_seconds=8.0, faults={BASELINE: Faults(call_seconds=2.4)})
     baseline, row = run.row(BASELINE), run.row("other")
     assert (baseline.blocks, baseline.stopped_by) == (LEAST_BLOCKS, "blocks")
-    assert row.blocks == NARROW_BLOCKS
+    assert (row.blocks, row.stopped_by) == (NARROW_BLOCKS, "target")
     assert (row.comparison, row.speedup) == ("faster", pytest.approx(240))
+
+
+def test_time_of_a_slow_baseline_is_not_in_the_budget(measure):
+    noisy = Faults(call_seconds=0.05, spread=(0.0, 0.2))
+    slow, usual = (
+        measure(target=0.0001, budget_seconds=5.0, faults={BASELINE: Faults(call_seconds=each), "other": noisy})
+        for each in (3.0, 0.05)
+    )
+    assert slow.row("other").blocks > 1.5 * usual.row("other").blocks  # without the baseline's 50 ms a block
 
 
 def test_measuring_goes_on_until_the_interval_is_narrow_enough(measure):
