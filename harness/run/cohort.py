@@ -153,7 +153,7 @@ class Cohort:
 
     def _put(self, scenario: Question) -> None:
         """Ask all, have the reference compute, judge all."""
-        wanted = [cell for cell in self._going() if scenario not in AS_IN_SAMPLES or not self._slow(cell)]
+        wanted = [cell for cell in self._going() if not (self._slow(cell) and self._spared(cell, scenario))]
         asked = [cell for cell in wanted if self._asked(cell, scenario)]
         if wanted:
             self._checker.expect(scenario)
@@ -171,6 +171,14 @@ class Cohort:
         """True if a call takes long, and samples will be taken."""
         timed = self._plan.timing and not self._case.empty and not cell.untimeable
         return timed and stopping.SLOW_SECONDS < cell.schedule.call_seconds <= self._plan.budget_seconds
+
+    def _spared(self, cell: Cell, scenario: Question) -> bool:
+        """True if a slow cell is not asked: its samples stand for the question, or it is the baseline.
+
+        The baseline is PyTorch's own operator. All others would wait for its slow calls, so its first results, its
+        samples and unseen inputs are judged alone; ``AGAIN`` tells the time of its call.
+        """
+        return scenario in AS_IN_SAMPLES or (cell.base_name == BASELINE and scenario != AGAIN)
 
     def _asked(self, cell: Cell, scenario: Question) -> bool:
         self._stage(f"check {cell.name}")
