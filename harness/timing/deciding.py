@@ -10,6 +10,7 @@ from collections.abc import Hashable, Mapping
 from typing import Final
 
 from harness.timing import estimates, selection, stopping, variance
+from harness.timing.estimates import Times
 from harness.timing.stopping import Look, Next, State
 
 #: Looks in a row at which an interval has to be narrow enough. One would stop on intervals that are narrow by chance.
@@ -31,8 +32,8 @@ class Measured:
         taken: Number of blocks of the present process.
     """
 
-    seconds: Mapping[str, selection.Times]
-    baseline: selection.Times | None
+    seconds: Mapping[str, Times]
+    baseline: Times | None
     rival: str | None
     classes: Mapping[str, Hashable]
     processes: Mapping[int, int]
@@ -130,7 +131,7 @@ class Rule:
         self._known = known
         return {name: best for name, best in slower.items() if name in known and name in before}
 
-    def _look(self, seconds: Mapping[str, selection.Times], measured: Measured) -> dict[str, Look]:
+    def _look(self, seconds: Mapping[str, Times], measured: Measured) -> dict[str, Look]:
         """Look at the intervals of the ratios to the baseline."""
         baseline, processes = measured.baseline, measured.processes
         prior = None if baseline is None else selection.group_prior(seconds, baseline, processes)

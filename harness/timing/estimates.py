@@ -8,6 +8,7 @@ drawn, so the remaining error has no preferred sign.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
@@ -17,6 +18,9 @@ import numpy as np
 from harness.record import Relation
 from harness.timing import moderated, variance
 from harness.timing.intervals import Interval, hodges_lehmann, median_interval, student
+
+#: Time of a call in seconds, by block.
+Times = Mapping[int, float]
 
 #: Fewest values for an interval without a distribution: with ten, both kinds exist at 99 % and check each other.
 LEAST_VALUES: Final = 10
@@ -115,11 +119,7 @@ def agrees(relation: Relation, check: Interval, band: float = BAND) -> bool:
 
 
 def compare(
-    times: Mapping[int, float],
-    others: Mapping[int, float],
-    processes: Mapping[int, int],
-    band: float = BAND,
-    prior: moderated.Prior | None = None,
+    times: Times, others: Times, processes: Mapping[int, int], band: float = BAND, prior: moderated.Prior | None = None
 ) -> Comparison | None:
     """Compare two backends over the blocks that have both; None if there is no such block.
 
@@ -141,10 +141,7 @@ def compare(
         return None
     unit, values = ("process" if len(groups) > 1 else "block"), _values(groups)
     few = len(values) < LEAST_VALUES
-    if few:
-        interval = student(values) if prior is None else moderated.interval(values, prior)
-    else:
-        interval = hodges_lehmann(values)
+    interval = _interval_of_few(values, prior) if few else hodges_lehmann(values)
     relation = relate(interval, band)
     if not few and not agrees(relation, median_interval(values), band):
         relation = Relation.AMBIGUOUS
@@ -158,6 +155,10 @@ def compare(
         block_spread=spreads.within,
         process_spread=spreads.between,
     )
+
+
+def _interval_of_few(values: Sequence[float], prior: moderated.Prior | None) -> Interval:
+    return student(values) if prior is None else moderated.interval(values, prior)
 
 
 def relative_half_width(values: Iterable[float]) -> float | None:
@@ -190,8 +191,14 @@ def _by_process(
 def _values(groups: Sequence[Sequence[float]]) -> list[float]:
     """Return the values that count: the centres of several processes, or the blocks of one."""
     if len(groups) > 1:
-        return [hodges_lehmann(logs).estimate for logs in groups]
+        return [_centre(tuple(logs)) for logs in groups]
     return list(groups[0]) if groups else []
+
+
+@functools.lru_cache(maxsize=4096)
+def _centre(logs: tuple[float, ...]) -> float:
+    """Return the centre of a process's blocks; each look at the intervals reads those of all processes again."""
+    return hodges_lehmann(logs).estimate
 
 
 def _exp(value: float | None) -> float | None:

@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 
 from harness.timing import estimates, moderated
+from harness.timing.estimates import Times
 
 #: Largest chance that the best backend of a rank is not in it.
 RANK_ERROR: Final = 0.005
@@ -27,9 +28,6 @@ FIRST_LOOK: Final = 4
 LOOK_FACTOR: Final = 1.25
 #: Half-width of the interval of a ratio, as a share of it, that is enough for a backend that leaves.
 LEAVING_HALF_WIDTH: Final = 0.15
-
-#: Time of a call in seconds, by block.
-Times = Mapping[int, float]
 
 
 def next_look(values: int) -> int:

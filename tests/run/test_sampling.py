@@ -60,7 +60,7 @@ def test_slow_backend_joins_the_first_blocks_only_and_the_others_go_on(measure):
     assert run.row(BASELINE).blocks == run.row("third").blocks == NARROW_BLOCKS
 
 
-def test_backend_that_is_shown_slower_than_another_leaves_and_the_others_go_on(measure):
+def test_backend_that_is_shown_slower_leaves_and_the_others_go_on(measure):
     run = measure(faults={"other": Faults(call_seconds=0.005), "third": Faults(call_seconds=0.02)})
     left, best = run.row("third"), run.row("other")
     assert (left.blocks, left.stopped_by, left.rank) == (LEAVING_BLOCKS, "slower than other", 3)

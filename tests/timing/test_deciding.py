@@ -32,7 +32,7 @@ def test_before_the_first_look_another_block_follows():
         assert (decision.left, decision.precise, decision.next.action) == ({}, None, "block")
 
 
-def test_far_slower_backend_leaves_at_the_second_look_at_which_its_ratio_is_known():
+def test_far_slower_backend_leaves_once_its_ratio_is_known_at_two_looks():
     found = decisions(Rule(0.05, 0.05, 1), 5, fast=0.1, slow=3.0)
     assert [decision.left for decision in found] == [{}, {}, {}, {}, {"slow": "fast"}]
 

@@ -94,7 +94,7 @@ def test_three_blocks_separate_backends_that_differ_by_a_third():
     assert {name for name, rank in ranks(seconds, ONE).items() if rank == 1} == {"best"}
 
 
-def test_outlier_of_the_best_does_not_keep_what_is_far_slower_in_every_block():
+def test_outlier_of_the_best_does_not_keep_a_far_slower_backend():
     seconds = {
         "best": {0: 53.0, 1: 51.0, 2: 101.0},
         "far": {0: 316.0, 1: 483.0, 2: 480.0},
@@ -130,7 +130,7 @@ def test_a_noisy_backend_behind_a_precise_one_is_not_left_out_of_rank_1():
     }
 
 
-def test_backend_that_left_has_a_later_rank_than_the_one_that_it_is_slower_than():
+def test_backend_that_left_has_a_later_rank_than_the_one_it_left_for():
     # In its four blocks the machine was fast: its median is the lowest, but the other was faster in the same blocks.
     quick, later = noisy(4) * 0.5, noisy(16, seed=1)
     stayed, left = blocks([*quick, *later]), blocks(1.3 * quick)

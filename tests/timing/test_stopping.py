@@ -108,7 +108,7 @@ def test_look_at_a_ratio_does_not_depend_on_the_unit_of_time(times, scale):
 
 
 @given(st.floats(1e-6, 100), st.floats(0.1, 1000))
-def test_slow_baseline_joins_three_blocks_and_no_slow_backend_more_than_five(call_seconds, budget_seconds):
+def test_slow_baseline_joins_three_blocks_and_slow_backends_at_most_five(call_seconds, budget_seconds):
     baseline, other = (stopping.blocks_to_join(call_seconds, budget_seconds, each) for each in (True, False))
     assert other >= 1
     assert baseline >= min(other, stopping.LEAST_BLOCKS)
