@@ -25,7 +25,10 @@ SLOW_SHARE: Final = 0.25
 #: Number of blocks that stands for no limit.
 ALL_BLOCKS: Final = sys.maxsize
 #: Ranges of a process's blocks: one block is drawn from each, and its results are judged.
-KEPT_RANGES: Final = ((3, 10), (10, 20), (20, 40), (40, 80), (80, 160), (160, 320), (320, 640))
+KEPT_RANGES: Final = ((10, 20), (20, 40), (40, 80), (80, 160), (160, 320), (320, 640))
+#: The ranges before these: in the first process, where a backend may leave after five blocks, and in a later one.
+EARLY_RANGES: Final = ((3, 5), (5, 10))
+LATER_RANGES: Final = ((0, 10),)
 #: Number of the first ``LEAST_BLOCKS`` blocks of a group's first process whose results are judged, too.
 KEPT_FIRST: Final = 2
 #: Most calls of one sample of which one is judged, the one that differs most from another call on the same values.
@@ -198,7 +201,7 @@ def draw_kept_blocks(source: random.Random, joins: int, first_process: bool) -> 
         first_process: True in the group's first process.
     """
     sure = source.sample(range(min(LEAST_BLOCKS, joins)), min(KEPT_FIRST, joins)) if first_process else []
-    ranges = KEPT_RANGES if first_process else ((0, KEPT_RANGES[0][1]), *KEPT_RANGES[1:])
+    ranges = (*(EARLY_RANGES if first_process else LATER_RANGES), *KEPT_RANGES)
     return frozenset([*sure, *(source.sample(range(*bounds), 1)[0] for bounds in ranges)])
 
 

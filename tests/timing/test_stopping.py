@@ -139,13 +139,11 @@ def test_budget_is_over_when_it_has_no_room_for_a_block(fewest, first, left, ove
 def test_one_block_of_each_range_is_kept_and_two_of_the_first_in_a_pilot(joins, first, seed):
     kept = stopping.draw_kept_blocks(random.Random(seed), joins, first)
     sure = {block for block in kept if block < stopping.LEAST_BLOCKS}
-    for low, high in stopping.KEPT_RANGES[1:]:
+    for low, high in (*stopping.KEPT_RANGES, *(stopping.EARLY_RANGES if first else stopping.LATER_RANGES)):
         assert len([block for block in kept if low <= block < high]) == 1
     if first:
         assert len(sure) == min(stopping.KEPT_FIRST, joins)
         assert all(block < joins for block in sure)
-    else:
-        assert len([block for block in kept if block < stopping.KEPT_RANGES[0][1]]) == 1
 
 
 @given(st.sets(st.integers(0, 5000), min_size=1), st.booleans(), st.floats(1e-7, 10), st.integers())
