@@ -29,7 +29,7 @@ from harness.catalog.suites import suite
 from harness.output import store
 from harness.timing.deciding import Measured, Rule
 from harness.timing.intervals import hodges_lehmann
-from harness.timing.selection import ranks
+from harness.timing.selection import FIRST_LOOK, next_look, ranks
 
 #: Number of backends of a run; a committed run may have fewer.
 BACKENDS = 8
@@ -39,8 +39,6 @@ BLOCKS = 1500
 LEAST_BLOCKS, LEAST_BACKENDS = 8, 5
 #: Factor of the budget with which equal shares get the time that they need.
 MORE = 10
-#: Numbers of blocks at which the first group is looked at.
-LOOKS = {round(4 * 1.25**power) for power in range(30)}
 _SUITE = suite("quick")
 QUICK = Conditions(_SUITE.target, _SUITE.band, _SUITE.budget_seconds, _SUITE.processes)
 #: A backend with a larger true log-ratio to the best one is far slower.
@@ -105,12 +103,14 @@ def _seconds_until_near(
     logs: Logs, calls: list[float], far: set[str], rule: type[Rule], conditions: Conditions
 ) -> tuple[Outcome, float]:
     """Measure, and return the time after which no far slower backend is in the first group; infinity without one."""
-    since = math.inf
+    since, look_at = math.inf, FIRST_LOOK
 
     def look(outcome: Outcome) -> bool:
-        nonlocal since
-        if len(outcome.processes) in LOOKS and far.isdisjoint(first_group(outcome)):
-            since = min(since, outcome.spent_seconds)
+        nonlocal since, look_at
+        if len(outcome.processes) == look_at:
+            look_at = next_look(look_at)
+            if far.isdisjoint(first_group(outcome)):
+                since = min(since, outcome.spent_seconds)
         return rule is EqualShares and since < math.inf
 
     return measure(logs, calls, conditions, rule, look), since

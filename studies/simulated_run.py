@@ -12,7 +12,7 @@ import numpy.typing as npt
 from harness.run.sample import WARM_UP_SECONDS
 from harness.timing.clock import SAMPLE_SECONDS
 from harness.timing.deciding import Measured, Rule
-from harness.timing.stopping import State, budget_is_over
+from harness.timing.stopping import State, budget_is_over, piloting
 
 #: Time of a sample besides its calls, in seconds: as long as the calls.
 OTHER_SECONDS: Final = 0.020
@@ -69,7 +69,7 @@ def measure(
     call_seconds: Sequence[float],
     conditions: Conditions,
     rule: type[Rule] = Rule,
-    after_look: Callable[[Outcome], bool] = lambda _: False,
+    enough: Callable[[Outcome], bool] = lambda _: False,
 ) -> Outcome:
     """Measure backends whose times are known beforehand; the last one is the baseline.
 
@@ -78,7 +78,7 @@ def measure(
         call_seconds: Time of a call of each backend in seconds, which decides what its samples cost.
         conditions: Options of the run.
         rule: The rule.
-        after_look: Function that is called after each block; measuring ends where it is true.
+        enough: Function that is called after each block; measuring ends where it is true.
     """
     names = [*(f"backend-{number}" for number in range(len(logs) - 1)), BASELINE]
     costs = {name: max(SAMPLE_SECONDS, call) + OTHER_SECONDS for name, call in zip(names, call_seconds, strict=True)}
@@ -104,9 +104,9 @@ def measure(
         state = State(process + 1, conditions.most_processes, left_seconds - cost, cost, again)
         due = decides.after_block(_measured(outcome, going, taken), state)
         outcome.left |= due.left
-        if due.precise and process + 1 >= min(3, conditions.most_processes):
+        if due.precise and not piloting(process + 1, conditions.most_processes):
             outcome.precise |= due.precise
-        if after_look(outcome):
+        if enough(outcome):
             outcome.why = "enough"
         elif due.next.action == "stop":
             outcome.why = due.next.why

@@ -62,6 +62,7 @@ def coverage(path: Path) -> str:
         body.append([str(kind), *cells])
     least, stopped, wrong = rows["covered"].min(), rows["covered_by_target"].min(), rows["wrong_sign"].max()
     words = (
+        f"Traces of each kind: {rows['traces'].min():,}. "
         f"Least coverage: {percent(least, 2)}, and {percent(stopped, 2)} of those stopped by their target. "
         f"Most verdicts of the wrong sign: {percent(wrong, 2)}."
     )
@@ -83,7 +84,7 @@ def chosen(path: Path) -> str:
         for row in rows.itertuples()
     ]
     header = ("noise", "best missed", "far slower in it", "time", "time with equal shares", "undecided")
-    return table(header, body)
+    return f"{table(header, body)}\n\nRuns of each noise: {rows['runs'].min():,}."
 
 
 def known_answer(path: Path) -> str:
