@@ -13,6 +13,7 @@ import dataclasses
 import enum
 import math
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 #: Names reach file names, tables and spreadsheets; these signs are harmless in all three.
@@ -36,6 +37,15 @@ class Status(enum.StrEnum):
 
 #: Beginning of ``stopped_by`` of a backend that left; the name of the one that it was shown to be slower than follows.
 SLOWER_THAN: Final = "slower than "
+
+
+def slower_than(stopped_by: Mapping[str, str]) -> dict[str, str]:
+    """Return the backends that left, each with the one that it was shown to be slower than.
+
+    Args:
+        stopped_by: Column ``stopped_by`` of backends, by name.
+    """
+    return {name: why.removeprefix(SLOWER_THAN) for name, why in stopped_by.items() if why.startswith(SLOWER_THAN)}
 
 
 class Relation(enum.StrEnum):

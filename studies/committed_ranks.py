@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.output import store
-from harness.record import SLOWER_THAN, Flag, Status
+from harness.record import Flag, Status, slower_than
 from harness.timing import selection
 
 REFERENCE = Path(__file__).resolve().parent.parent / "results" / "reference"
@@ -59,16 +59,9 @@ def ranks(folder: Path) -> dict[tuple[str, ...], int]:
     return {
         (*(rows[0][name] for name in GROUP), backend): rank
         for rows, seconds, processes, band in groups(folder)
-        for backend, rank in selection.ranks(seconds, processes, band, left(rows)).items()
-    }
-
-
-def left(rows: Rows) -> dict[str, str]:
-    """Return the backends that left while others were measured on, each with the one that it was slower than."""
-    return {
-        row["backend"]: row["stopped_by"].removeprefix(SLOWER_THAN)
-        for row in rows
-        if row["stopped_by"].startswith(SLOWER_THAN)
+        for backend, rank in selection.ranks(
+            seconds, processes, band, slower_than({row["backend"]: row["stopped_by"] for row in rows})
+        ).items()
     }
 
 

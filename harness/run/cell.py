@@ -19,6 +19,7 @@ from harness.process.protocol import Loaded, Located, Prepared, ReplyT, Request
 from harness.record import Status
 from harness.run.gate_log import GateLog
 from harness.run.time_spent import Stage, TimeSpent
+from harness.timing import stopping
 
 
 @dataclasses.dataclass
@@ -54,7 +55,6 @@ class Schedule:
         seconds_to_target: Time from the group's beginning until the interval was narrow enough, in seconds; None if it
             is not.
         stopped_by: Reason why measuring ended, as in the record's column.
-        slower_than: Name of the backend that this one was shown to be slower than when it left; None if it did not.
     """
 
     call_seconds: float = 0.0
@@ -65,7 +65,11 @@ class Schedule:
     kernel_seconds: float = math.inf
     seconds_to_target: float | None = None
     stopped_by: str = "blocks"
-    slower_than: str | None = None
+
+    @property
+    def slow(self) -> bool:
+        """True if a call takes so long that the backend joins only some blocks."""
+        return self.call_seconds > stopping.SLOW_SECONDS
 
 
 @dataclasses.dataclass

@@ -49,7 +49,7 @@ from harness.run.plan import BASELINE
 from harness.run.reference_cache import Arrays, ReferenceCache, arrays
 from harness.run.sample import Judged
 from harness.run.time_spent import Stage, TimeSpent
-from harness.timing import roofline, stopping
+from harness.timing import roofline
 
 #: Folder of the first results, which stay until the end of the scenarios.
 _FIRST: Final = "first"
@@ -132,8 +132,7 @@ class Checker:
     def ask(self, cell: Cell, scenario: Question) -> bool:
         """Have one scenario run; judge all but the values; return True if there are values to judge."""
         folder = cell.results_folder("scenario")
-        slow = cell.schedule.call_seconds > stopping.SLOW_SECONDS
-        request = RunScenario(scenario.name, folder, slow)
+        request = RunScenario(scenario.name, folder, cell.schedule.slow)
         reply = self._watched(cell, request, scenario)
         if reply is not None and scenario == AGAIN:
             cell.schedule.call_seconds = reply.call_seconds

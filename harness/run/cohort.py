@@ -170,7 +170,7 @@ class Cohort:
     def _slow(self, cell: Cell) -> bool:
         """True if a call takes long, and samples will be taken."""
         timed = self._plan.timing and not self._case.empty and not cell.untimeable
-        return timed and stopping.SLOW_SECONDS < cell.schedule.call_seconds <= self._plan.budget_seconds
+        return timed and cell.schedule.slow and cell.schedule.call_seconds <= self._plan.budget_seconds
 
     def _spared(self, cell: Cell, scenario: Question) -> bool:
         """True if a slow cell is not asked: its samples stand for the question, or it is the baseline.

@@ -103,7 +103,7 @@ class Sampler:
             first_process: True in the group's first process, which also decides how many blocks the cell joins.
         """
         loaded = cell.replies.latest
-        if loaded is None or not ((first_process and _slow(cell)) or self._warmed_up(cell, process)):
+        if loaded is None or not ((first_process and cell.schedule.slow) or self._warmed_up(cell, process)):
             return
         try:
             cell.schedule.base_calls = clock.calls_per_sample(cell.schedule.call_seconds, loaded.tick_seconds)
@@ -184,13 +184,13 @@ class Sampler:
         secret, base_calls = self._context.secret, cell.schedule.base_calls
         calls = base_calls + secret.randrange(base_calls // FURTHER_CALLS + 1)
         passes = math.ceil(long_seconds / (calls * cell.schedule.call_seconds))
-        if long_seconds and not _slow(cell):
+        if long_seconds and not cell.schedule.slow:
             passes = max(passes, 2)
         return TakeSample(
             calls=calls,
             first=block,
             # In a slow call the 10 ms of coming back do not show, and settling would cost a whole call.
-            settle_seconds=0.0 if _slow(cell) else clock.SETTLE_SECONDS,
+            settle_seconds=0.0 if cell.schedule.slow else clock.SETTLE_SECONDS,
             forward=self._case.mode == "forward_backward",
             passes=max(passes, 1),
             flush_l2=self._plan.flush_l2,
@@ -208,7 +208,7 @@ class Sampler:
     def _settle(self, cell: Cell) -> bool:
         """Move the arrays and steady the GPU's clock where that is due; return False if the cell has ended."""
         limit, size = self._plan.time_limit_seconds, roofline.array_bytes(self._case)
-        if size <= PLACED_BYTES and not _slow(cell):
+        if size <= PLACED_BYTES and not cell.schedule.slow:
             new_kernel = size <= KERNEL_BYTES and cell.schedule.kernel_seconds <= KERNEL_SECONDS
             with self._context.spent(Stage.MOVE):
                 cell.request(MoveArrays(new_kernel), limit)
@@ -246,10 +246,6 @@ def long_seconds(cell: Cell) -> float:
     return LONG_SECONDS * 2.0 ** len(cell.timings.long_samples)
 
 
-def _slow(cell: Cell) -> bool:
-    return cell.schedule.call_seconds > stopping.SLOW_SECONDS
-
-
 def _seen(cell: Cell, worker: WorkerHandle, block: int, request: TakeSample, reply: SampleTaken) -> SampleSeen:
     """Return a sample as the run sees it."""
     # Settling ends with a whole call, which may be longer than what is left of its time, and than in the warmup.
@@ -261,7 +257,7 @@ def _seen(cell: Cell, worker: WorkerHandle, block: int, request: TakeSample, rep
         settled_seconds=request.settle_seconds + longest if request.settle_seconds else 0.0,
         usage=worker.usage,
         involuntary_switches=reply.involuntary_switches,
-        long=request.passes > 1 or _slow(cell),
+        long=request.passes > 1 or cell.schedule.slow,
     )
 
 
@@ -271,5 +267,5 @@ def _plan_again(cell: Cell, call_seconds: float) -> None:
     if loaded is not None and call_seconds < schedule.call_seconds / FASTER_TIMES:
         schedule.call_seconds = call_seconds
         schedule.base_calls = clock.calls_per_sample(call_seconds, loaded.tick_seconds)
-        if not _slow(cell):
+        if not cell.schedule.slow:
             schedule.joins = stopping.ALL_BLOCKS

@@ -176,8 +176,7 @@ class Sampling:
         for name, cell in compared.items():
             schedule, taken = cell.schedule, len(cell.timings.seconds)
             if name in due.left:
-                schedule.slower_than = due.left[name]
-                schedule.joins, schedule.stopped_by = taken, f"{SLOWER_THAN}{schedule.slower_than}"
+                schedule.joins, schedule.stopped_by = taken, f"{SLOWER_THAN}{due.left[name]}"
             elif due.precise is not None:
                 since = self._context.now() - self._begun
                 schedule.seconds_to_target = (schedule.seconds_to_target or since) if name in due.precise else None
@@ -253,7 +252,7 @@ class Sampling:
             self._sampler.warm_up(cell, self._process, first)
             schedule, secret = cell.schedule, self._context.secret
             schedule.kept_blocks = stopping.draw_kept_blocks(secret, schedule.joins, first)
-            if first and self._device == "cpu" and schedule.call_seconds <= stopping.SLOW_SECONDS:
+            if first and self._device == "cpu" and not schedule.slow:
                 schedule.long_block = self._block + secret.randrange(stopping.LEAST_BLOCKS)
 
     def _take_block(self, joining: list[Cell]) -> None:
@@ -288,4 +287,4 @@ class Sampling:
 
 def _is_slow_baseline(cell: Cell) -> bool:
     """True if the cell is the baseline, and joins only some blocks because its calls are long."""
-    return cell.name == BASELINE and cell.schedule.call_seconds > stopping.SLOW_SECONDS
+    return cell.name == BASELINE and cell.schedule.slow

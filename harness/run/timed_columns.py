@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.case import Case
-from harness.record import Flag, Relation
+from harness.record import Flag, Relation, slower_than
 from harness.run.cell import Cell
 from harness.run.group import Group
 from harness.run.plan import BASELINE
@@ -92,7 +92,7 @@ def _ranks(
     The baseline has its times in every cohort, as in the comparisons; other cells have theirs in one.
     """
     seconds = {cell.name: baseline if cell.name == BASELINE else cell.timings.seconds for cell in cells}
-    left = {cell.name: cell.schedule.slower_than for cell in cells if cell.schedule.slower_than is not None}
+    left = slower_than({cell.name: cell.schedule.stopped_by for cell in cells})
     ranks: dict[str, int] = {}
     for precision_class in {cell.gate.precision_class for cell in cells}:
         alike = {cell.name: seconds[cell.name] for cell in cells if cell.gate.precision_class == precision_class}

@@ -127,8 +127,8 @@ class Rule:
             seconds = {name: times for name, times in rivals.items() if measured.classes.get(name) == alike}
             slower |= selection.shown_slower(seconds, measured.processes, margin, selection.leaving_error(self._looks))
         self._looks += 1
-        known, before = selection.known(measured.seconds, measured.baseline, measured.processes), self._known
-        self._known = known
+        looks, before = self._look(measured.seconds, measured), self._known
+        known = self._known = frozenset(name for name, seen in looks.items() if stopping.known(seen))
         return {name: best for name, best in slower.items() if name in known and name in before}
 
     def _look(self, seconds: Mapping[str, Times], measured: Measured) -> dict[str, Look]:

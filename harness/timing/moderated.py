@@ -83,9 +83,7 @@ def prior(samples: Sequence[Sequence[float]]) -> Prior | None:
     arrays = [np.asarray(values, dtype=float) for values in samples if len(values) >= FEWEST_VALUES]
     if len(arrays) < FEWEST_SAMPLES:
         return None
-    return _prior(
-        np.array([values.var(ddof=1) for values in arrays]), np.array([len(values) - 1.0 for values in arrays])
-    )
+    return _prior(*_variances(arrays))
 
 
 def interval(values: Sequence[float], shared: Prior, level: float = LEVEL) -> Interval:
@@ -97,13 +95,14 @@ def interval(values: Sequence[float], shared: Prior, level: float = LEVEL) -> In
         level: Confidence level, between 0 and 1.
     """
     array = np.asarray(values, dtype=float)
-    mean, freedom = float(array.mean()), len(array) - 1
+    mean = float(array.mean())
     if len(array) < FEWEST_VALUES:
         return Interval(mean, None, None)
     from scipy import special
 
-    variance = float(_moderated(np.array([array.var(ddof=1)]), np.array([float(freedom)]), shared)[0])
-    half = float(special.stdtrit(shared.freedom + freedom, (1 + level) / 2)) * math.sqrt(variance / len(array))
+    variances, freedom = _variances([array])
+    (error,) = np.sqrt(_moderated(variances, freedom, shared) / len(array))
+    half = float(special.stdtrit(shared.freedom + freedom[0], (1 + level) / 2) * error)
     return Interval(mean, mean - half, mean + half)
 
 
@@ -118,13 +117,17 @@ def differences(samples: Sequence[Sequence[float]]) -> list[Difference | None]:
     if not enough:
         return found
     arrays = _without_outliers([np.asarray(samples[index], dtype=float) for index in enough])
-    variances = np.array([values.var(ddof=1) for values in arrays])
-    freedom = np.array([len(values) - 1.0 for values in arrays])
+    variances, freedom = _variances(arrays)
     shared = _prior(variances, freedom) if len(arrays) > 1 else Prior(0.0, float(variances[0]))
     errors = np.sqrt(_moderated(variances, freedom, shared) / (freedom + 1))
     for index, values, error, own in zip(enough, arrays, errors, freedom, strict=True):
         found[index] = Difference(float(values.mean()), float(error), shared.freedom + float(own), len(samples))
     return found
+
+
+def _variances(arrays: Sequence[Values]) -> tuple[Values, Values]:
+    """Return the variance of each sample, and its degrees of freedom."""
+    return np.array([values.var(ddof=1) for values in arrays]), np.array([len(values) - 1.0 for values in arrays])
 
 
 def _moderated(variances: Values, freedom: Values, shared: Prior) -> Values:

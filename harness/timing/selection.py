@@ -10,7 +10,7 @@ racing with an indifference zone, the band (Kim and Nelson, ACM Transactions on 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import numpy as np
@@ -26,8 +26,6 @@ LEAVING_ERROR: Final = 0.005
 FIRST_LOOK: Final = 4
 #: Factor between the numbers of values of two looks: few looks share the error rate.
 LOOK_FACTOR: Final = 1.25
-#: Half-width of the interval of a ratio, as a share of it, that is enough for a backend that leaves.
-LEAVING_HALF_WIDTH: Final = 0.15
 
 
 def next_look(values: int) -> int:
@@ -55,37 +53,12 @@ def shown_slower(
         margin: The margin, as a share of the ratio.
         chance: Largest chance that the best backend is among them.
     """
-    best = min(seconds, key=lambda name: (_middle(seconds[name]), name))
-    others = [name for name in seconds if name != best]
-    found = moderated.differences([estimates.log_ratios(seconds[best], seconds[name], processes) for name in others])
+    best, *others = _by_median(seconds)
     return {
         name: best
-        for name, difference in zip(others, found, strict=True)
+        for name, difference in _differences(best, others, seconds, processes)
         if difference is not None and difference.exceeds(math.log1p(margin), chance)
     }
-
-
-def known(seconds: Mapping[str, Times], baseline: Times | None, processes: Mapping[int, int]) -> frozenset[str]:
-    """Return the backends whose ratio to the baseline is known well enough to leave.
-
-    Its interval is as narrow as ``LEAVING_HALF_WIDTH``, or has the values of an interval without a distribution.
-
-    Args:
-        seconds: Time of a call in seconds, by backend and block.
-        baseline: Times of the baseline by block, in seconds; None if there is no ratio to know.
-        processes: Number of the fresh process by block.
-    """
-    if baseline is None:
-        return frozenset(seconds)
-    prior = group_prior(seconds, baseline, processes)
-    found = {name: estimates.compare(times, baseline, processes, prior=prior) for name, times in seconds.items()}
-    return frozenset(
-        name
-        for name, ratio in found.items()
-        if ratio is None
-        or ratio.units >= estimates.LEAST_VALUES
-        or (ratio.half_width is not None and ratio.half_width <= LEAVING_HALF_WIDTH)
-    )
 
 
 def ranks(
@@ -107,8 +80,7 @@ def ranks(
         left: Backends that left while others were measured on, each with the one that it was shown to be slower than.
     """
     slower_than = left or {}
-    medians = {name: float(np.median(list(times.values()))) for name, times in seconds.items()}
-    waiting = sorted(seconds, key=lambda name: (medians[name], name))
+    waiting = _by_median(seconds)
     rank_of: dict[str, int] = {}
     while waiting:
         open_to = [name for name in waiting if slower_than.get(name) not in waiting]
@@ -135,9 +107,8 @@ def _tied(
     first: str, others: list[str], seconds: Mapping[str, Times], processes: Mapping[int, int], band: float
 ) -> list[str]:
     """Return the backends that are not shown to be slower than ``first``."""
-    samples = [estimates.log_ratios(seconds[first], seconds[name], processes) for name in others]
     tied = []
-    for name, difference in zip(others, moderated.differences(samples), strict=True):
+    for name, difference in _differences(first, others, seconds, processes):
         slower = _far_slower(seconds[first], seconds[name])
         if difference is not None and not slower:
             slower = difference.mean > math.log1p(band) and difference.exceeds(0.0, RANK_ERROR)
@@ -158,5 +129,14 @@ def _far_slower(faster: Times, slower: Times) -> bool:
     return min(slower.values()) / max(faster.values()) >= estimates.UNPROVEN
 
 
-def _middle(times: Times) -> float:
-    return float(np.median(list(times.values())))
+def _by_median(seconds: Mapping[str, Times]) -> list[str]:
+    """Return the backends by their median, then by name."""
+    return sorted(seconds, key=lambda name: (float(np.median(list(seconds[name].values()))), name))
+
+
+def _differences(
+    best: str, others: list[str], seconds: Mapping[str, Times], processes: Mapping[int, int]
+) -> Iterator[tuple[str, moderated.Difference | None]]:
+    """Yield each other backend with its difference from the best one."""
+    samples = [estimates.log_ratios(seconds[best], seconds[name], processes) for name in others]
+    yield from zip(others, moderated.differences(samples), strict=True)

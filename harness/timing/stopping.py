@@ -24,6 +24,8 @@ SLOW_BLOCKS: Final = 5
 SLOW_SHARE: Final = 0.25
 #: Number of blocks that stands for no limit.
 ALL_BLOCKS: Final = sys.maxsize
+#: Half-width of the interval of a ratio, as a share of it, that is enough for a backend that leaves.
+LEAVING_HALF_WIDTH: Final = 0.15
 #: Ranges of a process's blocks: one block is drawn from each, and its results are judged.
 KEPT_RANGES: Final = ((10, 20), (20, 40), (40, 80), (80, 160), (160, 320), (320, 640))
 #: The ranges before these: in the first process, where a backend may leave after five blocks, and in a later one.
@@ -91,6 +93,15 @@ def reached(seen: Look, target: float, most_processes: int) -> bool:
     """
     enough = seen.units >= min(estimates.LEAST_VALUES, most_processes) or not seen.counts_processes
     return enough and seen.half_width is not None and seen.half_width <= target
+
+
+def known(seen: Look) -> bool:
+    """True if a ratio is known well enough for a backend that leaves.
+
+    Its interval is as narrow as ``LEAVING_HALF_WIDTH``, or has the values of an interval without a distribution.
+    """
+    narrow = seen.half_width is not None and seen.half_width <= LEAVING_HALF_WIDTH
+    return narrow or seen.units >= estimates.LEAST_VALUES
 
 
 def piloting(processes: int, most_processes: int) -> bool:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.timing import selection
-from harness.timing.selection import FIRST_LOOK, known, next_look, ranks, shown_slower
+from harness.timing import selection, stopping
+from harness.timing.selection import FIRST_LOOK, group_prior, next_look, ranks, shown_slower
 
 #: All blocks of one process.
 ONE: dict[int, int] = {}
@@ -22,6 +22,12 @@ def blocks(values):
 def noisy(count, spread=0.02, seed=0):
     """Return noise, as a factor of a time."""
     return np.exp(np.random.default_rng(seed).normal(0, spread, count))
+
+
+def known(seconds, baseline):
+    """Return the backends whose ratio to the baseline is known well enough to leave."""
+    prior = None if baseline is None else group_prior(seconds, baseline, ONE)
+    return {name for name, times in seconds.items() if stopping.known(stopping.look(times, baseline, ONE, 0.05, prior))}
 
 
 def test_looks_are_a_quarter_apart():
@@ -60,10 +66,10 @@ def test_ratio_is_known_by_a_narrow_interval_or_by_ten_blocks():
     baseline, wide = noisy(6, 0.02, 9), 20 * noisy(6, 0.3, 3)
     seconds = {"fast": noisy(6), "wide": wide, "slow": 2 * noisy(6, seed=2)}
     by_block = {name: blocks(times) for name, times in seconds.items()}
-    assert known(by_block, blocks(baseline), ONE) == {"fast", "slow"}
-    assert known(by_block, None, ONE) == {"fast", "slow", "wide"}
+    assert known(by_block, blocks(baseline)) == {"fast", "slow"}
+    assert known(by_block, None) == {"fast", "slow", "wide"}
     longer = {name: blocks([*times, *times]) for name, times in seconds.items()}
-    assert known(longer, blocks([*baseline, *baseline]), ONE) == {"fast", "slow", "wide"}
+    assert known(longer, blocks([*baseline, *baseline])) == {"fast", "slow", "wide"}
 
 
 def test_one_backend_is_slower_than_no_other():
