@@ -21,7 +21,7 @@ from harness.checked import Location
 from harness.correctness import telling, telling_rows
 from harness.correctness.drawn import parts
 from harness.correctness.inputs import PRECISE_KINDS, make_inputs
-from harness.correctness.questions import ANOTHER_KERNEL, NONFINITE, SCENARIOS
+from harness.correctness.questions import AGAIN, ANOTHER_KERNEL, NONFINITE, SCENARIOS
 from harness.correctness.sample_values import SampleValues
 from harness.correctness.telling_changes import Variant
 from harness.correctness.verdict import Facts
@@ -141,7 +141,7 @@ class FakeWorker:
         dtype, device = self.faults.input_dtype, self.faults.device
         return protocol.Prepared(
             prepare_seconds=0.1,
-            first_call_seconds=0.2 + self.faults.compile_seconds,
+            first_call_seconds=max(0.2, self.faults.call_seconds) + self.faults.compile_seconds,
             tuning=self.faults.tuning,
             threads=ThreadReport((0,)),
             affinity=Affinity((0,), (0,)),
@@ -163,7 +163,7 @@ class FakeWorker:
             call_seconds=self.faults.call_seconds,
             convert_seconds=self.faults.convert_seconds if question.name == "again" else 0.0,
             kernel_seconds=1e-6,
-            peak_bytes=self.faults.peak_bytes if request.slow else None,
+            peak_bytes=self.faults.peak_bytes if request.few_calls and question is not AGAIN else None,
         )
 
     def variants(self, directory: Path) -> None:

@@ -16,7 +16,7 @@ stays as it is. All factors are powers of two, so nothing is rounded but the sum
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -125,10 +125,10 @@ class SampleValues:
         order, turns = self._orders[number], self._now(number, last, changing)
         exponent, first, second = (turns[:, column, None] for column in range(3))
         bias = given.get("bias", np.zeros(())).astype(np.float64)
-        back = {
+        back: dict[str, Callable[[Array], Array]] = {
             "output": lambda array: first * second * (array - bias) + bias,
-            "grad_input1": lambda array: np.ldexp(first * array, exponent),
-            "grad_input2": lambda array: np.ldexp(second * array, -exponent),
+            "grad_input1": lambda array: self._scaled(first * array, exponent),
+            "grad_input2": lambda array: self._scaled(second * array, -exponent),
         }
         originals: dict[str, Array] = {name: np.array(array, dtype=np.float64) for name, array in results.items()}
         with np.errstate(all="ignore"):  # wrong results may be anything
@@ -167,19 +167,22 @@ class SampleValues:
             if last >= self.calls:
                 calls = np.concatenate([np.arange(self.calls), calls])
             changes = calls[(self.first + calls) % self.input_sets == number] % self.count
-            for change in changes[-1:] if self.whole else changes:
-                turns[self.rows[change]] = self._turns[change]
+            changes = changes[-1:] if self.whole else changes
+            turns[self.rows[changes]] = self._turns[changes]  # of a row's changes the last one stays
         return turns
 
-    @staticmethod
-    def _turned(name: str, values: Array, turns: Turns) -> Array:
+    def _turned(self, name: str, values: Array, turns: Turns) -> Array:
         """Return rows of an array multiplied by their factors."""
         exponent, first, second = (turns[..., column, None] for column in range(3))
         if name == "grad_output":
             return values * (first * second).astype(values.dtype)
         sign, power = (first, exponent) if name == "input1" else (second, -exponent)
-        turned: Array = np.ldexp(values * sign.astype(values.dtype), power)
-        return turned
+        return self._scaled(values * sign.astype(values.dtype), power)
+
+    def _scaled(self, values: Array, power: Turns) -> Array:
+        """Return values times powers of two; those of a large batch are 1, and ldexp takes longer than all else."""
+        scaled: Array = np.ldexp(values, power) if self.whole else values
+        return scaled
 
 
 def _earlier_ones(keys: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from harness.case import Case
 
 #: Time of a backend in a group, in seconds: the first guess, without the measuring time.
-BACKEND_SECONDS: Final = 2.0
+BACKEND_SECONDS: Final = 1.0
 #: Time that a backend takes once in a run to start, to prepare and for its edge cases, in seconds: the first guess.
 ONCE_SECONDS: Final = 15.0
 #: Time for a GFLOP of a case, in seconds: of nn.Bilinear, which is slow in large cases, and of each backend; the first
-#: guess, from three runs of the suite ``quick`` on two busy CPUs.
-BASELINE_WORK_SECONDS: Final = 7.0
-WORK_SECONDS: Final = 1.0
+#: guess, from two runs of the suite ``quick`` on two busy CPUs.
+BASELINE_WORK_SECONDS: Final = 1.5
+WORK_SECONDS: Final = 0.3
 #: A training step's time as a multiple of a forward's of the same work: the first guess.
 STEP_TIMES: Final = 1.5
 #: Least time of a group that counts, as a share of the first guess.

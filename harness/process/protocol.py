@@ -342,12 +342,12 @@ class RunScenario(Request[ScenarioRun]):
     Attributes:
         scenario: A key of ``harness.worker.scenarios.SCENARIOS``.
         directory: Folder for the results.
-        slow: True if a call takes long: as few are made as the scenario can do with, and their memory is measured.
+        few_calls: True if a call takes long: as few are made as the scenario can do with, and their memory is measured.
     """
 
     scenario: str
     directory: Path
-    slow: bool = False
+    few_calls: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -569,9 +569,7 @@ class MemoryPeak:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class MeasureMemory(Request[MemoryPeak]):
-    """Measure the memory of ``calls`` calls; the least counts."""
-
-    calls: int
+    """Measure the memory of a call."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -51,6 +51,8 @@ from harness.run.sample import Judged
 from harness.run.time_spent import Stage, TimeSpent
 from harness.timing import roofline
 
+#: Time of a call, in seconds, from which a scenario makes as few as it can do with, and measures their memory.
+LONG_CALL_SECONDS: Final = 0.020
 #: Folder of the first results, which stay until the end of the scenarios.
 _FIRST: Final = "first"
 
@@ -132,7 +134,7 @@ class Checker:
     def ask(self, cell: Cell, scenario: Question) -> bool:
         """Have one scenario run; judge all but the values; return True if there are values to judge."""
         folder = cell.results_folder("scenario")
-        request = RunScenario(scenario.name, folder, cell.schedule.slow)
+        request = RunScenario(scenario.name, folder, cell.schedule.call_seconds > LONG_CALL_SECONDS)
         reply = self._watched(cell, request, scenario)
         if reply is not None and scenario == AGAIN:
             cell.schedule.call_seconds = reply.call_seconds

@@ -29,10 +29,6 @@ from harness.run.sampling import Blocks, Sampling
 from harness.run.time_spent import Stage
 from harness.timing import roofline, stopping
 
-#: Calls whose memory is measured.
-MEMORY_CALLS: Final = 3
-#: Of a longer call, in seconds, the memory of one is measured.
-MEMORY_SECONDS: Final = 0.020
 #: Pairs of single calls after the blocks, one on new inputs and one on inputs seen before: at least and at most.
 FRESH_PAIRS: Final = (4, 24)
 #: Time of the calls on new inputs, in seconds: it decides the number of pairs.
@@ -115,6 +111,9 @@ class Cohort:
             # Preparing and the first call have columns of their own.
             cell.gate.seconds -= prepared.prepare_seconds + prepared.first_call_seconds
             cell.replies.prepared = prepared
+            if cell.base_name == BASELINE:
+                # It compiles nothing, so its first call tells whether its calls are slow; ``AGAIN`` tells it of others.
+                cell.schedule.call_seconds = prepared.first_call_seconds
             cell.compile_cache = self._loader.compile_cache(cell.name, self._device)
             cell.flag(threads.fault(prepared.threads, self._plan.threads))
             cell.phase = "gate"
@@ -175,10 +174,10 @@ class Cohort:
     def _spared(self, cell: Cell, scenario: Question) -> bool:
         """True if a slow cell is not asked: its samples stand for the question, or it is the baseline.
 
-        The baseline is PyTorch's own operator. All others would wait for its slow calls, so its first results, its
-        samples and unseen inputs are judged alone; ``AGAIN`` tells the time of its call.
+        The baseline is PyTorch's own operator. All others would wait for its slow calls, so its first results and its
+        samples are judged alone.
         """
-        return scenario in AS_IN_SAMPLES or (cell.base_name == BASELINE and scenario != AGAIN)
+        return scenario in AS_IN_SAMPLES or cell.base_name == BASELINE
 
     def _asked(self, cell: Cell, scenario: Question) -> bool:
         self._stage(f"check {cell.name}")
@@ -197,23 +196,24 @@ class Cohort:
         Sampling(self._context, self._case, self._device, timeable, self._checker, self._loader, blocks).run()
         for cell in [cell for cell in timeable if cell.going and cell.timings.peak_memory_bytes is None]:
             self._stage(f"memory of {cell.name}")
-            calls = 1 if cell.schedule.call_seconds > MEMORY_SECONDS else MEMORY_CALLS
             with self._spent(Stage.MEMORY):
-                peak = cell.request(MeasureMemory(calls), self._plan.time_limit_seconds)
+                peak = cell.request(MeasureMemory(), self._plan.time_limit_seconds)
             if peak is not None:
                 cell.timings.keep_memory(peak.peak_bytes, self._case.result_bytes)
 
     def check_again(self) -> None:
-        """Judge results for inputs that no call has seen before."""
+        """Judge results for inputs that no call has seen before; those of a slow baseline's samples are enough."""
         last = self._draw_variation()
-        for cell in self._going():
+        asked = [cell for cell in self._going() if not (self._slow(cell) and cell.base_name == BASELINE)]
+        for cell in asked:
             cell.phase = "recheck"
             self._stage(f"check {cell.name} again")
             with cell.gating(self._spent):
                 self._call_on_unseen(cell, last)
-        if self._going():
+        asked = [cell for cell in asked if cell.going]
+        if asked:
             self._checker.expect(self._checker.unseen, last)
-        for cell in self._going():
+        for cell in asked:
             with cell.gating(self._spent):
                 self._checker.judge_check(cell, last)
             self._checker.conclude(cell)

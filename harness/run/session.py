@@ -133,7 +133,8 @@ class _Machine:
         """Measure a device's peaks."""
         with self._spent(Stage.PEAKS):
             if device == "cpu":
-                return peaks.measure(self._workers, self._plan.threads, self._plan.time_limit_seconds)
+                dtypes = {roofline.arithmetic_of(case) for case, _ in self._plan.groups()}
+                return peaks.measure(self._workers, self._plan.threads, self._plan.time_limit_seconds, dtypes)
             return peaks.measure_device(self._workers, device, self._plan.time_limit_seconds)
 
     def report(self, measure_peaks: bool, folder: Path) -> dict[str, roofline.Peaks]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from harness.machine import environment
@@ -47,19 +47,23 @@ MEMORY_SHARE: Final = 4
 Reading = tuple[str, int | None, int]
 
 
-def measure(workers: WorkerPool, threads: int, limit_seconds: float) -> Peaks:
+def measure(
+    workers: WorkerPool, threads: int, limit_seconds: float, dtypes: Collection[str] = ROOFLINE_DTYPES
+) -> Peaks:
     """Measure the CPU's peaks; each peak that cannot be measured leaves a line in ``missing``.
 
     Args:
         workers: Starts and ends the processes, one at a time.
         threads: Thread budget, which the workers are held to.
         limit_seconds: Time limit of each request, in seconds; the first one to a library imports it.
+        dtypes: Arithmetic that is asked for; if none of it is in ``ROOFLINE_DTYPES``, all of these are measured.
     """
+    asked = [dtype for dtype in ROOFLINE_DTYPES if dtype in dtypes] or list(ROOFLINE_DTYPES)
     readings = reading_bytes(environment.caches(), budget.cpus(threads), threads, environment.available_bytes())
     rates: dict[str, Rate] = {}
     absent: dict[str, str] = {}  # reason without a rate, by dtype
     with PeakProcess(workers, INSTRUMENT, limit_seconds) as process:
-        for dtype in ROOFLINE_DTYPES:
+        for dtype in asked:
             rate, source = process.rate(MeasureArithmetic(dtype))
             if rate is None:
                 absent[dtype] = source
@@ -72,7 +76,7 @@ def measure(workers: WorkerPool, threads: int, limit_seconds: float) -> Peaks:
     products: list[Product] = []
     for library, names in LIBRARIES.items():
         with PeakProcess(workers, library, limit_seconds) as process:
-            for request in (MeasureProduct(name, dtype) for name in names for dtype in ROOFLINE_DTYPES):
+            for request in (MeasureProduct(name, dtype) for name in names for dtype in asked):
                 rate, source = process.rate(request)
                 if rate is None:
                     missing.append(f"{request.library} in {request.dtype}: {source}")

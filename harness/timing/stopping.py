@@ -36,7 +36,7 @@ KEPT_FIRST: Final = 2
 #: Most calls of one sample of which one is judged, the one that differs most from another call on the same values.
 JUDGED_CALLS: Final = 48
 #: Time of these further calls, in seconds; a result of a slow call is judged without one.
-JUDGED_SECONDS: Final = 0.1
+JUDGED_SECONDS: Final = 0.05
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -32,7 +32,8 @@ PARAMETERS: Final[tuple[str, ...]] = ("weight", "bias")
 class DeviceArrays:
     """Arrays of one case.
 
-    Values of the input sets in rotation are drawn once and kept on the host, since drawing takes long.
+    Values of the input sets in rotation are drawn once and kept on the host, since drawing takes long. So are the
+    latest other values: what has been called with them is compared with them afterwards.
 
     Args:
         backend: The backend; its device holds the arrays.
@@ -47,6 +48,8 @@ class DeviceArrays:
         #: Names of the parameters: weight, and bias if there is one.
         self.parameters = tuple(name for name in case.shapes() if name in PARAMETERS)
         self._drawn: dict[tuple[str, int], npt.NDArray[np.floating]] = {}
+        #: Number and kind of the latest other values, and these by name.
+        self._latest: tuple[int, str, dict[str, npt.NDArray[np.floating]]] = (0, "", {})
 
     @functools.cached_property
     def like(self) -> NativeArray:
@@ -96,9 +99,9 @@ class DeviceArrays:
     def values(
         self, names: Sequence[str], variation: int = 0, kind: str = "normal"
     ) -> Mapping[str, npt.NDArray[np.floating]]:
-        """Return values on the host; those of input sets in rotation are kept, and cannot be written to."""
+        """Return values on the host, which cannot be written to."""
         if kind != "normal" or variation >= INPUT_SETS:
-            return make_inputs(self.case, variation, kind, names)
+            return self._others(names, variation, kind)
         keys = {name: (name, 0 if name in PARAMETERS else variation) for name in names}
         missing = [name for name, key in keys.items() if key not in self._drawn]
         if missing:
@@ -110,6 +113,18 @@ class DeviceArrays:
     def forget(self) -> None:
         """Release the values on the host."""
         self._drawn.clear()
+        self._latest = 0, "", {}
+
+    def _others(self, names: Sequence[str], variation: int, kind: str) -> Mapping[str, npt.NDArray[np.floating]]:
+        """Return values that are not in rotation; only the latest number and kind is kept."""
+        if self._latest[:2] != (variation, kind):
+            self._latest = variation, kind, {}
+        latest = self._latest[2]
+        if missing := [name for name in names if name not in latest]:
+            latest |= make_inputs(self.case, variation, kind, missing)
+            for array in latest.values():
+                array.setflags(write=False)
+        return {name: latest[name] for name in names}
 
 
 def framework(array: NativeArray) -> str | None:

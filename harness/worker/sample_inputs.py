@@ -46,10 +46,11 @@ class SampleInputs:
         self.last: int | None = None
         self._prepared = prepared
         self._owners: list[NativeArray] = []  # of memory that rows are written from
-        memories = [{name: memory_of(array) for name, array in inputs.items()} for inputs in prepared.sets]
-        self.changing = all(memory is not None for memory in (*memories[0].values(), memory_of(prepared.arrays.like)))
-        self._fills = [self._fill_of(number, memory) for number, memory in enumerate(memories)]
-        by_set = [self._writes_of(number, memory) for number, memory in enumerate(memories)] if self.changing else []
+        self._memories = [{name: memory_of(array) for name, array in inputs.items()} for inputs in prepared.sets]
+        known = (*self._memories[0].values(), memory_of(prepared.arrays.like))
+        self.changing = all(memory is not None for memory in known)
+        self._fills = [self._fill_of(number) for number in range(len(self._memories))]
+        by_set = [self._writes_of(number) for number in range(len(self._memories))] if self.changing else []
         #: What is written before each call.
         self.writes: list[Writes] = [
             by_set[(values.first + call) % len(by_set)][call % values.count]
@@ -94,7 +95,7 @@ class SampleInputs:
     def _rotating(self, number: int) -> dict[str, HostArray]:
         return dict(self._prepared.arrays.values(self._prepared.arrays.inputs, number))
 
-    def _fill_of(self, number: int, memories: dict[str, memoryview | None]) -> Callable[[], NativeArrays]:
+    def _fill_of(self, number: int) -> Callable[[], NativeArrays]:
         """Return what fills an input set; all but copying is done now."""
         arrays, sets = self._prepared.arrays, self._prepared.sets
         begin = {name: self.values.begin(name, number, array) for name, array in self._rotating(number).items()}
@@ -103,18 +104,18 @@ class SampleInputs:
         sources = {name: self._source(array) for name, array in begin.items()}
 
         def fill() -> NativeArrays:
-            for name, memory in memories.items():
+            for name, memory in self._memories[number].items():
                 if memory is not None:
                     memory[:] = sources[name][1]
             return sets[number]
 
         return fill
 
-    def _writes_of(self, number: int, memories: dict[str, memoryview | None]) -> list[Writes]:
+    def _writes_of(self, number: int) -> list[Writes]:
         """Return what each change writes into an input set."""
         writes: list[list[tuple[memoryview, memoryview]]] = [[] for _ in self.values.rows]
         for name, array in self._rotating(number).items():
-            memory = memories[name]
+            memory = self._memories[number][name]
             if memory is None or not memory.nbytes:
                 continue
             owner, source = self._source(self.values.changed_rows(name, number, array))
@@ -144,9 +145,9 @@ class SampleInputs:
         inputs = self._prepared.sets[number]
         if not self.changing:
             return self._prepared.arrays.write(inputs, values)
-        for name, array in inputs.items():
+        for name, memory in self._memories[number].items():
             owner, source = self._source(values[name])
-            if (memory := memory_of(array)) is not None:
+            if memory is not None:
                 memory[:] = source
             del owner
         return inputs

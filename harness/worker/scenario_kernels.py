@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 #: No further kernel is prepared after this time, in seconds; one next to the first is prepared all the same.
 KERNELS_SECONDS: Final = 0.25
-#: Further kernels that a slow forward has prepared.
+#: Further kernels that a forward of few calls has prepared.
 SLOW_KERNELS: Final = 4
 #: Most bytes of the weights and results of all further kernels.
 KERNELS_BYTES: Final = 64 * 2**20
@@ -65,23 +65,23 @@ class _Kernel:
         return finish
 
 
-def another_kernel(prepared: PreparedCase, directory: Path, slow: bool = False) -> ScenarioRun:
+def another_kernel(prepared: PreparedCase, directory: Path, few_calls: bool = False) -> ScenarioRun:
     """Have several kernels prepared with integers and called in turn; then change inputs and the weight in place.
 
-    Steps overlap: all forwards, then all backwards, as with the layers of one model. A slow backend is called twice,
-    and a step three times.
+    Steps overlap: all forwards, then all backwards, as with the layers of one model. Where a call takes long,
+    a forward is called twice, and a step three times.
 
     Args:
         prepared: The prepared case.
         directory: Folder for the results.
-        slow: True if a call takes long.
+        few_calls: True if a call takes long.
     """
     arrays, case = prepared.arrays, prepared.case
     inputs = arrays.make(arrays.inputs, kind=telling.KIND)
     changed: list[str] = []
-    if slow:
-        few_calls = _few_forwards if case.mode == "forward" else _few_steps
-        base, results = few_calls(prepared, inputs, changed)
+    if few_calls:
+        few = _few_forwards if case.mode == "forward" else _few_steps
+        base, results = few(prepared, inputs, changed)
         return _hand_over(prepared, base, results, directory, None, changed)
     first = _make(prepared, 0)
     unfinished, others, kernel_seconds = _begin_others(prepared, inputs)

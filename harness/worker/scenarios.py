@@ -79,7 +79,7 @@ def in_place(variation: int, kind: str, prepared: PreparedCase, request: RunScen
         variation: Number of the inputs.
         kind: Kind of the inputs.
         prepared: The prepared case.
-        request: The request; the memory of a slow call is measured.
+        request: The request; the memory of the call is measured if few are made.
     """
     inputs, parameters = refill(prepared, variation, kind)
     results: NativeArrays = {}
@@ -89,8 +89,8 @@ def in_place(variation: int, kind: str, prepared: PreparedCase, request: RunScen
             results.update(call(prepared.case, prepared.kernel, parameters, inputs))
             prepared.wait(tuple(results.values()))
 
-    peak_bytes = memory.peak_bytes(once, prepared.arrays.backend.device) if request.slow else None
-    if not request.slow:
+    peak_bytes = memory.peak_bytes(once, prepared.arrays.backend.device) if request.few_calls else None
+    if not request.few_calls:
         once()
     changed = changed_inputs(prepared, inputs, parameters, variation, kind)
     restore(prepared)
@@ -130,7 +130,7 @@ def restore(prepared: PreparedCase) -> None:
 #: Function that runs each scenario, by its name.
 SCENARIOS: Final[Mapping[str, Callable[[PreparedCase, RunScenario], ScenarioRun]]] = {
     AGAIN.name: again,
-    ANOTHER_KERNEL.name: lambda prepared, request: another_kernel(prepared, request.directory, request.slow),
+    ANOTHER_KERNEL.name: lambda prepared, request: another_kernel(prepared, request.directory, request.few_calls),
     NEW_VALUES.name: functools.partial(in_place, 1, "normal"),
     NEW_BUFFERS.name: new_buffers,
     TELLING_ROWS.name: functools.partial(in_place, 0, telling_rows.ROWS),

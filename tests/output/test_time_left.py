@@ -113,11 +113,11 @@ def test_groups_that_are_not_measured_take_no_time():
     assert estimate.seconds(FIXED) == 0.0
 
 
-#: Two runs of ``quick`` on two busy CPUs: backends, budget, the time of the first group for starting, edge cases and
-#: preparing, and the time of each group, in seconds.
+#: Two runs of ``quick`` on two busy CPUs, the first with edge cases to ask: backends, budget, the time of the first
+#: group for starting, edge cases and preparing, and the time of each group, in seconds.
 RUNS = (
-    (5, 5.0, 189.4, (214.3, 33.2, 16.9, 24.4, 31.1, 31.0, 34.1, 126.0, 40.3, 81.1, 48.4, 152.7)),
-    (4, 2.0, 42.9, (66.0, 28.3, 6.4, 7.9, 10.0, 14.2, 15.5, 80.0, 18.0, 116.3, 62.1, 112.2)),
+    (8, 5.0, 32.0, (50.0, 18.0, 13.0, 19.0, 16.0, 18.0, 24.0, 46.0, 37.0, 63.0, 27.0, 63.0)),
+    (8, 5.0, 12.0, (27.0, 18.0, 14.0, 17.0, 13.0, 15.0, 19.0, 33.0, 26.0, 55.0, 21.0, 50.0)),
 )
 
 

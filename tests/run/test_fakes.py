@@ -48,7 +48,7 @@ def journey(folder):
         protocol.ReadGpu(),
         protocol.KeptResults(False, (3, -1), place("kept")),
         protocol.KeptResults(True, (3,), place("kept forward")),
-        protocol.MeasureMemory(2),
+        protocol.MeasureMemory(),
         protocol.MeasureDeviceTimes(2, 0.001, 3),
         protocol.CheckFresh((7, 8, 9), unseen(CASE.mode).kind, place("fresh")),
         protocol.Release(),

@@ -52,6 +52,16 @@ def test_each_library_is_measured_in_its_own_process(workers):
     assert measured.missing == ()
 
 
+@pytest.mark.parametrize(
+    ("dtypes", "measured"),
+    [({"float32"}, {"float32"}), ({"float64", "tf32"}, {"float64"}), ({"bfloat16"}, {"float32", "float64"})],
+)
+def test_peaks_are_those_of_the_dtypes_that_are_asked_for(workers, dtypes, measured):
+    found = peaks.measure(workers, 2, 60.0, dtypes)
+    assert set(found.arithmetic) == measured
+    assert {product.dtype for product in found.products} == measured
+
+
 def test_best_gemm_and_numpy_sums_replace_numba(workers):
     workers.answers[MeasureArithmetic] = lambda request: NO_NUMBA
     workers.answer_if(MeasureBandwidth, lambda request: request.library == "numba", NO_NUMBA)

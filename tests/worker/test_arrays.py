@@ -150,6 +150,21 @@ def test_values_in_rotation_are_drawn_once_and_cannot_be_written(made, monkeypat
     assert made.values(made.inputs, variation=1)["input1"] is not first["input1"]
 
 
+def test_the_latest_other_values_are_drawn_once_and_cannot_be_written(made, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        arrays, "make_inputs", lambda *given, **named: drawn.append(given) or make_inputs(*given, **named)
+    )
+    names = (*made.inputs, *made.parameters)
+    first, again = (made.values(names, 7, "new weight") for _ in range(2))
+    assert len(drawn) == 1
+    assert all(first[name] is again[name] and not first[name].flags.writeable for name in names)
+    other = made.values(names, 8, "new weight")
+    assert len(drawn) == 2
+    assert not np.array_equal(other["weight"], first["weight"])
+    assert made.values(names, 7, "new weight")["weight"] is not first["weight"], "one set of other values is kept"
+
+
 def test_parameters_are_the_same_in_every_input_set(made):
     assert made.values(made.parameters, 0)["weight"] is made.values(made.parameters, 1)["weight"]
 

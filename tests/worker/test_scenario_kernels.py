@@ -31,7 +31,7 @@ def asked(backend, folder, mode="forward", slow=False):
     (folder / "first").mkdir()
     worker = prepared(backend, folder / "first", case=case)
     (folder / "scenario").mkdir()
-    reply = ask(worker, RunScenario("another kernel", folder / "scenario", slow=slow))
+    reply = ask(worker, RunScenario("another kernel", folder / "scenario", few_calls=slow))
     base = oracle.results(case, {name: array.astype(float) for name, array in telling.integers(case).items()})
     return reply, list(variants.judge(case, Expected(base), folder / "scenario")), base
 
