@@ -60,15 +60,8 @@ def measure(
     """
     asked = [dtype for dtype in ROOFLINE_DTYPES if dtype in dtypes] or list(ROOFLINE_DTYPES)
     readings = reading_bytes(environment.caches(), budget.cpus(threads), threads, environment.available_bytes())
-    rates: dict[str, Rate] = {}
-    absent: dict[str, str] = {}  # reason without a rate, by dtype
     with PeakProcess(workers, INSTRUMENT, limit_seconds) as process:
-        for dtype in asked:
-            rate, source = process.rate(MeasureArithmetic(dtype))
-            if rate is None:
-                absent[dtype] = source
-            else:
-                rates[dtype] = Rate(rate, source, chains=rate)
+        rates, absent = _chains(process, asked)
         requests = [(name, size, MeasureBandwidth(per_thread)) for name, size, per_thread in readings]
         levels, missing = _levels(process, requests)
     missing = [f"FMA peak in {dtype}: {reason}" for dtype, reason in absent.items()] + missing
@@ -189,6 +182,19 @@ class SpotPeak:
         if rate is None:
             self._absent.add(dtype)
         return rate
+
+
+def _chains(process: PeakProcess, dtypes: Sequence[str]) -> tuple[dict[str, Rate], dict[str, str]]:
+    """Measure the multiply-add chains; return their rates, and the reason where there is none, by dtype."""
+    rates: dict[str, Rate] = {}
+    absent: dict[str, str] = {}
+    for dtype in dtypes:
+        rate, source = process.rate(MeasureArithmetic(dtype))
+        if rate is None:
+            absent[dtype] = source
+        else:
+            rates[dtype] = Rate(rate, source, chains=rate)
+    return rates, absent
 
 
 def _levels(

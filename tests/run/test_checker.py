@@ -111,7 +111,7 @@ def test_samples_of_slow_calls_stand_for_two_scenarios(measure, call_seconds, ti
     assert asked == len([name for name in scenarios if name in {question.name for question in AS_IN_SAMPLES}])
 
 
-def test_slow_baseline_is_judged_by_its_first_results_and_its_samples_alone(measure):
+def test_slow_baseline_is_judged_by_first_results_and_samples_alone(measure):
     run = measure(faults={BASELINE: Faults(call_seconds=0.3), "other": Faults(call_seconds=0.3)})
     scenarios = {
         name: [each.scenario for each in run.workers.requests(name) if isinstance(each, RunScenario)]
