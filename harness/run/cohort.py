@@ -111,8 +111,9 @@ class Cohort:
             # Preparing and the first call have columns of their own.
             cell.gate.seconds -= prepared.prepare_seconds + prepared.first_call_seconds
             cell.replies.prepared = prepared
-            if cell.base_name == BASELINE:
-                # It compiles nothing, so its first call tells whether its calls are slow; ``AGAIN`` tells it of others.
+            if cell.base_name == BASELINE and self._device == "cpu":
+                # It compiles nothing, so its first call tells whether its calls are slow. ``AGAIN`` tells it of others,
+                # and on a GPU, where a first call starts libraries.
                 cell.schedule.call_seconds = prepared.first_call_seconds
             cell.compile_cache = self._loader.compile_cache(cell.name, self._device)
             cell.flag(threads.fault(prepared.threads, self._plan.threads))
