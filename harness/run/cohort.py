@@ -16,7 +16,7 @@ from harness.correctness import gate, promises
 from harness.correctness.questions import AGAIN, AS_IN_SAMPLES, FIRST, SCENARIOS, Question
 from harness.machine import threads
 from harness.process.handle import WorkerError
-from harness.process.protocol import MeasureMemory, Release
+from harness.process.protocol import MeasureMemory, Release, WarmUp
 from harness.record import Status
 from harness.run import gpu_times
 from harness.run.cell import Cell
@@ -111,14 +111,19 @@ class Cohort:
             # Preparing and the first call have columns of their own.
             cell.gate.seconds -= prepared.prepare_seconds + prepared.first_call_seconds
             cell.replies.prepared = prepared
-            if cell.base_name == BASELINE and self._device == "cpu":
-                # It compiles nothing, so its first call tells whether its calls are slow. ``AGAIN`` tells it of others,
-                # and on a GPU, where a first call starts libraries.
-                cell.schedule.call_seconds = prepared.first_call_seconds
+            if cell.base_name == BASELINE and prepared.first_call_seconds > stopping.SLOW_SECONDS:
+                self._call_once_more(cell)
             cell.compile_cache = self._loader.compile_cache(cell.name, self._device)
             cell.flag(threads.fault(prepared.threads, self._plan.threads))
             cell.phase = "gate"
             self._checker.conclude(cell)
+
+    def _call_once_more(self, cell: Cell) -> None:
+        """Learn whether the baseline is slow before its questions: a first call may start libraries, too."""
+        with self._spent(Stage.PREPARE):
+            reply = cell.request(WarmUp(0.0, 1), self._plan.time_limit_seconds)
+        if reply is not None:
+            cell.schedule.call_seconds = reply.stretches[-1].seconds / reply.stretches[-1].calls
 
     def check(self) -> None:
         """Put the gate's questions: edge cases, first results, scenarios."""
