@@ -95,7 +95,7 @@ class Sampler:
     def warm_up(self, cell: Cell, process: int, first_process: bool) -> None:
         """Warm up, learn the time of a call, and from that the number of calls in a sample.
 
-        The gate has called a slow backend several times, which has warmed it up and told the time of a call.
+        The gate has called a slow backend before, at least twice, which has warmed it up and told the time of a call.
 
         Args:
             cell: A prepared cell.

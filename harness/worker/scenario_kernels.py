@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 #: No further kernel is prepared after this time, in seconds; one next to the first is prepared all the same.
 KERNELS_SECONDS: Final = 0.25
 #: Further kernels that a forward of few calls has prepared.
-SLOW_KERNELS: Final = 4
+FEW_KERNELS: Final = 4
 #: Most bytes of the weights and results of all further kernels.
 KERNELS_BYTES: Final = 64 * 2**20
 
@@ -112,7 +112,7 @@ def _few_forwards(
     """
     arrays, case = prepared.arrays, prepared.case
     earlier = _make(prepared, 1)
-    others = [_make(prepared, change) for change in range(2, 1 + min(SLOW_KERNELS, _most_kernels(case)))]
+    others = [_make(prepared, change) for change in range(2, 1 + min(FEW_KERNELS, _most_kernels(case)))]
     parameters = arrays.refill(earlier.parameters, 0, telling.KIND)
     first = _Kernel(prepared, prepare_kernel(arrays.backend, case, parameters), parameters, 0)
     base = first.begin(inputs)()

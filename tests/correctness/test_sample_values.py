@@ -91,10 +91,10 @@ def test_each_array_changes_before_each_call():
 @pytest.mark.parametrize("batch", [30, 60])
 def test_written_rows_are_those_of_the_call(batch):
     case = Case(batch, 4, 3, 2, mode="forward_backward")
-    values = SampleValues(case, 5, 8, 0, 2)
+    values = SampleValues(case, 5, 200, 0, 2)  # so many that rows are drawn again
     inputs, _ = rotating(case, 1)
     arrays = {name: values.begin(name, 1, array) for name, array in inputs.items()}
-    for call in range(8):
+    for call in range(200):
         if call % 2 == 1:
             for name, array in inputs.items():
                 arrays[name][values.written(name)[call]] = values.changed_rows(name, 1, array)[call]

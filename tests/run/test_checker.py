@@ -125,6 +125,15 @@ def test_slow_baseline_is_judged_by_first_results_and_samples_alone(measure):
     assert (row.status, row.peak_memory_bytes is None) == (Status.TIMED, False)
 
 
+@pytest.mark.parametrize(("call_seconds", "few"), [(0.01, False), (0.1, True)])
+def test_few_calls_are_asked_for_where_a_call_takes_over_20_ms(measure, call_seconds, few):
+    run = measure(faults={"other": Faults(call_seconds=call_seconds)})
+    scenarios = [each for each in run.workers.requests("other") if isinstance(each, RunScenario)]
+    # The first scenario tells how long a call takes.
+    assert {each.few_calls for each in scenarios[1:]} == {few}
+    assert (MeasureMemory in run.workers.asked("other")) is not few
+
+
 def test_baseline_whose_first_call_alone_is_slow_is_asked_everything(measure):
     workers = measure(faults={BASELINE: Faults(compile_seconds=0.5)}).workers
     asked = [each.scenario for each in workers.requests(BASELINE) if isinstance(each, RunScenario)]
