@@ -27,10 +27,12 @@ from bilinear_bench.cpu.cpu import PRIVATE_BYTES, Cpu
 from bilinear_bench.cpu.forward import contracts_input1
 from bilinear_bench.cpu.packing import (
     Array,
+    add_parts,
     aligned,
     gradient_buffer,
     pack,
-    packed,
+    pack_all,
+    rooms,
     strip_width,
     strips_of_batch,
     transpose_columns,
@@ -76,10 +78,20 @@ class FewOutputsPlan:
     transpose_sum: int
 
     def run(
-        self, input1: Array, input2: Array, weight: Array, grad_output: Array, forward_tiles: Array
+        self,
+        input1: Array,
+        input2: Array,
+        weight: Array,
+        grad_output: Array,
+        forward_tiles: Array,
+        gradients: tuple[Array, Array] | None = None,
     ) -> tuple[Array, Array]:
-        """Return grad_input1 (b, i) and grad_input2 (b, j); ``forward_tiles`` is what the forward stored, or empty."""
-        gradients = gradient_buffer(input1.shape, input1), gradient_buffer(input2.shape, input2)
+        """Return grad_input1 (b, i) and grad_input2 (b, j).
+
+        ``forward_tiles`` is what the forward stored, or empty; ``gradients`` is memory for the results, or None.
+        """
+        if gradients is None:
+            gradients = gradient_buffer(input1.shape, input1), gradient_buffer(input2.shape, input2)
         arrays = input1, input2, weight, grad_output, *gradients, forward_tiles
         tiles = self.transpose, self.scale, self.transpose_sum
         swapped = np.empty(weight.size if self.weight_transposed else 0, weight.dtype)
@@ -151,32 +163,36 @@ def _own_strips(
     whole = strips - narrow(input1.shape[0], lanes(input1))
     pass1, pass2 = passes(in1, in2, forward_tiles)
     far = (input1.size + input2.size) * input1.itemsize > PRIVATE_BYTES
+    most, count = (strips + blocks - 1) // blocks * width, min(workers, blocks)
+    strips1, sums2 = rooms(count, most * in1 * pass2, input1), rooms(count, most * in2 * pass2, input1)
+    strips2, sums1 = rooms(count, most * in2 * pass1, input1), rooms(count, most * in1 * pass1, input1)
+    factors, square = rooms(count, most * pages, input1), np.empty(lanes(input1) ** 2, input1.dtype)
     counter = shared_counter(workers)
-    for worker in numba.prange(min(workers, blocks)):
+    for worker in numba.prange(count):
         task = np.int64(worker)
         while task < blocks:
             low, high = part_of(task, blocks, strips)
             first, here = low * width, high - low
-            strips1 = packed(transpose, input1, first, here if pass2 else 0)
-            strips2 = packed(transpose, input2, first, here if pass1 else 0)
-            factors = packed(transpose, grad_output, first, here)
-            sums1 = aligned(here * in1 * width if pass1 else 0, input1)
-            sums2 = aligned(here * in2 * width if pass2 else 0, input1)
-            sums1[:], sums2[:] = 0, 0
+            pack_all(transpose, input1, first, here if pass2 else 0, strips1[worker])
+            pack_all(transpose, input2, first, here if pass1 else 0, strips2[worker])
+            pack_all(transpose, grad_output, first, here, factors[worker])
+            sums1[worker], sums2[worker] = 0, 0
             results1, results2 = at(grad_input1, first * in1) if far else 0, at(grad_input2, first * in2) if far else 0
             add_passes(
-                swapped, scale, pass1, pass2, results1, results2, strips1, strips2, factors, 0, here, whole - low,
-                weight, 0, in1, sums1, sums2,
+                swapped, scale, pass1, pass2, results1, results2, strips1[worker], strips2[worker], factors[worker], 0,
+                here, whole - low, weight, 0, in1, sums1[worker], sums2[worker],
             )  # fmt: skip
             for strip in range(here):
                 row = first + strip * width
                 if pass1:
-                    unpack(transpose, sums1, strip * in1 * width, grad_input1, row, 0, in1)
+                    unpack(transpose, sums1[worker], strip * in1 * width, grad_input1, row, 0, in1)
                 if pass2:
-                    unpack(transpose, sums2, strip * in2 * width, grad_input2, row, 0, in2)
+                    unpack(transpose, sums2[worker], strip * in2 * width, grad_input2, row, 0, in2)
                 if len(forward_tiles):
                     result, begin = grad_input1 if pass2 else grad_input2, strip * pages * width
-                    unpack_tiles(transpose_sum, forward_tiles, low + strip, strips, factors, begin, result)
+                    unpack_tiles(
+                        transpose_sum, forward_tiles, low + strip, strips, factors[worker], begin, square, result
+                    )
             task = take(counter)
 
 
@@ -197,6 +213,7 @@ def _shared_strips(
     factors = aligned(room * pages * width, input1)
     sums1 = aligned(room * in1 * width, input1)
     sums2 = aligned(parts * room * in2 * width, input1).reshape(parts, room * in2 * width)
+    square = np.empty(lanes(input1) ** 2, input1.dtype)
     for begin in range(0, strips, room):
         here = min(room, strips - begin)
         for strip in numba.prange(here):
@@ -222,13 +239,11 @@ def _shared_strips(
             if pass1:
                 unpack(transpose, sums1, strip * in1 * width, grad_input1, row, 0, in1)
             if pass2:
-                mine = sums2[0, strip * in2 * width : (strip + 1) * in2 * width]
-                for part in range(1, parts):
-                    mine += sums2[part, strip * in2 * width : (strip + 1) * in2 * width]
-                unpack(transpose, mine, 0, grad_input2, row, 0, in2)
+                add_parts(sums2, strip * in2 * width, (strip + 1) * in2 * width)
+                unpack(transpose, sums2[0], strip * in2 * width, grad_input2, row, 0, in2)
             if len(forward_tiles):
                 result, start = grad_input1 if pass2 else grad_input2, strip * pages * width
-                unpack_tiles(transpose_sum, forward_tiles, begin + strip, strips, factors, start, result)
+                unpack_tiles(transpose_sum, forward_tiles, begin + strip, strips, factors, start, square, result)
 
 
 @compiled

@@ -26,7 +26,7 @@ import numpy as np
 from bilinear_bench.cpu import threads as division
 from bilinear_bench.cpu.compiled import compiled, parallel, serial_and_parallel
 from bilinear_bench.cpu.cpu import HOST, KIB, LINE_BYTES, PRIVATE_BYTES, ROWS, VECTORS, Cpu
-from bilinear_bench.cpu.packing import Array, aligned, pack, packed, strip_width, strips_of_batch, unpack
+from bilinear_bench.cpu.packing import Array, aligned, pack, pack_all, rooms, strip_width, strips_of_batch, unpack
 from bilinear_bench.cpu.sizes import Sizes
 from bilinear_bench.cpu.small_batch import SmallForwardPlan, plan_small_forward, small_forward
 from bilinear_bench.cpu.threads import narrow, part_of, shared_counter
@@ -59,7 +59,13 @@ class ForwardPlan:
     contract: int
 
     def run(
-        self, input1: Array, input2: Array, weight: Array, bias: Array, forward_tiles: Array | None = None
+        self,
+        input1: Array,
+        input2: Array,
+        weight: Array,
+        bias: Array,
+        forward_tiles: Array | None = None,
+        output: Array | None = None,
     ) -> Array:
         """Return output (b, o) of input1 (b, i), input2 (b, j), weight (o, i, j) and bias (o,).
 
@@ -69,8 +75,10 @@ class ForwardPlan:
             weight: (o, i, j).
             bias: (o,).
             forward_tiles: Memory for the tiles, as many numbers as the backward's plan says; None or empty for none.
+            output: Memory for the result; None for new memory.
         """
-        output = np.empty((input1.shape[0], weight.shape[0]), input1.dtype)
+        if output is None:
+            output = np.empty((input1.shape[0], weight.shape[0]), input1.dtype)
         stored = np.empty(0, weight.dtype) if forward_tiles is None else forward_tiles
         arrays = self.transpose, self.contract, input1, input2, weight, bias, output, stored
         blocks = self.blocks
@@ -112,16 +120,20 @@ def _own_strips(
 ) -> None:  # fmt: skip
     """Each thread packs a block, computes it for all pages, and takes the next one."""
     strips, width = strips_of_batch(input1.shape[0], input1), strip_width(input1)
+    most, count = (strips + blocks - 1) // blocks, min(workers, blocks)
+    strips1 = rooms(count, most * input1.shape[1] * width, input1)
+    strips2 = rooms(count, most * input2.shape[1] * width, input2)
+    results = rooms(count, _results(most, len(weight), weight), weight)
     counter = shared_counter(workers)
-    for worker in numba.prange(min(workers, blocks)):
+    for worker in numba.prange(count):
         task = np.int64(worker)
         while task < blocks:
             low, high = part_of(task, blocks, strips)
-            strips1 = packed(transpose, input1, low * width, high - low)
-            strips2 = packed(transpose, input2, low * width, high - low)
+            pack_all(transpose, input1, low * width, high - low, strips1[worker])
+            pack_all(transpose, input2, low * width, high - low, strips2[worker])
             _block(
-                transpose, contract, strips1, strips2, 0, high - low, weight, bias, 0, len(weight), output,
-                low * width, forward_tiles,
+                transpose, contract, strips1[worker], strips2[worker], 0, high - low, weight, bias, 0, len(weight),
+                results[worker], output, low * width, forward_tiles,
             )  # fmt: skip
             task = take(counter)
 
@@ -140,6 +152,7 @@ def _shared_strips(
     in1, in2 = weight.shape[1:]
     strips1 = aligned(block * blocks * in1 * width, input1)
     strips2 = aligned(block * blocks * in2 * width, input1)
+    results = rooms(workers, _results(block, (len(weight) + parts - 1) // parts, weight), weight)
     for begin in range(0, strips, block * blocks):
         here = min(block * blocks, strips - begin)
         for strip in numba.prange(here):
@@ -156,21 +169,27 @@ def _shared_strips(
                 for number in range(start, stop):
                     low, high = part_of(number, count, here)
                     _block(
-                        transpose, contract, strips1, strips2, low, high, weight, bias, first, last, output,
-                        (begin + low) * width, forward_tiles,
+                        transpose, contract, strips1, strips2, low, high, weight, bias, first, last, results[worker],
+                        output, (begin + low) * width, forward_tiles,
                     )  # fmt: skip
                 task = take(counter)
 
 
 @compiled
+def _results(strips: int, pages: int, like: Array) -> int:
+    """Return the numbers of a block's results, for ``strips`` strips and ``pages`` pages at most."""
+    size = strips * strip_width(like)
+    return min(pages * size, max(size, RESULT_BYTES // like.itemsize))
+
+
+@compiled
 def _block(
     transpose: int, contract: int, strips1: Array, strips2: Array, low: int, high: int, weight: Array, bias: Array,
-    begin: int, end: int, output: Array, first: int, forward_tiles: Array,
+    begin: int, end: int, results: Array, output: Array, first: int, forward_tiles: Array,
 ) -> None:  # fmt: skip
     """Compute pages ``begin`` to ``end`` of the output of strips ``low`` to ``high``, whose first row is ``first``."""
     width, strips = strip_width(weight), high - low
     most = max(1, RESULT_BYTES // (strips * width * weight.itemsize))
-    results = aligned(min(most, end - begin) * strips * width, weight)
     for start in range(begin, end, most):
         pages = min(most, end - start)
         for strip in range(strips):

@@ -32,10 +32,12 @@ from bilinear_bench.cpu.cpu import HOST, LINE_BYTES, PRIVATE_BYTES, ROWS, VECTOR
 from bilinear_bench.cpu.few_outputs import FewOutputsPlan, few_outputs, plan_few_outputs
 from bilinear_bench.cpu.packing import (
     Array,
+    add_parts,
     aligned,
     gradient_buffer,
     pack,
-    packed,
+    pack_all,
+    rooms,
     strip_width,
     strips_of_batch,
     unpack,
@@ -75,17 +77,27 @@ class GradInputsPlan:
     forward_tiles: ClassVar[int] = 0
 
     def run(
-        self, input1: Array, input2: Array, weight: Array, grad_output: Array, forward_tiles: Array
+        self,
+        input1: Array,
+        input2: Array,
+        weight: Array,
+        grad_output: Array,
+        forward_tiles: Array,
+        gradients: tuple[Array, Array] | None = None,
     ) -> tuple[Array, Array]:
-        """Return grad_input1 (b, i) and grad_input2 (b, j); ``forward_tiles`` is not used."""
-        gradients = gradient_buffer(input1.shape, input1), gradient_buffer(input2.shape, input2)
+        """Return grad_input1 (b, i) and grad_input2 (b, j); ``forward_tiles`` is not used.
+
+        ``gradients`` is memory for them, or None.
+        """
+        if gradients is None:
+            gradients = gradient_buffer(input1.shape, input1), gradient_buffer(input2.shape, input2)
         arrays = input1, input2, weight, grad_output, *gradients
         tile = self.transpose, self.both_gradients, self.tile_rows, self.weight_packed
         blocks = self.blocks
         if blocks.parts == 1:
             _own_strips[self.workers > 1](*tile, *arrays, self.workers, blocks.count)
         else:
-            _shared_strips(*tile, *arrays, blocks.strips, blocks.count, blocks.parts)
+            _shared_strips(*tile, *arrays, self.workers, blocks.strips, blocks.count, blocks.parts)
         return gradients
 
 
@@ -118,31 +130,37 @@ def _own_strips(
     strips, width = strips_of_batch(input1.shape[0], input1), strip_width(input1)
     in1, in2 = weight.shape[1:]
     whole = strips - narrow(input1.shape[0], lanes(input1))
+    most, count = (strips + blocks - 1) // blocks * width, min(workers, blocks)
+    strips1, strips2 = rooms(count, most * in1, input1), rooms(count, most * in2, input1)
+    gradients = rooms(count, most * len(weight), input1)
+    sums1, sums2 = rooms(count, most * in1, input1), rooms(count, most * in2, input1)
+    rows_of_pages = rooms(count, _packed_weight(tile_rows, in1, weight) if weight_packed else 0, weight)
     counter = shared_counter(workers)
-    for worker in numba.prange(min(workers, blocks)):
+    for worker in numba.prange(count):
         task = np.int64(worker)
         while task < blocks:
             low, high = part_of(task, blocks, strips)
             first, here = low * width, high - low
-            strips1 = packed(transpose, input1, first, here)
-            strips2 = packed(transpose, input2, first, here)
-            gradients = packed(transpose, grad_output, first, here)
-            sums1, sums2 = aligned(here * in1 * width, input1), aligned(here * in2 * width, input1)
-            sums1[:], sums2[:] = 0, 0
+            pack_all(transpose, input1, first, here, strips1[worker])
+            pack_all(transpose, input2, first, here, strips2[worker])
+            pack_all(transpose, grad_output, first, here, gradients[worker])
+            sums1[worker, : here * in1 * width], sums2[worker, : here * in2 * width] = 0, 0
             _block(
-                both_gradients, tile_rows, weight_packed, strips1, strips2, gradients, 0, here, whole - low, weight,
-                0, in1, sums1, sums2,
+                both_gradients, tile_rows, weight_packed, strips1[worker], strips2[worker], gradients[worker], 0, here,
+                whole - low, weight, 0, in1, rows_of_pages[worker], sums1[worker], sums2[worker],
             )  # fmt: skip
             for strip in range(here):
-                unpack(transpose, sums1, strip * in1 * width, grad_input1, first + strip * width, 0, in1)
-                unpack(transpose, sums2, strip * in2 * width, grad_input2, first + strip * width, 0, in2)
+                row = first + strip * width
+                unpack(transpose, sums1[worker], strip * in1 * width, grad_input1, row, 0, in1)
+                unpack(transpose, sums2[worker], strip * in2 * width, grad_input2, row, 0, in2)
             task = take(counter)
 
 
 @parallel
 def _shared_strips(
     transpose: int, both_gradients: int, tile_rows: int, weight_packed: bool, input1: Array, input2: Array,
-    weight: Array, grad_output: Array, grad_input1: Array, grad_input2: Array, block: int, blocks: int, parts: int,
+    weight: Array, grad_output: Array, grad_input1: Array, grad_input2: Array, workers: int, block: int, blocks: int,
+    parts: int,
 ) -> None:  # fmt: skip
     """All threads pack some blocks; then each adds up its rows of every page. It has sums of grad_input2 of its own."""
     strips, width = strips_of_batch(input1.shape[0], input1), strip_width(input1)
@@ -152,6 +170,8 @@ def _shared_strips(
     gradients = aligned(room * pages * width, input1)
     sums1 = aligned(room * in1 * width, input1)
     sums2 = aligned(parts * room * in2 * width, input1).reshape(parts, room * in2 * width)
+    packed_size = _packed_weight(tile_rows, (in1 + parts - 1) // parts, weight) if weight_packed else 0
+    rows_of_pages = rooms(workers, packed_size, weight)
     for begin in range(0, strips, room):
         here = min(room, strips - begin)
         for strip in numba.prange(here):
@@ -162,38 +182,43 @@ def _shared_strips(
             pack(transpose, input1, first, strips1, strip * in1 * width)
             sums2[:, strip * in2 * width : (strip + 1) * in2 * width] = 0
         count = min(blocks, here)
-        for task in numba.prange(count * parts):
+        for worker in numba.prange(workers):
             # A thread's tasks follow each other: it meets its part of the weight with block after block.
-            part, number = task // count, task % count
-            low, high = part_of(number, count, here)
-            top, bottom = part_of(part, parts, in1)
-            _block(
-                both_gradients, tile_rows, weight_packed, strips1, strips2, gradients, low, high, whole - begin, weight,
-                top, bottom, sums1, sums2[part],
-            )  # fmt: skip
+            first_task, last_task = part_of(worker, workers, count * parts)
+            for task in range(first_task, last_task):
+                part, number = task // count, task % count
+                low, high = part_of(number, count, here)
+                top, bottom = part_of(part, parts, in1)
+                _block(
+                    both_gradients, tile_rows, weight_packed, strips1, strips2, gradients, low, high, whole - begin,
+                    weight, top, bottom, rows_of_pages[worker], sums1, sums2[part],
+                )  # fmt: skip
         for strip in numba.prange(here):
             row = (begin + strip) * width
             unpack(transpose, sums1, strip * in1 * width, grad_input1, row, 0, in1)
-            mine = sums2[0, strip * in2 * width : (strip + 1) * in2 * width]
-            for part in range(1, parts):
-                mine += sums2[part, strip * in2 * width : (strip + 1) * in2 * width]
-            unpack(transpose, mine, 0, grad_input2, row, 0, in2)
+            add_parts(sums2, strip * in2 * width, (strip + 1) * in2 * width)
+            unpack(transpose, sums2[0], strip * in2 * width, grad_input2, row, 0, in2)
+
+
+@compiled
+def _packed_weight(tile_rows: int, rows: int, weight: Array) -> int:
+    """Return the numbers of a tile's rows of every page side by side, of ``rows`` rows at most."""
+    return weight.shape[0] * (min(tile_rows, rows) * weight.shape[2] + lanes(weight))
 
 
 @compiled
 def _block(
     both_gradients: int, tile_rows: int, weight_packed: bool, strips1: Array, strips2: Array, gradients: Array,
-    low: int, high: int, whole: int, weight: Array, begin: int, end: int, sums1: Array, sums2: Array,
+    low: int, high: int, whole: int, weight: Array, begin: int, end: int, buffer: Array, sums1: Array, sums2: Array,
 ) -> None:  # fmt: skip
     """Add the gradients of strips ``low`` to ``high`` from rows ``begin`` to ``end`` of every page to the sums.
 
-    Strips from number ``whole`` on have one vector.
+    Strips from number ``whole`` on have one vector. ``buffer`` holds ``_packed_weight`` numbers, if these are packed.
     """
     pages, in1, in2 = weight.shape
     most = min(tile_rows, end - begin)
     far = weight.size * weight.itemsize > PRIVATE_BYTES
     groups = (end - begin + most - 1) // most
-    buffer = aligned(pages * (most * in2 + lanes(weight)) if weight_packed else 1, weight)
     for group in range(groups):
         i, following = begin + group * (end - begin) // groups, begin + (group + 1) * (end - begin) // groups
         after = begin + (group + 2) * (end - begin) // groups

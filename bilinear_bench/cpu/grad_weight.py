@@ -25,7 +25,7 @@ import numpy as np
 from bilinear_bench.cpu import threads as division
 from bilinear_bench.cpu.compiled import compiled, parallel, serial_and_parallel
 from bilinear_bench.cpu.cpu import HOST, PRIVATE_BYTES, ROWS, Cpu
-from bilinear_bench.cpu.packing import PANEL_ROWS, Array, aligned, gradient_buffer, strip_width
+from bilinear_bench.cpu.packing import PANEL_ROWS, Array, gradient_buffer, rooms, strip_width
 from bilinear_bench.cpu.page_groups import PageGroupsPlan, page_groups, plan_page_groups
 from bilinear_bench.cpu.sizes import Sizes
 from bilinear_bench.cpu.threads import SHARES, part_of, shared_counter
@@ -65,10 +65,12 @@ class GradWeightPlan:
     multiply: int
     accumulate: int
 
-    def run(self, input1: Array, input2: Array, grad_output: Array) -> Array:
-        """Return grad_weight (o, i, j)."""
-        shape = grad_output.shape[1], input1.shape[1], input2.shape[1]
-        grad_weight = gradient_buffer(shape, input1) if len(input1) else np.zeros(shape, input1.dtype)
+    def run(self, input1: Array, input2: Array, grad_output: Array, grad_weight: Array | None = None) -> Array:
+        """Return grad_weight (o, i, j); the last argument is memory for it, or None."""
+        if grad_weight is None:
+            grad_weight = gradient_buffer((grad_output.shape[1], input1.shape[1], input2.shape[1]), input1)
+        if not len(input1):  # no tile writes what has no row
+            grad_weight[:] = 0
         kernel = _each_packs_all if self.pack_per_thread else _all_pack[self.workers > 1]
         tiles = self.transpose, self.multiply, self.accumulate
         kernel(*tiles, input1, input2, grad_output, grad_weight, self.workers, self.parts, self.rows)
@@ -112,20 +114,23 @@ def _all_pack(
 ) -> None:  # fmt: skip
     """All threads pack some rows; then each takes share after share of grad_weight."""
     batch, pages = grad_output.shape
-    tiles1, columns2, factors = buffers(min(batch, most), input1, input2, pages)
+    tiles1, columns2, factors = buffers(1, min(batch, most), input1, input2, pages)
+    count = min(workers, pages * parts)
+    scaled, one = rooms(count, PANEL_ROWS * strip_width(input1), input1), np.full(1, 1, input1.dtype)
     for chunk in range(0, batch, most):
         rows = min(most, batch - chunk)
         groups = (rows + PACKED_ROWS - 1) // PACKED_ROWS
         for part in numba.prange(workers):
             begin, end = part_of(part, workers, groups)
             pack_rows(
-                transpose, multiply, input1, input2, grad_output, chunk, rows, begin, end, tiles1, columns2, factors
-            )
+                transpose, multiply, input1, input2, grad_output, chunk, rows, begin, end, one, tiles1[0], columns2[0],
+                factors[0],
+            )  # fmt: skip
         counter = shared_counter(workers)
-        for worker in numba.prange(min(workers, pages * parts)):
+        for worker in numba.prange(count):
             _shares(
-                multiply, accumulate, tiles1, columns2, factors, rows, chunk == 0, np.int64(worker),
-                counter, workers, parts, grad_weight,
+                multiply, accumulate, tiles1[0], columns2[0], factors[0], scaled[worker], rows, chunk == 0,
+                np.int64(worker), counter, workers, parts, grad_weight,
             )  # fmt: skip
 
 
@@ -136,24 +141,27 @@ def _each_packs_all(
 ) -> None:  # fmt: skip
     """Each thread packs all rows for itself, and takes share after share of grad_weight."""
     batch, pages = grad_output.shape
+    count = min(workers, pages * parts)
+    tiles1, columns2, factors = buffers(count, min(batch, most), input1, input2, pages)
+    scaled, one = rooms(count, PANEL_ROWS * strip_width(input1), input1), np.full(1, 1, input1.dtype)
     for chunk in range(0, batch, most):
         rows = min(most, batch - chunk)
         groups = (rows + PACKED_ROWS - 1) // PACKED_ROWS
         counter = shared_counter(workers)
-        for worker in numba.prange(min(workers, pages * parts)):
-            tiles1, columns2, factors = buffers(rows, input1, input2, pages)
+        for worker in numba.prange(count):
             pack_rows(
-                transpose, multiply, input1, input2, grad_output, chunk, rows, 0, groups, tiles1, columns2, factors
-            )
+                transpose, multiply, input1, input2, grad_output, chunk, rows, 0, groups, one, tiles1[worker],
+                columns2[worker], factors[worker],
+            )  # fmt: skip
             _shares(
-                multiply, accumulate, tiles1, columns2, factors, rows, chunk == 0, np.int64(worker),
-                counter, workers, parts, grad_weight,
+                multiply, accumulate, tiles1[worker], columns2[worker], factors[worker], scaled[worker], rows,
+                chunk == 0, np.int64(worker), counter, workers, parts, grad_weight,
             )  # fmt: skip
 
 
 @compiled
 def _shares(
-    multiply: int, accumulate: int, tiles1: Array, columns2: Array, factors: Array, rows: int,
+    multiply: int, accumulate: int, tiles1: Array, columns2: Array, factors: Array, scaled: Array, rows: int,
     begins: bool, share: int, counter: Array, workers: int, parts: int, grad_weight: Array,
 ) -> None:  # fmt: skip
     """Add what the packed rows give to share after share of grad_weight: this one first, then those of the counter."""
@@ -168,7 +176,7 @@ def _shares(
             for piece in range(pieces):
                 low, high = part_of(piece, pieces, end - begin)
                 _tiles(
-                    multiply, accumulate, tiles1, columns2, factors, rows, begins, task // parts,
+                    multiply, accumulate, tiles1, columns2, factors, scaled, rows, begins, task // parts,
                     begin + low, begin + high, grad_weight,
                 )  # fmt: skip
         share = take(counter)
@@ -176,17 +184,19 @@ def _shares(
 
 @compiled
 def _tiles(
-    multiply: int, accumulate: int, tiles1: Array, columns2: Array, factors: Array, rows: int,
+    multiply: int, accumulate: int, tiles1: Array, columns2: Array, factors: Array, scaled: Array, rows: int,
     begins: bool, page: int, begin: int, end: int, grad_weight: Array,
 ) -> None:  # fmt: skip
-    """Add the packed rows to tiles ``begin`` to ``end`` of a page, panel by panel; ``begins`` with the first rows."""
+    """Add the packed rows to tiles ``begin`` to ``end`` of a page, panel by panel; ``begins`` with the first rows.
+
+    ``scaled`` is room for a panel of a column.
+    """
     in1, in2 = grad_weight.shape[1:]
     width, stride = strip_width(tiles1), tile_stride(tiles1)
     tiles = (in1 + ROWS - 1) // ROWS
     short, taller = in1 // tiles, in1 % tiles
     far = int(grad_weight.size * grad_weight.itemsize > PRIVATE_BYTES)
     scale_columns = len(grad_weight) > 1  # a single page's columns are multiplied as they are packed
-    scaled = aligned(PANEL_ROWS * width if scale_columns else 1, tiles1)
     for first in range(0, rows, PANEL_ROWS):
         count = min(PANEL_ROWS, rows - first)
         for j in range(0, in2, width):

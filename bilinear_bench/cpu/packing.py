@@ -44,6 +44,17 @@ def aligned(size: int, like: Array) -> Array:
 
 
 @compiled
+def rooms(count: int, size: int, like: Array) -> Array:
+    """Return memory for each of ``count`` workers, (count, size), taken before their parallel loop.
+
+    What fails within a parallel loop is lost: its thread would end without a result, and nobody would know.
+    """
+    whole = LINE_BYTES // like.itemsize
+    stride = (size + whole - 1) // whole * whole
+    return aligned(count * stride, like).reshape(count, stride)
+
+
+@compiled
 def strip_width(like: Array) -> int:
     """Return how many rows of the batch a strip holds, for numbers of like's dtype."""
     return VECTORS * lanes(like)
@@ -82,14 +93,12 @@ def pack(transpose: int, source: Array, first: int, strips: Array, begin: int) -
 
 
 @compiled
-def packed(transpose: int, source: Array, first: int, count: int) -> Array:
-    """Return ``count`` strips of source (b, f), from row ``first`` on."""
+def pack_all(transpose: int, source: Array, first: int, count: int, strips: Array) -> None:
+    """Pack ``count`` strips of source (b, f), from row ``first`` on."""
     width = strip_width(source)
     size = source.shape[1] * width
-    strips = aligned(count * size, source)
     for strip in range(count):
         pack(transpose, source, first + strip * width, strips, strip * size)
-    return strips
 
 
 @compiled
@@ -141,6 +150,14 @@ def column_sums(values: Array) -> Array:
             part += values[row]
         total += part
     return total
+
+
+@compiled
+def add_parts(sums: Array, begin: int, end: int) -> None:
+    """Add numbers ``begin`` to ``end`` of all other parts to those of the first part."""
+    for part in range(1, len(sums)):
+        for n in range(begin, end):
+            sums[0, n] += sums[part, n]
 
 
 def bias_or_zeros(weight: Array, bias: Array | None) -> Array:

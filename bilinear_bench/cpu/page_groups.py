@@ -18,7 +18,7 @@ import numpy as np
 
 from bilinear_bench.cpu.compiled import compiled, serial_and_parallel
 from bilinear_bench.cpu.cpu import KIB, PRIVATE_BYTES, ROWS
-from bilinear_bench.cpu.packing import Array, aligned, gradient_buffer, strip_width
+from bilinear_bench.cpu.packing import Array, gradient_buffer, rooms, strip_width
 from bilinear_bench.cpu.sizes import Sizes
 from bilinear_bench.cpu.threads import part_of
 from bilinear_bench.cpu.tiles.abi import address
@@ -52,11 +52,12 @@ class PageGroupsPlan:
     multiply: int
     accumulate: int
 
-    def run(self, input1: Array, input2: Array, grad_output: Array) -> Array:
-        """Return grad_weight (o, i, j)."""
-        grad_weight = gradient_buffer((grad_output.shape[1], input1.shape[1], input2.shape[1]), input1)
+    def run(self, input1: Array, input2: Array, grad_output: Array, grad_weight: Array | None = None) -> Array:
+        """Return grad_weight (o, i, j); the last argument is memory for it, or None."""
+        if grad_weight is None:
+            grad_weight = gradient_buffer((grad_output.shape[1], input1.shape[1], input2.shape[1]), input1)
         arrays = input1, input2, grad_output, grad_weight
-        _all_groups[self.workers > 1](self.multiply, self.accumulate, *arrays, self.groups)
+        _all_groups[self.workers > 1](self.multiply, self.accumulate, *arrays, self.workers, self.groups)
         return grad_weight
 
 
@@ -79,30 +80,38 @@ def plan_page_groups(sizes: Sizes, workers: int, groups: int) -> PageGroupsPlan:
 
 @serial_and_parallel
 def _all_groups(
-    multiply: int, accumulate: int, input1: Array, input2: Array, grad_output: Array, grad_weight: Array, groups: int
-) -> None:
-    for group in numba.prange(groups):
-        begin, end = part_of(np.int64(group), groups, grad_output.shape[1])
-        _group(multiply, accumulate, input1, input2, grad_output, grad_weight, begin, end)
+    multiply: int, accumulate: int, input1: Array, input2: Array, grad_output: Array, grad_weight: Array, workers: int,
+    groups: int,
+) -> None:  # fmt: skip
+    batch, pages = grad_output.shape
+    most = (pages + groups - 1) // groups
+    scaled = rooms(workers, batch * most * input1.shape[1], input1)
+    columns, one = rooms(workers, batch * strip_width(input2), input2), np.full(1, 1, input1.dtype)
+    for worker in numba.prange(workers):
+        first, last = part_of(np.int64(worker), workers, groups)
+        for group in range(first, last):
+            begin, end = part_of(group, groups, pages)
+            _group(
+                multiply, accumulate, input1, input2, grad_output, grad_weight, begin, end, one, scaled[worker],
+                columns[worker],
+            )  # fmt: skip
 
 
 @compiled
 def _group(
     multiply: int, accumulate: int, input1: Array, input2: Array, grad_output: Array, grad_weight: Array, begin: int,
-    end: int,
+    end: int, one: Array, scaled: Array, column: Array,
 ) -> None:  # fmt: skip
-    """Compute pages ``begin`` to ``end`` as one tall page."""
+    """Compute pages ``begin`` to ``end`` as one tall page; ``one`` holds the number 1, the others are room."""
     batch, in1 = input1.shape
     in2, width = input2.shape[1], strip_width(input2)
     rows = (end - begin) * in1
     far = int(grad_weight.size * grad_weight.itemsize > PRIVATE_BYTES)
-    scaled = np.empty((batch, rows), input1.dtype)
     for row in range(batch):
         for page in range(end - begin):
             factor = grad_output[row, begin + page]
             for i in range(in1):
-                scaled[row, page * in1 + i] = input1[row, i] * factor
-    column, one = aligned(batch * width, input2), np.full(1, 1, input1.dtype)
+                scaled[row * rows + page * in1 + i] = input1[row, i] * factor
     tiles = (rows + ROWS - 1) // ROWS
     short, taller = rows // tiles, rows % tiles
     for j in range(0, in2, width):

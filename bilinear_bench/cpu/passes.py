@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from bilinear_bench.cpu.compiled import compiled
 from bilinear_bench.cpu.cpu import LINE_BYTES, ROWS, VECTORS
 from bilinear_bench.cpu.packing import Array, squares, strip_width
@@ -85,11 +83,13 @@ def share_of_prefetch(tile: int, tiles: int, begin1: int, size1: int, begin2: in
 
 @compiled
 def unpack_tiles(
-    transpose_sum: int, forward_tiles: Array, strip: int, strips: int, factors: Array, begin: int, target: Array
-) -> None:
+    transpose_sum: int, forward_tiles: Array, strip: int, strips: int, factors: Array, begin: int, square_room: Array,
+    target: Array,
+) -> None:  # fmt: skip
     """Store a strip of the forward's tiles, times grad_output and summed over pages, into target (b, f).
 
-    ``forward_tiles`` is (o, strips, f, rows), and ``factors`` from ``begin`` on is this strip's (o, rows).
+    ``forward_tiles`` is (o, strips, f, rows), and ``factors`` from ``begin`` on is this strip's (o, rows). Only the
+    last strip of the batch uses ``square_room``, a vector's lanes squared: so all workers may share it.
     """
     batch, features = target.shape
     width, side = strip_width(target), lanes(target)
@@ -100,19 +100,19 @@ def unpack_tiles(
         row, start, by = strip * width + v * side, strip * features * width + v * side, begin + v * side
         here = min(side, batch - row)
         full = squares(features, side) if here > 0 else 0
-        # Where the batch ends within a vector, its last rows go to a buffer first.
-        buffer = np.empty(side * side if full > 0 and here < side else 0, target.dtype)
+        # Where the batch ends within a vector, its last rows go to that room first.
+        ends = here < side
         for square in range(full):
             f = min(square * side, features - side)
             into = row * features + f
-            out, stride = (at(buffer, 0), side) if len(buffer) else (at(target, into), features)
+            out, stride = (at(square_room, 0), side) if ends else (at(target, into), features)
             call(transpose_sum, TransposeSum(
                 count=pages, source=at(forward_tiles, start + f * width), source_stride_c=page_size,
                 source_stride_r=width, factor=at(factors, by), factor_stride_c=width, target=out,
                 target_stride_r=stride,
             ))  # fmt: skip
-            for r in range(here if len(buffer) else 0):
-                copy(at(target, into + r * features), at(buffer, r * side), side * target.itemsize)
+            for r in range(here if ends else 0):
+                copy(at(target, into + r * features), at(square_room, r * side), side * target.itemsize)
         for f in range(0 if full else features):
             for r in range(here):
                 total = zero

@@ -52,13 +52,20 @@ class SmallForwardPlan:
     row_sums: int
 
     def run(
-        self, input1: Array, input2: Array, weight: Array, bias: Array, forward_tiles: Array | None = None
+        self,
+        input1: Array,
+        input2: Array,
+        weight: Array,
+        bias: Array,
+        forward_tiles: Array | None = None,
+        output: Array | None = None,
     ) -> Array:
         """Return output (b, o) of input1 (b, i), input2 (b, j), weight (o, i, j) and bias (o,).
 
-        No forward tiles are stored: they are sums over lanes.
+        ``output`` is memory for it, or None. No forward tiles are stored: they are sums over lanes.
         """
-        output = np.empty((input1.shape[0], weight.shape[0]), input1.dtype)
+        if output is None:
+            output = np.empty((input1.shape[0], weight.shape[0]), input1.dtype)
         _forward[self.workers > 1](self.row_sums, input1, input2, weight, bias, output, self.parts)
         return output
 
@@ -79,14 +86,28 @@ class SmallGradInputsPlan:
     forward_tiles: ClassVar[int] = 0
 
     def run(
-        self, input1: Array, input2: Array, weight: Array, grad_output: Array, forward_tiles: Array
+        self,
+        input1: Array,
+        input2: Array,
+        weight: Array,
+        grad_output: Array,
+        forward_tiles: Array,
+        gradients: tuple[Array, Array] | None = None,
     ) -> tuple[Array, Array]:
-        """Return grad_input1 (b, i) and grad_input2 (b, j); ``forward_tiles`` is not used."""
-        grad_input1 = gradient_buffer(input1.shape, input1)
-        sums = np.zeros((self.parts, *input2.shape), input2.dtype)
+        """Return grad_input1 (b, i) and grad_input2 (b, j); ``forward_tiles`` is not used.
+
+        ``gradients`` is memory for them, or None.
+        """
+        if gradients is None:
+            gradients = gradient_buffer(input1.shape, input1), gradient_buffer(input2.shape, input2)
+        grad_input1, grad_input2 = gradients
+        sums = grad_input2[None] if self.parts == 1 else np.empty((self.parts, *input2.shape), input2.dtype)
+        sums[:] = 0
         arrays = input1, input2, weight, grad_output, grad_input1, sums
         _gradients[self.workers > 1](self.row_gradients, *arrays)
-        return grad_input1, sums[0] if self.parts == 1 else sums.sum(0)
+        if self.parts > 1:
+            sums.sum(0, out=grad_input2)
+        return gradients
 
 
 def small_forward(sizes: Sizes, cpu: Cpu) -> bool:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from typing import Final
 
-import numpy as np
-
 from bilinear_bench.cpu.compiled import compiled
 from bilinear_bench.cpu.cpu import ROWS, Cpu
-from bilinear_bench.cpu.packing import Array, aligned, strip_width, transpose_columns
+from bilinear_bench.cpu.packing import Array, rooms, strip_width, transpose_columns
 from bilinear_bench.cpu.sizes import Sizes
 from bilinear_bench.cpu.tiles.intrinsics import at, call, lanes
 from bilinear_bench.cpu.tiles.multiply import Multiply
@@ -32,23 +30,22 @@ def tile_stride(like: Array) -> int:
 
 
 @compiled
-def buffers(rows: int, input1: Array, input2: Array, pages: int) -> tuple[Array, Array, Array]:
-    """Return memory for packed rows: tiles of input1, columns of input2, and factors of all pages."""
+def buffers(count: int, rows: int, input1: Array, input2: Array, pages: int) -> tuple[Array, Array, Array]:
+    """Return memory of ``count`` workers for packed rows: tiles of input1, columns of input2, factors of all pages."""
     width = strip_width(input1)
     tiles, columns = (input1.shape[1] + ROWS - 1) // ROWS, (input2.shape[1] + width - 1) // width
-    factors = np.empty(rows * pages, input1.dtype)
-    return aligned(rows * tiles * tile_stride(input1), input1), aligned(rows * columns * width, input2), factors
+    tiles1, columns2 = rows * tiles * tile_stride(input1), rows * columns * width
+    return rooms(count, tiles1, input1), rooms(count, columns2, input2), rooms(count, rows * pages, input1)
 
 
 @compiled
 def pack_rows(
     transpose: int, multiply: int, input1: Array, input2: Array, grad_output: Array, chunk: int, rows: int, begin: int,
-    end: int, tiles1: Array, columns2: Array, factors: Array,
+    end: int, one: Array, tiles1: Array, columns2: Array, factors: Array,
 ) -> None:  # fmt: skip
-    """Pack groups ``begin`` to ``end`` of the ``rows`` from ``chunk`` on."""
+    """Pack groups ``begin`` to ``end`` of the ``rows`` from ``chunk`` on; ``one`` holds the number 1."""
     in1, in2, pages = input1.shape[1], input2.shape[1], grad_output.shape[1]
     width, stride = strip_width(input1), tile_stride(input1)
-    one = np.full(1, 1, input1.dtype)
     tiles = (in1 + ROWS - 1) // ROWS
     short, taller = in1 // tiles, in1 % tiles
     for first in range(begin * PACKED_ROWS, min(end * PACKED_ROWS, rows), PACKED_ROWS):
