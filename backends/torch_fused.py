@@ -11,7 +11,8 @@ from backends._torch import Formula, TorchBackend
 from bilinear_bench.cpu.sizes import Sizes
 from bilinear_bench.cpu.workspace import workspace_bytes
 from bilinear_bench.layer import Bilinear
-from bilinear_bench.operator import DTYPES, bilinear
+from bilinear_bench.memory import DTYPES
+from bilinear_bench.operator import bilinear
 from harness.backend import Support
 from harness.case import Case
 

@@ -41,7 +41,7 @@ def warm(dtypes: Iterable[str] = ("float32", "float64"), training: bool = True) 
     """
     require_frameworks("warm")
     from bilinear_bench.cpu.warming import warm_calls  # not at the top: importing this package imports no framework
-    from bilinear_bench.operator import run_kernels
+    from bilinear_bench.fused import run_kernels
 
     for dtype in dtypes:
         for sizes, threads in warm_calls(dtype):

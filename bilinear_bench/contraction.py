@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
@@ -28,61 +29,20 @@ PIECE_BYTES: Final = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}
 RATES: Final = Rates(contracted=60, multiplied=30, narrow=16, swapped=60)
 
 
-def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return output (b, o) of input1 (b, i), input2 (b, j), weight (o, i, j), bias (o,) or None; differentiable."""
-    return _Contraction.apply(input1, input2, weight, bias)
+def forward(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None, tiles: None = None) -> Tensor:
+    """Return output (b, o) of input1 (b, i), input2 (b, j), weight (o, i, j), bias (o,) or None.
+
+    ``tiles`` is None: nothing is stored for the backward.
+    """
+    with _full_precision(input1):
+        output = contract(_order(_sizes(input1, input2, len(weight)), backward=False), input1, input2, weight)
+    return output if bias is None else output.add_(bias)
 
 
 def einsum_bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return output (b, o) by one torch.einsum."""
     output = torch.einsum("bi,oij,bj->bo", input1, weight, input2)  # (b, i), (o, i, j), (b, j) -> (b, o)
     return output if bias is None else output + bias
-
-
-class _Contraction(torch.autograd.Function):
-    """``contract`` with ``gradients`` as its derivative; the second derivative is the einsum's."""
-
-    @staticmethod
-    def forward(ctx: Any, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(input1, input2, weight, bias)
-        with _full_precision(input1):
-            output = contract(_order(_sizes(input1, weight), backward=False), input1, input2, weight)
-        return output if bias is None else output.add_(bias)
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        input1, input2, weight, bias = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradients will be differentiated again
-            return differentiable_gradients(input1, input2, weight, bias, grad_output, ctx.needs_input_grad)
-        order = _order(_sizes(input1, weight), backward=True)
-        with _full_precision(input1):
-            results = gradients(order, input1, input2, weight, grad_output, ctx.needs_input_grad[:3])
-        return *results, grad_output.sum(0) if ctx.needs_input_grad[3] else None
-
-
-def differentiable_gradients(
-    input1: Tensor,
-    input2: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    grad_output: Tensor,
-    needed: tuple[bool, ...],
-) -> tuple[Tensor | None, ...]:
-    """Return the needed gradients by autograd over the einsum, differentiable themselves.
-
-    Args:
-        input1: Tensor (b, i).
-        input2: Tensor (b, j).
-        weight: Tensor (o, i, j).
-        bias: Tensor (o,) or None.
-        grad_output: Tensor (b, o).
-        needed: Four booleans, one for each of the four tensors before.
-    """
-    operands = (input1, input2, weight, bias)
-    leaves = [tensor for tensor, need in zip(operands, needed, strict=True) if need]
-    with torch.enable_grad(), _full_precision(input1):
-        results = iter(torch.autograd.grad(einsum_bilinear(*operands), leaves, grad_output, create_graph=True))
-    return tuple(next(results) if need else None for need in needed)
 
 
 def contract(order: Order, input1: Tensor, input2: Tensor, weight: Tensor) -> Tensor:
@@ -113,35 +73,57 @@ def contract(order: Order, input1: Tensor, input2: Tensor, weight: Tensor) -> Te
 
 
 def gradients(
-    order: Order, input1: Tensor, input2: Tensor, weight: Tensor, grad_output: Tensor, needed: Needed
+    input1: Tensor,
+    input2: Tensor,
+    weight: Tensor | None,
+    grad_output: Tensor,
+    needed: Needed,
+    tiles: None = None,
+    order: Order | None = None,
 ) -> Gradients:
-    """Return the needed gradients of input1 (b, i), input2 (b, j) and weight (o, i, j)."""
-    if order == "input1":
+    """Return the needed gradients of input1 (b, i), input2 (b, j) and weight (o, i, j), None for the others.
+
+    Args:
+        input1: Tensor (b, i).
+        input2: Tensor (b, j).
+        weight: Tensor (o, i, j); None if the inputs' gradients are not needed.
+        grad_output: Tensor (b, o).
+        needed: Which of the three gradients are needed.
+        tiles: None: a forward stores nothing.
+        order: The order of contraction; None for the cheapest.
+    """
+    out = grad_output.shape[1]
+    if 0 in (*input1.shape, *input2.shape, out):
+        shapes = input1.shape, input2.shape, (out, input1.shape[1], input2.shape[1])
+        return _only([input1.new_zeros(shape) for shape in shapes], needed)
+    order = order or _order(_sizes(input1, input2, out), backward=True)
+    with _full_precision(input1):
+        if order == "both":
+            return _gradients_of_outer(input1, input2, weight, grad_output, needed)
+        if order == "input2":
+            return _gradients_of_contracted(input1, input2, weight, grad_output, needed)
+        swapped = None if weight is None else weight.transpose(1, 2)
         exchanged = needed[1], needed[0], needed[2]
-        grad2, grad1, grad3 = gradients("input2", input2, input1, weight.transpose(1, 2), grad_output, exchanged)
+        grad2, grad1, grad3 = _gradients_of_contracted(input2, input1, swapped, grad_output, exchanged)
         return grad1, grad2, None if grad3 is None else grad3.transpose(1, 2).contiguous()
-    if 0 in (*input1.shape, *weight.shape):
-        zeros = torch.zeros_like(input1), torch.zeros_like(input2), torch.zeros_like(weight)
-        return _only(zeros, needed)
-    by_order = _gradients_of_contracted if order == "input2" else _gradients_of_outer
-    return by_order(input1, input2, weight, grad_output, needed)
 
 
 def _gradients_of_contracted(
-    input1: Tensor, input2: Tensor, weight: Tensor, grad_output: Tensor, needed: Needed
+    input1: Tensor, input2: Tensor, weight: Tensor | None, grad_output: Tensor, needed: Needed
 ) -> Gradients:
     """Return the gradients of order "input2".
 
     The intermediate (b, o, i) is recomputed for grad_input1; its gradient leads to the other two.
     """
-    (batch, in1), (out, in2) = input1.shape, weight.shape[::2]
+    (batch, in1), in2, out = input1.shape, input2.shape[1], grad_output.shape[1]
     grad1, grad2 = (torch.zeros_like(one, dtype=_sum_dtype(one)) for one in (input1, input2))
-    grad3 = weight.new_empty(weight.shape)
+    grad3 = input1.new_empty((out, in1, in2) if needed[2] else 0)
     rows, most = _piece(input1, in1)
     buffer = input1.new_empty(rows * min(most, out) * in1)
     for pages in pieces(out, most):
-        part = weight[pages].reshape(-1, in2)  # (o i, j)
-        part_grad = torch.zeros_like(part, dtype=_sum_dtype(part)) if needed[2] else None
+        part = weight[pages].reshape(-1, in2) if needed[0] or needed[1] else None  # (o i, j)
+        part_shape = (pages.stop - pages.start) * in1, in2
+        part_grad = input1.new_zeros(part_shape, dtype=_sum_dtype(input1)) if needed[2] else None
         for b in pieces(batch, rows):
             gradient = grad_output[b, pages]  # (b, o)
             if needed[0]:
@@ -159,21 +141,22 @@ def _gradients_of_contracted(
 
 
 def _gradients_of_outer(
-    input1: Tensor, input2: Tensor, weight: Tensor, grad_output: Tensor, needed: Needed
+    input1: Tensor, input2: Tensor, weight: Tensor | None, grad_output: Tensor, needed: Needed
 ) -> Gradients:
     """Return the gradients of order "both".
 
     The gradient of the intermediate (b, i, j) leads to both inputs' gradients, the intermediate itself to grad_weight.
     """
-    (batch, in1), (out, in2) = input1.shape, weight.shape[::2]
+    (batch, in1), in2, out = input1.shape, input2.shape[1], grad_output.shape[1]
     grad1 = input1.new_empty(input1.shape)
     grad2 = torch.zeros_like(input2, dtype=_sum_dtype(input2))
-    grad3 = weight.new_empty(weight.shape)
+    grad3 = input1.new_empty((out, in1, in2) if needed[2] else 0)
     rows, most = _piece(input1, in2)
     buffer = input1.new_empty(rows * min(most, in1) * in2)
     for features in pieces(in1, most):
-        part = weight[:, features].reshape(out, -1)  # (o, i j)
-        part_grad = torch.zeros_like(part, dtype=_sum_dtype(part)) if needed[2] else None
+        part = weight[:, features].reshape(out, -1) if needed[0] or needed[1] else None  # (o, i j)
+        part_shape = out, (features.stop - features.start) * in2
+        part_grad = input1.new_zeros(part_shape, dtype=_sum_dtype(input1)) if needed[2] else None
         for b in pieces(batch, rows):
             one, other = input1[b, features], input2[b]
             if needed[0] or needed[1]:
@@ -189,7 +172,7 @@ def _gradients_of_outer(
     return _only((grad1, grad2.to(input2.dtype), grad3), needed)
 
 
-def _only(results: tuple[Tensor, Tensor, Tensor], needed: Needed) -> Gradients:
+def _only(results: Sequence[Tensor], needed: Needed) -> Gradients:
     """Return the needed ones of three gradients, None for the others."""
     return tuple(one if need else None for one, need in zip(results, needed, strict=True))  # type: ignore[return-value]  # three
 
@@ -206,9 +189,9 @@ def _order(sizes: tuple[int, int, int, int], *, backward: bool) -> Order:
     return cheapest(sizes, backward=backward, packed=False, rates=RATES)
 
 
-def _sizes(input1: Tensor, weight: Tensor) -> tuple[int, int, int, int]:
+def _sizes(input1: Tensor, input2: Tensor, out: int) -> tuple[int, int, int, int]:
     """Return batch, in1_features, in2_features, out_features."""
-    return input1.shape[0], weight.shape[1], weight.shape[2], weight.shape[0]
+    return *input1.shape, input2.shape[1], out
 
 
 def _piece(tensor: Tensor, width: int) -> tuple[int, int]:
