@@ -29,14 +29,11 @@ PIECE_BYTES: Final = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}
 RATES: Final = Rates(contracted=60, multiplied=30, narrow=16, swapped=60)
 
 
-def forward(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None, tiles: None = None) -> Tensor:
-    """Return output (b, o) of input1 (b, i), input2 (b, j), weight (o, i, j), bias (o,) or None.
-
-    ``tiles`` is None: nothing is stored for the backward.
-    """
+def forward(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None, stores: bool) -> tuple[Tensor, None]:
+    """Return output (b, o) of input1 (b, i), input2 (b, j), weight (o, i, j), bias (o,) or None; nothing is stored."""
     with _full_precision(input1):
         output = contract(_order(_sizes(input1, input2, len(weight)), backward=False), input1, input2, weight)
-    return output if bias is None else output.add_(bias)
+    return output if bias is None else output.add_(bias), None
 
 
 def einsum_bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -109,7 +106,7 @@ def gradients(
 
 
 def _gradients_of_contracted(
-    input1: Tensor, input2: Tensor, weight: Tensor | None, grad_output: Tensor, needed: Needed
+    input1: Tensor, input2: Tensor, weight: Any, grad_output: Tensor, needed: Needed
 ) -> Gradients:
     """Return the gradients of order "input2".
 
@@ -121,7 +118,7 @@ def _gradients_of_contracted(
     rows, most = _piece(input1, in1)
     buffer = input1.new_empty(rows * min(most, out) * in1)
     for pages in pieces(out, most):
-        part = weight[pages].reshape(-1, in2) if needed[0] or needed[1] else None  # (o i, j)
+        part: Any = weight[pages].reshape(-1, in2) if needed[0] or needed[1] else None  # (o i, j)
         part_shape = (pages.stop - pages.start) * in1, in2
         part_grad = input1.new_zeros(part_shape, dtype=_sum_dtype(input1)) if needed[2] else None
         for b in pieces(batch, rows):
@@ -141,7 +138,7 @@ def _gradients_of_contracted(
 
 
 def _gradients_of_outer(
-    input1: Tensor, input2: Tensor, weight: Tensor | None, grad_output: Tensor, needed: Needed
+    input1: Tensor, input2: Tensor, weight: Any, grad_output: Tensor, needed: Needed
 ) -> Gradients:
     """Return the gradients of order "both".
 
@@ -154,7 +151,7 @@ def _gradients_of_outer(
     rows, most = _piece(input1, in2)
     buffer = input1.new_empty(rows * min(most, in1) * in2)
     for features in pieces(in1, most):
-        part = weight[:, features].reshape(out, -1) if needed[0] or needed[1] else None  # (o, i j)
+        part: Any = weight[:, features].reshape(out, -1) if needed[0] or needed[1] else None  # (o, i j)
         part_shape = out, (features.stop - features.start) * in2
         part_grad = input1.new_zeros(part_shape, dtype=_sum_dtype(input1)) if needed[2] else None
         for b in pieces(batch, rows):

@@ -15,10 +15,9 @@ import torch
 from bilinear_bench.cpu import forward as forward_kernel
 from bilinear_bench.cpu import grad_inputs, grad_weight
 from bilinear_bench.cpu.finite import all_finite
-from bilinear_bench.cpu.packing import bias_or_zeros
 from bilinear_bench.cpu.sizes import Sizes
 from bilinear_bench.memory import DTYPES, array_of, new_tensor
-from bilinear_bench.numba_threads import numba_threads, thread_count
+from bilinear_bench.numba_threads import run, thread_count
 
 Tensor = Any
 
@@ -32,33 +31,36 @@ AVAILABLE: Final = not numba.config.DISABLE_JIT
 _NO_TILES: Final = {dtype: np.empty(0, dtype) for dtype in DTYPES.values()}
 
 
-def room_for_tiles(input1: Tensor, weight: Tensor) -> Tensor | None:
-    """Return memory for what a forward can store for the gradients of its inputs; None if that is nothing."""
-    numbers = _grad_inputs_plan(_sizes(input1, weight), thread_count()).forward_tiles
-    return weight.new_empty(numbers) if numbers else None
-
-
-def forward(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None, tiles: Tensor | None) -> Tensor:
-    """Return output (b, o) of input1 (b, i), input2 (b, j), weight (o, i, j), bias (o,); store tiles if there is room.
+def forward(
+    input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None, stores: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return output (b, o) of input1 (b, i), input2 (b, j), weight (o, i, j), bias (o,); and what is stored, or None.
 
     The kernel sums weight times input2 first, if i is not much larger than j, and nn.Bilinear weight times input1. An
     intermediate sum may leave the range of the dtype in one order alone. Rows for which ours does are nn.Bilinear's.
+
+    Args:
+        input1: Tensor (b, i).
+        input2: Tensor (b, j).
+        weight: Tensor (o, i, j).
+        bias: Tensor (o,) or None.
+        stores: Whether to store tiles for the gradients of the inputs, where that saves work.
     """
-    count = thread_count()
-    plan = _forward_plan(_sizes(input1, weight), count)
-    given = [tensor.contiguous() for tensor in (input1, input2, weight)]
-    rows1, rows2, pages = map(array_of, given)
-    output = new_tensor((input1.shape[0], weight.shape[0]), input1)
-    addend = None if bias is None else bias.contiguous()  # a name keeps a copy alive
-    result = array_of(output)
-    stored = None if tiles is None else array_of(tiles)
-    with numba_threads(count, plan.workers):
-        plan.run(
-            rows1, rows2, pages, bias_or_zeros(pages, None if addend is None else array_of(addend)), stored, result
-        )
+    threads = thread_count()
+    out, in1, in2 = weight.shape
+    sizes = Sizes(input1.shape[0], in1, in2, out, DTYPES[weight.dtype])
+    numbers = _grad_inputs_plan(sizes, threads).forward_tiles if stores else 0
+    tiles = weight.new_empty(numbers) if numbers else None
+    given1, given2, pages = input1.contiguous(), input2.contiguous(), weight.contiguous()  # names keep copies alive
+    addend = pages.new_zeros(out) if bias is None else bias.contiguous()
+    output = new_tensor((sizes.batch, out), input1)
+    result = run(
+        _forward_plan(sizes, threads), threads, array_of(given1), array_of(given2), array_of(pages), array_of(addend),
+        _NO_TILES[sizes.dtype] if tiles is None else array_of(tiles), array_of(output),
+    )  # fmt: skip
     if not all_finite(result):
         _take_the_other_order(input1, input2, weight, bias, output)
-    return output
+    return output, tiles
 
 
 def _take_the_other_order(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None, output: Tensor) -> None:
@@ -85,30 +87,22 @@ def gradients(
         needed: Which of the three are needed. Both inputs' gradients are computed if one is.
         tiles: What the forward stored, or None.
     """
-    sizes = Sizes(len(input1), input1.shape[1], input2.shape[1], grad_output.shape[1], DTYPES[input1.dtype])
-    count = thread_count()
-    given = [tensor.contiguous() for tensor in (input1, input2, grad_output)]
-    rows1, rows2, gradient = map(array_of, given)
+    sizes = Sizes(input1.shape[0], input1.shape[1], input2.shape[1], grad_output.shape[1], DTYPES[input1.dtype])
+    threads = thread_count()
+    input1, input2, grad_output = input1.contiguous(), input2.contiguous(), grad_output.contiguous()
+    rows1, rows2, gradient = array_of(input1), array_of(input2), array_of(grad_output)
     results: list[Tensor | None] = [None] * 3
     if needed[0] or needed[1]:
-        plan = _grad_inputs_plan(sizes, count)
-        pages = weight.contiguous()  # type: ignore[union-attr]  # there is one, then
+        weight = weight.contiguous()  # type: ignore[union-attr]  # there is one, then
         stored = _NO_TILES[sizes.dtype] if tiles is None else array_of(tiles)
-        both = [new_tensor(tuple(one.shape), one) for one in (input1, input2)]
-        with numba_threads(count, plan.workers):
-            plan.run(rows1, rows2, array_of(pages), gradient, stored, (array_of(both[0]), array_of(both[1])))
+        both = new_tensor(input1.shape, input1), new_tensor(input2.shape, input2)
+        arrays = rows1, rows2, array_of(weight), gradient, stored, (array_of(both[0]), array_of(both[1]))
+        run(_grad_inputs_plan(sizes, threads), threads, *arrays)
         results[:2] = (one if need else None for one, need in zip(both, needed, strict=False))
     if needed[2]:
-        weight_plan = _grad_weight_plan(sizes, count)
         results[2] = new_tensor((sizes.out, sizes.in1, sizes.in2), input1)
-        with numba_threads(count, weight_plan.workers):
-            weight_plan.run(rows1, rows2, gradient, array_of(results[2]))
+        run(_grad_weight_plan(sizes, threads), threads, rows1, rows2, gradient, array_of(results[2]))
     return results
-
-
-def _sizes(input1: Tensor, weight: Tensor) -> Sizes:
-    out, in1, in2 = weight.shape
-    return Sizes(len(input1), in1, in2, out, DTYPES[weight.dtype])
 
 
 def run_kernels(sizes: Sizes, threads: int, training: bool) -> None:
@@ -123,12 +117,7 @@ def run_kernels(sizes: Sizes, threads: int, training: bool) -> None:
     shapes = (batch, in1), (batch, in2), (out, in1, in2), (out,), (batch, out)
     rows1, rows2, pages, addend, gradient = (np.ones(shape, dtype) for shape in shapes)
     tiles = np.empty(_grad_inputs_plan(sizes, threads).forward_tiles if training else 0, dtype)
-    plan = _forward_plan(sizes, threads)
-    with numba_threads(threads, plan.workers):
-        all_finite(plan.run(rows1, rows2, pages, addend, tiles))
+    all_finite(run(_forward_plan(sizes, threads), threads, rows1, rows2, pages, addend, tiles))
     if training:
-        inputs_plan, weight_plan = _grad_inputs_plan(sizes, threads), _grad_weight_plan(sizes, threads)
-        with numba_threads(threads, inputs_plan.workers):
-            inputs_plan.run(rows1, rows2, pages, gradient, tiles)
-        with numba_threads(threads, weight_plan.workers):
-            weight_plan.run(rows1, rows2, gradient)
+        run(_grad_inputs_plan(sizes, threads), threads, rows1, rows2, pages, gradient, tiles)
+        run(_grad_weight_plan(sizes, threads), threads, rows1, rows2, gradient)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import sys
 from collections.abc import Callable
 from typing import Any, Final
@@ -27,6 +28,7 @@ class _Memory:
     """Where an array is, in NumPy's array interface."""
 
     __slots__ = ("__array_interface__",)
+    __array_interface__: dict[str, Any]
 
 
 def array_of(tensor: Tensor) -> npt.NDArray[np.floating[Any]]:
@@ -35,13 +37,19 @@ def array_of(tensor: Tensor) -> npt.NDArray[np.floating[Any]]:
     The array does not keep the tensor alive: its caller does. ``Tensor.numpy`` would, but marks the storage as not
     resizable for good, and FSDP and offloading resize storages.
     """
-    if tensor.numel() == 0:
-        return np.empty(tuple(tensor.shape), DTYPES[tensor.dtype])
+    return _array_at(tensor.data_ptr(), tensor.shape, DTYPES[tensor.dtype])
+
+
+@functools.lru_cache(1024)
+def _array_at(address: int, shape: tuple[int, ...], dtype: str) -> npt.NDArray[np.floating[Any]]:
+    """Return an array at an address. It owns nothing, so a kept one is right for whatever tensor is there now."""
+    if 0 in shape:
+        return np.empty(shape, dtype)
     memory = _Memory()
     memory.__array_interface__ = {
-        "data": (tensor.data_ptr(), False),
-        "shape": tuple(tensor.shape),
-        "typestr": "<f4" if tensor.dtype == torch.float32 else "<f8",
+        "data": (address, False),
+        "shape": shape,
+        "typestr": np.dtype(dtype).str,
         "version": 3,
     }
     return np.asarray(memory)
@@ -50,7 +58,7 @@ def array_of(tensor: Tensor) -> npt.NDArray[np.floating[Any]]:
 def new_tensor(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Return a tensor with unwritten memory of PyTorch's own, of like's dtype; large memory in huge pages."""
     tensor = like.new_empty(shape)
-    size = tensor.numel() * tensor.element_size()
+    size = math.prod(shape) * like.itemsize
     if size >= HUGE_BYTES:
         advise = _madvise()
         if advise is not None:
@@ -62,4 +70,4 @@ def new_tensor(shape: tuple[int, ...], like: Tensor) -> Tensor:
 @functools.cache
 def _madvise() -> Callable[..., int] | None:
     """Return the system's function for advice about memory, or None where it is not Linux."""
-    return ctypes.CDLL(None).madvise if sys.platform == "linux" else None  # type: ignore[no-any-return]  # ctypes' own
+    return ctypes.CDLL(None).madvise if sys.platform == "linux" else None

@@ -7,10 +7,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
-from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numba
 import torch
@@ -49,15 +48,26 @@ def thread_count() -> int:
     return wanted if wanted == 1 else min(wanted, _most_threads())
 
 
-@contextlib.contextmanager
-def numba_threads(count: int, workers: int) -> Iterator[None]:
-    """Run Numba's parallel loops with ``count`` threads; a plan with one worker has none."""
-    before = numba.get_num_threads() if workers > 1 else count
-    if count == before:
-        yield
-        return
-    numba.set_num_threads(count)
+class Plan(Protocol):
+    """A plan of a kernel, as far as threads are concerned."""
+
+    @property
+    def workers(self) -> int:
+        """Return the number of threads."""
+
+    def run(self, *given: Any) -> Any:
+        """Run the kernel; return its results."""
+
+
+def run(plan: Plan, threads: int, *given: Any) -> Any:
+    """Run a plan that was made for a number of threads, and leave Numba's number as it was."""
+    if plan.workers == 1:  # it has no parallel loop
+        return plan.run(*given)
+    before = numba.get_num_threads()
+    if threads == before:
+        return plan.run(*given)
+    numba.set_num_threads(threads)
     try:
-        yield
+        return plan.run(*given)
     finally:
-        numba.set_num_threads(before)  # the caller's own number
+        numba.set_num_threads(before)

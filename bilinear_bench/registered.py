@@ -10,7 +10,7 @@ All are parts of one form in four arguments, so each derivative is made of the s
 
 * Each has a kernel for CPU and CUDA, shapes for tracing, derivatives of any order, a rule for vmap, and its flop.
 * Under ``torch.func.grad``, ``jvp`` and dual numbers PyTorch's own operations answer: they know those derivatives.
-* ``plain_call`` tells where nobody watches: then the layer calls the kernels, without PyTorch's dispatcher.
+* Where nobody watches, the layer calls the kernels without PyTorch's dispatcher.
 
 Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
 """
@@ -44,33 +44,53 @@ _GRAD_INPUTS: Final = OPS.grad_inputs.default
 _GRAD_WEIGHT: Final = OPS.grad_weight.default
 
 
-def plain_call() -> bool:
-    """True if nothing but numbers is asked for: no mode, no transform, no tracer and no profiler watches.
+#: Tells a tensor of ``is_grads_batched``.
+_is_batched: Final = torch._C._functorch.is_legacy_batchedtensor
+#: Types of tensors without operations of their own.
+PLAIN_TYPES: Final = (torch.Tensor, torch.nn.Parameter)
+
+
+def nobody_watches() -> bool:
+    """True if nothing but numbers is asked for: no mode, no transform, no tracer and no profiler.
 
     Most of these have no public name in PyTorch; its own ``torch.autograd.function`` and ``torch.jit`` ask the same.
     """
     return not (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack()
-        or _is_transformed()
+        or is_transformed()
         or torch._C._get_tracing_state() is not None
         or torch._C._autograd._profiler_enabled()
     )
 
 
-def _is_transformed() -> bool:
+def are_memory(*tensors: Tensor | None) -> bool:
+    """True if tensors are what their memory holds: no subclasses, without negative bits, no batch of gradients."""
+    for one in tensors:
+        if one is not None and (type(one) not in PLAIN_TYPES or one.is_neg() or _is_batched(one)):
+            return False
+    return True
+
+
+def is_transformed() -> bool:
     """True under ``torch.func`` and forward-mode differentiation."""
     transformed: bool = torch._C._are_functorch_transforms_active()
-    return transformed or torch.autograd.forward_ad._current_level >= 0
+    return transformed or torch.autograd.forward_ad._current_level >= 0  # no public name either
+
+
+#: Whether one of its arguments that are tensors requires a gradient.
+any_requires_grad: Final[Callable[..., bool]] = torch._C._any_requires_grad
 
 
 def kernels_of(tensor: Tensor) -> ModuleType:
     """Return the module that computes: the fused kernel, or plain products."""
-    return fused if tensor.device.type == "cpu" and tensor.dtype in DTYPES and fused.AVAILABLE else contraction
+    return fused if tensor.is_cpu and tensor.dtype in DTYPES and fused.AVAILABLE else contraction
 
 
-def differentiable(kernels: ModuleType, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return output (b, o) by these kernels, which are ``fused`` or ``contraction``; differentiable."""
+def differentiable(
+    kernels: ModuleType | None, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
+) -> Tensor:
+    """Return output (b, o), differentiable; by ``fused`` or ``contraction``, or by the operator if None is given."""
     return _Bilinear.apply(kernels, input1, input2, weight, bias)
 
 
@@ -79,17 +99,13 @@ class _Bilinear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, kernels: ModuleType, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
+        ctx: Any, kernels: ModuleType | None, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
     ) -> Tensor:
         _, needs1, needs2, needs_weight, _ = ctx.needs_input_grad
-        plain, tiles = plain_call(), None
-        if plain and kernels is fused and (needs1 or needs2):
-            tiles = fused.room_for_tiles(input1, weight)
-        output = (
-            kernels.forward(input1, input2, weight, bias, tiles)
-            if plain
-            else _below(_BILINEAR, input1, input2, weight, bias)
-        )
+        if kernels is None:
+            output, tiles = _below(_BILINEAR, input1, input2, weight, bias), None
+        else:
+            output, tiles = kernels.forward(input1, input2, weight, bias, needs1 or needs2)
         # What is not saved may be changed in place before the backward.
         ctx.save_for_backward(
             input1 if needs2 or needs_weight else None,
@@ -97,7 +113,7 @@ class _Bilinear(torch.autograd.Function):
             weight if needs1 or needs2 else None,
             tiles,
         )
-        ctx.kernels = kernels
+        ctx.kernels = kernels or kernels_of(weight)
         ctx.set_materialize_grads(False)  # None stays None
         return output
 
@@ -112,7 +128,8 @@ class _Bilinear(torch.autograd.Function):
             input1 = grad_output.new_zeros((grad_output.shape[0], weight.shape[1]))
         if any(needed) and input2 is None:
             input2 = grad_output.new_zeros((grad_output.shape[0], weight.shape[2]))
-        if not torch.is_grad_enabled() and plain_call() and not grad_output.is_neg():
+        calls_kernels = not torch.is_grad_enabled() and nobody_watches()
+        if calls_kernels and are_memory(input1, input2, weight, grad_output):
             results = ctx.kernels.gradients(input1, input2, weight, grad_output, tuple(needed), tiles)
         else:
             results = [None] * 3
@@ -131,7 +148,7 @@ class _GradInputs(torch.autograd.Function):
     def forward(ctx: Any, grad_output: Tensor, input1: Tensor, input2: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(grad_output, input1, input2, weight)
         ctx.set_materialize_grads(False)
-        return _below(_GRAD_INPUTS, grad_output, input1, input2, weight)  # type: ignore[no-any-return]  # an operator
+        return _below(_GRAD_INPUTS, grad_output, input1, input2, weight)
 
     @staticmethod
     def backward(ctx: Any, tangent1: Tensor | None, tangent2: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -208,9 +225,9 @@ def _autograd(
     """Return an operator's kernel for autograd."""
 
     def kernel(*given: Tensor | None) -> Any:
-        if _is_transformed():
+        if is_transformed():
             return plain(*given)
-        if torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in given):
+        if torch.is_grad_enabled() and any_requires_grad(*given):
             return function(*given)
         return _below(operator, *given)
 
@@ -218,7 +235,7 @@ def _autograd(
 
 
 def _differentiable(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    return differentiable(kernels_of(weight), input1, input2, weight, bias)
+    return differentiable(None, input1, input2, weight, bias)
 
 
 _LIBRARY.impl("bilinear", _autograd(_BILINEAR, _differentiable, BUILTIN), "Autograd")
@@ -231,7 +248,8 @@ _LIBRARY.impl("grad_weight", _autograd(_GRAD_WEIGHT, _GradWeight.apply, _plain_g
 
 def _bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     _check((input1, "bi"), (input2, "bj"), (weight, "oij"), (bias, "o"))
-    return kernels_of(weight).forward(input1, input2, weight, bias, None)
+    output: Tensor = kernels_of(weight).forward(input1, input2, weight, bias, False)[0]
+    return output
 
 
 def _grad_inputs(grad_output: Tensor, input1: Tensor, input2: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -299,7 +317,7 @@ def _vmap(operator: Callable[..., Any], rows: int, merges: bool) -> Callable[...
         merges: Whether rows of all calls may be one batch.
     """
 
-    def rule(info: Any, in_dims: tuple[int | None, ...], *given: Tensor | None) -> tuple[Any, Any]:
+    def rule(info: Any, in_dims: tuple[int | None, ...], *given: Tensor) -> tuple[Any, Any]:
         count = info.batch_size
         firsts = [
             one if one is None or dim is None else one.movedim(dim, 0) for one, dim in zip(given, in_dims, strict=True)
@@ -332,16 +350,16 @@ torch.library.register_vmap("bilinear_bench::grad_weight", _vmap(_GRAD_WEIGHT, 3
 # Work, for torch.utils.flop_counter: 2 b i j o for each contraction.
 
 
-@register_flop_formula(OPS.bilinear)  # type: ignore[untyped-decorator]  # PyTorch's own
+@register_flop_formula(OPS.bilinear)
 def _(input1: Shape, input2: Shape, weight: Shape, *_: Any, **__: Any) -> int:
     return 2 * input1[0] * math.prod(weight)
 
 
-@register_flop_formula(OPS.grad_inputs)  # type: ignore[untyped-decorator]  # PyTorch's own
+@register_flop_formula(OPS.grad_inputs)
 def _(grad_output: Shape, input1: Shape, input2: Shape, weight: Shape, *_: Any, **__: Any) -> int:
     return 2 * input1[0] * math.prod(weight)
 
 
-@register_flop_formula(OPS.grad_weight)  # type: ignore[untyped-decorator]  # PyTorch's own
+@register_flop_formula(OPS.grad_weight)
 def _(grad_output: Shape, input1: Shape, input2: Shape, *_: Any, **__: Any) -> int:
     return 2 * input1[0] * grad_output[1] * input1[1] * input2[1]

@@ -57,7 +57,7 @@ def test_every_order_in_any_pieces_is_correct_in_torch(order, sizes, room, onedn
     output = contraction.contract(order, *tensors[:3])
     np.testing.assert_allclose(output, results[0], rtol=1e-4, atol=1e-4)
     for needed in itertools.product((True, False), repeat=3):
-        gradients = contraction.gradients(order, *tensors, needed)
+        gradients = contraction.gradients(*tensors, needed, order=order)
         for got, expected, need in zip(gradients, results[1:], needed, strict=True):
             assert (got is not None) == need
             if need:
@@ -83,7 +83,7 @@ def test_onednn_gets_no_part_of_wider_rows(order, monkeypatch):
     monkeypatch.setattr(gemm, "onednn_is_faster", lambda: True)
     tensors = [torch.tensor(array, dtype=torch.float32) for array in problem(20, 30, 7, 5)[0]]
     contraction.contract(order, *tensors[:3])
-    contraction.gradients(order, *tensors, (True, True, True))
+    contraction.gradients(*tensors, (True, True, True), order=order)
     assert right_operands
     assert all(right.is_contiguous() or right.t().is_contiguous() for right in right_operands)
 
@@ -122,8 +122,8 @@ def test_first_and_second_derivatives_are_correct():
 
     shapes = ((4, 3), (4, 5), (2, 3, 5), (2,))
     operands = [torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    assert torch.autograd.gradcheck(contraction.bilinear, operands)
-    assert torch.autograd.gradgradcheck(contraction.bilinear, operands)
+    assert torch.autograd.gradcheck(differentiable, operands)
+    assert torch.autograd.gradgradcheck(differentiable, operands)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import functools
 from collections.abc import Callable
 from typing import Annotated, Any, get_type_hints
 
-import numba
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, sigutils
+from numba.core.ccallback import CFunc
 
-from bilinear_bench.cpu.compiled import stamped
+from bilinear_bench.cpu.compiled import kept
 from bilinear_bench.cpu.tiles.emitter import Emitter
 
 #: Fields of a tile's arguments. A loop gives addresses and integers; an emitter gets pointers and integers of LLVM.
@@ -46,7 +46,9 @@ def address(tile: Callable[[Any], None], dtype: str) -> int:
     pointer = types.CPointer(getattr(types, dtype))
     hints = get_type_hints(arguments, include_extras=True)
     fields = [pointer if hints[field] is Pointer else types.intp for field in arguments._fields]
-    function = numba.cfunc(types.void(types.NamedTuple(fields, arguments)), cache=True)(stamped(tile))
+    signature = sigutils.normalize_signature(types.void(types.NamedTuple(fields, arguments)))
+    function = kept(lambda code: CFunc(code, signature, locals={}, options={}), tile)
+    function.compile()
     _functions.append(function)  # its code must outlive this call
     return int(function.address)
 
