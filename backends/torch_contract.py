@@ -13,16 +13,14 @@ Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 from backends._step import ClosureStep
 from backends._torch import Formula, TorchBackend, set_precision
-from bilinear_bench import contraction
 from bilinear_bench.contraction import PIECE_BYTES, RATES, contract
 from bilinear_bench.gemm import onednn_is_faster
+from bilinear_bench.operator import contracted
 from bilinear_bench.order import PIECE_ROWS, cheapest
-from bilinear_bench.registered import differentiable
 from harness.backend import Kernel
 from harness.case import Case
 
@@ -36,7 +34,7 @@ class TorchContract(TorchBackend):
 
     def formula(self) -> Formula:
         """Return the contraction, differentiable."""
-        return functools.partial(differentiable, contraction)
+        return contracted
 
     def prepare_forward(self, case: Case, weight: Tensor, bias: Tensor | None) -> Kernel:
         """Choose the order and copy the weight for it."""

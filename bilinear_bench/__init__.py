@@ -23,7 +23,7 @@ __all__ = ["Bilinear", "functional", "warm"]
 __version__ = "0.1.0"
 
 #: What ``Bilinear``, ``functional.bilinear`` and ``warm`` need: import name, and the requirement for pip.
-FRAMEWORKS: Final = {"torch": "torch>=2.4", "numba": "numba>=0.60"}
+FRAMEWORKS: Final = {"torch": "torch>=2.6", "numba": "numba>=0.60"}
 
 
 def warm(dtypes: Iterable[str] = ("float32", "float64"), training: bool = True) -> None:

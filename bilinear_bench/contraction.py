@@ -137,9 +137,7 @@ def _gradients_of_contracted(
     return _only((grad1.to(input1.dtype), grad2.to(input2.dtype), grad3), needed)
 
 
-def _gradients_of_outer(
-    input1: Tensor, input2: Tensor, weight: Any, grad_output: Tensor, needed: Needed
-) -> Gradients:
+def _gradients_of_outer(input1: Tensor, input2: Tensor, weight: Any, grad_output: Tensor, needed: Needed) -> Gradients:
     """Return the gradients of order "both".
 
     The gradient of the intermediate (b, i, j) leads to both inputs' gradients, the intermediate itself to grad_weight.

@@ -18,16 +18,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
 
-from bilinear_bench.registered import (
-    BUILTIN,
-    OPS,
-    PLAIN_TYPES,
-    any_requires_grad,
-    are_memory,
-    differentiable,
-    kernels_of,
-    nobody_watches,
-)
+from bilinear_bench import contraction
+from bilinear_bench.derivatives import OPS, differentiable, kernels_of
+from bilinear_bench.plain_call import PLAIN_TYPES, any_requires_grad, are_memory, is_plain_call
+from bilinear_bench.registered import BUILTIN
 
 Tensor = Any
 
@@ -61,13 +55,18 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
     rows1, rows2 = input1, input2
     if input1.dim() != 2:
         rows1, rows2 = input1.reshape(-1, input1.shape[-1]), input2.reshape(-1, input2.shape[-1])
-    if not nobody_watches() or not are_memory(*tensors):
+    if not is_plain_call() or not are_memory(*tensors):
         output = OPS.bilinear(rows1, rows2, weight, bias)
     elif torch.is_grad_enabled() and any_requires_grad(*tensors):
         output = differentiable(kernels_of(weight), rows1, rows2, weight, bias)
     else:
         output = kernels_of(weight).forward(rows1, rows2, weight, bias, False)[0]
     return output if input1.dim() == 2 else output.view(*input1.shape[:-1], weight.shape[0])
+
+
+def contracted(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return output (b, o) of input1 (b, i), input2 (b, j), weight (o, i, j), bias (o,) or None by plain products."""
+    return differentiable(contraction, input1, input2, weight, bias)
 
 
 def _fits(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None) -> bool:

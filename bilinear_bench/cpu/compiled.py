@@ -57,7 +57,7 @@ class _Cache(FunctionCache):
         """Keep compiled code if that is possible."""
         try:
             super().save_overload(sig, data)
-        except Exception:  # as above: begin the index anew, once
+        except Exception:  # as above: begin with an empty index, once
             try:
                 self.flush()
                 super().save_overload(sig, data)

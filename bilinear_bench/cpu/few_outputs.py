@@ -10,6 +10,8 @@ Formulas, for a strip of rows ``b`` in the lanes of vectors and one page ``o``; 
 * Written between: the inputs, grad_output and both gradients in strips ``[feature][row]``, and the forward's tiles.
 * The second pass reads columns of the weight. Where they clash in the L1 cache, the weight is copied with its last two
   axes swapped (``weight_transposed``).
+
+Length: plan and kernel of one formula are read together.
 """
 
 from __future__ import annotations
@@ -157,7 +159,10 @@ def _own_strips(
     transpose: int, scale: int, transpose_sum: int, input1: Array, input2: Array, weight: Array, grad_output: Array,
     grad_input1: Array, grad_input2: Array, forward_tiles: Array, swapped: Array, workers: int, blocks: int,
 ) -> None:  # fmt: skip
-    """Each thread packs a block, adds up its gradients, stores them, and takes the next one."""
+    """Each thread packs a block, adds up its gradients, stores them, and takes the next one.
+
+    Length: Numba compiles the parallel loop together with the room for its workers.
+    """
     strips, width = strips_of_batch(input1.shape[0], input1), strip_width(input1)
     pages, in1, in2 = weight.shape
     whole = strips - narrow(input1.shape[0], lanes(input1))

@@ -47,7 +47,7 @@ def aligned(size: int, like: Array) -> Array:
 def rooms(count: int, size: int, like: Array) -> Array:
     """Return memory for each of ``count`` workers, (count, size), taken before their parallel loop.
 
-    What fails within a parallel loop is lost: its thread would end without a result, and nobody would know.
+    What fails within a parallel loop is lost: its thread ends without a result, and no error is raised.
     """
     whole = LINE_BYTES // like.itemsize
     stride = (size + whole - 1) // whole * whole

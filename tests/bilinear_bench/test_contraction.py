@@ -118,12 +118,12 @@ def test_a_piece_on_a_gpu_has_all_rows_that_fit(monkeypatch):
 
 def test_first_and_second_derivatives_are_correct():
     torch = pytest.importorskip("torch", reason="torch is not installed")
-    from bilinear_bench import contraction
+    from bilinear_bench.operator import contracted
 
     shapes = ((4, 3), (4, 5), (2, 3, 5), (2,))
     operands = [torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    assert torch.autograd.gradcheck(differentiable, operands)
-    assert torch.autograd.gradgradcheck(differentiable, operands)
+    assert torch.autograd.gradcheck(contracted, operands)
+    assert torch.autograd.gradgradcheck(contracted, operands)
 
 
 @pytest.mark.parametrize(

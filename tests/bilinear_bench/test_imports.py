@@ -58,7 +58,7 @@ def test_a_name_says_in_one_line_which_framework_is_missing(name):
     ended = bare(f"import bilinear_bench\n{use}", ROOT)
     assert ended.stderr.splitlines()[-1] == (
         f"ImportError: bilinear_bench.{name} needs torch and numba, not installed here: "
-        "pip install 'torch>=2.4' 'numba>=0.60'"
+        "pip install 'torch>=2.6' 'numba>=0.60'"
     )
 
 
