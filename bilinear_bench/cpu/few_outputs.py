@@ -169,35 +169,36 @@ def _own_strips(
     pass1, pass2 = passes(in1, in2, forward_tiles)
     far = (input1.size + input2.size) * input1.itemsize > PRIVATE_BYTES
     most, count = (strips + blocks - 1) // blocks * width, min(workers, blocks)
-    strips1, sums2 = rooms(count, most * in1 * pass2, input1), rooms(count, most * in2 * pass2, input1)
-    strips2, sums1 = rooms(count, most * in2 * pass1, input1), rooms(count, most * in1 * pass1, input1)
-    factors, square = rooms(count, most * pages, input1), np.empty(lanes(input1) ** 2, input1.dtype)
+    size1, size2, end = most * in1, most * in2, most * (2 * in1 + 2 * in2 + pages)
+    room, square = rooms(count, end, input1), np.empty(lanes(input1) ** 2, input1.dtype)
     counter = shared_counter(workers)
     for worker in numba.prange(count):
+        mine = room[worker]
+        strips1, sums1 = mine[:size1], mine[size1 : 2 * size1]
+        strips2, sums2 = mine[2 * size1 : 2 * size1 + size2], mine[2 * size1 + size2 : 2 * (size1 + size2)]
+        factors = mine[2 * (size1 + size2) : end]
         task = np.int64(worker)
         while task < blocks:
             low, high = part_of(task, blocks, strips)
             first, here = low * width, high - low
-            pack_all(transpose, input1, first, here if pass2 else 0, strips1[worker])
-            pack_all(transpose, input2, first, here if pass1 else 0, strips2[worker])
-            pack_all(transpose, grad_output, first, here, factors[worker])
-            sums1[worker], sums2[worker] = 0, 0
+            pack_all(transpose, input1, first, here if pass2 else 0, strips1)
+            pack_all(transpose, input2, first, here if pass1 else 0, strips2)
+            pack_all(transpose, grad_output, first, here, factors)
+            sums1[: size1 * pass1], sums2[: size2 * pass2] = 0, 0
             results1, results2 = at(grad_input1, first * in1) if far else 0, at(grad_input2, first * in2) if far else 0
             add_passes(
-                swapped, scale, pass1, pass2, results1, results2, strips1[worker], strips2[worker], factors[worker], 0,
-                here, whole - low, weight, 0, in1, sums1[worker], sums2[worker],
+                swapped, scale, pass1, pass2, results1, results2, strips1, strips2, factors, 0, here, whole - low,
+                weight, 0, in1, sums1, sums2,
             )  # fmt: skip
             for strip in range(here):
                 row = first + strip * width
                 if pass1:
-                    unpack(transpose, sums1[worker], strip * in1 * width, grad_input1, row, 0, in1)
+                    unpack(transpose, sums1, strip * in1 * width, grad_input1, row, 0, in1)
                 if pass2:
-                    unpack(transpose, sums2[worker], strip * in2 * width, grad_input2, row, 0, in2)
+                    unpack(transpose, sums2, strip * in2 * width, grad_input2, row, 0, in2)
                 if len(forward_tiles):
                     result, begin = grad_input1 if pass2 else grad_input2, strip * pages * width
-                    unpack_tiles(
-                        transpose_sum, forward_tiles, low + strip, strips, factors[worker], begin, square, result
-                    )
+                    unpack_tiles(transpose_sum, forward_tiles, low + strip, strips, factors, begin, square, result)
             task = take(counter)
 
 
@@ -214,10 +215,13 @@ def _shared_strips(
     pages, in1, in2 = weight.shape
     whole, room = strips - narrow(input1.shape[0], lanes(input1)), block * blocks
     pass1, pass2 = passes(in1, in2, forward_tiles)
-    strips1, strips2 = aligned(room * in1 * width, input1), aligned(room * in2 * width, input1)
-    factors = aligned(room * pages * width, input1)
-    sums1 = aligned(room * in1 * width, input1)
-    sums2 = aligned(parts * room * in2 * width, input1).reshape(parts, room * in2 * width)
+    size1, size2, size3 = room * in1 * width, room * in2 * width, room * pages * width
+    end = 2 * size1 + (1 + parts) * size2 + size3
+    memory = aligned(end, input1)
+    strips1, sums1 = memory[:size1], memory[size1 : 2 * size1]
+    strips2 = memory[2 * size1 : 2 * size1 + size2]
+    sums2 = memory[2 * size1 + size2 : end - size3].reshape(parts, size2)
+    factors = memory[end - size3 : end]
     square = np.empty(lanes(input1) ** 2, input1.dtype)
     for begin in range(0, strips, room):
         here = min(room, strips - begin)

@@ -121,19 +121,20 @@ def _own_strips(
     """Each thread packs a block, computes it for all pages, and takes the next one."""
     strips, width = strips_of_batch(input1.shape[0], input1), strip_width(input1)
     most, count = (strips + blocks - 1) // blocks, min(workers, blocks)
-    strips1 = rooms(count, most * input1.shape[1] * width, input1)
-    strips2 = rooms(count, most * input2.shape[1] * width, input2)
-    results = rooms(count, _results(most, len(weight), weight), weight)
+    end1 = most * input1.shape[1] * width
+    end2 = end1 + most * input2.shape[1] * width
+    room = rooms(count, end2 + _results(most, len(weight), weight), weight)
     counter = shared_counter(workers)
     for worker in numba.prange(count):
+        strips1, strips2, results = room[worker][:end1], room[worker][end1:end2], room[worker][end2:]
         task = np.int64(worker)
         while task < blocks:
             low, high = part_of(task, blocks, strips)
-            pack_all(transpose, input1, low * width, high - low, strips1[worker])
-            pack_all(transpose, input2, low * width, high - low, strips2[worker])
+            pack_all(transpose, input1, low * width, high - low, strips1)
+            pack_all(transpose, input2, low * width, high - low, strips2)
             _block(
-                transpose, contract, strips1[worker], strips2[worker], 0, high - low, weight, bias, 0, len(weight),
-                results[worker], output, low * width, forward_tiles,
+                transpose, contract, strips1, strips2, 0, high - low, weight, bias, 0, len(weight), results, output,
+                low * width, forward_tiles,
             )  # fmt: skip
             task = take(counter)
 
@@ -150,9 +151,11 @@ def _shared_strips(
     """
     strips, width = strips_of_batch(input1.shape[0], input1), strip_width(input1)
     in1, in2 = weight.shape[1:]
-    strips1 = aligned(block * blocks * in1 * width, input1)
-    strips2 = aligned(block * blocks * in2 * width, input1)
-    results = rooms(workers, _results(block, (len(weight) + parts - 1) // parts, weight), weight)
+    end1 = block * blocks * in1 * width
+    end2 = end1 + block * blocks * in2 * width
+    size = _results(block, (len(weight) + parts - 1) // parts, weight)
+    room = aligned(end2 + workers * size, weight)
+    strips1, strips2, results = room[:end1], room[end1:end2], room[end2:].reshape(workers, size)
     for begin in range(0, strips, block * blocks):
         here = min(block * blocks, strips - begin)
         for strip in numba.prange(here):

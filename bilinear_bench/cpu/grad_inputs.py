@@ -131,28 +131,30 @@ def _own_strips(
     in1, in2 = weight.shape[1:]
     whole = strips - narrow(input1.shape[0], lanes(input1))
     most, count = (strips + blocks - 1) // blocks * width, min(workers, blocks)
-    strips1, strips2 = rooms(count, most * in1, input1), rooms(count, most * in2, input1)
-    gradients = rooms(count, most * len(weight), input1)
-    sums1, sums2 = rooms(count, most * in1, input1), rooms(count, most * in2, input1)
-    rows_of_pages = rooms(count, _packed_weight(tile_rows, in1, weight) if weight_packed else 0, weight)
+    size1, size2, end = most * in1, most * in2, most * (2 * in1 + 2 * in2 + len(weight))
+    room = rooms(count, end + (_packed_weight(tile_rows, in1, weight) if weight_packed else 0), input1)
     counter = shared_counter(workers)
     for worker in numba.prange(count):
+        mine = room[worker]
+        strips1, sums1 = mine[:size1], mine[size1 : 2 * size1]
+        strips2, sums2 = mine[2 * size1 : 2 * size1 + size2], mine[2 * size1 + size2 : 2 * (size1 + size2)]
+        gradients, rows_of_pages = mine[2 * (size1 + size2) : end], mine[end:]
         task = np.int64(worker)
         while task < blocks:
             low, high = part_of(task, blocks, strips)
             first, here = low * width, high - low
-            pack_all(transpose, input1, first, here, strips1[worker])
-            pack_all(transpose, input2, first, here, strips2[worker])
-            pack_all(transpose, grad_output, first, here, gradients[worker])
-            sums1[worker, : here * in1 * width], sums2[worker, : here * in2 * width] = 0, 0
+            pack_all(transpose, input1, first, here, strips1)
+            pack_all(transpose, input2, first, here, strips2)
+            pack_all(transpose, grad_output, first, here, gradients)
+            sums1[:], sums2[:] = 0, 0
             _block(
-                both_gradients, tile_rows, weight_packed, strips1[worker], strips2[worker], gradients[worker], 0, here,
-                whole - low, weight, 0, in1, rows_of_pages[worker], sums1[worker], sums2[worker],
+                both_gradients, tile_rows, weight_packed, strips1, strips2, gradients, 0, here, whole - low, weight, 0,
+                in1, rows_of_pages, sums1, sums2,
             )  # fmt: skip
             for strip in range(here):
                 row = first + strip * width
-                unpack(transpose, sums1[worker], strip * in1 * width, grad_input1, row, 0, in1)
-                unpack(transpose, sums2[worker], strip * in2 * width, grad_input2, row, 0, in2)
+                unpack(transpose, sums1, strip * in1 * width, grad_input1, row, 0, in1)
+                unpack(transpose, sums2, strip * in2 * width, grad_input2, row, 0, in2)
             task = take(counter)
 
 
@@ -166,12 +168,14 @@ def _shared_strips(
     strips, width = strips_of_batch(input1.shape[0], input1), strip_width(input1)
     pages, in1, in2 = weight.shape
     whole, room = strips - narrow(input1.shape[0], lanes(input1)), block * blocks
-    strips1, strips2 = aligned(room * in1 * width, input1), aligned(room * in2 * width, input1)
-    gradients = aligned(room * pages * width, input1)
-    sums1 = aligned(room * in1 * width, input1)
-    sums2 = aligned(parts * room * in2 * width, input1).reshape(parts, room * in2 * width)
     packed_size = _packed_weight(tile_rows, (in1 + parts - 1) // parts, weight) if weight_packed else 0
-    rows_of_pages = rooms(workers, packed_size, weight)
+    size1, size2, size3 = room * in1 * width, room * in2 * width, room * pages * width
+    end = 2 * size1 + (1 + parts) * size2 + size3
+    memory = aligned(end + workers * packed_size, input1)
+    strips1, sums1 = memory[:size1], memory[size1 : 2 * size1]
+    strips2 = memory[2 * size1 : 2 * size1 + size2]
+    sums2 = memory[2 * size1 + size2 : end - size3].reshape(parts, size2)
+    gradients, rows_of_pages = memory[end - size3 : end], memory[end:].reshape(workers, packed_size)
     for begin in range(0, strips, room):
         here = min(room, strips - begin)
         for strip in numba.prange(here):

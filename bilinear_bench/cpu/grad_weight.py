@@ -25,7 +25,7 @@ import numpy as np
 from bilinear_bench.cpu import threads as division
 from bilinear_bench.cpu.compiled import compiled, parallel, serial_and_parallel
 from bilinear_bench.cpu.cpu import HOST, PRIVATE_BYTES, ROWS, Cpu
-from bilinear_bench.cpu.packing import PANEL_ROWS, Array, gradient_buffer, rooms, strip_width
+from bilinear_bench.cpu.packing import PANEL_ROWS, Array, aligned, gradient_buffer, rooms, strip_width
 from bilinear_bench.cpu.page_groups import PageGroupsPlan, page_groups, plan_page_groups
 from bilinear_bench.cpu.sizes import Sizes
 from bilinear_bench.cpu.threads import SHARES, part_of, shared_counter
@@ -34,7 +34,7 @@ from bilinear_bench.cpu.tiles.accumulate import Accumulate, accumulate
 from bilinear_bench.cpu.tiles.intrinsics import at, call, take
 from bilinear_bench.cpu.tiles.multiply import Multiply, multiply
 from bilinear_bench.cpu.tiles.transpose import transpose
-from bilinear_bench.cpu.weight_packing import PACKED_ROWS, buffers, pack_rows, packed_row_bytes, tile_stride
+from bilinear_bench.cpu.weight_packing import PACKED_ROWS, pack_rows, packed_row_bytes, packed_sizes, tile_stride
 
 #: Tiles that meet a panel of columns: they stay in the L2 cache. A panel itself stays in L1.
 PANEL_TILES: Final = 64
@@ -114,23 +114,25 @@ def _all_pack(
 ) -> None:  # fmt: skip
     """All threads pack some rows; then each takes share after share of grad_weight."""
     batch, pages = grad_output.shape
-    tiles1, columns2, factors = buffers(1, min(batch, most), input1, input2, pages)
-    count = min(workers, pages * parts)
-    scaled, one = rooms(count, PANEL_ROWS * strip_width(input1), input1), np.full(1, 1, input1.dtype)
+    size1, size2, size3 = packed_sizes(min(batch, most), input1, input2, pages)
+    count, panel, end = min(workers, pages * parts), PANEL_ROWS * strip_width(input1), size1 + size2 + size3
+    room, one = aligned(end + count * panel, input1), np.full(1, 1, input1.dtype)
+    tiles1, columns2, factors = room[:size1], room[size1 : size1 + size2], room[size1 + size2 : end]
+    scaled = room[end:].reshape(count, panel)
     for chunk in range(0, batch, most):
         rows = min(most, batch - chunk)
         groups = (rows + PACKED_ROWS - 1) // PACKED_ROWS
         for part in numba.prange(workers):
-            begin, end = part_of(part, workers, groups)
+            first, last = part_of(part, workers, groups)
             pack_rows(
-                transpose, multiply, input1, input2, grad_output, chunk, rows, begin, end, one, tiles1[0], columns2[0],
-                factors[0],
+                transpose, multiply, input1, input2, grad_output, chunk, rows, first, last, one, tiles1, columns2,
+                factors,
             )  # fmt: skip
         counter = shared_counter(workers)
         for worker in numba.prange(count):
             _shares(
-                multiply, accumulate, tiles1[0], columns2[0], factors[0], scaled[worker], rows, chunk == 0,
-                np.int64(worker), counter, workers, parts, grad_weight,
+                multiply, accumulate, tiles1, columns2, factors, scaled[worker], rows, chunk == 0, np.int64(worker),
+                counter, workers, parts, grad_weight,
             )  # fmt: skip
 
 
@@ -142,20 +144,22 @@ def _each_packs_all(
     """Each thread packs all rows for itself, and takes share after share of grad_weight."""
     batch, pages = grad_output.shape
     count = min(workers, pages * parts)
-    tiles1, columns2, factors = buffers(count, min(batch, most), input1, input2, pages)
-    scaled, one = rooms(count, PANEL_ROWS * strip_width(input1), input1), np.full(1, 1, input1.dtype)
+    size1, size2, size3 = packed_sizes(min(batch, most), input1, input2, pages)
+    panel, end = PANEL_ROWS * strip_width(input1), size1 + size2 + size3
+    room, one = rooms(count, end + panel, input1), np.full(1, 1, input1.dtype)
     for chunk in range(0, batch, most):
         rows = min(most, batch - chunk)
         groups = (rows + PACKED_ROWS - 1) // PACKED_ROWS
         counter = shared_counter(workers)
         for worker in numba.prange(count):
+            mine = room[worker]
+            tiles1, columns2, factors = mine[:size1], mine[size1 : size1 + size2], mine[size1 + size2 : end]
             pack_rows(
-                transpose, multiply, input1, input2, grad_output, chunk, rows, 0, groups, one, tiles1[worker],
-                columns2[worker], factors[worker],
-            )  # fmt: skip
+                transpose, multiply, input1, input2, grad_output, chunk, rows, 0, groups, one, tiles1, columns2, factors
+            )
             _shares(
-                multiply, accumulate, tiles1[worker], columns2[worker], factors[worker], scaled[worker], rows,
-                chunk == 0, np.int64(worker), counter, workers, parts, grad_weight,
+                multiply, accumulate, tiles1, columns2, factors, mine[end:], rows, chunk == 0, np.int64(worker),
+                counter, workers, parts, grad_weight,
             )  # fmt: skip
 
 

@@ -47,7 +47,8 @@ def aligned(size: int, like: Array) -> Array:
 def rooms(count: int, size: int, like: Array) -> Array:
     """Return memory for each of ``count`` workers, (count, size), taken before their parallel loop.
 
-    What fails within a parallel loop is lost: its thread ends without a result, and no error is raised.
+    What fails within a parallel loop is lost: its thread ends without a result, and no error is raised. One piece of
+    memory for all is kept by the C library for the next call; of several it gives the last ones back, page by page.
     """
     whole = LINE_BYTES // like.itemsize
     stride = (size + whole - 1) // whole * whole

@@ -85,15 +85,15 @@ def _all_groups(
 ) -> None:  # fmt: skip
     batch, pages = grad_output.shape
     most = (pages + groups - 1) // groups
-    scaled = rooms(workers, batch * most * input1.shape[1], input1)
-    columns, one = rooms(workers, batch * strip_width(input2), input2), np.full(1, 1, input1.dtype)
+    column, one = batch * strip_width(input2), np.full(1, 1, input1.dtype)
+    room = rooms(workers, column + batch * most * input1.shape[1], input1)
     for worker in numba.prange(workers):
         first, last = part_of(np.int64(worker), workers, groups)
         for group in range(first, last):
             begin, end = part_of(group, groups, pages)
             _group(
-                multiply, accumulate, input1, input2, grad_output, grad_weight, begin, end, one, scaled[worker],
-                columns[worker],
+                multiply, accumulate, input1, input2, grad_output, grad_weight, begin, end, one, room[worker][column:],
+                room[worker][:column],
             )  # fmt: skip
 
 

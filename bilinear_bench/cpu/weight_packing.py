@@ -6,8 +6,8 @@ import math
 from typing import Final
 
 from bilinear_bench.cpu.compiled import compiled
-from bilinear_bench.cpu.cpu import ROWS, Cpu
-from bilinear_bench.cpu.packing import Array, rooms, strip_width, transpose_columns
+from bilinear_bench.cpu.cpu import LINE_BYTES, ROWS, Cpu
+from bilinear_bench.cpu.packing import Array, strip_width, transpose_columns
 from bilinear_bench.cpu.sizes import Sizes
 from bilinear_bench.cpu.tiles.intrinsics import at, call, lanes
 from bilinear_bench.cpu.tiles.multiply import Multiply
@@ -30,12 +30,15 @@ def tile_stride(like: Array) -> int:
 
 
 @compiled
-def buffers(count: int, rows: int, input1: Array, input2: Array, pages: int) -> tuple[Array, Array, Array]:
-    """Return memory of ``count`` workers for packed rows: tiles of input1, columns of input2, factors of all pages."""
-    width = strip_width(input1)
+def packed_sizes(rows: int, input1: Array, input2: Array, pages: int) -> tuple[int, int, int]:
+    """Return the numbers of packed rows, in whole lines: tiles of input1, columns of input2, factors of all pages."""
+    width, line = strip_width(input1), LINE_BYTES // input1.itemsize
     tiles, columns = (input1.shape[1] + ROWS - 1) // ROWS, (input2.shape[1] + width - 1) // width
-    tiles1, columns2 = rows * tiles * tile_stride(input1), rows * columns * width
-    return rooms(count, tiles1, input1), rooms(count, columns2, input2), rooms(count, rows * pages, input1)
+    numbers = rows * tiles * tile_stride(input1), rows * columns * width, rows * pages
+    return (
+        (numbers[0] + line - 1) // line * line, (numbers[1] + line - 1) // line * line,
+        (numbers[2] + line - 1) // line * line,
+    )  # fmt: skip
 
 
 @compiled
