@@ -175,7 +175,8 @@ class Cohort:
     def _slow(self, cell: Cell) -> bool:
         """True if a call takes long, and samples will be taken."""
         timed = self._plan.timing and not self._case.empty and not cell.untimeable
-        return timed and cell.schedule.slow and cell.schedule.call_seconds <= self._plan.budget_seconds
+        sampled = cell.base_name == BASELINE or cell.schedule.call_seconds <= self._plan.budget_seconds
+        return timed and cell.schedule.slow and sampled
 
     def _spared(self, cell: Cell, scenario: Question) -> bool:
         """True if a slow cell is not asked: its samples stand for the question, or it is the baseline.
@@ -229,8 +230,11 @@ class Cohort:
 
         nn.Bilinear is not refused: it remembers nothing, so the machine made it slower.
         """
-        seconds = cell.timings.seconds.values()
+        # The first call counts, too: a backend may be slow in its samples to be asked less.
+        prepared, seconds = cell.replies.prepared, cell.timings.seconds.values()
         seen = statistics.median(seconds) if seconds else stopping.SLOW_SECONDS
+        if prepared is not None:
+            seen = min(seen, prepared.first_call_seconds)
         for attempt in range(1, FRESH_ATTEMPTS + 1):
             variations = [self._draw_variation() for _ in range(_pairs(seen))]
             verdict = self._checker.check_again(cell, [*variations, last], settle=seen < LONG_SECONDS)

@@ -22,6 +22,7 @@ from harness.process.protocol import (
     Prepared,
     RunEdgeCase,
     RunScenario,
+    SampleTaken,
     Supported,
     TakeSample,
 )
@@ -101,6 +102,25 @@ def test_longer_calls_get_fewer_pairs_on_unseen_inputs(measure):
     pairs = {name: request for name, request in workers.log if isinstance(request, CheckFresh)}
     found = {name: (len(request.variations) - 1, request.settle) for name, request in pairs.items()}
     assert found == {BASELINE: (4, True), "other": (1, False), "third": (0, False)}
+
+
+def test_backend_that_is_slow_in_its_samples_alone_gets_pairs_all_the_same(measure):
+    class SlowWhenTimed(FakeWorker):
+        def sample(self, request: TakeSample) -> SampleTaken:
+            fast, self.faults = self.faults, dataclasses.replace(self.faults, call_seconds=0.3)
+            taken = super().sample(request)
+            self.faults = fast
+            return taken
+
+    workers = measure(faults={"other": Faults(kind=SlowWhenTimed)}).workers
+    (request,) = (one for one in workers.requests("other") if isinstance(one, CheckFresh))
+    assert len(request.variations) > 1
+
+
+def test_baseline_over_the_budget_is_judged_by_first_results_and_samples(measure):
+    workers = measure(budget_seconds=2.0, faults={BASELINE: Faults(call_seconds=3.0)}).workers
+    assert not [each for each in workers.requests(BASELINE) if isinstance(each, RunScenario)]
+    assert KeptResults in workers.asked(BASELINE)
 
 
 @pytest.mark.parametrize(("call_seconds", "timing", "asked"), [(0.3, True, 0), (0.3, False, 2), (0.2, True, 2)])
