@@ -21,3 +21,14 @@ def test_deep_graph_infomax_learns_the_same_with_both_modules(capsys, monkeypatc
     assert len(losses) == 4
     assert losses[0] != losses[-1]
     assert float(re.search(r"losses differ by (\S+) at most", said)[1]) < 1e-4
+
+
+def test_the_biaffine_labeler_learns_the_same_with_both_modules(capsys, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    example = importlib.import_module("biaffine_labeler")
+    example.main(example.Sizes(tokens=50, features=20, hidden=16, labels=5), steps=6)
+    said = capsys.readouterr().out
+    (first, last), ours = re.findall(r"^(?:nn.Bilinear|fused) +([\d.]+) +([\d.]+) ", said, re.MULTILINE)
+    assert (first, last) == ours
+    assert float(last) < float(first)
+    assert float(re.search(r"losses differ by (\S+) at most", said)[1]) < 1e-4
