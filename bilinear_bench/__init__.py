@@ -38,6 +38,7 @@ def warm(dtypes: Iterable[str] = ("float32", "float64"), training: bool = True) 
 
     Raises:
         ImportError: PyTorch or Numba is missing.
+        RuntimeError: Numba's compiler is switched off.
     """
     require_frameworks("warm")
     from bilinear_bench.cpu.warming import warm_calls  # not at the top: importing this package imports no framework

@@ -9,7 +9,7 @@ from bilinear_bench import warm
 
 
 def main() -> None:
-    """Compile, and say how long it took."""
+    """Compile, and say how long it took; exit with 1 if nothing is compiled or kept."""
     parser = argparse.ArgumentParser(prog="python -m bilinear_bench", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("warm", help="compile the CPU kernels, or load them from Numba's cache")
@@ -20,9 +20,16 @@ def main() -> None:
     command.add_argument("--forward-only", action="store_true", help="leave the kernels of the gradients out")
     given = parser.parse_args()
     start = time.monotonic()
-    warm(given.dtype, training=not given.forward_only)
+    try:
+        warm(given.dtype, training=not given.forward_only)
+    except (ImportError, RuntimeError) as error:
+        parser.exit(1, f"{error}\n")
+    from bilinear_bench.cpu.compiled import is_kept  # not at the top: it imports Numba, which may be missing
+
     kinds = " and ".join(given.dtype)
     print(f"The kernels for {kinds} are compiled, after {time.monotonic() - start:.1f} s.")  # noqa: T201  # the answer
+    if not is_kept():
+        parser.exit(1, "They are not kept: Numba finds no folder to write to. NUMBA_CACHE_DIR names one.\n")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ RATES: Final = Rates(contracted=60, multiplied=30, narrow=16, swapped=60)
 
 def forward(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None, stores: bool) -> tuple[Tensor, None]:
     """Return output (b, o) of input1 (b, i), input2 (b, j), weight (o, i, j), bias (o,) or None; nothing is stored."""
-    with _full_precision(input1):
+    with full_precision(input1):
         output = contract(_order(_sizes(input1, input2, len(weight)), backward=False), input1, input2, weight)
     return output if bias is None else output.add_(bias), None
 
@@ -94,7 +94,7 @@ def gradients(
         shapes = input1.shape, input2.shape, (out, input1.shape[1], input2.shape[1])
         return _only([input1.new_zeros(shape) for shape in shapes], needed)
     order = order or _order(_sizes(input1, input2, out), backward=True)
-    with _full_precision(input1):
+    with full_precision(input1):
         if order == "both":
             return _gradients_of_outer(input1, input2, weight, grad_output, needed)
         if order == "input2":
@@ -113,7 +113,8 @@ def _gradients_of_contracted(
     The intermediate (b, o, i) is recomputed for grad_input1; its gradient leads to the other two.
     """
     (batch, in1), in2, out = input1.shape, input2.shape[1], grad_output.shape[1]
-    grad1, grad2 = (torch.zeros_like(one, dtype=_sum_dtype(one)) for one in (input1, input2))
+    # Not zeros_like: strides of transposed inputs are not for their gradients.
+    grad1, grad2 = (one.new_zeros(one.shape, dtype=_sum_dtype(one)) for one in (input1, input2))
     grad3 = input1.new_empty((out, in1, in2) if needed[2] else 0)
     rows, most = _piece(input1, in1)
     buffer = input1.new_empty(rows * min(most, out) * in1)
@@ -144,7 +145,7 @@ def _gradients_of_outer(input1: Tensor, input2: Tensor, weight: Any, grad_output
     """
     (batch, in1), in2, out = input1.shape, input2.shape[1], grad_output.shape[1]
     grad1 = input1.new_empty(input1.shape)
-    grad2 = torch.zeros_like(input2, dtype=_sum_dtype(input2))
+    grad2 = input2.new_zeros(input2.shape, dtype=_sum_dtype(input2))
     grad3 = input1.new_empty((out, in1, in2) if needed[2] else 0)
     rows, most = _piece(input1, in2)
     buffer = input1.new_empty(rows * min(most, in1) * in2)
@@ -172,7 +173,7 @@ def _only(results: Sequence[Tensor], needed: Needed) -> Gradients:
     return tuple(one if need else None for one, need in zip(results, needed, strict=True))  # type: ignore[return-value]  # three
 
 
-def _full_precision(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
+def full_precision(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
     """Keep float32 under autocast, as nn.Bilinear does; autocast would round the operands of every product."""
     kind = tensor.device.type
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else contextlib.nullcontext()

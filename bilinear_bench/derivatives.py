@@ -13,11 +13,11 @@ import torch
 
 from bilinear_bench import contraction
 from bilinear_bench.memory import DTYPES
-from bilinear_bench.plain_call import are_memory, is_plain_call
+from bilinear_bench.plain_call import are_memory, is_plain_call, may_store
 
 try:
     from bilinear_bench import fused
-except ImportError:  # without Numba, plain products compute everything
+except ImportError:  # the backend torch-contract needs no Numba
     fused = None  # type: ignore[assignment]  # a module, or None
 
 Tensor = Any
@@ -51,7 +51,7 @@ class _Bilinear(torch.autograd.Function):
         if kernels is None:
             output, tiles = below_autograd(OPS.bilinear, input1, input2, weight, bias), None
         else:
-            output, tiles = kernels.forward(input1, input2, weight, bias, needs1 or needs2)
+            output, tiles = kernels.forward(input1, input2, weight, bias, (needs1 or needs2) and may_store())
         # What is not saved may be changed in place before the backward.
         ctx.save_for_backward(
             input1 if needs2 or needs_weight else None,

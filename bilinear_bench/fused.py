@@ -10,14 +10,15 @@ from typing import Any, Final
 
 import numba
 import numpy as np
-import torch
 
+from bilinear_bench.contraction import full_precision
 from bilinear_bench.cpu import forward as forward_kernel
 from bilinear_bench.cpu import grad_inputs, grad_weight
 from bilinear_bench.cpu.finite import all_finite
 from bilinear_bench.cpu.sizes import Sizes
 from bilinear_bench.memory import DTYPES, array_of, new_tensor
 from bilinear_bench.numba_threads import run, thread_count
+from bilinear_bench.plain_call import BUILTIN
 
 Tensor = Any
 
@@ -36,7 +37,7 @@ def forward(
 ) -> tuple[Tensor, Tensor | None]:
     """Return output (b, o) of input1 (b, i), input2 (b, j), weight (o, i, j), bias (o,); and what is stored, or None.
 
-    The kernel sums weight times input2 first, if i is not much larger than j, and nn.Bilinear weight times input1. An
+    nn.Bilinear sums weight times input1 first, our kernel often weight times input2 (``contracts_input1``). An
     intermediate sum may leave the range of the dtype in one order alone. Rows for which ours does are nn.Bilinear's.
 
     Args:
@@ -66,7 +67,8 @@ def forward(
 def _take_the_other_order(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None, output: Tensor) -> None:
     """Compute the rows of output that are not finite as nn.Bilinear does."""
     rows = ~output.isfinite().all(1)
-    output[rows] = torch.bilinear(input1[rows], input2[rows], weight, bias)
+    with full_precision(input1):
+        output[rows] = BUILTIN(input1[rows], input2[rows], weight, bias)
 
 
 def gradients(
@@ -112,7 +114,12 @@ def run_kernels(sizes: Sizes, threads: int, training: bool) -> None:
         sizes: Sizes and dtype of the call.
         threads: Number of threads of its plans, at least 1.
         training: True to include the kernels of the gradients.
+
+    Raises:
+        RuntimeError: Numba's compiler is switched off.
     """
+    if not AVAILABLE:
+        raise RuntimeError("there is nothing to compile: NUMBA_DISABLE_JIT is set, so plain products compute")
     batch, in1, in2, out, dtype = sizes
     shapes = (batch, in1), (batch, in2), (out, in1, in2), (out,), (batch, out)
     rows1, rows2, pages, addend, gradient = (np.ones(shape, dtype) for shape in shapes)

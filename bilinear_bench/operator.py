@@ -6,7 +6,8 @@
 * Integers, complex numbers, other devices and other subclasses of Tensor go to nn.functional.bilinear. So does all that
   does not fit: errors are in PyTorch's own words.
 * Where something watches, traces or transforms, it sees one operator: ``registered``.
-* With few outputs a forward stores up to 16 MiB until its graph is freed (``cpu/few_outputs.py``).
+* With few outputs, a forward whose inputs need gradients stores up to 16 MiB until its graph is freed
+  (``cpu/few_outputs.py``).
 * A child that was forked takes one thread (``numba_threads``).
 """
 
@@ -18,10 +19,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
 
-from bilinear_bench import contraction
+from bilinear_bench import contraction, registered  # noqa: F401  # registers the operators
 from bilinear_bench.derivatives import OPS, differentiable, kernels_of
-from bilinear_bench.plain_call import PLAIN_TYPES, any_requires_grad, are_memory, is_plain_call
-from bilinear_bench.registered import BUILTIN
+from bilinear_bench.plain_call import BUILTIN, PLAIN_TYPES, any_requires_grad, are_memory, is_plain_call
 
 Tensor = Any
 
@@ -45,6 +45,8 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
         RuntimeError: The sizes, dtypes or devices do not fit; the words are PyTorch's own.
     """
     tensors = (input1, input2, weight) if bias is None else (input1, input2, weight, bias)
+    if not torch.compiler.is_compiling() and torch._C._is_torch_function_mode_enabled():
+        return torch.overrides.handle_torch_function(bilinear, tensors, input1, input2, weight, bias)
     for one in tensors:
         if type(one) not in PLAIN_TYPES and not isinstance(one, _TRACED):
             if any(isinstance(other, torch.fx.Proxy) for other in tensors):  # torch.fx.symbolic_trace: one node
@@ -61,7 +63,11 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
         output = differentiable(kernels_of(weight), rows1, rows2, weight, bias)
     else:
         output = kernels_of(weight).forward(rows1, rows2, weight, bias, False)[0]
-    return output if input1.dim() == 2 else output.view(*input1.shape[:-1], weight.shape[0])
+    if input1.dim() == 2:
+        return output
+    return torch.ops.aten._unsafe_view(
+        output, (*input1.shape[:-1], weight.shape[0])
+    )  # no view for autograd, as nn.Bilinear's
 
 
 def contracted(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

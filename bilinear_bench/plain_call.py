@@ -9,6 +9,8 @@ import torch
 
 Tensor = Any
 
+#: nn.functional.bilinear as it is now: users may put ours in its place.
+BUILTIN: Final = torch.nn.functional.bilinear
 #: Tells a tensor of ``is_grads_batched``.
 _is_batched: Final = torch._C._functorch.is_legacy_batchedtensor
 #: Types of tensors without operations of their own.
@@ -30,11 +32,21 @@ def is_plain_call() -> bool:
 
 
 def are_memory(*tensors: Tensor | None) -> bool:
-    """True if tensors are what their memory holds: no subclasses, without negative bits, no batch of gradients."""
+    """True if tensors are what their memory holds: no subclasses, no negative bits, no batch of gradients."""
     for one in tensors:
-        if one is not None and (type(one) not in PLAIN_TYPES or one.is_neg() or _is_batched(one)):
+        if one is None:
+            continue
+        if type(one) not in PLAIN_TYPES or one.is_neg() or one._is_zerotensor() or _is_batched(one):
             return False
     return True
+
+
+def may_store() -> bool:
+    """True if a forward may store more for its backward than another one of the same layer.
+
+    Checkpointing compares what two forwards store, and offloading counts on PyTorch's own sizes: both set hooks.
+    """
+    return torch._C._autograd._top_saved_tensors_default_hooks(True) is None
 
 
 def is_transformed() -> bool:

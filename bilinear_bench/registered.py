@@ -25,13 +25,10 @@ import torch
 from torch.utils.flop_counter import register_flop_formula
 
 from bilinear_bench.derivatives import OPS, GradInputs, GradWeight, below_autograd, differentiable, kernels_of
-from bilinear_bench.plain_call import any_requires_grad, is_transformed
+from bilinear_bench.plain_call import BUILTIN, any_requires_grad, is_transformed
 
 Tensor = Any
 Shape = Sequence[int]
-
-#: nn.functional.bilinear as it is now: users may put ours in its place.
-BUILTIN: Final = torch.nn.functional.bilinear
 
 _LIBRARY: Final = torch.library.Library("bilinear_bench", "DEF")
 _LIBRARY.define("bilinear(Tensor input1, Tensor input2, Tensor weight, Tensor? bias=None) -> Tensor")

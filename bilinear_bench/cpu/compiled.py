@@ -83,6 +83,11 @@ class _NoCache:
         """Keep nothing."""
 
 
+def is_kept() -> bool:
+    """Return whether compiled code is kept for the next process."""
+    return isinstance(getattr(_nothing, "_cache", None), _Cache)
+
+
 def stamped(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a function the name under which Numba's cache keeps it."""
     function.__qualname__ = f"{function.__name__}_{STAMP}"
@@ -118,3 +123,8 @@ def serial_and_parallel(loops: Callable[..., Any]) -> tuple[Callable[..., Any], 
     """Compile loops twice: for one thread without any parallel loop, and for several threads."""
     shared_out = types.FunctionType(loops.__code__, loops.__globals__, f"{loops.__name__}_parallel")
     return compiled(loops), parallel(shared_out)
+
+
+@compiled
+def _nothing() -> None:
+    """Do nothing; it has a cache if all others have."""

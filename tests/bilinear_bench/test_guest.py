@@ -73,6 +73,24 @@ assert (numba.get_num_threads(), torch.get_num_threads()) == (1, 2)
 """)
 
 
+def test_a_call_takes_pytorchs_number_of_threads():
+    ended_well(
+        """
+from bilinear_bench.cpu import forward
+from bilinear_bench.numba_threads import thread_count
+seen, run = [], forward.ForwardPlan.run
+forward.ForwardPlan.run = lambda plan, *given: seen.append((plan.workers, numba.get_num_threads())) or run(plan, *given)
+numba.set_num_threads(4)
+for count in (3, 2, 1, 8):
+    torch.set_num_threads(count)
+    assert right()
+assert seen == [(3, 3), (2, 2), (1, 4), (4, 4)], seen
+assert numba.get_num_threads() == 4
+""",
+        NUMBA_NUM_THREADS="4",
+    )
+
+
 def test_one_openmp_for_both_leaves_pytorchs_threads_alone():
     library = next(Path("/usr/lib").glob("*/libgomp.so.1"), None)
     if library is None:
@@ -143,6 +161,13 @@ m.requires_grad_(True)(x, x).sum().backward()
 """,
         NUMBA_DISABLE_JIT="1",
     )
+
+
+def test_warming_without_numbas_compiler_is_one_line():
+    program = "import runpy; runpy.run_module('bilinear_bench', run_name='__main__')"
+    ended = python(program, "warm", NUMBA_DISABLE_JIT="1")
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
+    assert "NUMBA_DISABLE_JIT is set" in ended.stderr
 
 
 def test_without_a_place_for_compiled_code_the_layer_computes_and_says_so():

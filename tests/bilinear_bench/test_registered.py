@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from command_line import python
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("numba", reason="numba is not installed")
@@ -31,6 +32,16 @@ def outputs(found):
 def test_pytorchs_check_of_operators_passes(name, dtype):
     for given in (arguments(name, dtype=dtype), leaves(*arguments(name, dtype=dtype))):
         torch.library.opcheck(getattr(OPS, name).default, tuple(given))
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("out", [3, 40])
+def test_strides_of_arguments_are_not_for_results(name, dtype, out, monkeypatch):
+    monkeypatch.setitem(SIZES, "o", out)  # with many outputs the order of contraction is another
+    given = [one.mT.contiguous().mT if one.dim() > 1 else one for one in arguments(name, dtype=dtype)]
+    torch.library.opcheck(getattr(OPS, name).default, tuple(given))
+    assert all(one.is_contiguous() for one in outputs(getattr(OPS, name)(*given)))
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
@@ -115,3 +126,23 @@ def test_an_operator_that_is_given_what_does_not_fit_says_what(name):
     for wrong in (given[0][0], given[0].float(), given[0].long(), given[0][:-1]):
         with pytest.raises(RuntimeError, match=words):
             getattr(OPS, name)(wrong, *given[1:])
+
+
+SAVED = """
+import sys, torch
+from bilinear_bench import Bilinear
+m, given = Bilinear(7, 5, 3).eval(), (torch.ones(4, 7), torch.ones(4, 5))
+torch.export.save(torch.export.export(m, given), sys.argv[1])
+"""
+LOADED = """
+import sys, torch
+from bilinear_bench import Bilinear
+assert torch.export.load(sys.argv[1]).module()(torch.ones(4, 7), torch.ones(4, 5)).shape == (4, 3)
+"""
+
+
+@pytest.mark.slow
+def test_an_exported_program_loads_in_another_process(tmp_path):
+    for program in (SAVED, LOADED):
+        ended = python(program, str(tmp_path / "program.pt2"))
+        assert ended.returncode == 0, ended.stderr

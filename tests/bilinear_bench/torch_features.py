@@ -22,6 +22,7 @@ import torch.nn.utils.prune
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
@@ -178,7 +179,6 @@ def _(kind: type) -> Any:
     m, (x, y) = layer(kind).requires_grad_(False), rows(leaf=True)
     hidden = x * 1
     output = m(hidden, y.detach())
-    hidden.data.add_(0)
     with torch.no_grad():
         hidden.add_(1)
     return torch.autograd.grad(output.sum(), x)
@@ -194,11 +194,11 @@ def _(kind: type) -> Any:
 
 @feature(GRADIENTS, "retain_graph, and a second backward without it")
 def _(kind: type) -> Any:
-    m, given = layer(kind), rows()
+    m, given = layer(kind), rows((40, 7), (40, 5), leaf=True)
     output = m(*given).sum()
     output.backward(retain_graph=True)
     output.backward()
-    return m.weight.grad, said(output.backward).partition(".")[0]
+    return m.weight.grad, given[0].grad, said(output.backward).partition(".")[0]
 
 
 @feature(GRADIENTS, "hooks on parameters and tensors")
@@ -212,14 +212,17 @@ def _(kind: type) -> Any:
 
 @feature(GRADIENTS, "activation checkpointing")
 def _(kind: type) -> Any:
-    m, given = layer(kind), rows(leaf=True)
+    m, given = layer(kind), rows((40, 7), (40, 5), leaf=True)
     checkpoint(m, *given, use_reentrant=False).square().sum().backward()
+    loss = checkpoint(m, *given, use_reentrant=False).square().sum()
+    with torch.profiler.profile():
+        loss.backward()
     return m.weight.grad, given[0].grad
 
 
 @feature(GRADIENTS, "offloading of saved tensors (save_on_cpu, saved_tensors_hooks)")
 def _(kind: type) -> Any:
-    m, given = layer(kind), rows(leaf=True)
+    m, given = layer(kind), rows((40, 7), (40, 5), leaf=True)
     with torch.autograd.graph.saved_tensors_hooks(lambda one: one.clone(), lambda one: one):
         output = m(*given)
     output.square().sum().backward()
@@ -525,6 +528,21 @@ def _(kind: type) -> Any:
     return layer(kind)(x.as_subclass(Logged), y).as_subclass(torch.Tensor), "bilinear" in seen
 
 
+@feature(WATCHING, "a function mode sees one function")
+def _(kind: type) -> Any:
+    class Watch(TorchFunctionMode):
+        seen = 0
+
+        def __torch_function__(self, function: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+            Watch.seen += function.__name__ == "bilinear"
+            return function(*args, **(kwargs or {}))
+
+    m, given = layer(kind), rows()
+    with Watch():
+        output = m(*given)
+    return output, Watch.seen
+
+
 @feature(MEMORY, "outputs and gradients are resized and freed")
 def _(kind: type) -> Any:
     m, given = layer(kind), rows()
@@ -598,14 +616,14 @@ def _(kind: type) -> Any:
     return str(output.dtype), output.bfloat16(), m.weight.grad.bfloat16()  # nn.Bilinear sums up bfloat16 products
 
 
-@feature(NUMBERS, "NaN and infinity in single rows")
+@feature(NUMBERS, "NaN and infinity in single rows", "falls back")
 def _(kind: type) -> Any:
     x, y = rows((40, 7), (40, 5))
     x[3, 2], y[5, 1] = torch.nan, torch.inf
     return layer(kind)(x, y)
 
 
-@feature(NUMBERS, "finite where an intermediate sum is infinite in another order")
+@feature(NUMBERS, "finite where an intermediate sum is infinite in another order", "falls back")
 def _(kind: type) -> Any:
     m = layer(kind, 8, 8, 3, dtype=torch.float32, bias=False)
     with torch.no_grad():
@@ -616,6 +634,14 @@ def _(kind: type) -> Any:
 @feature(TENSORS, "leading dimensions, and none")
 def _(kind: type) -> Any:
     return [layer(kind)(*rows((*lead, 7), (*lead, 5))) for lead in ((), (2, 3), (2, 1, 4))]
+
+
+@feature(TENSORS, "an output with leading dimensions is no view")
+def _(kind: type) -> Any:
+    with torch.no_grad():
+        output = layer(kind)(*rows((1, 4, 7), (1, 4, 5)))
+    output += torch.ones(3, dtype=D, requires_grad=True)
+    return output
 
 
 @feature(TENSORS, "an empty batch, with gradients")
