@@ -65,9 +65,8 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
         output = kernels_of(weight).forward(rows1, rows2, weight, bias, False)[0]
     if input1.dim() == 2:
         return output
-    return torch.ops.aten._unsafe_view(
-        output, (*input1.shape[:-1], weight.shape[0])
-    )  # no view for autograd, as nn.Bilinear's
+    # As nn.Bilinear's, it is no view for autograd.
+    return torch.ops.aten._unsafe_view(output, (*input1.shape[:-1], weight.shape[0]))
 
 
 def contracted(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -94,7 +94,7 @@ def test_a_wheel_without_frameworks_imports_and_says_what_is_missing(plain):
     assert used.stdout == "imported\n"
     assert used.stderr.splitlines()[-1] == (
         "ImportError: bilinear_bench.Bilinear needs torch and numba, not installed here: "
-        "pip install 'torch>=2.4' 'numba>=0.60'"
+        "pip install 'torch>=2.6' 'numba>=0.60'"
     )
 
 

@@ -1,7 +1,9 @@
 """What PyTorch code does with a layer: each feature as a function of the layer's class, to be compared for two classes.
 
 A feature returns tensors, numbers or words, which have to be the same for nn.Bilinear and ours; ``FEATURES`` holds them
-with what ours does. ``docs/take-it-home.md`` has the table, which ``rendered`` writes.
+with what ours does. ``docs/take-it-home.md`` has the table, written after a change by::
+
+    python tests/bilinear_bench/torch_features.py
 
 Length: one list, read from top to bottom.
 """
@@ -12,8 +14,10 @@ import copy
 import dataclasses
 import io
 import pickle
+import re
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -741,3 +745,8 @@ def rendered() -> str:
         theirs = {"raises": "raises", "more": "counts 0"}.get(one.ours, "works")
         lines.append(f"| {one.name} | {theirs} | {one.ours} |")
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    page = Path(__file__).parents[2] / "docs" / "take-it-home.md"
+    page.write_text(re.sub(r"\| feature .*?(?=\n\n)", lambda _: rendered(), page.read_text(), flags=re.DOTALL))

@@ -48,7 +48,7 @@ def test_listing_names_imports_no_backend(plant):
 
 def test_backends_of_this_project_are_found():
     assert entries()["torch-bilinear"].target == "backends.torch_bilinear:TorchBilinear"
-    assert entries()["torch-bilinear"].requirements == ("torch>=2.4",)
+    assert entries()["torch-bilinear"].requirements == ("torch>=2.6",)
     assert list(entries()) == sorted(entries())
 
 

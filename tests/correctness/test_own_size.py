@@ -120,7 +120,8 @@ def test_rows_that_drown_in_the_largest_are_flagged():
     def mixes(input1, input2, weight, bias):
         # As in Strassen's product, a row is added and subtracted again.
         large = input1[abs(input1).max(axis=1).argmax()]
-        inner = (input1 + large) @ weight - large @ weight[:, None]
+        # It is so in another order of sums, or one BLAS may round both alike, and what is left would be zero.
+        inner = (input1 + large) @ weight - large[::-1] @ weight[:, None, ::-1]
         right = (inner.reshape(len(weight), *input2.shape) * input2).sum(2).T
         return right + bias
 
