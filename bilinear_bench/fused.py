@@ -14,6 +14,7 @@ import numpy as np
 from bilinear_bench.contraction import full_precision
 from bilinear_bench.cpu import forward as forward_kernel
 from bilinear_bench.cpu import grad_inputs, grad_weight
+from bilinear_bench.cpu.cpu import HOST
 from bilinear_bench.cpu.finite import all_finite
 from bilinear_bench.cpu.sizes import Sizes
 from bilinear_bench.memory import DTYPES, array_of, new_tensor
@@ -47,9 +48,9 @@ def forward(
         bias: Tensor (o,) or None.
         stores: Whether to store tiles for the gradients of the inputs, where that saves work.
     """
-    threads = thread_count()
     out, in1, in2 = weight.shape
     sizes = Sizes(input1.shape[0], in1, in2, out, DTYPES[weight.dtype])
+    threads = _threads(sizes)
     numbers = _grad_inputs_plan(sizes, threads).forward_tiles if stores else 0
     tiles = weight.new_empty(numbers) if numbers else None
     given1, given2, pages = input1.contiguous(), input2.contiguous(), weight.contiguous()  # names keep copies alive
@@ -90,7 +91,7 @@ def gradients(
         tiles: What the forward stored, or None.
     """
     sizes = Sizes(input1.shape[0], input1.shape[1], input2.shape[1], grad_output.shape[1], DTYPES[input1.dtype])
-    threads = thread_count()
+    threads = _threads(sizes)
     input1, input2, grad_output = input1.contiguous(), input2.contiguous(), grad_output.contiguous()
     rows1, rows2, gradient = array_of(input1), array_of(input2), array_of(grad_output)
     results: list[Tensor | None] = [None] * 3
@@ -105,6 +106,11 @@ def gradients(
         results[2] = new_tensor((sizes.out, sizes.in1, sizes.in2), input1)
         run(_grad_weight_plan(sizes, threads), threads, rows1, rows2, gradient, array_of(results[2]))
     return results
+
+
+def _threads(sizes: Sizes) -> int:
+    """Return the number of threads of a call; little work has one, and starts none."""
+    return thread_count() if sizes.flop >= HOST.parallel_flop else 1
 
 
 def run_kernels(sizes: Sizes, threads: int, training: bool) -> None:

@@ -91,6 +91,18 @@ assert numba.get_num_threads() == 4
     )
 
 
+def test_small_layers_start_no_threads_of_numba():
+    ended_well("""
+small = Bilinear(32, 32, 16)
+small(torch.ones(1, 32), torch.ones(1, 32)).sum().backward()
+try:
+    numba.threading_layer()
+except ValueError:  # Numba's word for threads that were not started
+    sys.exit(0)
+sys.exit("the threads were started")
+""")
+
+
 def test_one_openmp_for_both_leaves_pytorchs_threads_alone():
     library = next(Path("/usr/lib").glob("*/libgomp.so.1"), None)
     if library is None:
