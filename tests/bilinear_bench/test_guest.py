@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from command_line import python
 
-pytest.importorskip("torch", reason="torch is not installed")
+torch = pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("numba", reason="numba is not installed")
 
 pytestmark = pytest.mark.slow
@@ -252,3 +252,28 @@ def test_warming_ahead_says_how_long_it_took(tmp_path):
     assert ended.returncode == 0, ended.stderr
     assert "The kernels for float32 are compiled, after" in ended.stdout
     assert list(tmp_path.rglob("*.nbc"))
+
+
+def test_fsdp_and_ddp_train_the_layer():
+    if not torch.distributed.is_gloo_available():
+        pytest.skip("this PyTorch has no gloo")
+    ended_well("""
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+mesh, found = init_device_mesh("cpu", (1,)), []
+given = torch.randn(40, 7, requires_grad=True), torch.randn(40, 5)
+for kind in (torch.nn.Bilinear, Bilinear):
+    for wrap in (lambda one: fully_shard(one, mesh=mesh), torch.nn.parallel.DistributedDataParallel):
+        torch.manual_seed(0)
+        model = wrap(kind(7, 5, 3))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.001)
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss = model(*given).square().mean()
+            loss.backward()
+            optimizer.step()
+        found.append(loss.item())
+assert all(abs(one / found[0] - 1) < 1e-5 for one in found), found
+""")
