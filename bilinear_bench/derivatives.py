@@ -75,7 +75,8 @@ class _Bilinear(torch.autograd.Function):
         if any(needed) and input2 is None:
             input2 = grad_output.new_zeros((grad_output.shape[0], weight.shape[2]))
         calls_kernels = any(needed) and not torch.is_grad_enabled() and is_plain_call()
-        if calls_kernels and are_memory(input1, input2, weight, grad_output):
+        given = (input1, input2, grad_output) if weight is None else (input1, input2, weight, grad_output)
+        if calls_kernels and are_memory(*given):
             results = ctx.kernels.gradients(input1, input2, weight, grad_output, tuple(needed), tiles)
         else:
             results = [None] * 3

@@ -45,19 +45,20 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
         RuntimeError: The sizes, dtypes or devices do not fit; the words are PyTorch's own.
     """
     tensors = (input1, input2, weight) if bias is None else (input1, input2, weight, bias)
-    if not torch.compiler.is_compiling() and torch._C._is_torch_function_mode_enabled():
-        return torch.overrides.handle_torch_function(bilinear, tensors, input1, input2, weight, bias)
-    for one in tensors:
-        if type(one) not in PLAIN_TYPES and not isinstance(one, _TRACED):
-            if any(isinstance(other, torch.fx.Proxy) for other in tensors):  # torch.fx.symbolic_trace: one node
-                return torch.overrides.handle_torch_function(bilinear, tensors, *tensors)
+    plain = is_plain_call() and are_memory(*tensors)
+    if not plain:
+        if not torch.compiler.is_compiling() and torch._C._is_torch_function_mode_enabled():
+            return torch.overrides.handle_torch_function(bilinear, tensors, input1, input2, weight, bias)
+        if any(isinstance(one, torch.fx.Proxy) for one in tensors):  # torch.fx.symbolic_trace: one node
+            return torch.overrides.handle_torch_function(bilinear, tensors, *tensors)
+        if any(type(one) not in PLAIN_TYPES and not isinstance(one, _TRACED) for one in tensors):
             return BUILTIN(input1, input2, weight, bias)
     if not _fits(input1, input2, weight, bias):
         return BUILTIN(input1, input2, weight, bias)
     rows1, rows2 = input1, input2
     if input1.dim() != 2:
         rows1, rows2 = input1.reshape(-1, input1.shape[-1]), input2.reshape(-1, input2.shape[-1])
-    if not is_plain_call() or not are_memory(*tensors):
+    if not plain:
         output = OPS.bilinear(rows1, rows2, weight, bias)
     elif torch.is_grad_enabled() and any_requires_grad(*tensors):
         output = differentiable(kernels_of(weight), rows1, rows2, weight, bias)

@@ -25,17 +25,16 @@ def is_plain_call() -> bool:
     return not (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack()
+        or torch._C._is_torch_function_mode_enabled()
         or is_transformed()
         or torch._C._get_tracing_state() is not None
         or torch._C._autograd._profiler_enabled()
     )
 
 
-def are_memory(*tensors: Tensor | None) -> bool:
+def are_memory(*tensors: Tensor) -> bool:
     """True if tensors are what their memory holds: no subclasses, no negative bits, no batch of gradients."""
     for one in tensors:
-        if one is None:
-            continue
         if type(one) not in PLAIN_TYPES or one.is_neg() or one._is_zerotensor() or _is_batched(one):
             return False
     return True
