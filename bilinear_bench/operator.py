@@ -45,7 +45,7 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
         RuntimeError: The sizes, dtypes or devices do not fit; the words are PyTorch's own.
     """
     tensors = (input1, input2, weight) if bias is None else (input1, input2, weight, bias)
-    plain = is_plain_call() and are_memory(*tensors)
+    plain = is_plain_call() and not torch._C._is_torch_function_mode_enabled() and are_memory(*tensors)
     if not plain:
         if not torch.compiler.is_compiling() and torch._C._is_torch_function_mode_enabled():
             return torch.overrides.handle_torch_function(bilinear, tensors, input1, input2, weight, bias)

@@ -25,7 +25,6 @@ def is_plain_call() -> bool:
     return not (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack()
-        or torch._C._is_torch_function_mode_enabled()
         or is_transformed()
         or torch._C._get_tracing_state() is not None
         or torch._C._autograd._profiler_enabled()
