@@ -24,12 +24,12 @@ def main() -> None:
         warm(given.dtype, training=not given.forward_only)
     except (ImportError, RuntimeError) as error:
         parser.exit(1, f"{error}\n")
-    from bilinear_bench.cpu.compiled import is_kept  # not at the top: it imports Numba, which may be missing
+    from bilinear_bench.cpu.compiled import NOT_KEPT, is_kept  # not at the top: it imports Numba, which may be missing
 
     kinds = " and ".join(given.dtype)
     print(f"The kernels for {kinds} are compiled, after {time.monotonic() - start:.1f} s.")  # noqa: T201  # the answer
     if not is_kept():
-        parser.exit(1, "They are not kept: Numba finds no folder to write to. NUMBA_CACHE_DIR names one.\n")
+        parser.exit(1, f"{NOT_KEPT}\n")
 
 
 if __name__ == "__main__":

@@ -106,9 +106,8 @@ class GradInputs(torch.autograd.Function):
             return (None,) * 4
         needs_output, needs1, needs2, needs_weight = ctx.needs_input_grad
         # input1 has no part in its own gradient, nor input2: there the gradients of the results stand in their places.
-        pairs = [(tangent1, input2)] if tangent2 is None else [(input1, tangent2)]
-        if tangent1 is not None and tangent2 is not None:
-            pairs.append((tangent1, input2))
+        both = (tangent1, input2), (input1, tangent2)
+        pairs = [(one, other) for one, other in both if one is not None and other is not None]
         of_output = sum(OPS.bilinear(*pair, weight) for pair in pairs) if needs_output else None
         of_weight = sum(OPS.grad_weight(grad_output, *pair) for pair in pairs) if needs_weight else None
         of1 = of2 = None

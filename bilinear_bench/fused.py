@@ -17,6 +17,7 @@ from bilinear_bench.cpu import grad_inputs, grad_weight
 from bilinear_bench.cpu.cpu import HOST
 from bilinear_bench.cpu.finite import all_finite
 from bilinear_bench.cpu.sizes import Sizes
+from bilinear_bench.cpu.threads import workers
 from bilinear_bench.memory import DTYPES, array_of, new_tensor
 from bilinear_bench.numba_threads import run, thread_count
 from bilinear_bench.plain_call import BUILTIN
@@ -110,7 +111,7 @@ def gradients(
 
 def _threads(sizes: Sizes) -> int:
     """Return the number of threads of a call; little work has one, and starts none."""
-    return thread_count() if sizes.flop >= HOST.parallel_flop else 1
+    return thread_count() if workers(sizes, 2, HOST) > 1 else 1
 
 
 def run_kernels(sizes: Sizes, threads: int, training: bool) -> None:

@@ -19,7 +19,7 @@ COMPILING: Final = (
     "bilinear_bench compiles its kernels for this CPU: some seconds for a forward, more for gradients. "
     "`python -m bilinear_bench warm` does that ahead."
 )
-NOT_KEPT: Final = " They are not kept: Numba finds no folder to write to. NUMBA_CACHE_DIR names one."
+NOT_KEPT: Final = "They are not kept: Numba finds no folder to write to. NUMBA_CACHE_DIR names one."
 _LOG: Final = logging.getLogger("bilinear_bench")
 
 
@@ -69,7 +69,7 @@ def say_that_it_compiles(more: str = "") -> None:
     """Say once that compiling takes a while."""
     if not _Cache.said:
         _Cache.said = True
-        _LOG.warning("%s%s", COMPILING, more)
+        _LOG.warning("%s", f"{COMPILING} {more}".rstrip())
 
 
 class _NoCache:
