@@ -1,6 +1,6 @@
 """The fused CPU kernel on tensors: the output, and the gradients that are needed.
 
-Tensors are contiguous rows on a CPU, in float32 or float64. Results are new tensors of PyTorch's own memory.
+Tensors are contiguous rows on a CPU, in float32, float64, float16 or bfloat16. Results are new tensors of PyTorch's own memory.
 """
 
 from __future__ import annotations
@@ -12,26 +12,25 @@ import numba
 import numpy as np
 
 from bilinear_bench.contraction import full_precision
-from bilinear_bench.cpu import forward as forward_kernel
-from bilinear_bench.cpu import grad_inputs, grad_weight
 from bilinear_bench.cpu.cpu import HOST
 from bilinear_bench.cpu.finite import all_finite
-from bilinear_bench.cpu.sizes import Sizes
+from bilinear_bench.cpu.plans import forward_plan, grad_inputs_plan, grad_weight_plan
+from bilinear_bench.cpu.sizes import HALF_TYPES, Sizes
 from bilinear_bench.cpu.threads import workers
-from bilinear_bench.memory import DTYPES, array_of, new_tensor
+from bilinear_bench.memory import DTYPES, array_of, new_tensor, stored_as
 from bilinear_bench.numba_threads import run, thread_count
 from bilinear_bench.plain_call import BUILTIN
 
 Tensor = Any
 
 # Plans depend on sizes, dtype and threads alone. A step asks for the same three again and again.
-_forward_plan = functools.lru_cache(1024)(forward_kernel.plan)
-_grad_inputs_plan = functools.lru_cache(1024)(grad_inputs.plan)
-_grad_weight_plan = functools.lru_cache(1024)(grad_weight.plan)
+_forward_plan = functools.lru_cache(1024)(forward_plan)
+_grad_inputs_plan = functools.lru_cache(1024)(grad_inputs_plan)
+_grad_weight_plan = functools.lru_cache(1024)(grad_weight_plan)
 #: Whether the kernels can be compiled.
 AVAILABLE: Final = not numba.config.DISABLE_JIT
 #: Instead of a forward's tiles, where none are stored.
-_NO_TILES: Final = {dtype: np.empty(0, dtype) for dtype in DTYPES.values()}
+_NO_TILES: Final = {dtype: np.empty(0, stored_as(dtype)) for dtype in DTYPES.values()}
 
 
 def forward(
@@ -61,7 +60,7 @@ def forward(
         _forward_plan(sizes, threads), threads, array_of(given1), array_of(given2), array_of(pages), array_of(addend),
         _NO_TILES[sizes.dtype] if tiles is None else array_of(tiles), array_of(output),
     )  # fmt: skip
-    if not all_finite(result):
+    if not (output.isfinite().all() if sizes.dtype in HALF_TYPES else all_finite(result)):
         _take_the_other_order(input1, input2, weight, bias, output)
     return output, tiles
 
@@ -129,9 +128,11 @@ def run_kernels(sizes: Sizes, threads: int, training: bool) -> None:
         raise RuntimeError("there is nothing to compile: NUMBA_DISABLE_JIT is set, so plain products compute")
     batch, in1, in2, out, dtype = sizes
     shapes = (batch, in1), (batch, in2), (out, in1, in2), (out,), (batch, out)
-    rows1, rows2, pages, addend, gradient = (np.ones(shape, dtype) for shape in shapes)
-    tiles = np.empty(_grad_inputs_plan(sizes, threads).forward_tiles if training else 0, dtype)
-    all_finite(run(_forward_plan(sizes, threads), threads, rows1, rows2, pages, addend, tiles))
+    rows1, rows2, pages, addend, gradient = (np.ones(shape, stored_as(dtype)) for shape in shapes)
+    tiles = np.empty(_grad_inputs_plan(sizes, threads).forward_tiles if training else 0, stored_as(dtype))
+    output = run(_forward_plan(sizes, threads), threads, rows1, rows2, pages, addend, tiles)
+    if dtype not in HALF_TYPES:
+        all_finite(output)
     if training:
         run(_grad_inputs_plan(sizes, threads), threads, rows1, rows2, pages, gradient, tiles)
         run(_grad_weight_plan(sizes, threads), threads, rows1, rows2, gradient)

@@ -13,10 +13,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from bilinear_bench.cpu.sizes import HALF_TYPES
+
 Tensor = Any
 
 #: The dtypes of the fused kernel, by PyTorch's name and ours.
-DTYPES: Final = {torch.float32: "float32", torch.float64: "float64"}
+DTYPES: Final = {
+    torch.float32: "float32",
+    torch.float64: "float64",
+    torch.float16: "float16",
+    torch.bfloat16: "bfloat16",
+}
 #: Bytes of a tensor from which huge pages are worth their request, as in NumPy.
 HUGE_BYTES: Final = 4 * 2**20
 #: Linux's number for "use huge pages here" (``man madvise``).
@@ -32,12 +39,17 @@ class _Memory:
 
 
 def array_of(tensor: Tensor) -> npt.NDArray[np.floating[Any]]:
-    """Return the memory of a contiguous tensor on a CPU as an array of its shape.
+    """Return the memory of a contiguous tensor on a CPU as an array of its shape; half types as their bits.
 
     The array does not keep the tensor alive: its caller does. ``Tensor.numpy`` would, but marks the storage as not
     resizable for good, and FSDP and offloading resize storages.
     """
-    return _array_at(tensor.data_ptr(), tensor.shape, DTYPES[tensor.dtype])
+    return _array_at(tensor.data_ptr(), tensor.shape, stored_as(DTYPES[tensor.dtype]))
+
+
+def stored_as(dtype: str) -> str:
+    """Return NumPy's dtype of the arrays of a kernel: half types are given as their bits."""
+    return "uint16" if dtype in HALF_TYPES else dtype
 
 
 @functools.lru_cache(1024)

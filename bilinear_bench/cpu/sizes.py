@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+#: Dtypes of 16 bits.
+HALF_TYPES: Final = ("float16", "bfloat16")
 
 
 class Sizes(NamedTuple):
@@ -13,7 +16,7 @@ class Sizes(NamedTuple):
         in1: Features ``i`` of input1.
         in2: Features ``j`` of input2.
         out: Outputs ``o``, which are the pages of the weight.
-        dtype: "float32" or "float64".
+        dtype: "float32", "float64", "float16" or "bfloat16".
     """
 
     batch: int
@@ -25,7 +28,7 @@ class Sizes(NamedTuple):
     @property
     def itemsize(self) -> int:
         """Return the bytes of a number."""
-        return 8 if self.dtype == "float64" else 4
+        return 2 if self.dtype in HALF_TYPES else 8 if self.dtype == "float64" else 4
 
     @property
     def flop(self) -> int:
