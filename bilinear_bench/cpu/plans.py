@@ -12,17 +12,17 @@ from bilinear_bench.cpu.workspace import workspace_bytes
 
 def forward_plan(sizes: Sizes, threads: int, cpu: Cpu = HOST) -> Any:
     """Divide a forward among at most ``threads`` threads."""
-    return (half.plan_forward if sizes.dtype in HALF_TYPES else forward.plan)(sizes, threads, cpu)
+    return (half.HalfForwardPlan.of if sizes.dtype in HALF_TYPES else forward.plan)(sizes, threads, cpu)
 
 
 def grad_inputs_plan(sizes: Sizes, threads: int, cpu: Cpu = HOST) -> Any:
     """Divide both input gradients among at most ``threads`` threads."""
-    return (half.plan_grad_inputs if sizes.dtype in HALF_TYPES else grad_inputs.plan)(sizes, threads, cpu)
+    return (half.HalfGradInputsPlan.of if sizes.dtype in HALF_TYPES else grad_inputs.plan)(sizes, threads, cpu)
 
 
 def grad_weight_plan(sizes: Sizes, threads: int, cpu: Cpu = HOST) -> Any:
     """Divide the gradient of the weight among at most ``threads`` threads."""
-    return (half.plan_grad_weight if sizes.dtype in HALF_TYPES else grad_weight.plan)(sizes, threads, cpu)
+    return (half.HalfGradWeightPlan.of if sizes.dtype in HALF_TYPES else grad_weight.plan)(sizes, threads, cpu)
 
 
 def call_bytes(sizes: Sizes, threads: int) -> int:

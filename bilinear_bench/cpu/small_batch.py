@@ -28,8 +28,8 @@ from bilinear_bench.cpu.threads import part_of
 from bilinear_bench.cpu.tiles.abi import address
 from bilinear_bench.cpu.tiles.intrinsics import at, call
 from bilinear_bench.cpu.tiles.register_tile import SMALL_BATCH_ROWS
-from bilinear_bench.cpu.tiles.row_gradients import RowGradients, row_gradients
-from bilinear_bench.cpu.tiles.row_sums import RowSums, row_sums
+from bilinear_bench.cpu.tiles.row_gradients import ROW_GRADIENTS, RowGradients
+from bilinear_bench.cpu.tiles.row_sums import ROW_SUMS, RowSums
 
 #: Rows that keep the multiply-add units busy with one vector each: latency in cycles times units.
 BUSY_ROWS: Final = 8
@@ -134,14 +134,22 @@ def small_gradients(sizes: Sizes, cpu: Cpu, *, few_outputs: bool) -> bool:
     return sizes.batch <= 3 * lanes // 4
 
 
-def plan_small_forward(sizes: Sizes, workers: int) -> SmallForwardPlan:
-    """Divide the pages among the threads."""
-    return SmallForwardPlan(workers, min(workers, max(1, sizes.out)), address(row_sums, sizes.dtype))
+def plan_small_forward(sizes: Sizes, workers: int, weight_dtype: str | None = None) -> SmallForwardPlan:
+    """Divide the pages among the threads.
+
+    Args:
+        sizes: Sizes and dtype of the call.
+        workers: Number of threads.
+        weight_dtype: A half type, if the weight is given as its bits and all else as float32.
+    """
+    tile = address(ROW_SUMS[weight_dtype or sizes.dtype], sizes.dtype)
+    return SmallForwardPlan(workers, min(workers, max(1, sizes.out)), tile)
 
 
-def plan_small_gradients(sizes: Sizes, workers: int) -> SmallGradInputsPlan:
-    """Divide the rows of a page among the threads."""
-    return SmallGradInputsPlan(workers, min(workers, sizes.in1), address(row_gradients, sizes.dtype))
+def plan_small_gradients(sizes: Sizes, workers: int, weight_dtype: str | None = None) -> SmallGradInputsPlan:
+    """Divide the rows of a page among the threads; arguments as for ``plan_small_forward``."""
+    tile = address(ROW_GRADIENTS[weight_dtype or sizes.dtype], sizes.dtype)
+    return SmallGradInputsPlan(workers, min(workers, sizes.in1), tile)
 
 
 @serial_and_parallel
@@ -163,7 +171,7 @@ def _forward_pages(
     for page in range(begin, end):
         for row in range(batch):
             output[row, page] = bias[page]
-        for j in range(0, in2, strip_width(weight)):
+        for j in range(0, in2, strip_width(input2)):
             for row in range(0, batch, SMALL_BATCH_ROWS):
                 call(row_sums, RowSums(
                     rows=min(SMALL_BATCH_ROWS, batch - row), a=at(input1, row * in1), a_stride_c=1, a_stride_r=in1,
@@ -193,7 +201,7 @@ def _gradients_of_rows(
     pages, in2 = weight.shape[0], weight.shape[2]
     grad_input1[:, begin:end] = 0
     for i in range(begin, end):
-        for j in range(0, in2, strip_width(weight)):
+        for j in range(0, in2, strip_width(input2)):
             for row in range(0, batch, SMALL_BATCH_ROWS):
                 call(row_gradients, RowGradients(
                     rows=min(SMALL_BATCH_ROWS, batch - row), a=at(grad_output, row * pages), a_stride_c=1,

@@ -14,7 +14,10 @@ from numba.core import cgutils
 from bilinear_bench.cpu.cpu import VECTOR_BYTES
 
 INT: Final = ir.IntType(64)
+BITS16: Final = ir.IntType(16)
 _INT32: Final = ir.IntType(32)
+#: Makes a vector of float32 of a vector of numbers of 16 bits: ``widen(builder, bits)``.
+Widen = Callable[[Any, Any], Any]
 
 
 class Emitter:
@@ -48,6 +51,18 @@ class Emitter:
             return loaded
         arguments = (place, _INT32(self._align), mask, self.zero)
         return self._call("masked.load", f"{self._suffix}.p0", self.kind, arguments)
+
+    def load_wide(self, pointer: Any, mask: Any, widen: Widen) -> Any:
+        """Load a vector of numbers of 16 bits and return it as float32; the lanes outside a mask become 0."""
+        kind = ir.VectorType(BITS16, self.lanes)
+        place = self.builder.bitcast(pointer, kind.as_pointer())
+        if mask is None:
+            loaded = self.builder.load(place)
+            loaded.align = 2
+        else:
+            none = ir.Constant(kind, [0] * self.lanes)
+            loaded = self._call("masked.load", f"v{self.lanes}i16.p0", kind, (place, _INT32(2), mask, none))
+        return widen(self.builder, loaded)
 
     def store(self, value: Any, pointer: Any, mask: Any = None) -> None:
         """Store a vector; the lanes outside a mask stay as they are in memory."""

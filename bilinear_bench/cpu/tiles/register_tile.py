@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 from numba.core import cgutils
 
 from bilinear_bench.cpu.cpu import LINE_BYTES, ROWS, VECTOR_BYTES, VECTORS
-from bilinear_bench.cpu.tiles.emitter import INT, Emitter, prefetch_line
+from bilinear_bench.cpu.tiles.emitter import BITS16, INT, Emitter, Widen, prefetch_line
 
 #: Steps of ``c`` between two tests of the loop.
 UNROLLED: Final = 4
@@ -42,6 +42,7 @@ class Factors(NamedTuple):
         b: Pointer to the vectors ``b[c, v]``.
         b_stride_c: Elements from one ``c`` to the next.
         count: Number of steps of ``c``.
+        widen: What makes float32 of ``b``, if those are numbers of 16 bits; else None.
     """
 
     a: Any
@@ -50,12 +51,16 @@ class Factors(NamedTuple):
     b: Any
     b_stride_c: Any
     count: Any
+    widen: Widen | None
 
     @classmethod
-    def of(cls, emit: Emitter, given: Any, a_offset: Any = 0, b_offset: Any = 0) -> Factors:
+    def of(
+        cls, emit: Emitter, given: Any, a_offset: Any = 0, b_offset: Any = 0, widen: Widen | None = None
+    ) -> Factors:
         """Take a tile's arguments; ``a`` and ``b`` start the offsets (elements) further."""
-        a, b = emit.ahead(given.a, a_offset), emit.ahead(given.b, b_offset)
-        return cls(a, given.a_stride_c, given.a_stride_r, b, given.b_stride_c, given.count)
+        start = given.b if widen is None else emit.builder.bitcast(given.b, BITS16.as_pointer())
+        a, b = emit.ahead(given.a, a_offset), emit.ahead(start, b_offset)
+        return cls(a, given.a_stride_c, given.a_stride_r, b, given.b_stride_c, given.count, widen)
 
 
 class Prefetch(NamedTuple):
@@ -138,7 +143,7 @@ class _Step:
     def emit(self) -> None:
         emit, builder = self._emit, self._emit.builder
         from_b, from_a = builder.load(self._vectors), [builder.load(group) for group in self._groups]
-        vectors = [emit.load(emit.ahead(from_b, v * emit.lanes), mask) for v, mask in enumerate(self._masks)]
+        vectors = [self._load(emit.ahead(from_b, v * emit.lanes), mask) for v, mask in enumerate(self._masks)]
         for number, row in enumerate(self._sums):
             group, within = divmod(number, self._grouped)
             factor = emit.splat(builder.load(emit.ahead(from_a[group], self._offsets[within])))
@@ -147,6 +152,10 @@ class _Step:
         builder.store(emit.opaque(emit.ahead(from_b, self._factors.b_stride_c)), self._vectors)
         for pointer, group in zip(from_a, self._groups, strict=True):
             builder.store(emit.opaque(emit.ahead(pointer, self._factors.a_stride_c)), group)
+
+    def _load(self, pointer: Any, mask: Any) -> Any:
+        widen = self._factors.widen
+        return self._emit.load(pointer, mask) if widen is None else self._emit.load_wide(pointer, mask, widen)
 
 
 def for_tiles(

@@ -8,12 +8,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import functools
+from typing import Any, Final, NamedTuple
 
 from numba.extending import intrinsic
 
 from bilinear_bench.cpu.tiles.abi import Number, Pointer, tile_code
-from bilinear_bench.cpu.tiles.emitter import INT, Emitter
+from bilinear_bench.cpu.tiles.emitter import INT, Emitter, Widen
+from bilinear_bench.cpu.tiles.half_types import from_bfloat16, from_float16
 from bilinear_bench.cpu.tiles.register_tile import SMALL_BATCH_ROWS, Factors, Masks, for_widths, multiply
 
 
@@ -55,13 +57,13 @@ class RowGradients(NamedTuple):
     grad2: Pointer
 
 
-def emit_row_gradients(emit: Emitter, given: RowGradients) -> None:
-    """Emit the tile and its epilogue."""
+def emit_row_gradients(emit: Emitter, given: RowGradients, widen: Widen | None = None) -> None:
+    """Emit the tile and its epilogue; ``widen`` is for ``b`` of 16 bits."""
     builder = emit.builder
 
     def use(masks: Masks) -> None:
         def epilogue(rows: int) -> None:
-            tile = multiply(emit, Factors.of(emit, given), rows, masks)
+            tile = multiply(emit, Factors.of(emit, given, widen=widen), rows, masks)
             for r in range(rows):
                 start, total = builder.mul(given.input2_stride_r, INT(r)), emit.zero
                 by1 = emit.ahead(given.input1, builder.mul(given.input1_stride_r, INT(r)))
@@ -88,3 +90,32 @@ def _row_gradients(_: Any, given: Any) -> Any:
 def row_gradients(given: RowGradients) -> None:
     """Run the tile."""
     _row_gradients(given)
+
+
+@intrinsic
+def _row_gradients_bfloat16(_: Any, given: Any) -> Any:
+    return tile_code(functools.partial(emit_row_gradients, widen=from_bfloat16), given)
+
+
+def row_gradients_bfloat16(given: RowGradients) -> None:
+    """Run the tile with ``b`` of bfloat16."""
+    _row_gradients_bfloat16(given)
+
+
+@intrinsic
+def _row_gradients_float16(_: Any, given: Any) -> Any:
+    return tile_code(functools.partial(emit_row_gradients, widen=from_float16), given)
+
+
+def row_gradients_float16(given: RowGradients) -> None:
+    """Run the tile with ``b`` of float16."""
+    _row_gradients_float16(given)
+
+
+#: By the dtype of ``b``.
+ROW_GRADIENTS: Final = {
+    "float32": row_gradients,
+    "float64": row_gradients,
+    "bfloat16": row_gradients_bfloat16,
+    "float16": row_gradients_float16,
+}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import functools
+from typing import Any, Final, NamedTuple
 
 from numba.extending import intrinsic
 
 from bilinear_bench.cpu.tiles.abi import Number, Pointer, tile_code
-from bilinear_bench.cpu.tiles.emitter import INT, Emitter
+from bilinear_bench.cpu.tiles.emitter import INT, Emitter, Widen
+from bilinear_bench.cpu.tiles.half_types import from_bfloat16, from_float16
 from bilinear_bench.cpu.tiles.register_tile import SMALL_BATCH_ROWS, Factors, Masks, for_widths, multiply
 
 
@@ -43,13 +45,13 @@ class RowSums(NamedTuple):
     out_stride_r: Number
 
 
-def emit_row_sums(emit: Emitter, given: RowSums) -> None:
-    """Emit the tile and its epilogue."""
+def emit_row_sums(emit: Emitter, given: RowSums, widen: Widen | None = None) -> None:
+    """Emit the tile and its epilogue; ``widen`` is for ``b`` of 16 bits."""
     builder = emit.builder
 
     def use(masks: Masks) -> None:
         def epilogue(rows: int) -> None:
-            tile = multiply(emit, Factors.of(emit, given), rows, masks)
+            tile = multiply(emit, Factors.of(emit, given, widen=widen), rows, masks)
             for r in range(rows):
                 row, total = emit.ahead(given.e, builder.mul(given.e_stride_r, INT(r))), emit.zero
                 for v, mask in enumerate(masks):
@@ -70,3 +72,32 @@ def _row_sums(_: Any, given: Any) -> Any:
 def row_sums(given: RowSums) -> None:
     """Run the tile."""
     _row_sums(given)
+
+
+@intrinsic
+def _row_sums_bfloat16(_: Any, given: Any) -> Any:
+    return tile_code(functools.partial(emit_row_sums, widen=from_bfloat16), given)
+
+
+def row_sums_bfloat16(given: RowSums) -> None:
+    """Run the tile with ``b`` of bfloat16."""
+    _row_sums_bfloat16(given)
+
+
+@intrinsic
+def _row_sums_float16(_: Any, given: Any) -> Any:
+    return tile_code(functools.partial(emit_row_sums, widen=from_float16), given)
+
+
+def row_sums_float16(given: RowSums) -> None:
+    """Run the tile with ``b`` of float16."""
+    _row_sums_float16(given)
+
+
+#: By the dtype of ``b``.
+ROW_SUMS: Final = {
+    "float32": row_sums,
+    "float64": row_sums,
+    "bfloat16": row_sums_bfloat16,
+    "float16": row_sums_float16,
+}
