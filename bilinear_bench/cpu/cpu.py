@@ -32,6 +32,7 @@ class Cpu:
         packed_bytes: Bytes of inputs that are packed into strips at a time, at most.
         forward_tiles_bytes: Bytes of a forward's tiles that a step with few outputs stores for its backward, at most.
         parallel_flop: Work of a forward in flop; below it threads cost more than they bring.
+        multiplies_bfloat16: Whether an instruction adds products of pairs of bfloat16 to float32 (AVX-512 with BF16).
     """
 
     vector_bytes: int = 16
@@ -46,6 +47,7 @@ class Cpu:
     packed_bytes: int = 16 * MIB
     forward_tiles_bytes: int = 16 * MIB
     parallel_flop: int = 1_000_000
+    multiplies_bfloat16: bool = False
 
     @classmethod
     def host(cls) -> Cpu:
@@ -53,7 +55,8 @@ class Cpu:
         features = _features()
         vector_bytes = 64 if "avx512f" in features else 32 if "avx2" in features else 16
         registers = 32 if features & {"avx512f", "neon"} else 16
-        return cls(vector_bytes=vector_bytes, registers=registers, l2_bytes=_l2_bytes())
+        pairs = vector_bytes == 64 and "avx512bf16" in features
+        return cls(vector_bytes, registers, l2_bytes=_l2_bytes(), multiplies_bfloat16=pairs)
 
     @property
     def rows(self) -> int:

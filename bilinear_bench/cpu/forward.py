@@ -18,6 +18,7 @@ Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features (p
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Final
 
 import numba
@@ -51,12 +52,14 @@ class ForwardPlan:
         blocks: Blocks of strips. Its parts are parts of the pages.
         transpose: Address of the tile of that name.
         contract: Address of the tile of that name.
+        over1: Whether the tile contracts ``i``, see ``contracts_input1``.
     """
 
     workers: int
     blocks: division.Blocks
     transpose: int
     contract: int
+    over1: bool
 
     def run(
         self,
@@ -80,7 +83,7 @@ class ForwardPlan:
         if output is None:
             output = np.empty((input1.shape[0], weight.shape[0]), input1.dtype)
         stored = np.empty(0, weight.dtype) if forward_tiles is None else forward_tiles
-        arrays = self.transpose, self.contract, input1, input2, weight, bias, output, stored
+        arrays = self.transpose, self.contract, self.over1, input1, input2, weight, bias, output, stored
         blocks = self.blocks
         if blocks.parts == 1:
             _own_strips[self.workers > 1](*arrays, self.workers, blocks.count)
@@ -91,16 +94,29 @@ class ForwardPlan:
 
 def plan(sizes: Sizes, threads: int, cpu: Cpu = HOST) -> ForwardPlan | SmallForwardPlan:
     """Divide a forward among at most ``threads`` threads."""
-    workers = division.workers(sizes, threads, cpu)
     if small_forward(sizes, cpu):
-        return plan_small_forward(sizes, workers)
+        return plan_small_forward(sizes, division.workers(sizes, threads, cpu))
+    return plan_strips(sizes, threads, cpu, contract, bool(contracts_input1(sizes.in1, sizes.in2)))
+
+
+def plan_strips(sizes: Sizes, threads: int, cpu: Cpu, tile: Callable[..., None], over1: bool) -> ForwardPlan:
+    """Divide a forward with the batch in the lanes.
+
+    Args:
+        sizes: Sizes and dtype of the call.
+        threads: Number of threads, at most.
+        cpu: The CPU.
+        tile: ``contract``, or the tile in its place.
+        over1: Whether it contracts ``i``.
+    """
+    workers = division.workers(sizes, threads, cpu)
     pages = max(1, sizes.out)
     parts = min(workers, pages) if division.shares_strips(sizes, workers, pages, cpu) else 1
     strip_bytes = cpu.strip_width(sizes.itemsize) * (sizes.in1 + sizes.in2) * sizes.itemsize
     blocks = division.blocks(
         division.strips_of(sizes, cpu), workers, parts, strip_bytes=strip_bytes, cached_bytes=strip_bytes, cpu=cpu
     )
-    return ForwardPlan(workers, blocks, address(transpose, sizes.dtype), address(contract, sizes.dtype))
+    return ForwardPlan(workers, blocks, address(transpose, sizes.dtype), address(tile, sizes.dtype), over1)
 
 
 @compiled
@@ -115,7 +131,7 @@ def contracts_input1(in1: int, in2: int) -> bool:
 
 @serial_and_parallel
 def _own_strips(
-    transpose: int, contract: int, input1: Array, input2: Array, weight: Array, bias: Array, output: Array,
+    transpose: int, contract: int, over1: bool, input1: Array, input2: Array, weight: Array, bias: Array, output: Array,
     forward_tiles: Array, workers: int, blocks: int,
 ) -> None:  # fmt: skip
     """Each thread packs a block, computes it for all pages, and takes the next one."""
@@ -133,7 +149,7 @@ def _own_strips(
             pack_all(transpose, input1, low * width, high - low, strips1)
             pack_all(transpose, input2, low * width, high - low, strips2)
             _block(
-                transpose, contract, strips1, strips2, 0, high - low, weight, bias, 0, len(weight), results, output,
+                transpose, contract, over1, strips1, strips2, 0, high - low, weight, bias, 0, len(weight), results, output,
                 low * width, forward_tiles,
             )  # fmt: skip
             task = take(counter)
@@ -141,7 +157,7 @@ def _own_strips(
 
 @parallel
 def _shared_strips(
-    transpose: int, contract: int, input1: Array, input2: Array, weight: Array, bias: Array, output: Array,
+    transpose: int, contract: int, over1: bool, input1: Array, input2: Array, weight: Array, bias: Array, output: Array,
     forward_tiles: Array, workers: int, block: int, blocks: int, parts: int,
 ) -> None:  # fmt: skip
     """All threads pack some blocks; then each takes part after part of the pages.
@@ -172,7 +188,7 @@ def _shared_strips(
                 for number in range(start, stop):
                     low, high = part_of(number, count, here)
                     _block(
-                        transpose, contract, strips1, strips2, low, high, weight, bias, first, last, results[worker],
+                        transpose, contract, over1, strips1, strips2, low, high, weight, bias, first, last, results[worker],
                         output, (begin + low) * width, forward_tiles,
                     )  # fmt: skip
                 task = take(counter)
@@ -187,7 +203,7 @@ def _results(strips: int, pages: int, like: Array) -> int:
 
 @compiled
 def _block(
-    transpose: int, contract: int, strips1: Array, strips2: Array, low: int, high: int, weight: Array, bias: Array,
+    transpose: int, contract: int, over1: bool, strips1: Array, strips2: Array, low: int, high: int, weight: Array, bias: Array,
     begin: int, end: int, results: Array, output: Array, first: int, forward_tiles: Array,
 ) -> None:  # fmt: skip
     """Compute pages ``begin`` to ``end`` of the output of strips ``low`` to ``high``, whose first row is ``first``."""
@@ -200,7 +216,7 @@ def _block(
                 spread(results, (strip * pages + page) * width, bias[start + page])
         for page in range(pages):
             _page(
-                contract, strips1, strips2, low, high, weight, start + page, len(output), first,
+                contract, over1, strips1, strips2, low, high, weight, start + page, len(output), first,
                 at(results, page * width), pages * width, forward_tiles,
             )  # fmt: skip
         for strip in range(strips):
@@ -209,12 +225,12 @@ def _block(
 
 @compiled
 def _page(
-    contract: int, strips1: Array, strips2: Array, low: int, high: int, weight: Array, page: int, batch: int,
+    contract: int, over1: bool, strips1: Array, strips2: Array, low: int, high: int, weight: Array, page: int, batch: int,
     first: int, results: int, results_stride: int, forward_tiles: Array,
 ) -> None:  # fmt: skip
     """Add the sums of one page to the results of strips ``low`` to ``high``, whose first row is ``first``."""
     in1, in2 = weight.shape[1:]
-    width, over1 = strip_width(weight), contracts_input1(in1, in2)
+    width = strip_width(weight)
     count, rows = (in1, in2) if over1 else (in2, in1)
     stride_c, stride_r = (in2, 1) if over1 else (1, in2)
     inner, outer = (strips1, strips2) if over1 else (strips2, strips1)

@@ -20,6 +20,7 @@ Length: plan and kernel of one formula are read together.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import ClassVar, Final
 
 import numba
@@ -109,6 +110,11 @@ def plan(sizes: Sizes, threads: int, cpu: Cpu = HOST) -> GradInputsPlan | FewOut
         return plan_small_gradients(sizes, workers)
     if few:
         return plan_few_outputs(sizes, workers, cpu)
+    return plan_strips(sizes, workers, cpu, both_gradients)
+
+
+def plan_strips(sizes: Sizes, workers: int, cpu: Cpu, tile: Callable[..., None]) -> GradInputsPlan:
+    """Divide both input gradients with the batch in the lanes; ``tile`` is ``both_gradients``, or one in its place."""
     parts = min(workers, sizes.in1) if division.shares_strips(sizes, workers, sizes.in1, cpu) else 1
     # A block needs all of input2, its gradient and grad_output again and again, but of input1 only some rows.
     row_bytes = cpu.strip_width(sizes.itemsize) * sizes.itemsize
@@ -117,7 +123,7 @@ def plan(sizes: Sizes, threads: int, cpu: Cpu = HOST) -> GradInputsPlan | FewOut
         strip_bytes=row_bytes * (2 * sizes.in1 + (1 + parts) * sizes.in2 + sizes.out),
         cached_bytes=row_bytes * (2 * sizes.in2 + sizes.out),
     )  # fmt: skip
-    rows, tiles = tile_rows(sizes, cpu), (address(transpose, sizes.dtype), address(both_gradients, sizes.dtype))
+    rows, tiles = tile_rows(sizes, cpu), (address(transpose, sizes.dtype), address(tile, sizes.dtype))
     return GradInputsPlan(workers, blocks, rows, pages_clash(sizes, rows, cpu), *tiles)
 
 

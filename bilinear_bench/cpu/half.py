@@ -5,6 +5,9 @@ A number is 16 bits here, in arrays of uint16, for NumPy has no bfloat16 and Num
 * The inputs are widened once a call. Sums are float32; a result is rounded when it is complete.
 * A small batch reads the weight as it is stored: its tiles widen each vector that they load.
 * For a larger batch a piece of the weight is widened into memory that stays in the caches, and meets all rows there.
+* Where the CPU multiplies pairs of bfloat16 (AVX-512 with BF16), two neighbours in ``j`` are a pair for the output: the
+  kernel takes them as float32 with half of the ``j``, as they are stored. For the gradients of the inputs two pages are
+  paired, a piece at a time. Products of pairs are exact, their sums are float32.
 * Pieces are pages for the output and grad_weight. They are rows ``i`` of all pages for the gradients of the inputs,
   whose tiles contract the pages.
 
@@ -17,7 +20,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterator
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import numba
 import numpy as np
@@ -32,7 +35,9 @@ from bilinear_bench.cpu.packing import Array
 from bilinear_bench.cpu.sizes import Sizes
 from bilinear_bench.cpu.small_batch import plan_small_forward, plan_small_gradients, small_forward, small_gradients
 from bilinear_bench.cpu.tiles.abi import address
-from bilinear_bench.cpu.tiles.half_types import ROUND, WIDEN, Conversion
+from bilinear_bench.cpu.tiles.both_gradients import both_gradients_pairs
+from bilinear_bench.cpu.tiles.contract import contract_pairs
+from bilinear_bench.cpu.tiles.half_types import ROUND, WIDEN, Conversion, Interleave, interleave
 from bilinear_bench.cpu.tiles.intrinsics import at, call
 from bilinear_bench.cpu.workspace import workspace_bytes
 from bilinear_bench.order import pieces
@@ -40,16 +45,29 @@ from bilinear_bench.order import pieces
 Bits = npt.NDArray[np.uint16]
 
 #: Bytes of a piece of the weight as float32: it stays in the caches, and is much work for each call of a kernel.
-PIECE_BYTES: Final = 2 * MIB
+PIECE_BYTES: Final = 1 * MIB
 #: Rows ``i`` that a piece has at least: as many as a tile of the input gradients.
 LEAST_ROWS: Final = 3
 #: Numbers that a thread converts at a time.
 CHUNK: Final = 16384
+#: In place of a forward's tiles.
 _NO_TILES: Final = np.empty(0, np.float32)
 
 _forward_plan = functools.lru_cache(1024)(forward.plan)
 _grad_inputs_plan = functools.lru_cache(1024)(grad_inputs.plan)
 _grad_weight_plan = functools.lru_cache(1024)(grad_weight.plan)
+
+
+@functools.lru_cache(1024)
+def _pairs_plan(sizes: Sizes, threads: int, cpu: Cpu) -> forward.ForwardPlan:
+    """Divide a forward whose ``j`` are pairs."""
+    return forward.plan_strips(sizes, threads, cpu, contract_pairs, over1=False)
+
+
+@functools.lru_cache(1024)
+def _gradient_pairs_plan(sizes: Sizes, workers: int, cpu: Cpu) -> grad_inputs.GradInputsPlan:
+    """Divide the gradients of both inputs where pages are pairs."""
+    return grad_inputs.plan_strips(sizes, workers, cpu, both_gradients_pairs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +89,6 @@ class _HalfPlan:
     cpu: Cpu
     widen: int
     round: int
-    forward_tiles: ClassVar[int] = 0
 
     @classmethod
     def of(cls, sizes: Sizes, threads: int, cpu: Cpu = HOST) -> Any:
@@ -80,14 +97,19 @@ class _HalfPlan:
         return cls(sizes, threads, division.workers(sizes, threads, cpu), cpu, *tiles)
 
     @property
+    def multiplies_pairs(self) -> bool:
+        """Return whether pairs of bfloat16 are multiplied."""
+        return self.cpu.multiplies_bfloat16 and self.sizes.dtype == "bfloat16"
+
+    @property
     def wide_sizes(self) -> Sizes:
         """Return the sizes with float32."""
         return self.sizes._replace(dtype="float32")
 
     def of_page_pieces(self) -> Iterator[tuple[slice, slice]]:
-        """Yield pages and rows of a page, piece by piece; a page has several pieces only if it is larger than one."""
+        """Yield pages and rows of them, piece by piece: as many pages as there are threads, and all rows if they fit."""
         row = max(1, 4 * self.sizes.in2)
-        for pages in pieces(self.sizes.out, PIECE_BYTES // (row * max(1, self.sizes.in1))):
+        for pages in pieces(self.sizes.out, max(self.workers, PIECE_BYTES // (row * max(1, self.sizes.in1)))):
             for rows in pieces(self.sizes.in1, max(LEAST_ROWS, PIECE_BYTES // (row * (pages.stop - pages.start)))):
                 yield pages, rows
 
@@ -111,6 +133,21 @@ class _HalfPlan:
         """Convert columns of wide (m, columns) from or to columns of narrow (m, n) from ``begin`` on."""
         _convert[self.workers > 1](tile, wide, narrow, begin, columns)
 
+    def memory(self, divided: list[tuple[slice, slice]]) -> Array:
+        """Return memory for the weight of the largest piece."""
+        sizes = (self.piece_sizes(*piece) for piece in divided)
+        return np.empty(max((one.out * one.in1 * one.in2 for one in sizes), default=0), np.float32)
+
+    def paired_weight(self, weight: Bits, rows: slice, memory: Array) -> Array:
+        """Return rows of the weight (o, i, j) as pairs of pages (o / 2, i', j), at the beginning of ``memory``."""
+        in2 = self.sizes.in2
+        shape = (len(weight) + 1) // 2, rows.stop - rows.start, in2
+        pairs = memory[: math.prod(shape)].reshape(shape)
+        _pair_pages[self.workers > 1](
+            address(interleave, "float32"), weight.reshape(len(weight), -1), rows.start * in2, pairs.reshape(len(pairs), -1)
+        )
+        return pairs
+
     def wide_weight(self, weight: Bits, pages: slice, rows: slice, memory: Array) -> Array:
         """Return a piece of the weight (o, i, j) as float32 (o', i', j), at the beginning of ``memory``."""
         sizes = self.piece_sizes(pages, rows)
@@ -121,13 +158,8 @@ class _HalfPlan:
         return piece
 
 
-def _memory(sizes: list[Sizes]) -> Array:
-    """Return memory for the weight of the largest piece."""
-    return np.empty(max((one.out * one.in1 * one.in2 for one in sizes), default=0), np.float32)
-
-
 class HalfForwardPlan(_HalfPlan):
-    """A forward: in one piece for a small batch, else piece by piece."""
+    """A forward: in one piece for a small batch, or by pairs; else piece by piece."""
 
     def run(
         self,
@@ -135,37 +167,68 @@ class HalfForwardPlan(_HalfPlan):
         input2: Bits,
         weight: Bits,
         bias: Bits,
-        forward_tiles: Any = None,
+        forward_tiles: Bits | None = None,
         output: Bits | None = None,
     ) -> Bits:
         """Return output (b, o) of input1 (b, i), input2 (b, j), weight (o, i, j) and bias (o,).
 
-        ``output`` is memory for it, or None. No forward tiles are stored.
+        Args:
+            input1: (b, i).
+            input2: (b, j).
+            weight: (o, i, j).
+            bias: (o,).
+            forward_tiles: Memory for the tiles, as many numbers as the backward's plan says; None or empty for none.
+            output: Memory for the result; None for new memory.
         """
         if output is None:
             output = np.empty((len(input1), len(weight)), np.uint16)
-        wide1, wide2, addend = self.wide(input1), self.wide(input2), self.wide(bias[None])[0]
+        tiles = _NO_TILES if forward_tiles is None else forward_tiles.view(np.float32)
+        wide1, addend = self.wide(input1), self.wide(bias[None])[0]
         if small_forward(self.wide_sizes, self.cpu):
-            plan = plan_small_forward(self.wide_sizes, self.workers, self.sizes.dtype)
-            self.convert(self.round, plan.run(wide1, wide2, weight, addend), output, 0, len(weight))
+            plan: Any = plan_small_forward(self.wide_sizes, self.workers, self.sizes.dtype)
+            result = plan.run(wide1, self.wide(input2), weight, addend)
+        elif self._by_pairs(len(tiles) > 0):
+            halved = self.wide_sizes._replace(in2=self.sizes.in2 // 2)
+            plan = _pairs_plan(halved, self.threads, self.cpu)
+            result = plan.run(wide1, input2.view(np.float32), weight.view(np.float32), addend, tiles)
+        else:
+            self._piece_by_piece(wide1, self.wide(input2), weight, addend, tiles, output)
             return output
+        self.convert(self.round, result, output, 0, len(weight))
+        return output
+
+    def _by_pairs(self, stores: bool) -> bool:
+        """True if pairs of ``j`` are multiplied as they are stored; stored tiles must be those that float32 would."""
+        possible = self.multiplies_pairs and self.sizes.in2 % 2 == 0
+        return possible and not (stores and forward.contracts_input1(self.sizes.in1, self.sizes.in2))
+
+    def _piece_by_piece(
+        self, wide1: Array, wide2: Array, weight: Bits, addend: Array, tiles: Array, output: Bits
+    ) -> None:
+        """Write the output; tiles are stored only if there is one piece."""
         divided = list(self.of_page_pieces())
-        memory = _memory([self.piece_sizes(*piece) for piece in divided])
+        memory = self.memory(divided)
         total = addend
         for pages, rows in divided:
             piece = self.wide_weight(weight, pages, rows, memory)
             first = rows.start == 0
-            part = _forward_plan(self.piece_sizes(pages, rows), self.threads, self.cpu).run(
-                _columns(wide1, rows), wide2, piece, addend[pages] if first else np.zeros_like(addend[pages])
-            )
+            addends = addend[pages] if first else np.zeros_like(addend[pages])
+            plan = _forward_plan(self.piece_sizes(pages, rows), self.threads, self.cpu)
+            part = plan.run(_columns(wide1, rows), wide2, piece, addends, tiles)
             total = part if first else total + part
             if rows.stop == self.sizes.in1:
                 self.convert(self.round, total, output, pages.start, total.shape[1])
-        return output
 
 
 class HalfGradInputsPlan(_HalfPlan):
     """The gradients of both inputs: in one piece for a small batch, else piece by piece."""
+
+    @functools.cached_property
+    def forward_tiles(self) -> int:
+        """Return the numbers of 16 bits that the forward stores: its tiles in float32 if there is one piece, or none."""
+        if 4 * self.sizes.out * self.sizes.in1 * self.sizes.in2 > PIECE_BYTES:
+            return 0
+        return 2 * _grad_inputs_plan(self.wide_sizes, self.threads, self.cpu).forward_tiles
 
     def run(
         self,
@@ -173,32 +236,46 @@ class HalfGradInputsPlan(_HalfPlan):
         input2: Bits,
         weight: Bits,
         grad_output: Bits,
-        forward_tiles: Any = None,
+        forward_tiles: Bits,
         gradients: tuple[Bits, Bits] | None = None,
     ) -> tuple[Bits, Bits]:
-        """Return grad_input1 (b, i) and grad_input2 (b, j); ``gradients`` is memory for them, or None."""
+        """Return grad_input1 (b, i) and grad_input2 (b, j).
+
+        ``forward_tiles`` is what the forward stored, or empty; ``gradients`` is memory for the results, or None.
+        """
         if gradients is None:
             gradients = np.empty(input1.shape, np.uint16), np.empty(input2.shape, np.uint16)
-        given = self.wide(input1), self.wide(input2), weight, self.wide(grad_output)
-        sizes = self.wide_sizes
-        if small_gradients(sizes, self.cpu, few_outputs=few_outputs(sizes, self.cpu)):
+        wide1, wide2, sizes = self.wide(input1), self.wide(input2), self.wide_sizes
+        few = few_outputs(sizes, self.cpu)
+        if small_gradients(sizes, self.cpu, few_outputs=few):
             plan = plan_small_gradients(sizes, self.workers, self.sizes.dtype)
-            grad_input1, grad_input2 = plan.run(*given, _NO_TILES)
+            grad_input1, grad_input2 = plan.run(wide1, wide2, weight, self.wide(grad_output), _NO_TILES)
             self.convert(self.round, grad_input1, gradients[0], 0, sizes.in1)
         else:
-            grad_input2 = self._piece_by_piece(*given, gradients[0])
+            pairs = self.multiplies_pairs and not few
+            given = wide1, wide2, weight, grad_output
+            grad_input2 = self._piece_by_piece(*given, forward_tiles.view(np.float32), gradients[0], pairs)
         self.convert(self.round, grad_input2, gradients[1], 0, sizes.in2)
         return gradients
 
-    def _piece_by_piece(self, wide1: Array, wide2: Array, weight: Bits, gradient: Array, grad_input1: Bits) -> Array:
+    def _piece_by_piece(
+        self, wide1: Array, wide2: Array, weight: Bits, grad_output: Bits, tiles: Array, grad_input1: Bits, pairs: bool
+    ) -> Array:
         """Write grad_input1 (b, i); return grad_input2 (b, j) as float32."""
         divided = list(self.of_row_pieces())
-        memory = _memory([self.piece_sizes(*piece) for piece in divided])
+        memory = self.memory(divided)
+        gradient = _even(grad_output).view(np.float32) if pairs else self.wide(grad_output)
         total = np.zeros(wide2.shape, np.float32)
         for pages, rows in divided:
-            piece = self.wide_weight(weight, pages, rows, memory)
-            plan = _grad_inputs_plan(self.piece_sizes(pages, rows), self.threads, self.cpu)
-            part1, part2 = plan.run(_columns(wide1, rows), wide2, piece, gradient, np.empty(0, np.float32))
+            sizes = self.piece_sizes(pages, rows)
+            if pairs:
+                sizes = sizes._replace(out=gradient.shape[1])
+                piece = self.paired_weight(weight, rows, memory)
+                plan = _gradient_pairs_plan(sizes, self.workers, self.cpu)
+            else:
+                piece = self.wide_weight(weight, pages, rows, memory)
+                plan = _grad_inputs_plan(sizes, self.threads, self.cpu)
+            part1, part2 = plan.run(_columns(wide1, rows), wide2, piece, gradient, tiles)
             self.convert(self.round, part1, grad_input1, rows.start, part1.shape[1])
             total += part2
         return total
@@ -214,7 +291,7 @@ class HalfGradWeightPlan(_HalfPlan):
             grad_weight = np.empty((out, in1, in2), np.uint16)
         wide1, wide2, gradient = self.wide(input1), self.wide(input2), self.wide(grad_output)
         divided = list(self.of_page_pieces())
-        memory = _memory([self.piece_sizes(*piece) for piece in divided])
+        memory = self.memory(divided)
         for pages, rows in divided:
             sizes = self.piece_sizes(pages, rows)
             piece = memory[: sizes.out * sizes.in1 * in2].reshape(sizes.out, sizes.in1, in2)
@@ -240,6 +317,11 @@ def _columns(values: Array, columns: slice) -> Array:
     return np.ascontiguousarray(values[:, columns])
 
 
+def _even(values: Bits) -> Bits:
+    """Return values (b, n) with a column of zeros more if n is odd."""
+    return np.pad(values, ((0, 0), (0, 1))) if values.shape[1] % 2 else values
+
+
 @serial_and_parallel
 def _convert(conversion: int, wide: Array, narrow: Bits, begin: int, columns: int) -> None:
     """Convert wide (m, columns) from, or to, the columns of narrow (m, n) from ``begin`` on."""
@@ -248,5 +330,20 @@ def _convert(conversion: int, wide: Array, narrow: Bits, begin: int, columns: in
         row, first = task // chunks, task % chunks * CHUNK
         call(conversion, Conversion(
             wide=at(wide, row * columns + first), narrow=at(narrow, row * narrow.shape[1] + begin + first),
+            count=min(CHUNK, columns - first),
+        ))  # fmt: skip
+
+
+@serial_and_parallel
+def _pair_pages(interleave: int, weight: Bits, begin: int, pairs: Array) -> None:
+    """Store columns of weight (o, i j) from ``begin`` on as pairs of pages, (o / 2, i' j); an odd page gets zeros."""
+    columns = pairs.shape[1]
+    chunks = (columns + CHUNK - 1) // CHUNK
+    for task in numba.prange(len(pairs) * chunks):
+        pair, first = task // chunks, task % chunks * CHUNK
+        start = 2 * pair * weight.shape[1] + begin + first
+        call(interleave, Interleave(
+            pairs=at(pairs, pair * columns + first), first=at(weight, start),
+            second=at(weight, start + weight.shape[1]) if 2 * pair + 1 < len(weight) else 0,
             count=min(CHUNK, columns - first),
         ))  # fmt: skip

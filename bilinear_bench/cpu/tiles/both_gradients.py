@@ -12,6 +12,7 @@ too much room in the L1 cache, and a tile has one row.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Final, NamedTuple
 
 from numba.extending import intrinsic
@@ -65,8 +66,8 @@ class BothGradients(NamedTuple):
     grad2: Pointer
 
 
-def emit_both_gradients(emit: Emitter, given: BothGradients) -> None:
-    """Emit the tiles and their epilogue."""
+def emit_both_gradients(emit: Emitter, given: BothGradients, pairs: bool = False) -> None:
+    """Emit the tiles and their epilogue; ``pairs`` is for pairs of bfloat16 in ``a`` and ``b``."""
     builder = emit.builder
 
     def epilogue(vectors: int, shape: int, number: Any) -> None:
@@ -74,7 +75,7 @@ def emit_both_gradients(emit: Emitter, given: BothGradients) -> None:
         rows, columns = range(more + 1), range(last + 1)
         first_column = builder.mul(number, INT(len(columns)))
         layout = {"grouped": len(columns), "group_stride": given.a_stride_i} if more else {}
-        factors = Factors.of(emit, given, a_offset=builder.mul(first_column, given.a_stride_r))
+        factors = Factors.of(emit, given, a_offset=builder.mul(first_column, given.a_stride_r), pairs=pairs)
         tile = multiply(emit, factors, len(rows) * len(columns), (None,) * vectors, **layout)
         start = builder.mul(first_column, INT(VECTORS * emit.lanes))
         for v in range(vectors):
@@ -102,3 +103,13 @@ def _both_gradients(_: Any, given: Any) -> Any:
 def both_gradients(given: BothGradients) -> None:
     """Run the tile."""
     _both_gradients(given)
+
+
+@intrinsic
+def _both_gradients_pairs(_: Any, given: Any) -> Any:
+    return tile_code(functools.partial(emit_both_gradients, pairs=True), given)
+
+
+def both_gradients_pairs(given: BothGradients) -> None:
+    """Run the tile with ``a`` and ``b`` of pairs of bfloat16, each in a float32's place."""
+    _both_gradients_pairs(given)

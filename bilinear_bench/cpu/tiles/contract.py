@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 from numba.core import cgutils
@@ -57,8 +58,8 @@ class Contract(NamedTuple):
     prefetch_step: Number
 
 
-def emit_contract(emit: Emitter, given: Contract) -> None:
-    """Emit the tiles and their epilogue."""
+def emit_contract(emit: Emitter, given: Contract, pairs: bool = False) -> None:
+    """Emit the tiles and their epilogue; ``pairs`` is for pairs of bfloat16 in ``a`` and ``b``."""
     builder = emit.builder
     prefetch = Prefetch(cgutils.alloca_once_value(builder, given.prefetch), given.prefetch_step)
     storing = builder.icmp_unsigned("!=", builder.ptrtoint(given.forward_tiles, INT), INT(0))
@@ -67,7 +68,7 @@ def emit_contract(emit: Emitter, given: Contract) -> None:
         stored = emit.ahead(given.forward_tiles, builder.mul(number, given.forward_tiles_stride_t))
         with builder.if_then(storing):  # these lines are in no cache
             prefetch_tile(emit, stored, rows)
-        factors = Factors.of(emit, given, b_offset=builder.mul(number, given.b_stride_t))
+        factors = Factors.of(emit, given, b_offset=builder.mul(number, given.b_stride_t), pairs=pairs)
         tile = multiply(emit, factors, rows, (None,) * vectors, prefetch=prefetch)
         e = emit.ahead(given.e, builder.mul(number, given.e_stride_t))
         out = emit.ahead(given.out, builder.mul(number, given.out_stride_t))
@@ -92,3 +93,13 @@ def _contract(_: Any, given: Any) -> Any:
 def contract(given: Contract) -> None:
     """Run the tile."""
     _contract(given)
+
+
+@intrinsic
+def _contract_pairs(_: Any, given: Any) -> Any:
+    return tile_code(functools.partial(emit_contract, pairs=True), given)
+
+
+def contract_pairs(given: Contract) -> None:
+    """Run the tile with ``a`` and ``b`` of pairs of bfloat16, each in a float32's place."""
+    _contract_pairs(given)

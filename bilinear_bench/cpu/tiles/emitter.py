@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba.core import cgutils
 
 from bilinear_bench.cpu.cpu import VECTOR_BYTES
@@ -93,6 +93,16 @@ class Emitter:
     def multiply_add(self, one: Any, other: Any, addend: Any) -> Any:
         """Return ``one * other + addend``, fused where the CPU can."""
         return self._call("fmuladd", self._suffix, self.kind, (one, other, addend))
+
+    def add_pair_products(self, one: Any, other: Any, addend: Any) -> Any:
+        """Return ``addend`` plus both products of each lane, which holds a pair of bfloat16; for AVX-512 with BF16.
+
+        llvmlite has no type for bfloat16, so this is an instruction and not an intrinsic.
+        """
+        binding.initialize_native_asmparser()
+        kind = ir.FunctionType(self.kind, [self.kind] * 3)
+        instruction = ir.InlineAsm(kind, "vdpbf16ps $3, $2, $0", "=v,0,v,v")
+        return self.builder.call(instruction, (addend, one, other))
 
     def total(self, vector: Any) -> Any:
         """Return the sum over the lanes, added up in halves."""

@@ -1,4 +1,4 @@
-"""Vector code ``widen`` and ``round_off``: numbers of 16 bits to float32, and float32 to numbers of 16 bits.
+"""Vector code for numbers of 16 bits: ``widen_*`` to float32, ``round_*`` from float32, and pairs (``interleave``).
 
 bfloat16 is the upper half of a float32. For float16 LLVM has a type, and x86 has had instructions since AVX2.
 Rounding is to the nearest, ties to even. NaN stays NaN.
@@ -14,15 +14,31 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from bilinear_bench.cpu.tiles.abi import Number, Pointer, tile_code
-from bilinear_bench.cpu.tiles.emitter import INT, Emitter
+from bilinear_bench.cpu.tiles.emitter import BITS16, INT, Emitter
 
 _FLOAT: Final = ir.FloatType()
 #: Just under half of the last bit that bfloat16 keeps; and the bit that keeps a NaN from becoming infinite.
 _JUST_UNDER_HALF, _QUIET = 0x7FFF, 0x40
 
 
+class Interleave(NamedTuple):
+    """Arguments of ``interleave``: ``pairs[n] = first[n], second[n]``.
+
+    Attributes:
+        pairs: Pairs of 16 bits, each in a float32's place; the first has the lower bits.
+        first: Address of the first numbers.
+        second: Address of the second ones; 0 for zeros.
+        count: How many.
+    """
+
+    pairs: Pointer
+    first: Number
+    second: Number
+    count: Number
+
+
 class Conversion(NamedTuple):
-    """Arguments of all four.
+    """Arguments of the conversions.
 
     Attributes:
         wide: Numbers of float32.
@@ -67,35 +83,87 @@ def to_bfloat16(builder: Any, number: Any) -> Any:
     is_nan = builder.fcmp_unordered("uno", number, number)
     quiet = builder.or_(upper, _constant(words, _QUIET))
     nearest = builder.select(is_nan, quiet, builder.lshr(sum_, _constant(words, 16)))
-    return builder.trunc(nearest, _like(number.type, ir.IntType(16)))
+    return builder.trunc(nearest, _like(number.type, BITS16))
 
 
 def to_float16(builder: Any, number: Any) -> Any:
     """Return the bits of the nearest float16 of a float32, or of a vector."""
     half = builder.fptrunc(number, _like(number.type, ir.HalfType()))
-    return builder.bitcast(half, _like(number.type, ir.IntType(16)))
+    return builder.bitcast(half, _like(number.type, BITS16))
 
 
 def _emit(convert: Callable[[Any, Any], Any], *, widens: bool) -> Callable[[Emitter, Conversion], None]:
-    """Return what emits a loop over whole vectors, and one over the numbers that are left."""
+    """Return what emits the loops of a conversion."""
 
     def emit_loops(emit: Emitter, given: Conversion) -> None:
-        builder, lanes = emit.builder, INT(emit.lanes)
-        narrow = builder.inttoptr(given.narrow, ir.IntType(16).as_pointer())
-        whole = builder.mul(builder.sdiv(given.count, lanes), lanes)
-        for begin, end, step in ((INT(0), whole, emit.lanes), (whole, given.count, 1)):
-            with cgutils.for_range_slice(builder, begin, end, INT(step), INT) as (n, _):
-                places = [builder.gep(start, [n]) for start in (given.wide, narrow)]
-                if step > 1:
-                    kinds = emit.kind, _like(emit.kind, ir.IntType(16))
-                    places = [builder.bitcast(place, kind.as_pointer()) for place, kind in zip(places, kinds, strict=True)]
-                source, target = (places[1], places[0]) if widens else places
-                loaded, stored = builder.load(source), None
-                loaded.align = 2 if widens else 4
-                stored = builder.store(convert(builder, loaded), target)
-                stored.align = 4 if widens else 2
+        narrow = emit.builder.inttoptr(given.narrow, BITS16.as_pointer())
+
+        def step(n: Any, lanes: int) -> None:
+            wide, bits = _place(emit, given.wide, n, lanes), _place(emit, narrow, n, lanes)
+            if widens:
+                _store(emit, convert(emit.builder, _load(emit, bits)), wide)
+            else:
+                _store(emit, convert(emit.builder, _load(emit, wide)), bits)
+
+        _loops(emit, given.count, step)
 
     return emit_loops
+
+
+def emit_interleave(emit: Emitter, given: Interleave) -> None:
+    """Emit the loops."""
+    builder = emit.builder
+    first, second = (builder.inttoptr(place, BITS16.as_pointer()) for place in (given.first, given.second))
+
+    def loops(*, alone: bool) -> None:
+        def step(n: Any, lanes: int) -> None:
+            lower = _load(emit, _place(emit, first, n, lanes))
+            words = _like(lower.type, ir.IntType(32))
+            pair = builder.zext(lower, words)
+            if not alone:
+                upper = builder.zext(_load(emit, _place(emit, second, n, lanes)), words)
+                pair = builder.or_(pair, builder.shl(upper, _constant(words, 16)))
+            _store(emit, builder.bitcast(pair, _like(words, _FLOAT)), _place(emit, given.pairs, n, lanes))
+
+        _loops(emit, given.count, step)
+
+    with builder.if_else(builder.icmp_signed("==", given.second, INT(0))) as (yes, no):
+        with yes:
+            loops(alone=True)
+        with no:
+            loops(alone=False)
+
+
+def _loops(emit: Emitter, count: Any, step: Callable[[Any, int], None]) -> None:
+    """Emit a loop over whole vectors, and one over the numbers that are left; ``step`` gets the first, and how many."""
+    builder, lanes = emit.builder, INT(emit.lanes)
+    whole = builder.mul(builder.sdiv(count, lanes), lanes)
+    for begin, end, width in ((INT(0), whole, emit.lanes), (whole, count, 1)):
+        with cgutils.for_range_slice(builder, begin, end, INT(width), INT) as (n, _):
+            step(n, width)
+
+
+def _place(emit: Emitter, start: Any, n: Any, lanes: int) -> Any:
+    """Return a pointer to number ``n``, or to a vector from there on."""
+    place = emit.builder.gep(start, [n])
+    if lanes == 1:
+        return place
+    return emit.builder.bitcast(place, ir.VectorType(start.type.pointee, lanes).as_pointer())
+
+
+def _load(emit: Emitter, place: Any) -> Any:
+    loaded = emit.builder.load(place)
+    loaded.align = _bytes(place.type.pointee)
+    return loaded
+
+
+def _store(emit: Emitter, value: Any, place: Any) -> None:
+    emit.builder.store(value, place).align = _bytes(value.type)
+
+
+def _bytes(kind: Any) -> int:
+    """Return the bytes of a number of this type, or of this vector type."""
+    return 2 if getattr(kind, "element", kind) == BITS16 else 4
 
 
 @intrinsic
@@ -116,6 +184,16 @@ def _round_bfloat16(_: Any, given: Any) -> Any:
 @intrinsic
 def _round_float16(_: Any, given: Any) -> Any:
     return tile_code(_emit(to_float16, widens=False), given)
+
+
+@intrinsic
+def _interleave(_: Any, given: Any) -> Any:
+    return tile_code(emit_interleave, given)
+
+
+def interleave(given: Interleave) -> None:
+    """Write pairs of 16 bits."""
+    _interleave(given)
 
 
 def widen_bfloat16(given: Conversion) -> None:

@@ -43,6 +43,7 @@ class Factors(NamedTuple):
         b_stride_c: Elements from one ``c`` to the next.
         count: Number of steps of ``c``.
         widen: What makes float32 of ``b``, if those are numbers of 16 bits; else None.
+        pairs: Whether each number of ``a`` and ``b`` is a pair of bfloat16, to be multiplied pair by pair.
     """
 
     a: Any
@@ -51,16 +52,23 @@ class Factors(NamedTuple):
     b: Any
     b_stride_c: Any
     count: Any
-    widen: Widen | None
+    widen: Widen | None = None
+    pairs: bool = False
 
     @classmethod
     def of(
-        cls, emit: Emitter, given: Any, a_offset: Any = 0, b_offset: Any = 0, widen: Widen | None = None
+        cls,
+        emit: Emitter,
+        given: Any,
+        a_offset: Any = 0,
+        b_offset: Any = 0,
+        widen: Widen | None = None,
+        pairs: bool = False,
     ) -> Factors:
         """Take a tile's arguments; ``a`` and ``b`` start the offsets (elements) further."""
         start = given.b if widen is None else emit.builder.bitcast(given.b, BITS16.as_pointer())
         a, b = emit.ahead(given.a, a_offset), emit.ahead(start, b_offset)
-        return cls(a, given.a_stride_c, given.a_stride_r, b, given.b_stride_c, given.count, widen)
+        return cls(a, given.a_stride_c, given.a_stride_r, b, given.b_stride_c, given.count, widen, pairs)
 
 
 class Prefetch(NamedTuple):
@@ -142,13 +150,14 @@ class _Step:
 
     def emit(self) -> None:
         emit, builder = self._emit, self._emit.builder
+        multiply_add = emit.add_pair_products if self._factors.pairs else emit.multiply_add
         from_b, from_a = builder.load(self._vectors), [builder.load(group) for group in self._groups]
         vectors = [self._load(emit.ahead(from_b, v * emit.lanes), mask) for v, mask in enumerate(self._masks)]
         for number, row in enumerate(self._sums):
             group, within = divmod(number, self._grouped)
             factor = emit.splat(builder.load(emit.ahead(from_a[group], self._offsets[within])))
             for vector, place in zip(vectors, row, strict=True):
-                builder.store(emit.multiply_add(factor, vector, builder.load(place)), place)
+                builder.store(multiply_add(factor, vector, builder.load(place)), place)
         builder.store(emit.opaque(emit.ahead(from_b, self._factors.b_stride_c)), self._vectors)
         for pointer, group in zip(from_a, self._groups, strict=True):
             builder.store(emit.opaque(emit.ahead(pointer, self._factors.a_stride_c)), group)
