@@ -33,7 +33,7 @@ def warm(dtypes: Iterable[str] = ("float32", "float64"), training: bool = True) 
     PyTorch's number of threads.
 
     Args:
-        dtypes: Names of element types, of ``float32`` and ``float64``.
+        dtypes: Names of element types: ``float32``, ``float64``, ``float16``, ``bfloat16``.
         training: True to include the kernels of the gradients.
 
     Raises:

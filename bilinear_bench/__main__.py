@@ -14,8 +14,9 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("warm", help="compile the CPU kernels, or load them from Numba's cache")
     command.add_argument(
-        "--dtype", nargs="+", default=["float32", "float64"], choices=["float32", "float64"], metavar="DTYPE",
-        help="float32 and float64 are those that there are (default: both)",
+        "--dtype", nargs="+", default=["float32", "float64"], metavar="DTYPE",
+        choices=["float32", "float64", "float16", "bfloat16"],
+        help="of float32, float64, float16 and bfloat16 (default: float32 and float64)",
     )  # fmt: skip
     command.add_argument("--forward-only", action="store_true", help="leave the kernels of the gradients out")
     given = parser.parse_args()

@@ -1,6 +1,6 @@
 """The fused CPU kernel on tensors: the output, and the gradients that are needed.
 
-Tensors are contiguous rows on a CPU, in float32, float64, float16 or bfloat16. Results are new tensors of PyTorch's own memory.
+Tensors are contiguous rows on a CPU, in any float of ``DTYPES``. Results are new tensors of PyTorch's own memory.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features (p
 * A block of strips that stays in the L2 cache meets page after page.
 * Threads have blocks of their own, or share all strips and have pages of their own.
 * A batch that fills little of a vector goes to ``small_batch``.
+
+Length: plan and kernel of one formula are read together.
 """
 
 from __future__ import annotations
@@ -149,8 +151,8 @@ def _own_strips(
             pack_all(transpose, input1, low * width, high - low, strips1)
             pack_all(transpose, input2, low * width, high - low, strips2)
             _block(
-                transpose, contract, over1, strips1, strips2, 0, high - low, weight, bias, 0, len(weight), results, output,
-                low * width, forward_tiles,
+                transpose, contract, over1, strips1, strips2, 0, high - low, weight, bias, 0, len(weight), results,
+                output, low * width, forward_tiles,
             )  # fmt: skip
             task = take(counter)
 
@@ -188,8 +190,8 @@ def _shared_strips(
                 for number in range(start, stop):
                     low, high = part_of(number, count, here)
                     _block(
-                        transpose, contract, over1, strips1, strips2, low, high, weight, bias, first, last, results[worker],
-                        output, (begin + low) * width, forward_tiles,
+                        transpose, contract, over1, strips1, strips2, low, high, weight, bias, first, last,
+                        results[worker], output, (begin + low) * width, forward_tiles,
                     )  # fmt: skip
                 task = take(counter)
 
@@ -203,8 +205,8 @@ def _results(strips: int, pages: int, like: Array) -> int:
 
 @compiled
 def _block(
-    transpose: int, contract: int, over1: bool, strips1: Array, strips2: Array, low: int, high: int, weight: Array, bias: Array,
-    begin: int, end: int, results: Array, output: Array, first: int, forward_tiles: Array,
+    transpose: int, contract: int, over1: bool, strips1: Array, strips2: Array, low: int, high: int, weight: Array,
+    bias: Array, begin: int, end: int, results: Array, output: Array, first: int, forward_tiles: Array,
 ) -> None:  # fmt: skip
     """Compute pages ``begin`` to ``end`` of the output of strips ``low`` to ``high``, whose first row is ``first``."""
     width, strips = strip_width(weight), high - low
@@ -225,8 +227,8 @@ def _block(
 
 @compiled
 def _page(
-    contract: int, over1: bool, strips1: Array, strips2: Array, low: int, high: int, weight: Array, page: int, batch: int,
-    first: int, results: int, results_stride: int, forward_tiles: Array,
+    contract: int, over1: bool, strips1: Array, strips2: Array, low: int, high: int, weight: Array, page: int,
+    batch: int, first: int, results: int, results_stride: int, forward_tiles: Array,
 ) -> None:  # fmt: skip
     """Add the sums of one page to the results of strips ``low`` to ``high``, whose first row is ``first``."""
     in1, in2 = weight.shape[1:]

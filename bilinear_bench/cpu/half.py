@@ -16,40 +16,22 @@ Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features (p
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import math
-from collections.abc import Iterator
 from typing import Any, Final
 
-import numba
 import numpy as np
-import numpy.typing as npt
 
 from bilinear_bench.cpu import forward, grad_inputs, grad_weight
-from bilinear_bench.cpu import threads as division
-from bilinear_bench.cpu.compiled import serial_and_parallel
-from bilinear_bench.cpu.cpu import HOST, MIB, Cpu
+from bilinear_bench.cpu.cpu import HOST, Cpu
 from bilinear_bench.cpu.few_outputs import few_outputs
+from bilinear_bench.cpu.half_pieces import LEAST_ROWS, PIECE_BYTES, Bits, HalfPlan
 from bilinear_bench.cpu.packing import Array
 from bilinear_bench.cpu.sizes import Sizes
 from bilinear_bench.cpu.small_batch import plan_small_forward, plan_small_gradients, small_forward, small_gradients
-from bilinear_bench.cpu.tiles.abi import address
 from bilinear_bench.cpu.tiles.both_gradients import both_gradients_pairs
 from bilinear_bench.cpu.tiles.contract import contract_pairs
-from bilinear_bench.cpu.tiles.half_types import ROUND, WIDEN, Conversion, Interleave, interleave
-from bilinear_bench.cpu.tiles.intrinsics import at, call
 from bilinear_bench.cpu.workspace import workspace_bytes
-from bilinear_bench.order import pieces
 
-Bits = npt.NDArray[np.uint16]
-
-#: Bytes of a piece of the weight as float32: it stays in the caches, and is much work for each call of a kernel.
-PIECE_BYTES: Final = 1 * MIB
-#: Rows ``i`` that a piece has at least: as many as a tile of the input gradients.
-LEAST_ROWS: Final = 3
-#: Numbers that a thread converts at a time.
-CHUNK: Final = 16384
 #: In place of a forward's tiles.
 _NO_TILES: Final = np.empty(0, np.float32)
 
@@ -70,95 +52,7 @@ def _gradient_pairs_plan(sizes: Sizes, workers: int, cpu: Cpu) -> grad_inputs.Gr
     return grad_inputs.plan_strips(sizes, workers, cpu, both_gradients_pairs)
 
 
-@dataclasses.dataclass(frozen=True)
-class _HalfPlan:
-    """What the three plans share.
-
-    Attributes:
-        sizes: Sizes of the call, with a half type.
-        threads: Number of threads, at least 1.
-        workers: Number of threads that convert.
-        cpu: The CPU.
-        widen: Address of the tile of that name.
-        round: Address of the tile of that name.
-    """
-
-    sizes: Sizes
-    threads: int
-    workers: int
-    cpu: Cpu
-    widen: int
-    round: int
-
-    @classmethod
-    def of(cls, sizes: Sizes, threads: int, cpu: Cpu = HOST) -> Any:
-        """Divide a call among at most ``threads`` threads."""
-        tiles = (address(kinds[sizes.dtype], "float32") for kinds in (WIDEN, ROUND))
-        return cls(sizes, threads, division.workers(sizes, threads, cpu), cpu, *tiles)
-
-    @property
-    def multiplies_pairs(self) -> bool:
-        """Return whether pairs of bfloat16 are multiplied."""
-        return self.cpu.multiplies_bfloat16 and self.sizes.dtype == "bfloat16"
-
-    @property
-    def wide_sizes(self) -> Sizes:
-        """Return the sizes with float32."""
-        return self.sizes._replace(dtype="float32")
-
-    def of_page_pieces(self) -> Iterator[tuple[slice, slice]]:
-        """Yield pages and rows of them, piece by piece: as many pages as there are threads, and all rows if they fit."""
-        row = max(1, 4 * self.sizes.in2)
-        for pages in pieces(self.sizes.out, max(self.workers, PIECE_BYTES // (row * max(1, self.sizes.in1)))):
-            for rows in pieces(self.sizes.in1, max(LEAST_ROWS, PIECE_BYTES // (row * (pages.stop - pages.start)))):
-                yield pages, rows
-
-    def of_row_pieces(self) -> Iterator[tuple[slice, slice]]:
-        """Yield all pages and some rows of each, piece by piece."""
-        row = max(1, 4 * self.sizes.in2 * self.sizes.out)
-        for rows in pieces(self.sizes.in1, max(LEAST_ROWS, PIECE_BYTES // row)):
-            yield slice(0, self.sizes.out), rows
-
-    def piece_sizes(self, pages: slice, rows: slice) -> Sizes:
-        """Return the sizes of a piece's call."""
-        return self.wide_sizes._replace(in1=rows.stop - rows.start, out=pages.stop - pages.start)
-
-    def wide(self, source: Bits) -> Array:
-        """Return an array (m, n) as float32."""
-        wide = np.empty(source.shape, np.float32)
-        self.convert(self.widen, wide, source, 0, source.shape[1])
-        return wide
-
-    def convert(self, tile: int, wide: Array, narrow: Bits, begin: int, columns: int) -> None:
-        """Convert columns of wide (m, columns) from or to columns of narrow (m, n) from ``begin`` on."""
-        _convert[self.workers > 1](tile, wide, narrow, begin, columns)
-
-    def memory(self, divided: list[tuple[slice, slice]]) -> Array:
-        """Return memory for the weight of the largest piece."""
-        sizes = (self.piece_sizes(*piece) for piece in divided)
-        return np.empty(max((one.out * one.in1 * one.in2 for one in sizes), default=0), np.float32)
-
-    def paired_weight(self, weight: Bits, rows: slice, memory: Array) -> Array:
-        """Return rows of the weight (o, i, j) as pairs of pages (o / 2, i', j), at the beginning of ``memory``."""
-        in2 = self.sizes.in2
-        shape = (len(weight) + 1) // 2, rows.stop - rows.start, in2
-        pairs = memory[: math.prod(shape)].reshape(shape)
-        _pair_pages[self.workers > 1](
-            address(interleave, "float32"), weight.reshape(len(weight), -1), rows.start * in2, pairs.reshape(len(pairs), -1)
-        )
-        return pairs
-
-    def wide_weight(self, weight: Bits, pages: slice, rows: slice, memory: Array) -> Array:
-        """Return a piece of the weight (o, i, j) as float32 (o', i', j), at the beginning of ``memory``."""
-        sizes = self.piece_sizes(pages, rows)
-        shape = sizes.out, sizes.in1, sizes.in2
-        piece = memory[: math.prod(shape)].reshape(shape)
-        rows_of_all = weight.reshape(len(weight), -1)[pages]
-        self.convert(self.widen, piece.reshape(sizes.out, -1), rows_of_all, rows.start * sizes.in2, sizes.in1 * sizes.in2)
-        return piece
-
-
-class HalfForwardPlan(_HalfPlan):
+class HalfForwardPlan(HalfPlan):
     """A forward: in one piece for a small batch, or by pairs; else piece by piece."""
 
     def run(
@@ -220,13 +114,13 @@ class HalfForwardPlan(_HalfPlan):
                 self.convert(self.round, total, output, pages.start, total.shape[1])
 
 
-class HalfGradInputsPlan(_HalfPlan):
+class HalfGradInputsPlan(HalfPlan):
     """The gradients of both inputs: in one piece for a small batch, else piece by piece."""
 
     @functools.cached_property
     def forward_tiles(self) -> int:
-        """Return the numbers of 16 bits that the forward stores: its tiles in float32 if there is one piece, or none."""
-        if 4 * self.sizes.out * self.sizes.in1 * self.sizes.in2 > PIECE_BYTES:
+        """Return the numbers of 16 bits that the forward stores: its float32 tiles if there is one piece, or none."""
+        if not self.is_one_piece:
             return 0
         return 2 * _grad_inputs_plan(self.wide_sizes, self.threads, self.cpu).forward_tiles
 
@@ -248,7 +142,7 @@ class HalfGradInputsPlan(_HalfPlan):
         wide1, wide2, sizes = self.wide(input1), self.wide(input2), self.wide_sizes
         few = few_outputs(sizes, self.cpu)
         if small_gradients(sizes, self.cpu, few_outputs=few):
-            plan = plan_small_gradients(sizes, self.workers, self.sizes.dtype)
+            plan: Any = plan_small_gradients(sizes, self.workers, self.sizes.dtype)
             grad_input1, grad_input2 = plan.run(wide1, wide2, weight, self.wide(grad_output), _NO_TILES)
             self.convert(self.round, grad_input1, gradients[0], 0, sizes.in1)
         else:
@@ -271,7 +165,7 @@ class HalfGradInputsPlan(_HalfPlan):
             if pairs:
                 sizes = sizes._replace(out=gradient.shape[1])
                 piece = self.paired_weight(weight, rows, memory)
-                plan = _gradient_pairs_plan(sizes, self.workers, self.cpu)
+                plan: Any = _gradient_pairs_plan(sizes, self.workers, self.cpu)
             else:
                 piece = self.wide_weight(weight, pages, rows, memory)
                 plan = _grad_inputs_plan(sizes, self.threads, self.cpu)
@@ -281,7 +175,7 @@ class HalfGradInputsPlan(_HalfPlan):
         return total
 
 
-class HalfGradWeightPlan(_HalfPlan):
+class HalfGradWeightPlan(HalfPlan):
     """The gradient of the weight, piece by piece."""
 
     def run(self, input1: Bits, input2: Bits, grad_output: Bits, grad_weight: Bits | None = None) -> Bits:
@@ -320,30 +214,3 @@ def _columns(values: Array, columns: slice) -> Array:
 def _even(values: Bits) -> Bits:
     """Return values (b, n) with a column of zeros more if n is odd."""
     return np.pad(values, ((0, 0), (0, 1))) if values.shape[1] % 2 else values
-
-
-@serial_and_parallel
-def _convert(conversion: int, wide: Array, narrow: Bits, begin: int, columns: int) -> None:
-    """Convert wide (m, columns) from, or to, the columns of narrow (m, n) from ``begin`` on."""
-    chunks = (columns + CHUNK - 1) // CHUNK
-    for task in numba.prange(len(wide) * chunks):
-        row, first = task // chunks, task % chunks * CHUNK
-        call(conversion, Conversion(
-            wide=at(wide, row * columns + first), narrow=at(narrow, row * narrow.shape[1] + begin + first),
-            count=min(CHUNK, columns - first),
-        ))  # fmt: skip
-
-
-@serial_and_parallel
-def _pair_pages(interleave: int, weight: Bits, begin: int, pairs: Array) -> None:
-    """Store columns of weight (o, i j) from ``begin`` on as pairs of pages, (o / 2, i' j); an odd page gets zeros."""
-    columns = pairs.shape[1]
-    chunks = (columns + CHUNK - 1) // CHUNK
-    for task in numba.prange(len(pairs) * chunks):
-        pair, first = task // chunks, task % chunks * CHUNK
-        start = 2 * pair * weight.shape[1] + begin + first
-        call(interleave, Interleave(
-            pairs=at(pairs, pair * columns + first), first=at(weight, start),
-            second=at(weight, start + weight.shape[1]) if 2 * pair + 1 < len(weight) else 0,
-            count=min(CHUNK, columns - first),
-        ))  # fmt: skip

@@ -15,12 +15,14 @@ def warm_calls(dtype: str, cpu: Cpu = HOST) -> tuple[tuple[Sizes, int], ...]:
     Two threads stand for any number of them, because the compiled loops are the same. On a machine with one CPU all
     calls have one thread.
     """
-    itemsize = Sizes(1, 1, 1, 1, dtype).itemsize
+    itemsize = max(4, Sizes(1, 1, 1, 1, dtype).itemsize)  # half types are computed as float32
     strip, clashing = cpu.strip_width(itemsize), cpu.l1_set_stride // itemsize
     calls = (
         # A small batch: its rows are the rows of the tiles, and pages are grouped.
         ((1, 3, 3, 8), 1),
         ((1, 64, 64, 128), 2),
+        # The same of half types, whose pieces are less work than the whole.
+        ((2, 64, 64, 128), 2),
         # Few outputs, whose weight is transposed; with two threads, each packs all rows of grad_weight.
         ((UNCOPIED_STRIPS * strip + 1, 64, clashing, 1), 1),
         ((UNCOPIED_STRIPS * strip + 1, 64, clashing, 1), 2),

@@ -14,15 +14,30 @@ from command_line import python
 numba = pytest.importorskip("numba", reason="numba is not installed")
 from numba.core.dispatcher import Dispatcher  # noqa: E402  # after the skip
 
-from bilinear_bench.cpu import few_outputs, forward, grad_inputs, grad_weight, page_groups, small_batch, tiles, warming  # noqa: E402  # noqa: E402
+from bilinear_bench.cpu import (  # noqa: E402
+    few_outputs,
+    forward,
+    grad_inputs,
+    grad_weight,
+    half,
+    half_pieces,
+    page_groups,
+    plans,
+    small_batch,
+    tiles,
+    warming,
+)
 from bilinear_bench.cpu.cpu import HOST  # noqa: E402
+from bilinear_bench.memory import stored_as  # noqa: E402
 
-PLANS = (few_outputs, forward, grad_inputs, grad_weight, page_groups, small_batch)
-#: This CPU; then AVX-512, AVX2, SSE and NEON by bytes of a vector and number of registers.
-CPUS = [
-    HOST,
-    *(dataclasses.replace(HOST, vector_bytes=b, registers=r) for b, r in [(64, 32), (32, 16), (16, 16), (16, 32)]),
+HALF_TYPES = ("float16", "bfloat16")
+PLANS = (few_outputs, forward, grad_inputs, grad_weight, half_pieces, page_groups, small_batch)
+#: AVX-512, AVX2, SSE and NEON, by bytes of a vector and number of registers.
+KINDS = [
+    dataclasses.replace(HOST, vector_bytes=size, registers=registers, multiplies_bfloat16=False)
+    for size, registers in [(64, 32), (32, 16), (16, 16), (16, 32)]
 ]
+CPUS = [HOST, dataclasses.replace(KINDS[0], multiplies_bfloat16=True), *KINDS]
 
 
 def loops(module):
@@ -51,6 +66,35 @@ def every_tile():
     return {name for name in takers if not name.startswith("_")}
 
 
+def tiles_of(dtype, cpu):
+    """Return the names of the tiles that the calls of a dtype need."""
+    of_half_types = {one for one in every_tile() if one.endswith(("float16", "_pairs", "interleave"))}
+    if dtype not in HALF_TYPES:
+        return every_tile() - of_half_types
+    pairs = {"both_gradients_pairs", "contract_pairs", "interleave"}
+    small = {"row_sums", "row_gradients"}
+    own = {f"{one}_{dtype}" for one in (*small, "widen", "round")}
+    if dtype == "bfloat16" and cpu.multiplies_bfloat16:
+        return every_tile() - of_half_types - small - {"both_gradients"} | own | pairs
+    return every_tile() - of_half_types - small | own
+
+
+def loops_of(dtype, cpu):
+    """Return the loops that the calls of a dtype need."""
+    needless = set()
+    if dtype not in HALF_TYPES:
+        needless = {"_convert", "_pair_pages"}
+    elif not (dtype == "bfloat16" and cpu.multiplies_bfloat16):
+        needless = {"_pair_pages"}
+    return {one for one in EVERY_LOOP if one[1] not in needless}
+
+
+def forget_plans():
+    """Forget the plans that half types keep."""
+    for name in ("_forward_plan", "_grad_inputs_plan", "_grad_weight_plan", "_pairs_plan", "_gradient_pairs_plan"):
+        getattr(half, name).cache_clear()
+
+
 @pytest.fixture
 def reached(monkeypatch):
     """Put functions that compute nothing in place of loops and tiles; return two sets, of those that are used."""
@@ -60,23 +104,26 @@ def reached(monkeypatch):
         for name, found in loops(module).items():
             noting = [lambda *_, key=(module.__name__, name, n): used.add(key) for n in range(len(found))]
             monkeypatch.setattr(module, name, tuple(noting) if len(found) > 1 else noting[0])
-    return used, addressed
+    forget_plans()
+    yield used, addressed
+    forget_plans()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", *HALF_TYPES])
 @pytest.mark.parametrize("cpu", CPUS, ids=lambda cpu: f"{8 * cpu.vector_bytes} bits, {cpu.registers} registers")
 def test_few_calls_reach_every_loop_and_every_tile(cpu, dtype, reached, monkeypatch):
     monkeypatch.setattr(warming.config, "NUMBA_NUM_THREADS", 2)
     for sizes, threads in warming.warm_calls(dtype, cpu):
         batch, in1, in2, out, _ = sizes
         shapes = (batch, in1), (batch, in2), (out, in1, in2), (out,), (batch, out)
-        input1, input2, weight, bias, gradient = (np.empty(shape, dtype) for shape in shapes)
-        forward.plan(sizes, threads, cpu).run(input1, input2, weight, bias)
-        grad_inputs.plan(sizes, threads, cpu).run(input1, input2, weight, gradient, np.empty(0, dtype))
-        grad_weight.plan(sizes, threads, cpu).run(input1, input2, gradient)
+        input1, input2, weight, bias, gradient = (np.ones(shape, stored_as(dtype)) for shape in shapes)
+        no_tiles = np.empty(0, stored_as(dtype))
+        plans.forward_plan(sizes, threads, cpu).run(input1, input2, weight, bias)
+        plans.grad_inputs_plan(sizes, threads, cpu).run(input1, input2, weight, gradient, no_tiles)
+        plans.grad_weight_plan(sizes, threads, cpu).run(input1, input2, gradient)
     used, addressed = reached
-    assert used == EVERY_LOOP
-    assert addressed == every_tile()
+    assert used == loops_of(dtype, cpu)
+    assert addressed == tiles_of(dtype, cpu)
     assert len(EVERY_LOOP) > 15, "loops are found"
 
 
@@ -90,10 +137,11 @@ WARMED = """
 import itertools
 import sys
 import bilinear_bench
-bilinear_bench.warm()
+import torch
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
+bilinear_bench.warm(DTYPES)
 
 import numba
-import torch
 from numba.core.dispatcher import Dispatcher
 from bilinear_bench.cpu.tiles import abi
 
@@ -109,7 +157,7 @@ assert len(before) > 10, before
 papers = [(128, 20, 30, 40), (1024, 128, 128, 45), (2708, 512, 512, 1), (128, 200, 200, 200), (3, 50, 50, 2)]
 others = [(1, 1, 1, 1), (0, 3, 4, 5), (4, 300, 7, 2), (33, 1, 257, 3), (200, 64, 64, 20), (3000, 20, 20, 9),
           (64, 300, 10, 30), (17, 5, 1024, 1), (700, 3, 2, 700), (9, 40, 40, 7)]
-for dtype, threads in itertools.product((torch.float32, torch.float64), (1, numba.config.NUMBA_NUM_THREADS)):
+for dtype, threads in itertools.product(DTYPES.values(), (1, numba.config.NUMBA_NUM_THREADS)):
     torch.set_num_threads(threads)
     for batch, in1, in2, out in papers + others:
         layer = bilinear_bench.Bilinear(in1, in2, out, dtype=dtype)

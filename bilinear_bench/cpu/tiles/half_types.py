@@ -63,9 +63,7 @@ def _constant(kind: Any, value: int) -> Any:
 def from_bfloat16(builder: Any, bits: Any) -> Any:
     """Return float32 of a number's bits, or of a vector's."""
     words = _like(bits.type, ir.IntType(32))
-    return builder.bitcast(
-        builder.shl(builder.zext(bits, words), _constant(words, 16)), _like(bits.type, _FLOAT)
-    )
+    return builder.bitcast(builder.shl(builder.zext(bits, words), _constant(words, 16)), _like(bits.type, _FLOAT))
 
 
 def from_float16(builder: Any, bits: Any) -> Any:
