@@ -27,7 +27,7 @@ Array = npt.NDArray[Any]
 
 
 class NumbaFused(Backend):
-    """Fused tiles in vector code, in every dtype."""
+    """Fused tiles in vector code; float16, bfloat16, float32 and float64."""
 
     name = "numba-fused"
 

@@ -1,8 +1,9 @@
 """``torch.nn.functional.bilinear``, faster: which kernel takes which tensors.
 
-* float32 and float64 on a CPU go to the fused kernel, with PyTorch's number of threads, on the tensors' own memory:
-  nothing is copied but what is not contiguous.
-* Other floats and CUDA go to ``contraction``, plain products.
+* float32, float64, float16 and bfloat16 on a CPU go to the fused kernel, with PyTorch's number of threads, on the
+  tensors' own memory: nothing is copied but what is not contiguous. Half types are summed up in float32 and rounded
+  once.
+* CUDA goes to ``contraction``, plain products.
 * Integers, complex numbers, other devices and other subclasses of Tensor go to nn.functional.bilinear. So does all that
   does not fit: errors are in PyTorch's own words.
 * Where something watches, traces or transforms, it sees one operator: ``registered``.

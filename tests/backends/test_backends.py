@@ -25,11 +25,9 @@ SELDOM = tuple(name for name in OURS if name not in OFTEN)
 OTHER_DTYPES = ("7x5x3x11:float64:nobias", "7x5x3x11:float16", "7x5x3x11:bfloat16")
 #: Dtypes that a backend lacks.
 WITHOUT = {
-    "numba-fused": ("float16", "bfloat16"),
     "numba-loop": ("float16", "bfloat16"),
     "numpy-contract": ("float16", "bfloat16"),
     "opt-einsum": ("float16", "bfloat16"),
-    "torch-fused": ("float16", "bfloat16"),
     "numpy-loop": ("bfloat16",),
     "numpy-einsum": ("bfloat16",),
 }
