@@ -35,6 +35,7 @@ from harness.checked import Location
 from harness.machine import environment, standing, threads, usage
 from harness.machine.standing import Standing
 from harness.machine.usage import Usage
+from harness.machine.variables import passed_on
 from harness.process import frames, protocol, start
 from harness.process.protocol import Configuration, Failure, ProtocolError, ReplyT, Request, Started
 from harness.record import Status
@@ -54,9 +55,6 @@ STANDING_SECONDS: Final = 0.01
 
 #: Time that a worker which hangs may take to say where, in seconds.
 TELL_SECONDS: Final = 0.5
-
-#: Variable that no worker gets: it changes the precision of some libraries and not of others.
-OVERRIDE: Final = "NVIDIA_TF32_OVERRIDE"
 
 
 class WorkerError(Exception):
@@ -123,7 +121,7 @@ class Worker:
     Args:
         role: A key of ``harness.worker.main.ROLES``.
         directory: A private folder for its files; made here.
-        variables: Environment variables on top of this process's own.
+        variables: Environment variables on top of this process's own, without those that are withheld.
         thread_budget: Number of CPUs that it is held to.
         freeze: True if it is stopped between requests.
         start_seconds: Time limit for starting, in seconds.
@@ -170,9 +168,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             pass_fds=(request_read, reply_write),
-            env={name: value for name, value in os.environ.items() if name != OVERRIDE}
-            | variables
-            | threads.pool_environment(thread_budget),
+            env=passed_on(os.environ) | variables | threads.pool_environment(thread_budget),
             process_group=0,
         )
         os.close(request_read)

@@ -55,8 +55,18 @@ def test_a_worker_is_stopped_whenever_it_has_no_request(workers):
     assert state(one.pid) == psutil.STATUS_STOPPED
 
 
-def test_workers_share_a_gpu_and_inherit_no_override_of_precision(tmp_path, monkeypatch):
-    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+def test_workers_share_a_gpu_and_do_not_get_what_would_change_times(tmp_path, monkeypatch):
+    withheld = {
+        "NVIDIA_TF32_OVERRIDE",
+        "OMP_PROC_BIND",
+        "OMP_PLACES",
+        "GOMP_CPU_AFFINITY",
+        "KMP_AFFINITY",
+        "OMP_DYNAMIC",
+    }
+    withheld |= {"OMP_THREAD_LIMIT", "OMP_WAIT_POLICY", "MKL_DYNAMIC", "JAX_DEBUG_NANS", "PYTHONWARNINGS"}
+    for name in withheld:
+        monkeypatch.setenv(name, "0")
     with Supervisor(1, tmp_path / "cache") as supervisor:
         given = {}
         for device in ("cpu", "cuda"):
@@ -65,7 +75,7 @@ def test_workers_share_a_gpu_and_inherit_no_override_of_precision(tmp_path, monk
                 given[device] = psutil.Process(supervisor.reference(device).pid).environ()
     assert NO_GPU.items() <= given["cpu"].items()
     assert SHARED_GPU.items() <= given["cuda"].items()
-    assert not any("NVIDIA_TF32_OVERRIDE" in variables for variables in given.values())
+    assert all(withheld.isdisjoint(variables) for variables in given.values())
 
 
 def test_without_freezing_workers_keep_running(faulty_path, tmp_path):
