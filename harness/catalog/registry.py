@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -15,6 +16,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from harness.backend import Support
 from harness.catalog.suggest import suggestion
+from harness.catalog.switches import switched_off
 from harness.record import NAME_PATTERN
 
 GROUP: Final = "bilinear_bench.backends"
@@ -53,14 +55,15 @@ class Entry:
         return self.distribution.startswith(f"{DISTRIBUTION} ")
 
     def installed(self) -> Support:
-        """Return yes if the packages of the extras are installed, by metadata alone; else the missing one."""
+        """Return yes if the packages of the extras are installed, by metadata alone, and compile; else why not."""
         for text in self.requirements:
             requirement = Requirement(text)
             if (found := _version(requirement.name)) is None:
                 return Support(False, f"{requirement.name} is not installed: pip install '{text}'")
             if not requirement.specifier.contains(found, prereleases=True):
                 return Support(False, f"{requirement.name} {found} is installed, expected {requirement.specifier}")
-        return Support(True)
+        off = switched_off([Requirement(text).name for text in self.requirements], os.environ)
+        return Support(not off, off)
 
 
 def _version(name: str) -> str | None:

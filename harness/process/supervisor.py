@@ -23,6 +23,8 @@ CACHE_VARIABLES: Final = {
     "TORCHINDUCTOR_CACHE_DIR": "inductor",
     "TRITON_CACHE_DIR": "triton",
 }
+#: Variables of a peak worker: its kernels are compiled, whatever is switched off for backends.
+COMPILES: Final = {"NUMBA_DISABLE_JIT": "0", "NUMBA_OPT": "3"}
 #: Variable of random length in each worker's environment.
 PADDING: Final = "BILINEAR_BENCH_PADDING"
 #: Largest length of its value, in bytes: a page.
@@ -159,7 +161,7 @@ class Supervisor:
         """
         self.discard_peak_worker(name)
         # A folder of its own: code that it compiles must not make an empty cache look filled to a backend.
-        settings = _cache_variables(self._cache / "peaks") | dict(variables or {})
+        settings = _cache_variables(self._cache / "peaks") | COMPILES | dict(variables or {})
         role = "peaks" if device == "cpu" else "gpu peaks"
         worker = self._workers[f"peaks with {name}", "cpu"] = self._spawn(role, device, settings)
         return worker

@@ -78,6 +78,15 @@ def test_workers_share_a_gpu_and_do_not_get_what_would_change_times(tmp_path, mo
     assert all(withheld.isdisjoint(variables) for variables in given.values())
 
 
+def test_peaks_are_measured_by_compiled_code_whatever_is_switched_off(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    with Supervisor(1, tmp_path / "cache") as supervisor:
+        peak_worker, variables = supervisor.peak_worker("numba"), {}
+        while not variables:  # a process has no environment until its program begins
+            variables = psutil.Process(peak_worker.pid).environ()
+    assert variables["NUMBA_DISABLE_JIT"] == "0"
+
+
 def test_without_freezing_workers_keep_running(faulty_path, tmp_path):
     with Supervisor(1, tmp_path / "cache", freeze=False) as supervisor:
         assert state(load(supervisor, "faulty-honest").pid) != psutil.STATUS_STOPPED
