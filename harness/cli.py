@@ -33,8 +33,10 @@ from harness.cli_runs import (
     INTERRUPTED,
     RESULTS,
     USAGE,
+    check_room,
     complain,
     end,
+    note_cache,
     open_new,
     plan_options,
     reopen,
@@ -64,7 +66,8 @@ def main() -> None:
     from harness.output.console import accept_any_text
     from harness.output.figures import FigureError
     from harness.output.store import StoreError
-    from harness.process.machine_lock import MachineIsTakenError
+    from harness.process.folders import FolderError
+    from harness.process.machine_lock import MachineIsTakenError, RunIsTakenError
     from harness.run.options import PlanError
 
     accept_any_text()
@@ -73,7 +76,7 @@ def main() -> None:
         app(standalone_mode=True)
     except (
         *(CaseError, SuiteError, RegistryError, BudgetError, StoreError, FigureError),
-        *(PlanError, NewBackendError, MachineIsTakenError),
+        *(PlanError, NewBackendError, MachineIsTakenError, RunIsTakenError, FolderError),
     ) as error:
         complain(str(error))
         sys.exit(USAGE)
@@ -173,6 +176,7 @@ def check(
     from harness.run.plan import make_plan
 
     plan = make_plan("check", plan_options(context, timing=False))
+    check_room(plan)
     # Printing takes pandas, which is imported while workers start.
     threading.Thread(target=importlib.import_module, args=("pandas",), daemon=True).start()
     with progress(plan.groups(), len(plan.backends), 0.0) as line:
@@ -198,6 +202,7 @@ def run(
     threads: given.Threads = None,
     out: given.Out = None,
     resume: given.Resume = None,
+    allow_different: given.AllowDifferent = False,
     target: given.Target = None,
     band: given.Band = None,
     processes: given.Processes = None,
@@ -229,7 +234,10 @@ def run(
 
     with contextlib.ExitStack() as held:
         take = functools.partial(take_machine, held, wait, lock)
-        plan, how, opened = open_new(context, out, take) if resume is None else reopen(context, resume, take)
+        if resume is None:
+            plan, how, opened = open_new(context, out, held, take)
+        else:
+            plan, how, opened = reopen(context, resume, held, take)
         skip_groups = complete_groups(plan, store.rows(opened.folder / store.RECORDS))
         groups, count = plan.groups(), len(plan.backends)
         with opened, progress(groups, count, plan.budget_seconds, skip_groups) as line:
@@ -258,10 +266,12 @@ def doctor_(
 
     from harness.machine.threads import budget
     from harness.output.remarks import machine
-    from harness.process.supervisor import Supervisor, default_cache
+    from harness.process.folders import default_cache
+    from harness.process.supervisor import Supervisor
     from harness.survey import doctor
 
     count = budget(threads)
+    note_cache()
     with Supervisor(count, default_cache()) as workers:
         diagnosis = doctor.measure_and_diagnose(workers, count, limit_seconds=120.0)
     lines = machine(diagnosis.peaks.as_json(), doctor.as_json(diagnosis.findings), _width())
@@ -325,9 +335,11 @@ def explain_() -> None:
     """
     from harness.explain import explain
     from harness.machine.threads import budget
+    from harness.process.folders import default_cache
     from harness.process.handle import WorkerError
-    from harness.process.supervisor import Supervisor, default_cache
+    from harness.process.supervisor import Supervisor
 
+    note_cache()
     with Supervisor(budget(None), default_cache()) as workers:
         try:
             for line in explain(workers):

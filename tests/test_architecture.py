@@ -133,7 +133,8 @@ PARENT = """
 from harness import cli
 from harness.output import store, tables
 import harness.explain, harness.run.session
-from harness.process.supervisor import Supervisor, default_cache
+from harness.process.folders import default_cache
+from harness.process.supervisor import Supervisor
 from harness.run.plan import PlanOptions, make_plan
 plan = make_plan("run", PlanOptions(suite="seed", threads=1, seed=0))
 with Supervisor(plan.threads, default_cache()):

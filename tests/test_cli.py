@@ -127,6 +127,9 @@ def test_every_planned_cell_has_one_row_with_the_right_status(bilinear_bench, tm
         (("report", "a\nb"), r"a\nb is no run"),
         (("run", "--out", "n" * 300), "cannot be made (File name too long)"),
         (("report", "n" * 300), "is no run: expected a folder"),
+        (("run", "--resume", "n" * 300), "is no run: expected a folder"),
+        (("run", "--allow-different"), "--allow-different was given without --resume"),
+        (("run", "--case", f"{10**30}x1x1x1"), "GiB"),
     ],
 )
 def test_bad_input_is_one_line_with_what_was_expected(bilinear_bench, tmp_path, arguments, expected):
@@ -404,7 +407,8 @@ def wait_for(condition, seconds=120):
 
 def finish(bilinear_bench, tmp_path):
     """Resume the run; assert that it is whole."""
-    ended = bilinear_bench("run", "--resume", "run")
+    with cpus_for(("--threads", "1")):  # where the run began
+        ended = bilinear_bench("run", "--resume", "run")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     cells = [(row["case"], row["backend"]) for row in rows(tmp_path / "run")]
     assert len(cells) == len(set(cells)) == 6
@@ -543,18 +547,33 @@ def test_resume_is_given_alone(bilinear_bench, option):
     ended = bilinear_bench("run", "--resume", str(REFERENCE), *option)
     assert ended.returncode == 2
     expected = "error: --resume goes on with the plan of that run: give it alone, "
-    expected += "or with --wait, --no-lock or --explain-time\n"
+    expected += "or with --allow-different, --wait, --no-lock or --explain-time\n"
     assert ended.stderr == expected
 
 
 def test_second_run_on_a_machine_is_refused_before_it_leaves_a_folder(bilinear_bench, tmp_path):
     given = {"TMPDIR": str(tmp_path), "BILINEAR_BENCH_LOCK": "1"}
-    with one_run_at_a_time(tmp_path / machine_lock.lock_file().name, "a run", wait=False, say=print):
+    with one_run_at_a_time(machine_lock.lock_file(tmp_path), "a run", wait=False, say=print):
         ended = bilinear_bench("run", *TINY, *BRIEF, "--out", "second", **given)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith(f"error: process {os.getpid()} of ")
     assert ended.stderr.count("\n") == 1
     assert not (tmp_path / "second").exists()
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "1e308", "-1", "0", "many"])
+@pytest.mark.parametrize("option", ["--budget", "--time-limit"])
+def test_a_number_of_seconds_is_refused_unless_it_is_one(bilinear_bench, tmp_path, option, number):
+    ended = bilinear_bench("run", option, number, "--out", "run")
+    assert ended.returncode == 2
+    assert "expected 0.1 to 31,536,000 seconds" in " ".join(ended.stderr.replace("│", " ").split())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("option", "number"), [("--seed", str(2**63)), ("--processes", "9" * 30), ("--seed", "nan")])
+def test_a_whole_number_that_no_column_holds_is_refused(bilinear_bench, option, number):
+    ended = bilinear_bench("run", option, number)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (2, False)
 
 
 @pytest.mark.slow

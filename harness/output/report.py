@@ -16,7 +16,7 @@ from harness.output.bars import bars
 from harness.output.case_labels import find, labels_of
 from harness.output.header import run_line
 from harness.output.layout import Lines, plain, wrapped
-from harness.output.remarks import absent, reached, trouble, unreached, untimed, warnings
+from harness.output.remarks import absent, reached, resumed_elsewhere, trouble, unreached, untimed, warnings
 from harness.output.tables import FEW, case_tables, few_samples
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def _ending(records: pd.DataFrame, environment: store.Json, name: str, width: in
         trouble(begun, names, width),
         untimed(begun, width),
         absent(begun, width),
+        resumed_elsewhere(environment, width),
     ):
         lines += [*remark, Text()] if remark else []
     lines += answer(begun, names, environment, name, width) if not begun.empty else []

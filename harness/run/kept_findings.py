@@ -14,6 +14,7 @@ refusal are never kept, nor are those on a GPU. Where the environment variable `
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -95,10 +96,11 @@ class KeptFindings:
             return
         verdicts = {name: (verdict.remark, verdict.promise) for name, verdict in findings.verdicts.items()}
         kept = {"files": {str(path): _stamp(path) for path in paths}, "verdicts": verdicts}
-        place.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = place.with_suffix(f".{os.getpid()}")
-        unfinished.write_text(json.dumps(kept))
-        unfinished.replace(place)
+        with contextlib.suppress(OSError):  # a full cache: the next run asks again
+            place.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = place.with_suffix(f".{os.getpid()}")
+            unfinished.write_text(json.dumps(kept))
+            unfinished.replace(place)
 
     def asks(self, device: str) -> bool:
         """True if findings on a device may be kept, so that the worker's files are needed."""

@@ -12,8 +12,9 @@ from harness.catalog.registry import DISTRIBUTION
 from harness.checked import SCHEMA, CheckReport, Diagnosis, checked_row
 from harness.machine import environment
 from harness.output.store import Json, Store, add_to_environment
+from harness.process.folders import default_cache
 from harness.process.protocol import encode
-from harness.process.supervisor import Supervisor, default_cache
+from harness.process.supervisor import Supervisor
 from harness.record import BAD, Record
 from harness.run import diagnoses
 from harness.run.cell import Cell

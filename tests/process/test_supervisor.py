@@ -15,9 +15,10 @@ import pytest
 from harness.case import Case
 from harness.machine import usage
 from harness.machine.usage import Usage
+from harness.process.folders import LOCK, PREFIX
 from harness.process.handle import Worker, WorkerError
 from harness.process.protocol import Load, Prepare, Release, Released
-from harness.process.supervisor import NO_GPU, PREFIX, SHARED_GPU, Supervisor
+from harness.process.supervisor import NO_GPU, SHARED_GPU, Supervisor
 from harness.record import Status
 
 CASE = Case(5, 3, 4, 2)
@@ -249,11 +250,19 @@ def test_no_worker_and_no_private_folder_survives_the_supervisor(faulty_path, tm
 
 def test_folders_that_a_killed_run_left_are_removed_by_the_next(faulty_path, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    unused = next(pid for pid in range(2**21, 2**22) if not psutil.pid_exists(pid))
-    left = tmp_path / f"{PREFIX}{unused}-abc"
+    left = tmp_path / f"{PREFIX}abc"
     left.mkdir()
+    (left / LOCK).touch()
     with Supervisor(1, tmp_path / "cache"):
         assert not left.exists()
+
+
+def test_without_a_place_for_caches_they_end_with_the_run(faulty_path, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with Supervisor(1, None) as supervisor:
+        assert supervisor.worker("faulty-honest", "cpu")[1]
+        assert supervisor.findings.is_relative_to(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_empty_compile_caches_are_private_to_each_worker(faulty_path, tmp_path):
