@@ -226,6 +226,7 @@ def run(
     from rich.text import Text
 
     from harness.output import store
+    from harness.output.format import argument
     from harness.output.progress import progress
     from harness.output.report import ending, short
     from harness.output.time_table import time_table
@@ -241,11 +242,12 @@ def run(
         skip_groups = complete_groups(plan, store.rows(opened.folder / store.RECORDS))
         groups, count = plan.groups(), len(plan.backends)
         with opened, progress(groups, count, plan.budget_seconds, skip_groups) as line:
-            line.begin(f"Run {plan.run_id}: {count} backends, rows go to {short(opened.folder)}/")
+            line.begin(f"Run {plan.run_id}: {count} backends, rows go to {argument(str(short(opened.folder)))}/")
             stopped = session.run(plan, how, opened, line, skip_groups)
     if explain_time:
         _print([*time_table(store.environment(opened.folder)["time_spent"], _width()), Text()])
-    _print(ending(opened.folder, store.LATEST if out is None and resume is None else str(out or resume), _width()))
+    name = store.LATEST if out is None and resume is None else str(out or resume)
+    _print(ending(opened.folder, argument(name), _width()))
     if stopped:
         sys.exit(INTERRUPTED)
     end(plan, store.rows(opened.folder / store.RECORDS))
@@ -297,6 +299,7 @@ def report_(
     They come from its files; the answer comes last.
     """
     from harness.output import figures, store
+    from harness.output.format import argument
     from harness.output.layout import wrapped
     from harness.output.report import chosen, one_case, report, short
 
@@ -304,10 +307,20 @@ def report_(
     mode_names = [MODE_NAMES[mode] for mode in modes or ()]
     if plot is None:
         some = case is not None or modes
-        _print(one_case(folder, case, mode_names, _width(), wide) if some else report(folder, run, _width(), wide))
+        _print(
+            one_case(folder, case, mode_names, _width(), wide)
+            if some
+            else report(folder, argument(run), _width(), wide)
+        )
         return
     caption = figures.draw(chosen(folder, case, mode_names), store.environment(folder), plot)
-    _print([line for text in (f"Figure: {short(plot)}", f"Caption: {caption}") for line in wrapped(text, _width())])
+    _print(
+        [
+            line
+            for text in (f"Figure: {argument(str(short(plot)))}", f"Caption: {caption}")
+            for line in wrapped(text, _width())
+        ]
+    )
 
 
 @app.command("new")

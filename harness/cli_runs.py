@@ -133,6 +133,7 @@ def reopen(
         take: Takes the machine for the run of that name.
     """
     from harness.output import store
+    from harness.output.format import argument
     from harness.output.report import short
     from harness.process.machine_lock import one_process
     from harness.run.plan import complete_groups, restore
@@ -150,7 +151,8 @@ def reopen(
     rows = store.rows(folder / store.RECORDS, earlier=True)
     done = complete_groups(plan, rows)
     if len(done) == len(plan.groups()):
-        typer.echo(f"{short(folder)} is complete, nothing is left to measure: bilinear-bench report {short(folder)}")
+        shown = argument(str(short(folder)))
+        typer.echo(f"{shown} is complete, nothing is left to measure: bilinear-bench report {shown}")
         end(plan, rows)
     plan, additions = _where_it_began(plan, folder, context.params["allow_different"])
     check_room(plan)

@@ -50,6 +50,8 @@ STOP_SECONDS: Final = 5.0
 #: too, unless a forked grandchild holds the pipe.
 LOOK_SECONDS: Final = 1.0
 
+#: Time after which a parent that waited for ``LOOK_SECONDS`` was stopped, or its machine was, in seconds.
+LATE_SECONDS: Final = 1.5 * LOOK_SECONDS
 #: Time between two looks at the threads of a worker, while these are looked at, in seconds.
 STANDING_SECONDS: Final = 0.01
 
@@ -85,6 +87,8 @@ class WorkerHandle(Protocol):
     directory: Path
     #: Time between the last request and its reply, in seconds by the clock of this process.
     elapsed_seconds: float
+    #: Part of it in which this process did not run, since it or the machine was stopped, in seconds.
+    stopped_seconds: float
     #: CPU time and waits of each thread of the worker in that interval; empty where the system does not count them.
     usage: Sequence[Usage]
 
@@ -141,6 +145,7 @@ class Worker:
         self._freeze = freeze
         #: Time between the last request and its reply, in seconds by this process's clock.
         self.elapsed_seconds = 0.0
+        self.stopped_seconds = 0.0
         self.usage: Sequence[Usage] = ()
         self._usage_before: dict[str, Usage] = {}
         #: What was seen of its threads since ``looking`` began; None outside of that.
@@ -275,6 +280,7 @@ class Worker:
     def _line(self, limit_seconds: float) -> bytes:
         """Read one line of reply while draining the output."""
         left, added, last = limit_seconds, 0.0, time.monotonic()
+        self.stopped_seconds = 0.0
         with selectors.DefaultSelector() as selector:
             selector.register(self._reply_pipe, selectors.EVENT_READ)
             selector.register(self._output_pipe, selectors.EVENT_READ)
@@ -285,7 +291,9 @@ class Worker:
                     self._looks.append(seen)
                 # More time than was asked for has passed where this process was stopped: the worker may have been, too.
                 now = time.monotonic()
-                left, last = left - min(now - last, LOOK_SECONDS), now
+                passed, last = now - last, now
+                left -= min(passed, LOOK_SECONDS)
+                self.stopped_seconds += passed - LOOK_SECONDS if passed > LATE_SECONDS else 0.0
                 if self._output_pipe in ready and not self._drain():
                     selector.unregister(self._output_pipe)  # it may close its output
                 if self._reply_pipe in ready:

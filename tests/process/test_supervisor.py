@@ -229,6 +229,10 @@ def test_time_in_which_the_run_was_stopped_is_not_counted(workers, monkeypatch):
     real, readings = time.monotonic, itertools.count()
     monkeypatch.setattr("harness.process.handle.time.monotonic", lambda: real() + 1000.0 * (next(readings) > 1))
     assert prepare(worker).first_call_seconds > 0
+    assert worker.stopped_seconds > 900.0
+    monkeypatch.undo()
+    worker.request(Release(), 60.0)
+    assert worker.stopped_seconds == 0.0
 
 
 def test_cpu_time_and_waits_of_a_request_are_those_since_it_was_sent(workers, monkeypatch):
