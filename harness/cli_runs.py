@@ -138,13 +138,7 @@ def reopen(
     from harness.process.machine_lock import one_process
     from harness.run.plan import complete_groups, restore
 
-    sources = {parameter: context.get_parameter_source(parameter) for parameter in context.params}
-    typed = {parameter for parameter, source in sources.items() if source and source.name == "COMMANDLINE"}
-    if typed - {"wait", "lock", "explain_time", "allow_different"} != {"resume"}:
-        raise store.StoreError(
-            "--resume goes on with the plan of that run: "
-            "give it alone, or with --allow-different, --wait, --no-lock or --explain-time"
-        )
+    _require_resume_alone(context)
     folder = store.find(name, RESULTS)
     held.enter_context(one_process(folder))
     plan, how = restore(folder)
@@ -161,6 +155,23 @@ def reopen(
     if additions:
         store.add_to_environment(folder, additions)
     return plan, how, opened
+
+
+def _require_resume_alone(context: typer.Context) -> None:
+    """Do nothing if the plan of a run is not changed by other options.
+
+    Raises:
+        StoreError: It is.
+    """
+    from harness.output.store import StoreError
+
+    sources = {parameter: context.get_parameter_source(parameter) for parameter in context.params}
+    typed = {parameter for parameter, source in sources.items() if source and source.name == "COMMANDLINE"}
+    if typed - {"wait", "lock", "explain_time", "allow_different"} != {"resume"}:
+        raise StoreError(
+            "--resume goes on with the plan of that run: "
+            "give it alone, or with --allow-different, --wait, --no-lock or --explain-time"
+        )
 
 
 def _where_it_began(plan: Plan, folder: Path, allowed: bool) -> tuple[Plan, Json]:

@@ -145,23 +145,22 @@ class Activity:
 
     def after(self, sample: SampleSeen) -> Columns:
         """Read the counters again; return their growth, and the disturbances of the sample."""
-        after = self._context.look()
+        context, cpus = self._context, os.cpu_count() or 1
+        after = context.look()
         before = self._before or after
         stolen = activity.stolen_seconds(before, after)
-        cpus = os.cpu_count() or 1
         if not self._flush_l2 and not sample.stopped:
             self._account(sample, before, after)
-        context = self._context
         context.best_clock_mhz = max(context.best_clock_mhz, after.clock_mhz or 0.0)
         switches = self._foreign_switches(sample)
         best = context.best_clock_mhz or None
-        disturbance = activity.disturbed(before, after, sample.passed_seconds, cpus, switches, best)
+        found = activity.disturbed(before, after, sample.passed_seconds, cpus, switches, best)
         return {
             "steal_seconds": stolen,
             "involuntary_switches": sample.involuntary_switches,
             "others_running": after.running,
             "clock_mhz": after.clock_mhz,
-            "disturbance": "+".join(filter(None, (disturbance, "stopped" if sample.stopped else None))) or None,
+            "disturbance": "+".join(filter(None, (found, "stopped" * sample.stopped))) or None,
         }
 
     def _account(self, sample: SampleSeen, before: activity.State, after: activity.State) -> None:
