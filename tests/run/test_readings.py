@@ -142,7 +142,7 @@ class Stopped(FakeWorker):
         return reply if self.stopped_seconds else WarmedUp((Stretch(1, 1800.0),), reply.busy)
 
 
-def test_time_in_which_the_run_was_stopped_disturbs_a_block_and_costs_nothing(measure):
+def test_a_stop_of_the_run_disturbs_its_block_and_costs_no_budget(measure):
     run = measure(faults={"other": Faults(kind=Stopped)}, budget_seconds=100.0)
     row = run.row("other")
     assert (row.status, row.stopped_by, row.disturbed_blocks) == (Status.TIMED, "target", 2)
