@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import importlib
 import importlib.metadata
@@ -79,6 +80,12 @@ def main() -> None:
         *(PlanError, NewBackendError, MachineIsTakenError, RunIsTakenError, FolderError),
     ) as error:
         complain(str(error))
+        sys.exit(USAGE)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f"at {error.filename}" if error.filename else "for files"
+        complain(f"no room left {where}: free some, or set TMPDIR to another folder; --resume completes a run")
         sys.exit(USAGE)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import importlib.metadata
 import json
 import os
@@ -18,6 +19,7 @@ import psutil
 import pytest
 from command_line import BRIEF, ROOT, command, cpus_for, environment
 
+from harness import cli
 from harness.machine.environment import gpus
 from harness.output import store
 from harness.process import machine_lock
@@ -148,6 +150,18 @@ def test_a_read_only_folder_is_refused_at_once(bilinear_bench):
     ended = bilinear_bench("run", "--out", "/proc/run")
     assert ended.returncode == 2
     assert "/proc is not writable" in ended.stderr
+
+
+def test_a_disk_that_fills_up_is_one_line_of_error(monkeypatch, capsys):
+    def full(**_):
+        raise OSError(errno.ENOSPC, "No space left on device", "full/worker1")
+
+    monkeypatch.setattr(cli, "app", full)
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: no room left at full/worker1: free some, or set TMPDIR")
 
 
 def test_without_torch_every_command_names_the_missing_package(bilinear_bench, tmp_path):

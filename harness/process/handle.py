@@ -129,6 +129,9 @@ class Worker:
         thread_budget: Number of CPUs that it is held to.
         freeze: True if it is stopped between requests.
         start_seconds: Time limit for starting, in seconds.
+
+    Raises:
+        WorkerError: The system starts no further process.
     """
 
     def __init__(
@@ -167,17 +170,23 @@ class Worker:
             requests=request_read,
             replies=reply_write,
         )
-        self._process = subprocess.Popen(
-            start.command("harness.worker.main", json.dumps(protocol.encode(configuration))),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            pass_fds=(request_read, reply_write),
-            env=passed_on(os.environ) | variables | threads.pool_environment(thread_budget),
-            process_group=0,
-        )
-        os.close(request_read)
-        os.close(reply_write)
+        try:
+            self._process = subprocess.Popen(
+                start.command("harness.worker.main", json.dumps(protocol.encode(configuration))),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=(request_read, reply_write),
+                env=passed_on(os.environ) | variables | threads.pool_environment(thread_budget),
+                process_group=0,
+            )
+        except OSError as error:  # such as a limit of processes
+            for pipe in (request_write, reply_read):
+                os.close(pipe)
+            raise WorkerError(Status.FAILED, f"its process cannot be started: {error.strerror}") from None
+        finally:
+            os.close(request_read)
+            os.close(reply_write)
         self._request_pipe, self._reply_pipe = request_write, reply_read
         assert self._process.stdout is not None  # noqa: S101  # a pipe was requested; this tells mypy
         self._output_pipe = self._process.stdout.fileno()

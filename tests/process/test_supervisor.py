@@ -174,6 +174,17 @@ def test_a_worker_killed_from_outside_is_reported_with_its_signal(workers):
         prepare(worker)
 
 
+def test_a_worker_that_the_system_does_not_start_says_why(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("harness.process.handle.subprocess.Popen", refuse)
+    before = set(Path("/proc/self/fd").iterdir())
+    with pytest.raises(WorkerError, match="cannot be started: Resource temporarily unavailable"):
+        Worker("backend", tmp_path / "worker", {}, 1)
+    assert set(Path("/proc/self/fd").iterdir()) == before, "no pipe is left open"
+
+
 def test_workers_start_at_the_same_time_and_the_first_request_waits(workers):
     start = time.monotonic()
     started = [workers.worker(name, "cpu")[0] for name in ("faulty-honest", "faulty-raises", "faulty-exits")]
