@@ -74,6 +74,11 @@ def main() -> None:
     accept_any_text()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
+        Path.cwd()
+    except OSError:
+        complain("the working folder has been deleted: change to one that exists")
+        sys.exit(USAGE)
+    try:
         app(standalone_mode=True)
     except (
         *(CaseError, SuiteError, RegistryError, BudgetError, StoreError, FigureError),

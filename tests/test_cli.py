@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -132,6 +133,8 @@ def test_every_planned_cell_has_one_row_with_the_right_status(bilinear_bench, tm
         (("run", "--resume", "n" * 300), "is no run: expected a folder"),
         (("run", "--allow-different"), "--allow-different was given without --resume"),
         (("run", "--case", f"{10**30}x1x1x1"), "GiB"),
+        (("run", "--case", f"{'9' * 5000}x1x1x1"), "does not read as BATCHxIN1xIN2xOUT"),
+        (("run", "--backend", f"numpy-loop#{'9' * 5000}"), "is unknown: did you mean"),
     ],
 )
 def test_bad_input_is_one_line_with_what_was_expected(bilinear_bench, tmp_path, arguments, expected):
@@ -150,6 +153,14 @@ def test_a_read_only_folder_is_refused_at_once(bilinear_bench):
     ended = bilinear_bench("run", "--out", "/proc/run")
     assert ended.returncode == 2
     assert "/proc is not writable" in ended.stderr
+
+
+def test_a_working_folder_that_is_gone_is_one_line(tmp_path):
+    (tmp_path / "gone").mkdir()
+    script = f"cd {tmp_path}/gone && rmdir ../gone && exec {shlex.join(command('run', *TINY))}"
+    ended = subprocess.run(["sh", "-c", script], env=environment(), capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr == "error: the working folder has been deleted: change to one that exists\n"
 
 
 def test_a_disk_that_fills_up_is_one_line_of_error(monkeypatch, capsys):

@@ -113,7 +113,7 @@ def select(names: Iterable[str], known: Mapping[str, Entry] | None = None) -> di
     chosen: dict[str, Entry] = {}
     for name in names:
         base, mark, number = name.partition("#")
-        if base not in known or (mark and not (number.isascii() and number.isdigit())):
+        if base not in known or (mark and not re.fullmatch("[0-9]{1,4}", number)):
             raise RegistryError(f"backend {name!r} is unknown{suggestion(base, known)}")
         if name in chosen:
             raise RegistryError(f"backend {name!r} is given twice: write {base}#2 to enter it a second time")
