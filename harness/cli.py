@@ -64,15 +64,18 @@ def main() -> None:
     """Run the command line; errors of use are one line, without a traceback."""
     from harness.machine.threads import BudgetError
     from harness.new_backend import NewBackendError
-    from harness.output.console import accept_any_text
+    from harness.output.console import accept_any_text, open_missing_streams
     from harness.output.figures import FigureError
     from harness.output.store import StoreError
     from harness.process.folders import FolderError
     from harness.process.machine_lock import MachineIsTakenError, RunIsTakenError
     from harness.run.options import PlanError
 
+    open_missing_streams()
     accept_any_text()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, _interrupt)
     try:
         Path.cwd()
     except OSError:
@@ -422,5 +425,5 @@ def _print_check(checked: CheckReport, rows: list[dict[str, Any]], form: given.F
 
 
 def _interrupt(number: int, frame: object) -> None:
-    """End a run at SIGTERM as at Ctrl-C: workers gone, rows written."""
+    """End a run at SIGTERM and SIGHUP as at Ctrl-C: workers gone, rows written."""
     raise KeyboardInterrupt

@@ -155,6 +155,16 @@ def test_a_read_only_folder_is_refused_at_once(bilinear_bench):
     assert "/proc is not writable" in ended.stderr
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_no_error(tmp_path, closed):
+    arguments = ("check", *TINY, "--mode", "forward", "--backend", "numpy-loop")
+    script = f"exec {closed}; exec {shlex.join(command(*arguments))}"
+    ended = subprocess.run(
+        ["sh", "-c", script], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, "Traceback" in ended.stderr) == (0, False)
+
+
 def test_a_working_folder_that_is_gone_is_one_line(tmp_path):
     (tmp_path / "gone").mkdir()
     script = f"cd {tmp_path}/gone && rmdir ../gone && exec {shlex.join(command('run', *TINY))}"
@@ -483,6 +493,7 @@ def test_kill_9_ends_even_a_worker_that_hangs(tmp_path):
     [
         pytest.param(signal.SIGINT, True, id="SIGINT"),
         pytest.param(signal.SIGTERM, False, id="SIGTERM", marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, False, id="SIGHUP", marks=pytest.mark.slow),
     ],
 )
 def test_an_interrupted_run_has_every_row_and_can_be_resumed(bilinear_bench, tmp_path, number, resumed):

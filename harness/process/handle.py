@@ -302,7 +302,9 @@ class Worker:
                 now = time.monotonic()
                 passed, last = now - last, now
                 left -= min(passed, LOOK_SECONDS)
-                self.stopped_seconds += passed - LOOK_SECONDS if passed > LATE_SECONDS else 0.0
+                if passed > LATE_SECONDS:
+                    self.stopped_seconds += passed - LOOK_SECONDS
+                    self._signal(signal.SIGCONT)
                 if self._output_pipe in ready and not self._drain():
                     selector.unregister(self._output_pipe)  # it may close its output
                 if self._reply_pipe in ready:

@@ -246,6 +246,20 @@ def test_time_in_which_the_run_was_stopped_is_not_counted(workers, monkeypatch):
     assert worker.stopped_seconds == 0.0
 
 
+def test_a_worker_that_was_stopped_with_the_run_goes_on(workers, monkeypatch):
+    worker = load(workers, "faulty-honest")
+    real, readings = time.monotonic, itertools.count()
+
+    def late():
+        number = next(readings)
+        if number == 1:  # the request has begun
+            os.killpg(worker.pid, signal.SIGSTOP)
+        return real() + 1000.0 * (number > 2)
+
+    monkeypatch.setattr("harness.process.handle.time.monotonic", late)
+    assert prepare(worker, limit=30.0).first_call_seconds > 0
+
+
 def test_cpu_time_and_waits_of_a_request_are_those_since_it_was_sent(workers, monkeypatch):
     worker = load(workers, "faulty-honest")
     readings = iter([{"1": Usage(5, 10, 9)}, {"1": Usage(7, 30, 11), "2": Usage(1, 2, 3)}])
