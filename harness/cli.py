@@ -12,7 +12,6 @@ import dataclasses
 import errno
 import functools
 import importlib
-import importlib.metadata
 import json
 import os
 import signal
@@ -43,6 +42,7 @@ from harness.cli_runs import (
     reopen,
     take_machine,
 )
+from harness.installed import version as version_of
 
 if TYPE_CHECKING:
     from harness.checked import CheckReport
@@ -102,7 +102,7 @@ def main() -> None:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"{DISTRIBUTION} {importlib.metadata.version(DISTRIBUTION)}")
+        typer.echo(f"{DISTRIBUTION} {version_of(DISTRIBUTION)}")
         raise typer.Exit
 
 
@@ -126,8 +126,9 @@ def _welcome() -> Lines:
 
     processors = (header.cpus(os.cpu_count(), environment.cpu_model()), header.gpus(environment.gpus()) or "no GPU")
     found = listing.availability(entries(), environment.devices())
-    version = importlib.metadata.version(DISTRIBUTION)
-    return welcome(version, ", ".join(processors), len(found.ready), found.missing, found.broken, _width())
+    return welcome(
+        version_of(DISTRIBUTION) or "", ", ".join(processors), len(found.ready), found.missing, found.broken, _width()
+    )
 
 
 @app.command("list")

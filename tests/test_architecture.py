@@ -11,7 +11,7 @@ from command_line import ROOT, python
 #: Folders and files of ``harness/`` by floor, lowest first. A module imports from floors below its own, from its own
 #: folder, and on one floor only what ``SIDEWAYS`` lists.
 FLOORS = (
-    {"case", "backend", "record", "checked"},
+    {"case", "backend", "record", "checked", "installed"},
     {"catalog", "correctness", "timing", "machine", "output"},
     {"process", "worker"},
     {"survey"},

@@ -17,6 +17,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from harness.backend import Support
 from harness.catalog.suggest import suggestion
 from harness.catalog.switches import switched_off
+from harness.installed import UNREADABLE, version
 from harness.record import NAME_PATTERN
 
 GROUP: Final = "bilinear_bench.backends"
@@ -25,8 +26,6 @@ DISTRIBUTION: Final = "bilinear-bench"
 ALL: Final = "all"
 #: End of the name of a distribution that is built for one version of CUDA; the builds hold the same package.
 _BUILD: Final = re.compile(r"-cuda\d+x$")
-#: Errors of malformed metadata of other packages: not UTF-8, or no value.
-_UNREADABLE: Final = (OSError, TypeError, ValueError)
 
 
 class RegistryError(Exception):
@@ -68,14 +67,12 @@ class Entry:
 
 def _version(name: str) -> str | None:
     """Return the version of a distribution, or of its build for another CUDA; None if neither is installed."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        if not _BUILD.search(name):
-            return None
+    found = version(name)
+    if found is not None or not _BUILD.search(name):
+        return found
     package = _BUILD.sub("", name)
-    named = ((_name(found), found) for found in importlib.metadata.distributions())
-    return next((found.version for other, found in named if _BUILD.sub("", other) == package), None)
+    named = ((_name(one), one) for one in importlib.metadata.distributions())
+    return next((one.version for other, one in named if _BUILD.sub("", other) == package), None)
 
 
 def entries() -> dict[str, Entry]:
@@ -149,7 +146,7 @@ def _name(distribution: importlib.metadata.Distribution) -> str:
     """Return a distribution's name; empty if its metadata cannot be read."""
     try:
         return distribution.metadata["Name"] or ""
-    except _UNREADABLE:
+    except UNREADABLE:
         return ""
 
 
@@ -161,7 +158,7 @@ def _points(distribution: importlib.metadata.Distribution) -> list[importlib.met
     """
     try:
         points = [point for point in distribution.entry_points if point.group == GROUP]
-    except _UNREADABLE:
+    except UNREADABLE:
         return []
     for point in points:
         if not point.pattern.match(point.value):

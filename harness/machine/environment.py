@@ -6,7 +6,6 @@ Host name, user name and paths are left out, since the files of a run are made t
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import os
 import platform
 import re
@@ -18,6 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import psutil
 
+from harness.installed import version
 from harness.machine import cgroup, nvidia_smi, threads
 from harness.machine.variables import withheld
 
@@ -74,7 +74,7 @@ def describe() -> dict[str, Any]:
         "memory_available_bytes": memory.available,
         "load_average": list(os.getloadavg()),
         "gpus": gpus(),
-        "versions": {name: version for name in DISTRIBUTIONS if (version := _version(name))},
+        "versions": {name: found for name in DISTRIBUTIONS if (found := version(name))},
         "variables": {
             name: _FOLDERS.sub("", value)
             for name, value in sorted(os.environ.items())
@@ -178,13 +178,6 @@ def cpu_list(text: str) -> frozenset[int]:
 def _cpu_flags() -> set[str]:
     known = fields(Path("/proc/cpuinfo"))
     return set((known.get("flags") or known.get("Features") or "").split())
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def fields(path: Path) -> dict[str, str]:

@@ -18,7 +18,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -33,6 +32,7 @@ from harness.case import Case
 from harness.catalog.registry import Entry
 from harness.correctness import edge_cases
 from harness.correctness.verdict import passed
+from harness.installed import version
 from harness.machine import environment
 from harness.run.edge_case_questions import EdgeCaseFindings
 
@@ -114,7 +114,7 @@ class KeptFindings:
         depends = {
             "entry": dataclasses.asdict(entry),
             "kind": dataclasses.asdict(dataclasses.replace(kind, seed=0)),
-            "versions": [platform.python_version(), *map(_version, required)],
+            "versions": [platform.python_version(), *map(version, required)],
             "cpu": environment.cpu_model(),
             "threads": self._threads,
             "variables": sorted(
@@ -123,13 +123,6 @@ class KeptFindings:
             "harness": _source_hash(),
         }
         return self._folder / f"{hashlib.sha256(json.dumps(depends).encode()).hexdigest()}.json"
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 @functools.cache
