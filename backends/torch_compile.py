@@ -18,6 +18,7 @@ Mode ``default``, so no CUDA graph, whose outputs would be overwritten by the ne
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 import torch
@@ -45,8 +46,10 @@ class TorchCompile(TorchBackend):
         """Return whether PyTorch sees the device, may compile, and finds the compilers for it."""
         if not (visible := super().available(device)):
             return visible
-        if torch._dynamo.config.disable:
+        if torch._dynamo.config.disable or os.environ.get("TORCHDYNAMO_DISABLE") == "1":  # read at each compilation
             return Support(False, "torch.compile is switched off: unset TORCH_COMPILE_DISABLE and TORCHDYNAMO_DISABLE")
+        if device == "cuda" and os.environ.get("TRITON_INTERPRET") == "1":
+            return Support(False, "torch.compile needs Triton's compiler: unset TRITON_INTERPRET")
         return _toolchain.for_triton() if device == "cuda" else _cpu_compilers()
 
     def formula(self) -> Formula:

@@ -136,7 +136,7 @@ class Case:
             CaseError: The text is not of that form, or a size is not positive.
         """
         sizes, *options = text.strip().split(":")
-        if not re.fullmatch(r"-?\d+(x-?\d+){3}", sizes):
+        if not re.fullmatch(r"-?[0-9]{1,99}(x-?[0-9]{1,99}){3}", sizes):
             raise CaseError(f"case {text!r} does not read as {_SPECIFICATION}")
         batch, in1, in2, out = (int(size) for size in sizes.split("x"))
         if min(batch, in1, in2, out) < 1:

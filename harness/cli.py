@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import importlib
-import importlib.metadata
 import json
 import os
 import signal
@@ -33,13 +33,16 @@ from harness.cli_runs import (
     INTERRUPTED,
     RESULTS,
     USAGE,
+    check_room,
     complain,
     end,
+    note_cache,
     open_new,
     plan_options,
     reopen,
     take_machine,
 )
+from harness.installed import version as version_of
 
 if TYPE_CHECKING:
     from harness.checked import CheckReport
@@ -61,21 +64,36 @@ def main() -> None:
     """Run the command line; errors of use are one line, without a traceback."""
     from harness.machine.threads import BudgetError
     from harness.new_backend import NewBackendError
-    from harness.output.console import accept_any_text
+    from harness.output.console import accept_any_text, open_missing_streams
     from harness.output.figures import FigureError
     from harness.output.store import StoreError
-    from harness.process.machine_lock import MachineIsTakenError
+    from harness.process.folders import FolderError
+    from harness.process.machine_lock import MachineIsTakenError, RunIsTakenError
     from harness.run.options import PlanError
 
+    open_missing_streams()
     accept_any_text()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, _interrupt)
+    try:
+        Path.cwd()
+    except OSError:
+        complain("the working folder has been deleted: change to one that exists")
+        sys.exit(USAGE)
     try:
         app(standalone_mode=True)
     except (
         *(CaseError, SuiteError, RegistryError, BudgetError, StoreError, FigureError),
-        *(PlanError, NewBackendError, MachineIsTakenError),
+        *(PlanError, NewBackendError, MachineIsTakenError, RunIsTakenError, FolderError),
     ) as error:
         complain(str(error))
+        sys.exit(USAGE)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f"at {error.filename}" if error.filename else "for files"
+        complain(f"no room left {where}: free some, or set TMPDIR to another folder; --resume completes a run")
         sys.exit(USAGE)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
@@ -84,7 +102,7 @@ def main() -> None:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"{DISTRIBUTION} {importlib.metadata.version(DISTRIBUTION)}")
+        typer.echo(f"{DISTRIBUTION} {version_of(DISTRIBUTION)}")
         raise typer.Exit
 
 
@@ -108,8 +126,9 @@ def _welcome() -> Lines:
 
     processors = (header.cpus(os.cpu_count(), environment.cpu_model()), header.gpus(environment.gpus()) or "no GPU")
     found = listing.availability(entries(), environment.devices())
-    version = importlib.metadata.version(DISTRIBUTION)
-    return welcome(version, ", ".join(processors), len(found.ready), found.missing, found.broken, _width())
+    return welcome(
+        version_of(DISTRIBUTION) or "", ", ".join(processors), len(found.ready), found.missing, found.broken, _width()
+    )
 
 
 @app.command("list")
@@ -173,6 +192,7 @@ def check(
     from harness.run.plan import make_plan
 
     plan = make_plan("check", plan_options(context, timing=False))
+    check_room(plan)
     # Printing takes pandas, which is imported while workers start.
     threading.Thread(target=importlib.import_module, args=("pandas",), daemon=True).start()
     with progress(plan.groups(), len(plan.backends), 0.0) as line:
@@ -198,6 +218,7 @@ def run(
     threads: given.Threads = None,
     out: given.Out = None,
     resume: given.Resume = None,
+    allow_different: given.AllowDifferent = False,
     target: given.Target = None,
     band: given.Band = None,
     processes: given.Processes = None,
@@ -221,6 +242,7 @@ def run(
     from rich.text import Text
 
     from harness.output import store
+    from harness.output.format import argument
     from harness.output.progress import progress
     from harness.output.report import ending, short
     from harness.output.time_table import time_table
@@ -229,15 +251,19 @@ def run(
 
     with contextlib.ExitStack() as held:
         take = functools.partial(take_machine, held, wait, lock)
-        plan, how, opened = open_new(context, out, take) if resume is None else reopen(context, resume, take)
+        if resume is None:
+            plan, how, opened = open_new(context, out, held, take)
+        else:
+            plan, how, opened = reopen(context, resume, held, take)
         skip_groups = complete_groups(plan, store.rows(opened.folder / store.RECORDS))
         groups, count = plan.groups(), len(plan.backends)
         with opened, progress(groups, count, plan.budget_seconds, skip_groups) as line:
-            line.begin(f"Run {plan.run_id}: {count} backends, rows go to {short(opened.folder)}/")
+            line.begin(f"Run {plan.run_id}: {count} backends, rows go to {argument(str(short(opened.folder)))}/")
             stopped = session.run(plan, how, opened, line, skip_groups)
     if explain_time:
         _print([*time_table(store.environment(opened.folder)["time_spent"], _width()), Text()])
-    _print(ending(opened.folder, store.LATEST if out is None and resume is None else str(out or resume), _width()))
+    name = store.LATEST if out is None and resume is None else str(out or resume)
+    _print(ending(opened.folder, argument(name), _width()))
     if stopped:
         sys.exit(INTERRUPTED)
     end(plan, store.rows(opened.folder / store.RECORDS))
@@ -258,10 +284,12 @@ def doctor_(
 
     from harness.machine.threads import budget
     from harness.output.remarks import machine
-    from harness.process.supervisor import Supervisor, default_cache
+    from harness.process.folders import default_cache
+    from harness.process.supervisor import Supervisor
     from harness.survey import doctor
 
     count = budget(threads)
+    note_cache()
     with Supervisor(count, default_cache()) as workers:
         diagnosis = doctor.measure_and_diagnose(workers, count, limit_seconds=120.0)
     lines = machine(diagnosis.peaks.as_json(), doctor.as_json(diagnosis.findings), _width())
@@ -287,6 +315,7 @@ def report_(
     They come from its files; the answer comes last.
     """
     from harness.output import figures, store
+    from harness.output.format import argument
     from harness.output.layout import wrapped
     from harness.output.report import chosen, one_case, report, short
 
@@ -294,10 +323,20 @@ def report_(
     mode_names = [MODE_NAMES[mode] for mode in modes or ()]
     if plot is None:
         some = case is not None or modes
-        _print(one_case(folder, case, mode_names, _width(), wide) if some else report(folder, run, _width(), wide))
+        _print(
+            one_case(folder, case, mode_names, _width(), wide)
+            if some
+            else report(folder, argument(run), _width(), wide)
+        )
         return
     caption = figures.draw(chosen(folder, case, mode_names), store.environment(folder), plot)
-    _print([line for text in (f"Figure: {short(plot)}", f"Caption: {caption}") for line in wrapped(text, _width())])
+    _print(
+        [
+            line
+            for text in (f"Figure: {argument(str(short(plot)))}", f"Caption: {caption}")
+            for line in wrapped(text, _width())
+        ]
+    )
 
 
 @app.command("new")
@@ -325,9 +364,11 @@ def explain_() -> None:
     """
     from harness.explain import explain
     from harness.machine.threads import budget
+    from harness.process.folders import default_cache
     from harness.process.handle import WorkerError
-    from harness.process.supervisor import Supervisor, default_cache
+    from harness.process.supervisor import Supervisor
 
+    note_cache()
     with Supervisor(budget(None), default_cache()) as workers:
         try:
             for line in explain(workers):
@@ -385,5 +426,5 @@ def _print_check(checked: CheckReport, rows: list[dict[str, Any]], form: given.F
 
 
 def _interrupt(number: int, frame: object) -> None:
-    """End a run at SIGTERM as at Ctrl-C: workers gone, rows written."""
+    """End a run at SIGTERM and SIGHUP as at Ctrl-C: workers gone, rows written."""
     raise KeyboardInterrupt

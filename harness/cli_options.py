@@ -1,18 +1,28 @@
 """The options of the command line: each one's name, type and line of help.
 
 A command has them as parameters with the names of the fields of ``PlanOptions`` and ``RunOptions``.
+
+Length: a few lines for each option.
 """
 
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import typer
 
 from harness.case import DTYPES, PRECISIONS
+
+#: Bounds of a time, in seconds: a year of measuring is a mistake.
+LEAST_SECONDS: Final = 0.1
+MOST_SECONDS: Final = 365 * 24 * 3600.0
+#: Largest seed, which the columns of 64 bits hold; and largest number of fresh processes.
+MOST_SEED: Final = 2**63 - 1
+MOST_PROCESSES: Final = 100_000
 
 Choice = TypeVar("Choice", bound=enum.StrEnum)
 
@@ -61,6 +71,19 @@ def _share(text: str) -> float:
         value = 0.0
     if not 0 < value < 1:
         raise typer.BadParameter(f"{text!r} is no share, expected one such as 2% or 0.02, above 0 and below 100%")
+    return value
+
+
+def _seconds(text: str | float) -> float:
+    """Read a number of seconds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not LEAST_SECONDS <= value <= MOST_SECONDS:
+        raise typer.BadParameter(
+            f"{text!r} is not in the range: expected {LEAST_SECONDS:g} to {MOST_SECONDS:,.0f} seconds"
+        )
     return value
 
 
@@ -120,7 +143,13 @@ Precision = Annotated[
 ]
 Seed = Annotated[
     int | None,
-    typer.Option("--seed", min=0, help="Seed of the inputs and the order of measuring. Default: drawn, in every row."),
+    typer.Option(
+        "--seed",
+        min=0,
+        max=MOST_SEED,
+        metavar="N",
+        help="Seed of the inputs and the order of measuring. Default: drawn, in every row.",
+    ),
 ]
 Recheck = Annotated[
     bool, typer.Option("--recheck", help="Ask the edge cases again that an earlier run has found right.")
@@ -128,7 +157,10 @@ Recheck = Annotated[
 TimeLimit = Annotated[
     float,
     typer.Option(
-        "--time-limit", min=0.1, help="Seconds that compiling and one call may take before a worker is killed."
+        "--time-limit",
+        parser=_seconds,
+        metavar="SECONDS",
+        help="Seconds that compiling and one call may take before a worker is killed.",
     ),
 ]
 Layer = Annotated[str | None, typer.Argument(metavar="CASE", help="The same as --case.", show_default=False)]
@@ -144,6 +176,13 @@ Out = Annotated[
 ]
 Resume = Annotated[
     str | None, typer.Option("--resume", help="Complete a run that was stopped: its folder, id, or `latest`.")
+]
+AllowDifferent = Annotated[
+    bool,
+    typer.Option(
+        "--allow-different",
+        help="With --resume: go on where machine, versions or threads differ; both environments are kept.",
+    ),
 ]
 Target = Annotated[
     float | None,
@@ -165,13 +204,20 @@ Band = Annotated[
 ]
 Processes = Annotated[
     int | None,
-    typer.Option("--processes", min=1, help="Most fresh processes of each backend. Default: 40, or the suite's."),
+    typer.Option(
+        "--processes",
+        min=1,
+        max=MOST_PROCESSES,
+        metavar="N",
+        help="Most fresh processes of each backend. Default: 40, or the suite's.",
+    ),
 ]
 Budget = Annotated[
     float | None,
     typer.Option(
         "--budget",
-        min=0.1,
+        parser=_seconds,
+        metavar="SECONDS",
         help="Seconds of measuring for a case in one mode on one device. Default: 30, or the suite's.",
     ),
 ]

@@ -372,5 +372,6 @@ class Sample:
         "reasons why the GPU runs below its highest clock, by NVML, such as its power cap"
     )
     disturbance: str | None = column(
-        "which of these figures is beyond those of a quiet machine: steal, switches, clock, load, swap; joined by +"
+        "which of these figures is beyond those of a quiet machine: steal, switches, clock, load, swap; or the run was "
+        "stopped during the sample: stopped; joined by +"
     )

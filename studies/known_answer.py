@@ -20,8 +20,9 @@ from run_table import run
 from harness.case import Case
 from harness.catalog.registry import select
 from harness.machine.threads import budget
+from harness.process.folders import default_cache
 from harness.process.protocol import Load, Prepare, TakeSample, WarmUp
-from harness.process.supervisor import Supervisor, default_cache
+from harness.process.supervisor import Supervisor
 from harness.timing.clock import SETTLE_SECONDS, calls_per_sample
 
 DURATIONS = (20e-6, 200e-6, 2e-3, 20e-3, 100e-3)

@@ -12,7 +12,7 @@ import pytest
 from command_line import FAULTY, command, cpus_for, environment
 
 from harness.output import store
-from harness.process.supervisor import CACHE_VARIABLES, default_cache
+from harness.process.folders import CACHE_VARIABLES, usual_cache
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # This process compiles into the folders of the workers, so that each kernel is compiled once for all tests.
 for variable, folder in CACHE_VARIABLES.items():
-    os.environ.setdefault(variable, str(default_cache() / folder))
+    os.environ.setdefault(variable, str(usual_cache() / folder))
 # Every run of the tests asks its own edge cases.
 os.environ["CI"] = "1"
 # Tests run side by side, and none of them is about times.

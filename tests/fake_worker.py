@@ -61,7 +61,7 @@ class FakeWorker:
     ) -> None:
         self.name, self.directory, self.number, self.faults = name, directory, number, faults
         self.clock = clock or Clock()
-        self.alive, self.elapsed_seconds, self.blocks = True, 0.0, 0
+        self.alive, self.elapsed_seconds, self.stopped_seconds, self.blocks = True, 0.0, 0.0, 0
         self.output = ""
         self.usage = self.faults.usage
         self._log = [] if log is None else log

@@ -11,7 +11,7 @@ from command_line import ROOT, python
 #: Folders and files of ``harness/`` by floor, lowest first. A module imports from floors below its own, from its own
 #: folder, and on one floor only what ``SIDEWAYS`` lists.
 FLOORS = (
-    {"case", "backend", "record", "checked"},
+    {"case", "backend", "record", "checked", "installed"},
     {"catalog", "correctness", "timing", "machine", "output"},
     {"process", "worker"},
     {"survey"},
@@ -133,7 +133,8 @@ PARENT = """
 from harness import cli
 from harness.output import store, tables
 import harness.explain, harness.run.session
-from harness.process.supervisor import Supervisor, default_cache
+from harness.process.folders import default_cache
+from harness.process.supervisor import Supervisor
 from harness.run.plan import PlanOptions, make_plan
 plan = make_plan("run", PlanOptions(suite="seed", threads=1, seed=0))
 with Supervisor(plan.threads, default_cache()):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
 import importlib.metadata
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -18,6 +20,7 @@ import psutil
 import pytest
 from command_line import BRIEF, ROOT, command, cpus_for, environment
 
+from harness import cli
 from harness.machine.environment import gpus
 from harness.output import store
 from harness.process import machine_lock
@@ -127,6 +130,11 @@ def test_every_planned_cell_has_one_row_with_the_right_status(bilinear_bench, tm
         (("report", "a\nb"), r"a\nb is no run"),
         (("run", "--out", "n" * 300), "cannot be made (File name too long)"),
         (("report", "n" * 300), "is no run: expected a folder"),
+        (("run", "--resume", "n" * 300), "is no run: expected a folder"),
+        (("run", "--allow-different"), "--allow-different was given without --resume"),
+        (("run", "--case", f"{10**30}x1x1x1"), "GiB"),
+        (("run", "--case", f"{'9' * 5000}x1x1x1"), "does not read as BATCHxIN1xIN2xOUT"),
+        (("run", "--backend", f"numpy-loop#{'9' * 5000}"), "is unknown: did you mean"),
     ],
 )
 def test_bad_input_is_one_line_with_what_was_expected(bilinear_bench, tmp_path, arguments, expected):
@@ -145,6 +153,36 @@ def test_a_read_only_folder_is_refused_at_once(bilinear_bench):
     ended = bilinear_bench("run", "--out", "/proc/run")
     assert ended.returncode == 2
     assert "/proc is not writable" in ended.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_no_error(tmp_path, closed):
+    arguments = ("check", *TINY, "--mode", "forward", "--backend", "numpy-loop")
+    script = f"exec {closed}; exec {shlex.join(command(*arguments))}"
+    ended = subprocess.run(
+        ["sh", "-c", script], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, "Traceback" in ended.stderr) == (0, False)
+
+
+def test_a_working_folder_that_is_gone_is_one_line(tmp_path):
+    (tmp_path / "gone").mkdir()
+    script = f"cd {tmp_path}/gone && rmdir ../gone && exec {shlex.join(command('run', *TINY))}"
+    ended = subprocess.run(["sh", "-c", script], env=environment(), capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr == "error: the working folder has been deleted: change to one that exists\n"
+
+
+def test_a_disk_that_fills_up_is_one_line_of_error(monkeypatch, capsys):
+    def full(**_):
+        raise OSError(errno.ENOSPC, "No space left on device", "full/worker1")
+
+    monkeypatch.setattr(cli, "app", full)
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: no room left at full/worker1: free some, or set TMPDIR")
 
 
 def test_without_torch_every_command_names_the_missing_package(bilinear_bench, tmp_path):
@@ -404,7 +442,8 @@ def wait_for(condition, seconds=120):
 
 def finish(bilinear_bench, tmp_path):
     """Resume the run; assert that it is whole."""
-    ended = bilinear_bench("run", "--resume", "run")
+    with cpus_for(("--threads", "1")):  # where the run began
+        ended = bilinear_bench("run", "--resume", "run")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     cells = [(row["case"], row["backend"]) for row in rows(tmp_path / "run")]
     assert len(cells) == len(set(cells)) == 6
@@ -454,6 +493,7 @@ def test_kill_9_ends_even_a_worker_that_hangs(tmp_path):
     [
         pytest.param(signal.SIGINT, True, id="SIGINT"),
         pytest.param(signal.SIGTERM, False, id="SIGTERM", marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, False, id="SIGHUP", marks=pytest.mark.slow),
     ],
 )
 def test_an_interrupted_run_has_every_row_and_can_be_resumed(bilinear_bench, tmp_path, number, resumed):
@@ -543,18 +583,33 @@ def test_resume_is_given_alone(bilinear_bench, option):
     ended = bilinear_bench("run", "--resume", str(REFERENCE), *option)
     assert ended.returncode == 2
     expected = "error: --resume goes on with the plan of that run: give it alone, "
-    expected += "or with --wait, --no-lock or --explain-time\n"
+    expected += "or with --allow-different, --wait, --no-lock or --explain-time\n"
     assert ended.stderr == expected
 
 
 def test_second_run_on_a_machine_is_refused_before_it_leaves_a_folder(bilinear_bench, tmp_path):
     given = {"TMPDIR": str(tmp_path), "BILINEAR_BENCH_LOCK": "1"}
-    with one_run_at_a_time(tmp_path / machine_lock.lock_file().name, "a run", wait=False, say=print):
+    with one_run_at_a_time(machine_lock.lock_file(tmp_path), "a run", wait=False, say=print):
         ended = bilinear_bench("run", *TINY, *BRIEF, "--out", "second", **given)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith(f"error: process {os.getpid()} of ")
     assert ended.stderr.count("\n") == 1
     assert not (tmp_path / "second").exists()
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "1e308", "-1", "0", "many"])
+@pytest.mark.parametrize("option", ["--budget", "--time-limit"])
+def test_a_number_of_seconds_is_refused_unless_it_is_one(bilinear_bench, tmp_path, option, number):
+    ended = bilinear_bench("run", option, number, "--out", "run")
+    assert ended.returncode == 2
+    assert "expected 0.1 to 31,536,000 seconds" in " ".join(ended.stderr.replace("│", " ").split())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("option", "number"), [("--seed", str(2**63)), ("--processes", "9" * 30), ("--seed", "nan")])
+def test_a_whole_number_that_no_column_holds_is_refused(bilinear_bench, option, number):
+    ended = bilinear_bench("run", option, number)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (2, False)
 
 
 @pytest.mark.slow

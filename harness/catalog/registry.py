@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -15,6 +16,8 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from harness.backend import Support
 from harness.catalog.suggest import suggestion
+from harness.catalog.switches import switched_off
+from harness.installed import UNREADABLE, version
 from harness.record import NAME_PATTERN
 
 GROUP: Final = "bilinear_bench.backends"
@@ -23,8 +26,6 @@ DISTRIBUTION: Final = "bilinear-bench"
 ALL: Final = "all"
 #: End of the name of a distribution that is built for one version of CUDA; the builds hold the same package.
 _BUILD: Final = re.compile(r"-cuda\d+x$")
-#: Errors of malformed metadata of other packages: not UTF-8, or no value.
-_UNREADABLE: Final = (OSError, TypeError, ValueError)
 
 
 class RegistryError(Exception):
@@ -53,26 +54,25 @@ class Entry:
         return self.distribution.startswith(f"{DISTRIBUTION} ")
 
     def installed(self) -> Support:
-        """Return yes if the packages of the extras are installed, by metadata alone; else the missing one."""
+        """Return yes if the packages of the extras are installed, by metadata alone, and compile; else why not."""
         for text in self.requirements:
             requirement = Requirement(text)
             if (found := _version(requirement.name)) is None:
                 return Support(False, f"{requirement.name} is not installed: pip install '{text}'")
             if not requirement.specifier.contains(found, prereleases=True):
                 return Support(False, f"{requirement.name} {found} is installed, expected {requirement.specifier}")
-        return Support(True)
+        off = switched_off([Requirement(text).name for text in self.requirements], os.environ)
+        return Support(not off, off)
 
 
 def _version(name: str) -> str | None:
     """Return the version of a distribution, or of its build for another CUDA; None if neither is installed."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        if not _BUILD.search(name):
-            return None
+    found = version(name)
+    if found is not None or not _BUILD.search(name):
+        return found
     package = _BUILD.sub("", name)
-    named = ((_name(found), found) for found in importlib.metadata.distributions())
-    return next((found.version for other, found in named if _BUILD.sub("", other) == package), None)
+    named = ((_name(one), one) for one in importlib.metadata.distributions())
+    return next((one.version for other, one in named if _BUILD.sub("", other) == package), None)
 
 
 def entries() -> dict[str, Entry]:
@@ -110,7 +110,7 @@ def select(names: Iterable[str], known: Mapping[str, Entry] | None = None) -> di
     chosen: dict[str, Entry] = {}
     for name in names:
         base, mark, number = name.partition("#")
-        if base not in known or (mark and not (number.isascii() and number.isdigit())):
+        if base not in known or (mark and not re.fullmatch("[0-9]{1,4}", number)):
             raise RegistryError(f"backend {name!r} is unknown{suggestion(base, known)}")
         if name in chosen:
             raise RegistryError(f"backend {name!r} is given twice: write {base}#2 to enter it a second time")
@@ -146,7 +146,7 @@ def _name(distribution: importlib.metadata.Distribution) -> str:
     """Return a distribution's name; empty if its metadata cannot be read."""
     try:
         return distribution.metadata["Name"] or ""
-    except _UNREADABLE:
+    except UNREADABLE:
         return ""
 
 
@@ -158,7 +158,7 @@ def _points(distribution: importlib.metadata.Distribution) -> list[importlib.met
     """
     try:
         points = [point for point in distribution.entry_points if point.group == GROUP]
-    except _UNREADABLE:
+    except UNREADABLE:
         return []
     for point in points:
         if not point.pattern.match(point.value):

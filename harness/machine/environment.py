@@ -6,7 +6,6 @@ Host name, user name and paths are left out, since the files of a run are made t
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import os
 import platform
 import re
@@ -18,7 +17,9 @@ from typing import Any, Final, NamedTuple
 
 import psutil
 
-from harness.machine import nvidia_smi, threads
+from harness.installed import version
+from harness.machine import cgroup, nvidia_smi, threads
+from harness.machine.variables import withheld
 
 #: Distributions whose versions are recorded, if they are installed.
 DISTRIBUTIONS: Final = (
@@ -29,7 +30,7 @@ DISTRIBUTIONS: Final = (
 #: Prefixes of variables that change what frameworks do, recorded if they are set.
 VARIABLE_PREFIXES: Final = (
     *("OMP_", "OPENBLAS_", "MKL_", "KMP_", "GOMP_", "BLIS_", "NUMBA_", "TORCH", "XLA_", "JAX_", "NVIDIA_TF32", "CUDA_"),
-    *("TRITON_", "CUPY_", "LD_PRELOAD", "MALLOC_"),
+    *("TRITON_", "CUPY_", "LD_PRELOAD", "MALLOC_", "ONEDNN_", "DNNL_", "GOTO_", "PYTHONWARNINGS"),
 )
 #: Parts of names of variables that are never recorded: they may hold a secret or a path.
 _SECRET: Final = ("KEY", "TOKEN", "SECRET", "PASS", "DIR", "PATH", "HOME")
@@ -66,19 +67,20 @@ def describe() -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "cpu_flags": [flag for flag in ("avx2", "fma", "avx512f", "asimd", "sve") if flag in _cpu_flags()],
         "threads_available": threads.available_threads(),
-        "cgroup_cpus": threads.cgroup_quota(),
+        "cgroup_cpus": cgroup.cpus(),
         "frequency_governor": read(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
         "transparent_huge_pages": read(Path("/sys/kernel/mm/transparent_hugepage/enabled")),
         "memory_bytes": memory.total,
         "memory_available_bytes": memory.available,
         "load_average": list(os.getloadavg()),
         "gpus": gpus(),
-        "versions": {name: version for name in DISTRIBUTIONS if (version := _version(name))},
+        "versions": {name: found for name in DISTRIBUTIONS if (found := version(name))},
         "variables": {
             name: _FOLDERS.sub("", value)
             for name, value in sorted(os.environ.items())
             if name.startswith(VARIABLE_PREFIXES) and not any(word in name for word in _SECRET)
         },
+        "variables_withheld": withheld(os.environ),
         "git_revision": git_revision(Path(__file__).parent.parent.parent),
         "arguments": [Path(argument).name if os.sep in argument else argument for argument in sys.argv[1:]],
     }
@@ -87,20 +89,17 @@ def describe() -> dict[str, Any]:
 def available_bytes() -> int:
     """Return the memory that all workers together may take, in bytes.
 
-    It is the memory that is free now, at most the free part of the cgroup's limit, less ``RESERVE_BYTES``.
+    It is the memory that is free now, at most the free part of the cgroups' limits, less ``RESERVE_BYTES``.
     """
     free = int(psutil.virtual_memory().available)
-    limit, used = read(Path("/sys/fs/cgroup/memory.max")), read(Path("/sys/fs/cgroup/memory.current"))
-    if limit and limit.isdigit() and used and used.isdigit():
-        free = min(free, int(limit) - int(used))
-    return max(0, free - RESERVE_BYTES)
+    granted = cgroup.memory_free()
+    return max(0, (free if granted is None else min(free, granted)) - RESERVE_BYTES)
 
 
 def total_bytes() -> int:
-    """Return the memory of this machine or of its cgroup, whichever is less, in bytes."""
-    limit = read(Path("/sys/fs/cgroup/memory.max"))
-    total = int(psutil.virtual_memory().total)
-    return min(total, int(limit)) if limit and limit.isdigit() else total
+    """Return the memory of this machine or of its cgroups, whichever is less, in bytes."""
+    total, limit = int(psutil.virtual_memory().total), cgroup.memory_limit()
+    return total if limit is None else min(total, limit)
 
 
 def gpus() -> list[str]:
@@ -179,13 +178,6 @@ def cpu_list(text: str) -> frozenset[int]:
 def _cpu_flags() -> set[str]:
     known = fields(Path("/proc/cpuinfo"))
     return set((known.get("flags") or known.get("Features") or "").split())
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def fields(path: Path) -> dict[str, str]:

@@ -12,9 +12,9 @@ import math
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
+from harness.machine import cgroup
 from harness.record import Flag
 
 #: Environment variables that size a thread pool, one for each runtime that a backend may load.
@@ -63,23 +63,10 @@ class BudgetError(ValueError):
 
 
 def available_threads() -> int:
-    """Return the number of CPUs that this process may use: its affinity mask, cut to the cgroup's quota; at least 1."""
+    """Return the number of CPUs that this process may use: its affinity mask, cut to the cgroups' quota; at least 1."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = cgroup_quota()
+    quota = cgroup.cpus()
     return max(1, allowed if quota is None else min(allowed, math.floor(quota)))
-
-
-def cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Return the CPUs that the cgroup (version 2) grants, as quota / period of ``cpu.max``; None without a limit.
-
-    Args:
-        root: Folder of the cgroup.
-    """
-    try:
-        quota, period = (root / "cpu.max").read_text().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        return None
 
 
 def budget(requested: int | None) -> int:

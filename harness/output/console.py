@@ -12,6 +12,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
 if TYPE_CHECKING:
@@ -50,6 +51,16 @@ def show(lines: Iterable[Text], out: Console) -> None:
     """Print lines as they are: a line that is wider than the terminal is not cut."""
     for line in lines:
         out.print(line, soft_wrap=True)
+
+
+def open_missing_streams() -> None:
+    """Open the standard streams that were closed before this process began, as some daemons do, on the null device.
+
+    Otherwise a pipe to a worker could get the number of a standard stream.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  # open until the process ends
 
 
 def accept_any_text() -> None:

@@ -6,6 +6,8 @@ An empty string stands for a missing value.
 from __future__ import annotations
 
 import math
+import os
+import shlex
 from typing import Any, Final
 
 #: Fewest and most significant digits of a time or a ratio.
@@ -86,6 +88,15 @@ def number(value: float | None, form: str) -> str:
 def text(value: Any) -> str:
     """Return a text that cannot move the cursor or colour the terminal."""
     return "" if missing(value) else "".join(sign if sign.isprintable() else " " for sign in str(value))
+
+
+def argument(name: str) -> str:
+    """Return the name of a file or a run as a shell takes it, in one line."""
+    name = f"./{name}" if name.startswith("-") else name
+    if name.isprintable():
+        return shlex.quote(name)
+    signs = (chr(byte) if 32 <= byte < 127 and byte not in b"'\\" else f"\\x{byte:02x}" for byte in os.fsencode(name))
+    return f"$'{''.join(signs)}'"
 
 
 def missing(value: Any) -> bool:

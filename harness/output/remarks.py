@@ -112,6 +112,15 @@ def unasked(records: pd.DataFrame, width: int) -> Lines:
     return _dim(lines, width)
 
 
+def resumed_elsewhere(environment: Mapping[str, Any], width: int) -> Lines:
+    """Return a line with what differed where a run was resumed; none if it was measured in one place."""
+    found = environment.get("differences")
+    if not isinstance(found, list) or not found:
+        return []
+    text = f"Resumed elsewhere, so rows of one run may not compare: {'; '.join(map(form.text, found))}"
+    return wrapped(Text(text, style="bold yellow"), width, indent="  ")
+
+
 def warnings(findings: Sequence[Mapping[str, str]], width: int) -> Lines:
     """Return the doctor's warnings about the machine of a run; none without them."""
     lines = [line for one in findings if one["level"] == "warning" for line in _finding(one, width)]

@@ -14,9 +14,10 @@ from harness.output import store, sweep
 from harness.output.answer import answer, remedy, resume
 from harness.output.bars import bars
 from harness.output.case_labels import find, labels_of
+from harness.output.format import argument
 from harness.output.header import run_line
 from harness.output.layout import Lines, plain, wrapped
-from harness.output.remarks import absent, reached, trouble, unreached, untimed, warnings
+from harness.output.remarks import absent, reached, resumed_elsewhere, trouble, unreached, untimed, warnings
 from harness.output.tables import FEW, case_tables, few_samples
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def _ending(records: pd.DataFrame, environment: store.Json, name: str, width: in
         trouble(begun, names, width),
         untimed(begun, width),
         absent(begun, width),
+        resumed_elsewhere(environment, width),
     ):
         lines += [*remark, Text()] if remark else []
     lines += answer(begun, names, environment, name, width) if not begun.empty else []
@@ -68,7 +70,7 @@ def report(folder: Path, name: str, width: int, wide: bool = False) -> Lines:
     last = _ending(records, environment, name, width)
     if records.empty:
         return last
-    files = f"Files: {short(folder) / store.RECORDS}, {store.SAMPLES}, {store.ENVIRONMENT}"
+    files = f"Files: {argument(str(short(folder) / store.RECORDS))}, {store.SAMPLES}, {store.ENVIRONMENT}"
     lines = [*run_line(records, environment, width), *wrapped(files, width, "  "), Text()]
     found = warnings(environment.get("doctor", []), width)
     lines += [*found, Text()] if found else []

@@ -16,6 +16,7 @@ import io
 import json
 import os
 import secrets
+import shutil
 import time
 import types
 import typing
@@ -72,15 +73,20 @@ class Store:
         Raises:
             StoreError: The folder exists, or cannot be made.
         """
+        if folder.exists():
+            raise StoreError(f"{folder} exists: choose another --out, or complete that run with --resume")
+        # The folder gets its name when it is whole: whatever stops this, the same name can be given again.
+        draft = folder.with_name(f".bilinear-bench-{secrets.token_hex(4)}")
         try:
-            folder.mkdir(parents=True)
-            (folder / RECORDS).write_text(_line(columns(Record)))
-            (folder / SAMPLES).write_text(_line(columns(Sample)))
-            _replace(folder / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
-        except FileExistsError:
-            raise StoreError(f"{folder} exists: choose another --out, or complete that run with --resume") from None
+            draft.mkdir(parents=True)
+            (draft / RECORDS).write_text(_line(columns(Record)))
+            (draft / SAMPLES).write_text(_line(columns(Sample)))
+            _replace(draft / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
+            draft.rename(folder)
         except OSError as error:
             raise StoreError(f"{folder} cannot be written ({error.strerror}): choose another --out") from None
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
         return cls(folder)
 
     @classmethod

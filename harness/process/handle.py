@@ -35,6 +35,7 @@ from harness.checked import Location
 from harness.machine import environment, standing, threads, usage
 from harness.machine.standing import Standing
 from harness.machine.usage import Usage
+from harness.machine.variables import passed_on
 from harness.process import frames, protocol, start
 from harness.process.protocol import Configuration, Failure, ProtocolError, ReplyT, Request, Started
 from harness.record import Status
@@ -49,14 +50,13 @@ STOP_SECONDS: Final = 5.0
 #: too, unless a forked grandchild holds the pipe.
 LOOK_SECONDS: Final = 1.0
 
+#: Time after which a parent that waited for ``LOOK_SECONDS`` was stopped, or its machine was, in seconds.
+LATE_SECONDS: Final = 1.5 * LOOK_SECONDS
 #: Time between two looks at the threads of a worker, while these are looked at, in seconds.
 STANDING_SECONDS: Final = 0.01
 
 #: Time that a worker which hangs may take to say where, in seconds.
 TELL_SECONDS: Final = 0.5
-
-#: Variable that no worker gets: it changes the precision of some libraries and not of others.
-OVERRIDE: Final = "NVIDIA_TF32_OVERRIDE"
 
 
 class WorkerError(Exception):
@@ -87,6 +87,8 @@ class WorkerHandle(Protocol):
     directory: Path
     #: Time between the last request and its reply, in seconds by the clock of this process.
     elapsed_seconds: float
+    #: Part of it in which this process did not run, since it or the machine was stopped, in seconds.
+    stopped_seconds: float
     #: CPU time and waits of each thread of the worker in that interval; empty where the system does not count them.
     usage: Sequence[Usage]
 
@@ -123,10 +125,13 @@ class Worker:
     Args:
         role: A key of ``harness.worker.main.ROLES``.
         directory: A private folder for its files; made here.
-        variables: Environment variables on top of this process's own.
+        variables: Environment variables on top of this process's own, without those that are withheld.
         thread_budget: Number of CPUs that it is held to.
         freeze: True if it is stopped between requests.
         start_seconds: Time limit for starting, in seconds.
+
+    Raises:
+        WorkerError: The system starts no further process.
     """
 
     def __init__(
@@ -143,6 +148,7 @@ class Worker:
         self._freeze = freeze
         #: Time between the last request and its reply, in seconds by this process's clock.
         self.elapsed_seconds = 0.0
+        self.stopped_seconds = 0.0
         self.usage: Sequence[Usage] = ()
         self._usage_before: dict[str, Usage] = {}
         #: What was seen of its threads since ``looking`` began; None outside of that.
@@ -164,19 +170,23 @@ class Worker:
             requests=request_read,
             replies=reply_write,
         )
-        self._process = subprocess.Popen(
-            start.command("harness.worker.main", json.dumps(protocol.encode(configuration))),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            pass_fds=(request_read, reply_write),
-            env={name: value for name, value in os.environ.items() if name != OVERRIDE}
-            | variables
-            | threads.pool_environment(thread_budget),
-            process_group=0,
-        )
-        os.close(request_read)
-        os.close(reply_write)
+        try:
+            self._process = subprocess.Popen(
+                start.command("harness.worker.main", json.dumps(protocol.encode(configuration))),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=(request_read, reply_write),
+                env=passed_on(os.environ) | variables | threads.pool_environment(thread_budget),
+                process_group=0,
+            )
+        except OSError as error:  # such as a limit of processes
+            for pipe in (request_write, reply_read):
+                os.close(pipe)
+            raise WorkerError(Status.FAILED, f"its process cannot be started: {error.strerror}") from None
+        finally:
+            os.close(request_read)
+            os.close(reply_write)
         self._request_pipe, self._reply_pipe = request_write, reply_read
         assert self._process.stdout is not None  # noqa: S101  # a pipe was requested; this tells mypy
         self._output_pipe = self._process.stdout.fileno()
@@ -279,6 +289,7 @@ class Worker:
     def _line(self, limit_seconds: float) -> bytes:
         """Read one line of reply while draining the output."""
         left, added, last = limit_seconds, 0.0, time.monotonic()
+        self.stopped_seconds = 0.0
         with selectors.DefaultSelector() as selector:
             selector.register(self._reply_pipe, selectors.EVENT_READ)
             selector.register(self._output_pipe, selectors.EVENT_READ)
@@ -289,7 +300,11 @@ class Worker:
                     self._looks.append(seen)
                 # More time than was asked for has passed where this process was stopped: the worker may have been, too.
                 now = time.monotonic()
-                left, last = left - min(now - last, LOOK_SECONDS), now
+                passed, last = now - last, now
+                left -= min(passed, LOOK_SECONDS)
+                if passed > LATE_SECONDS:
+                    self.stopped_seconds += passed - LOOK_SECONDS
+                    self._signal(signal.SIGCONT)
                 if self._output_pipe in ready and not self._drain():
                     selector.unregister(self._output_pipe)  # it may close its output
                 if self._reply_pipe in ready:

@@ -1,6 +1,7 @@
-"""One run at a time on a machine: two that measure at the same time spoil each other's times.
+"""Locks: one run at a time on a machine, one process on a run's files, and whose private folder is still in use.
 
-A run holds a lock on a file that all users of the machine share. The system releases it when the process ends, however
+Two runs that measure at the same time spoil each other's times. So a run holds a lock on a file that all users of the
+machine share. The system releases it when the process ends, however
 it ends, so no lock is ever stale. The file says who holds it.
 """
 
@@ -12,7 +13,6 @@ import getpass
 import json
 import os
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +20,8 @@ from typing import Final
 
 #: Time between two attempts to get the lock, in seconds.
 RETRY_SECONDS: Final = 1.0
+#: Lock of a run, in its folder.
+RUN_LOCK: Final = ".lock"
 #: Longest text about the holder that is read, in bytes.
 MOST_BYTES: Final = 4096
 
@@ -28,9 +30,13 @@ class MachineIsTakenError(Exception):
     """Another run measures on this machine."""
 
 
-def lock_file() -> Path:
+class RunIsTakenError(Exception):
+    """Another process writes to a run's folder, or this one cannot."""
+
+
+def lock_file(temporary: Path) -> Path:
     """Return the file of this machine; a temporary folder may be shared with other hosts."""
-    return Path(tempfile.gettempdir()) / f"bilinear-bench-{socket.gethostname()}.lock"
+    return temporary / f"bilinear-bench-{socket.gethostname()}.lock"
 
 
 @contextlib.contextmanager
@@ -51,13 +57,13 @@ def one_run_at_a_time(
     Raises:
         MachineIsTakenError: Another run holds the lock, and this one does not wait.
     """
-    descriptor = _opened(path)
+    descriptor = opened(path)
     if descriptor is None:
         yield
         return
     try:
         told = False
-        while not _locked(descriptor):
+        while locked(descriptor) is False:
             holder = _holder(descriptor)
             if not wait:
                 raise MachineIsTakenError(
@@ -74,7 +80,45 @@ def one_run_at_a_time(
         os.close(descriptor)
 
 
-def _opened(path: Path) -> int | None:
+@contextlib.contextmanager
+def one_process(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder, so that no other process adds to its files.
+
+    Raises:
+        RunIsTakenError: Another process holds it, or the folder cannot be written.
+    """
+    try:
+        descriptor = os.open(folder / RUN_LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise RunIsTakenError(
+            f"{folder} cannot be written ({error.strerror}): a run is completed in a folder that can be"
+        ) from None
+    try:
+        if locked(descriptor) is False:
+            raise RunIsTakenError(
+                f"{_holder(descriptor)} is writing to {folder}: --resume completes it when that has ended"
+            )
+        _sign(descriptor, "a run")
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def abandoned(path: Path) -> Iterator[bool]:
+    """Return whether a file's lock is free, and hold it; false where the file system has no locks.
+
+    Raises:
+        OSError: The file cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield locked(descriptor) is True
+    finally:
+        os.close(descriptor)
+
+
+def opened(path: Path) -> int | None:
     """Open the file, or create it for all users; return None where neither can be done."""
     # A file of another user in a sticky folder must be opened without O_CREAT (proc(5), protected_regular).
     for flags in (os.O_RDWR, os.O_RDWR | os.O_CREAT | os.O_EXCL, os.O_RDWR):
@@ -86,14 +130,14 @@ def _opened(path: Path) -> int | None:
     return None
 
 
-def _locked(descriptor: int) -> bool:
-    """True if the lock is ours, or if this file system has no locks."""
+def locked(descriptor: int) -> bool | None:
+    """Take the lock; return true if it is ours, false if it is another's, None if this file system has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        return True
+        return None
     return True
 
 

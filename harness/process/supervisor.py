@@ -6,23 +6,16 @@ import itertools
 import os
 import secrets
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-import psutil
-
+from harness.process import folders
 from harness.process.handle import Worker, WorkerHandle
 
-#: Compile caches, by the variable that moves each one.
-CACHE_VARIABLES: Final = {
-    "NUMBA_CACHE_DIR": "numba",
-    "JAX_COMPILATION_CACHE_DIR": "jax",
-    "TORCHINDUCTOR_CACHE_DIR": "inductor",
-    "TRITON_CACHE_DIR": "triton",
-}
+#: Variables of a peak worker: its kernels are compiled, whatever is switched off for backends.
+COMPILES: Final = {"NUMBA_DISABLE_JIT": "0", "NUMBA_OPT": "3"}
 #: Variable of random length in each worker's environment.
 PADDING: Final = "BILINEAR_BENCH_PADDING"
 #: Largest length of its value, in bytes: a page.
@@ -79,24 +72,27 @@ class Supervisor:
 
     Args:
         thread_budget: Number of CPUs of each worker.
-        cache: Root of the compile caches; made if missing.
+        cache: Root of the compile caches, made if missing; None for one that ends with the run.
         freeze: True if idle workers are stopped.
         empty_caches: True if every new worker gets empty compile caches instead.
+
+    Raises:
+        FolderError: There is no temporary folder with room.
     """
 
-    def __init__(self, thread_budget: int, cache: Path, freeze: bool = True, empty_caches: bool = False) -> None:
+    def __init__(self, thread_budget: int, cache: Path | None, freeze: bool = True, empty_caches: bool = False) -> None:
         self.thread_budget = thread_budget
         self.freeze = freeze
         self.empty_caches = empty_caches
-        self.findings = None if empty_caches else cache / "edge_cases"
-        self._cache = cache
+        self._root, self._lock = folders.make_private()
+        self._cache = self._root / "cache" if cache is None else cache
+        self.findings = None if empty_caches else self._cache / "edge_cases"
         self._workers: dict[tuple[str, str], Worker] = {}
         #: Numbers what is private to each worker.
         self._numbers = itertools.count(1)
-        self._root = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
 
     def __enter__(self) -> Self:
-        _remove_leftovers(self._root.parent)
+        folders.remove_leftovers(self._root.parent)
         return self
 
     def __exit__(
@@ -105,6 +101,8 @@ class Supervisor:
         for key in list(self._workers):
             self.discard(*key)
         shutil.rmtree(self._root, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
 
     def worker(self, name: str, device: str) -> tuple[Worker, bool]:
         """Return the backend's worker, started if there is none; and whether it was started with empty caches.
@@ -130,7 +128,7 @@ class Supervisor:
         if key in self._workers and self._workers[key].alive:
             return self._workers[key], False
         cache = self._root / f"cache{next(self._numbers)}" if self.empty_caches else self._cache
-        variables = _cache_variables(cache)
+        variables = folders.cache_variables(cache)
         empty = not any(any(Path(folder).iterdir()) for folder in variables.values())
         self._workers[key] = self._spawn("backend", device, variables)
         return self._workers[key], empty
@@ -159,7 +157,7 @@ class Supervisor:
         """
         self.discard_peak_worker(name)
         # A folder of its own: code that it compiles must not make an empty cache look filled to a backend.
-        settings = _cache_variables(self._cache / "peaks") | dict(variables or {})
+        settings = folders.cache_variables(self._cache / "peaks") | COMPILES | dict(variables or {})
         role = "peaks" if device == "cpu" else "gpu peaks"
         worker = self._workers[f"peaks with {name}", "cpu"] = self._spawn(role, device, settings)
         return worker
@@ -180,33 +178,3 @@ class Supervisor:
         padding = {PADDING: "x" * secrets.randbelow(PADDING_BYTES)}
         settings = (NO_GPU if device == "cpu" else SHARED_GPU) | dict(variables or {}) | padding
         return Worker(role, directory, settings, self.thread_budget, self.freeze)
-
-
-#: Prefix of private folders. The process id of their run follows, so that a later run finds the leftovers of a killed
-#: one.
-PREFIX: Final = "bilinear-bench-"
-
-
-def default_cache() -> Path:
-    """Return the folder of compile caches: in the checkout, or in the user's cache folder for an installed package."""
-    checkout = Path(__file__).parent.parent.parent
-    if (checkout / "pyproject.toml").is_file():
-        return checkout / ".cache" / "compiled"
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "bilinear-bench"
-
-
-def _cache_variables(cache: Path) -> dict[str, str]:
-    """Return variables that put each compile cache into this folder, and make the folders."""
-    variables = {variable: str(cache / folder) for variable, folder in CACHE_VARIABLES.items()}
-    for folder in variables.values():
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    return variables
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Delete private folders of runs that have ended without deleting them, killed with signal 9 for instance."""
-    for leftover in folder.glob(f"{PREFIX}*"):
-        owner = leftover.name.removeprefix(PREFIX).partition("-")[0]
-        if owner.isdigit() and not psutil.pid_exists(int(owner)):
-            shutil.rmtree(leftover, ignore_errors=True)

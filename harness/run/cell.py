@@ -92,6 +92,7 @@ class Timings:
         best_gpu_clock_mhz: Highest clock of the GPU after any sample, in MHz.
         device_seconds: Time of a call by the device's clock in seconds, by column of the record.
         peak_memory_bytes: Memory of a call at its peak, beyond its results, in bytes; None if unknown.
+        stopped_seconds: Time of requests in which the run or its machine was stopped, in seconds.
     """
 
     seconds: dict[int, float] = dataclasses.field(default_factory=dict)
@@ -108,6 +109,7 @@ class Timings:
     best_gpu_clock_mhz: float = 0.0
     device_seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     peak_memory_bytes: int | None = None
+    stopped_seconds: float = 0.0
 
     def keep_memory(self, peak_bytes: int | None, result_bytes: int) -> None:
         """Keep the memory of a call; the least of several, since a first touch may add some.
@@ -214,7 +216,9 @@ class Cell:
         if self.worker is None:
             raise RuntimeError(f"{self.name} has no worker")
         try:
-            return self.worker.request(request, limit_seconds)
+            reply = self.worker.request(request, limit_seconds)
+            self.timings.stopped_seconds += self.worker.stopped_seconds
+            return reply
         except WorkerError as error:
             self.fail(error)
             self.worker.kill()

@@ -60,7 +60,7 @@ class LocalWorker:
         self.directory = directory
         self.raised = raised
         self.output = ""  # pytest captures it
-        self.elapsed_seconds = 0.0
+        self.elapsed_seconds = self.stopped_seconds = 0.0
         self.usage: Sequence[Usage] = ()
         self.alive = True
         self._handlers = handlers

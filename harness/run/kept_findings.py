@@ -14,10 +14,10 @@ refusal are never kept, nor are those on a GPU. Where the environment variable `
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -32,6 +32,7 @@ from harness.case import Case
 from harness.catalog.registry import Entry
 from harness.correctness import edge_cases
 from harness.correctness.verdict import passed
+from harness.installed import version
 from harness.machine import environment
 from harness.run.edge_case_questions import EdgeCaseFindings
 
@@ -95,10 +96,11 @@ class KeptFindings:
             return
         verdicts = {name: (verdict.remark, verdict.promise) for name, verdict in findings.verdicts.items()}
         kept = {"files": {str(path): _stamp(path) for path in paths}, "verdicts": verdicts}
-        place.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = place.with_suffix(f".{os.getpid()}")
-        unfinished.write_text(json.dumps(kept))
-        unfinished.replace(place)
+        with contextlib.suppress(OSError):  # a full cache: the next run asks again
+            place.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = place.with_suffix(f".{os.getpid()}")
+            unfinished.write_text(json.dumps(kept))
+            unfinished.replace(place)
 
     def asks(self, device: str) -> bool:
         """True if findings on a device may be kept, so that the worker's files are needed."""
@@ -112,7 +114,7 @@ class KeptFindings:
         depends = {
             "entry": dataclasses.asdict(entry),
             "kind": dataclasses.asdict(dataclasses.replace(kind, seed=0)),
-            "versions": [platform.python_version(), *map(_version, required)],
+            "versions": [platform.python_version(), *map(version, required)],
             "cpu": environment.cpu_model(),
             "threads": self._threads,
             "variables": sorted(
@@ -121,13 +123,6 @@ class KeptFindings:
             "harness": _source_hash(),
         }
         return self._folder / f"{hashlib.sha256(json.dumps(depends).encode()).hexdigest()}.json"
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 @functools.cache

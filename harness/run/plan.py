@@ -191,7 +191,6 @@ def restore(folder: Path) -> tuple[Plan, RunOptions]:
         values["devices"] = tuple(values["devices"])
         values["wanted"] = {text: tuple(names) for text, names in values.get("wanted", {}).items()}
         values["left_out"] = tuple(values.get("left_out", ()))
-        values["threads"] = budget(values["threads"])
         return Plan(**values), options
     except (KeyError, TypeError) as error:
         raise StoreError(f"{folder} holds no plan that this version can resume ({error})") from None

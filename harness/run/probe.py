@@ -9,9 +9,10 @@ from typing import Final
 from harness.catalog.registry import select
 from harness.machine import environment
 from harness.machine.threads import budget
+from harness.process.folders import default_cache
 from harness.process.handle import WorkerError
 from harness.process.protocol import Load, Loaded
-from harness.process.supervisor import Supervisor, default_cache
+from harness.process.supervisor import Supervisor
 
 #: Longest time that loading one backend may take, in seconds.
 LIMIT_SECONDS: Final = 120.0

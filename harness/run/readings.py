@@ -39,11 +39,12 @@ class SampleSeen:
     Attributes:
         block: Number of its block in the group.
         measured_seconds: Time of its calls as the worker measured it, forwards alone included.
-        passed_seconds: Time between the request and the reply, by the run's clock.
+        passed_seconds: Time between the request and the reply, by the run's clock, less that in which it was stopped.
         settled_seconds: Time of calls in the request that are not recorded.
         usage: CPU time and waits of each thread of the worker; empty if they are unknown.
         involuntary_switches: Times that a thread of the worker lost its CPU to another.
         long: True if the sample was long enough for the run's own clock.
+        stopped: True if the run or its machine was stopped in it, so that neither clock can be judged.
     """
 
     block: int
@@ -53,6 +54,7 @@ class SampleSeen:
     usage: Sequence[Usage]
     involuntary_switches: int
     long: bool = False
+    stopped: bool = False
 
 
 class Reading(Protocol):
@@ -143,22 +145,22 @@ class Activity:
 
     def after(self, sample: SampleSeen) -> Columns:
         """Read the counters again; return their growth, and the disturbances of the sample."""
-        after = self._context.look()
+        context, cpus = self._context, os.cpu_count() or 1
+        after = context.look()
         before = self._before or after
         stolen = activity.stolen_seconds(before, after)
-        cpus = os.cpu_count() or 1
-        if not self._flush_l2:
+        if not self._flush_l2 and not sample.stopped:
             self._account(sample, before, after)
-        context = self._context
         context.best_clock_mhz = max(context.best_clock_mhz, after.clock_mhz or 0.0)
         switches = self._foreign_switches(sample)
         best = context.best_clock_mhz or None
+        found = activity.disturbed(before, after, sample.passed_seconds, cpus, switches, best)
         return {
             "steal_seconds": stolen,
             "involuntary_switches": sample.involuntary_switches,
             "others_running": after.running,
             "clock_mhz": after.clock_mhz,
-            "disturbance": activity.disturbed(before, after, sample.passed_seconds, cpus, switches, best),
+            "disturbance": "+".join(filter(None, (found, "stopped" * sample.stopped))) or None,
         }
 
     def _account(self, sample: SampleSeen, before: activity.State, after: activity.State) -> None:

@@ -118,6 +118,10 @@ class Sampler:
         self._context.progress.stage(f"warm up {cell.name}")
         with self._context.spent(Stage.WARM_UP):
             reply = cell.request(WarmUp(WARM_UP_SECONDS, 1), self._plan.time_limit_seconds)
+            if reply is not None and cell.worker is not None and cell.worker.stopped_seconds:
+                reply = cell.request(
+                    WarmUp(WARM_UP_SECONDS, 1), self._plan.time_limit_seconds
+                )  # the stop was in its times
         if reply is None:
             return False
         for stretch in reply.stretches:
@@ -253,11 +257,12 @@ def _seen(cell: Cell, worker: WorkerHandle, block: int, request: TakeSample, rep
     return SampleSeen(
         block=block,
         measured_seconds=reply.seconds + (reply.forward_seconds or 0.0),
-        passed_seconds=worker.elapsed_seconds,
+        passed_seconds=worker.elapsed_seconds - worker.stopped_seconds,
         settled_seconds=request.settle_seconds + longest if request.settle_seconds else 0.0,
         usage=worker.usage,
         involuntary_switches=reply.involuntary_switches,
         long=request.passes > 1 or cell.schedule.slow,
+        stopped=worker.stopped_seconds > 0,
     )
 
 

@@ -80,7 +80,7 @@ class Sampling:
         self._rule = Rule(self._plan.target, self._plan.band, self._plan.processes)
         #: Blocks of the present process until now.
         self._taken = 0
-        self._start = 0.0
+        self._start = self._stopped_before = 0.0
         #: Time that is not in the budget, in seconds: of judging, and of a slow baseline, which no backend waits for.
         self._uncounted_seconds = 0.0
         self._block_seconds: list[float] = []
@@ -93,6 +93,7 @@ class Sampling:
             with self._context.spent(Stage.SPOT_PEAK):
                 self._context.spot_peak(roofline.arithmetic_of(self._case), SPOT_PEAK_SECONDS[0])
         self._start = self._context.now()
+        self._stopped_before = sum(cell.timings.stopped_seconds for cell in self._cells)
         for cell in self._going():
             cell.phase = "timing"
         self._warm_up_all(self._going())
@@ -147,8 +148,9 @@ class Sampling:
         return self._context.order.sample(cells, len(cells))
 
     def _left(self) -> float:
-        """Return what is left of the budget, in seconds."""
-        return self._plan.budget_seconds - (self._context.now() - self._start - self._uncounted_seconds)
+        """Return what is left of the budget, in seconds; the time in which the run was stopped is not in it."""
+        stopped = sum(cell.timings.stopped_seconds for cell in self._cells) - self._stopped_before
+        return self._plan.budget_seconds - (self._context.now() - self._start - self._uncounted_seconds - stopped)
 
     def _over(self, joining: list[Cell]) -> bool:
         """True if the budget has no room for another block of these cells."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from harness.case import Case
 from harness.catalog.registry import DISTRIBUTION
 from harness.checked import SCHEMA, CheckReport, Diagnosis, checked_row
+from harness.installed import version
 from harness.machine import environment
 from harness.output.store import Json, Store, add_to_environment
+from harness.process.folders import default_cache
 from harness.process.protocol import encode
-from harness.process.supervisor import Supervisor, default_cache
+from harness.process.supervisor import Supervisor
 from harness.record import BAD, Record
 from harness.run import diagnoses
 from harness.run.cell import Cell
@@ -194,7 +195,7 @@ def check(plan: Plan, progress: Progress) -> tuple[CheckReport, list[Record]]:
     missed = never_asked(plan, [dataclasses.asdict(record) for record in found])
     report = CheckReport(
         schema=SCHEMA,
-        version=importlib.metadata.version(DISTRIBUTION),
+        version=version(DISTRIBUTION) or "",
         seed=plan.seed,
         ok=not missed and all(record.status not in BAD for record in found),
         rows=tuple(checked_row(record) for record in found),

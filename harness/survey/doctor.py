@@ -22,6 +22,7 @@ from harness.survey.machine_findings import (
     swap,
     thread_budget,
     virtual_machine,
+    withheld_variables,
 )
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 #: Every judgement of the facts, in the order of the findings of one level.
 CHECKS: Final[tuple[Callable[[Facts], list[Finding]], ...]] = (
     *(other_runs, load, steal, swap, thread_budget, core_siblings, frequency_governor, blas_kernels, mkl_on_amd),
-    *(slow_products, gpus, huge_pages, virtual_machine),
+    *(slow_products, gpus, huge_pages, virtual_machine, withheld_variables),
 )
 
 

@@ -8,12 +8,12 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import psutil
 
-from harness.machine import activity, environment, nvidia_smi
+from harness.machine import activity, cgroup, environment, nvidia_smi, variables
 from harness.machine import threads as budget
 from harness.machine.activity import State
 from harness.machine.nvidia_smi import GpuState
@@ -51,13 +51,14 @@ class Facts:
         before: Activity of the machine at the start of the watch.
         after: Activity at its end.
         seconds: Time between the two, in seconds.
-        memory_bytes: Size of the memory.
-        available_bytes: Memory that is free or can be freed.
+        memory_bytes: Size of the memory, or of the least limit of the cgroups.
+        available_bytes: Memory that is free or can be freed, within the limits of the cgroups.
         swap_used_bytes: Bytes in swap.
         other_runs: Number of other runs of this harness.
         gpus: State of each NVIDIA GPU.
         peaks: Measured peaks; None without a measurement.
         busiest: Other processes that computed during the watch, in words.
+        withheld: Variables that are set and that no worker gets.
     """
 
     threads: int
@@ -83,6 +84,7 @@ class Facts:
     gpus: tuple[GpuState, ...]
     peaks: Peaks | None
     busiest: tuple[str, ...] = ()
+    withheld: tuple[str, ...] = ()
 
 
 def gather(
@@ -126,7 +128,7 @@ def gather(
         threads=threads,
         affinity=None if cpus is None else tuple(cpus),
         cpu_count=os.cpu_count(),
-        quota=_quota(root),
+        quota=cgroup.cpus(root),
         siblings=_siblings(root, chosen),
         vendor=cpuinfo.get("vendor_id"),
         flags=frozenset((cpuinfo.get("flags") or cpuinfo.get("Features") or "").split()),
@@ -139,13 +141,14 @@ def gather(
         before=before,
         after=after,
         seconds=seconds,
-        memory_bytes=_kib(memory.get("MemTotal")),
-        available_bytes=_kib(memory.get("MemAvailable")),
+        memory_bytes=_least(_kib(memory.get("MemTotal")), cgroup.memory_limit(root)),
+        available_bytes=_least(_kib(memory.get("MemAvailable")), cgroup.memory_free(root)),
         swap_used_bytes=None if swap_total is None or swap_free is None else swap_total - swap_free,
         other_runs=count_other_runs(table, own),
         gpus=nvidia_smi.parse_states(gpu_states, gpu_processes, ours),
         peaks=peaks,
         busiest=busy.busiest(used, busy.cpu_times(), seconds, ours),
+        withheld=tuple(variables.withheld(os.environ)),
     )
 
 
@@ -157,25 +160,6 @@ def _own_cpu_seconds() -> float:
         with contextlib.suppress(psutil.Error):  # the child may have ended since
             seconds += child.cpu_times().user + child.cpu_times().system
     return seconds
-
-
-def _quota(root: Path) -> float | None:
-    """Return the least quota of this process's cgroup and those above it, in CPUs.
-
-    A service has its quota below the root. Version 1 of cgroups has other files; a container sees its own quota at
-    their root.
-    """
-    mount = root / "sys/fs/cgroup"
-    path = next(
-        (line[3:] for line in (environment.read(root / "proc/self/cgroup") or "").splitlines() if line[:3] == "0::"),
-        "/",
-    )
-    folder = PurePath(path.lstrip("/"))
-    quotas = [budget.cgroup_quota(mount / one) for one in (folder, *folder.parents)]
-    quota, period = (_integer(environment.read(mount / f"cpu/cpu.cfs_{name}_us")) for name in ("quota", "period"))
-    if quota is not None and period and quota > 0:
-        quotas.append(quota / period)
-    return min((one for one in quotas if one is not None), default=None)
 
 
 def _siblings(root: Path, cpus: Sequence[int]) -> tuple[tuple[int, ...], ...]:
@@ -209,13 +193,11 @@ def _kib(text: str | None) -> int | None:
     return 2**10 * int(text.split()[0]) if text and text.split()[0].isdigit() else None
 
 
+def _least(size: int | None, limit: int | None) -> int | None:
+    return min((one for one in (size, limit) if one is not None), default=None)
+
+
 def _chosen_word(text: str | None) -> str | None:
     """Return the word in brackets, as in ``always [madvise] never``."""
     match = re.search(r"\[(\w+)\]", text or "")
     return match[1] if match else None
-
-
-def _integer(text: str | None) -> int | None:
-    with contextlib.suppress(ValueError):
-        return int(text or "", 10)
-    return None

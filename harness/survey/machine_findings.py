@@ -7,6 +7,7 @@ from typing import Final
 from harness.machine.activity import stolen_seconds
 from harness.machine.gpu import REASONS
 from harness.machine.nvidia_smi import GpuState
+from harness.machine.variables import reasons
 from harness.survey.facts import Facts
 from harness.survey.finding import NOTE, OK, WARNING, Finding
 
@@ -97,6 +98,14 @@ def thread_budget(facts: Facts) -> list[Finding]:
     if allowed < count:
         return [Finding(NOTE, "threads", saw, "the other CPUs may be busy: caches, memory and power are shared")]
     return [Finding(OK, "threads", saw, "")]
+
+
+def withheld_variables(facts: Facts) -> list[Finding]:
+    """Name the variables that workers do not get; empty without one."""
+    if not facts.withheld:
+        return []
+    saw = f"workers do not get {', '.join(facts.withheld)}: {'; '.join(reasons(facts.withheld))}"
+    return [Finding(NOTE, "variables", saw, "measure other programs without them, too")]
 
 
 def core_siblings(facts: Facts) -> list[Finding]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
+import re
 import sys
 
 from harness.backend import EntryPointError
@@ -39,7 +41,15 @@ def failure(error: BaseException, target: str) -> Failure:
         location = _place_of(target) if isinstance(error, EntryPointError) else frames.deepest_frame(text)
     plain = isinstance(error, InterfaceError | EntryPointError)
     said = str(error) if plain else f"{type(error).__name__}: {error}"
+    if _no_room(error):
+        said = f"no room left for files: look at the temporary folder (TMPDIR) and the compile caches: {said}"
     return Failure(said.strip().removesuffix(":"), location, text, memory.ran_out(error))
+
+
+def _no_room(error: BaseException) -> bool:
+    """True if a file could not be written for lack of room; NumPy says it without the system's number."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or (isinstance(error, OSError) and re.search(r"requested and \d+ written", str(error)) is not None)
 
 
 def _place_of(target: str) -> Location | None:

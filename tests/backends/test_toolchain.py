@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 
 import pytest
+import torch
 
 from backends import _toolchain
+from backends.torch_compile import TorchCompile
 
 
 @pytest.fixture
@@ -30,3 +32,11 @@ def test_each_missing_thing_has_a_name_and_an_install_command(header, monkeypatc
     assert _toolchain.for_triton().reason == "Triton needs a C compiler: apt-get install gcc"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert _toolchain.for_triton().reason == "Triton is not installed: pip install triton"
+
+
+@pytest.mark.parametrize("variable", ["TORCHDYNAMO_DISABLE", "TORCH_COMPILE_DISABLE"])
+def test_torch_compile_that_is_switched_off_is_unavailable(monkeypatch, variable):
+    monkeypatch.setenv(variable, "1")
+    with torch._dynamo.config.patch(disable=variable == "TORCH_COMPILE_DISABLE"):  # it was read at import
+        support = TorchCompile.available("cpu")
+    assert (support.ok, variable in support.reason) == (False, True)

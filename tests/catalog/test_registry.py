@@ -8,6 +8,7 @@ import pytest
 from harness.backend import EntryPointError, backend_class, is_requirement
 from harness.catalog import registry
 from harness.catalog.registry import GROUP, Entry, RegistryError, entries, select
+from harness.installed import version
 
 
 @pytest.fixture
@@ -44,6 +45,18 @@ def test_listing_names_imports_no_backend(plant):
     assert "peer_module" not in sys.modules
     with pytest.raises(AssertionError, match="imported"):
         backend_class(entry.name, entry.target)
+
+
+@pytest.mark.parametrize("metadata", [b"Name: numpy\nAuthor: J\xf6rg\nVersion: 9.9\n", b"Name: numpy\n", None])
+def test_a_strangers_broken_metadata_of_our_name_is_passed_over(tmp_path, monkeypatch, metadata):
+    right = version("numpy")
+    info = tmp_path / "numpy-9.9.dist-info"
+    info.mkdir()
+    if metadata is not None:
+        (info / "METADATA").write_bytes(metadata)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert version("numpy") == right
+    assert Entry("a", "a:A", (f"numpy=={right}",), "peer 1").installed()
 
 
 def test_backends_of_this_project_are_found():

@@ -51,14 +51,21 @@ def test_description_has_no_path_no_secret_and_no_owner(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("limit", "used", "available"),
-    [("max", "1", 9 * GIB), (str(4 * GIB), str(GIB), 2 * GIB), (str(GIB), str(GIB), 0), (None, None, 9 * GIB)],
+    ("limit", "granted", "total", "available"),
+    [(None, None, 16, 9), (4, 3, 4, 2), (1, 0, 1, 0), (64, 63, 16, 9)],
 )
-def test_memory_is_cut_to_the_cgroup_less_a_reserve(system_files, monkeypatch, limit, used, available):
+def test_memory_is_cut_to_the_cgroups_less_a_reserve(monkeypatch, limit, granted, total, available):
     monkeypatch.setattr(environment.psutil, "virtual_memory", lambda: FakeMemory)
-    system_files.update({"/sys/fs/cgroup/memory.max": limit, "/sys/fs/cgroup/memory.current": used})
-    assert environment.available_bytes() == available
-    assert environment.total_bytes() == (int(limit) if limit and limit.isdigit() else 16 * GIB)
+    monkeypatch.setattr(environment.cgroup, "memory_limit", lambda: limit and limit * GIB)
+    monkeypatch.setattr(environment.cgroup, "memory_free", lambda: None if granted is None else granted * GIB)
+    assert (environment.total_bytes(), environment.available_bytes()) == (total * GIB, available * GIB)
+
+
+def test_description_names_what_workers_do_not_get(monkeypatch):
+    monkeypatch.setenv("OMP_PROC_BIND", "close")
+    description = environment.describe()
+    assert description["variables"]["OMP_PROC_BIND"] == "close"
+    assert "OMP_PROC_BIND" in description["variables_withheld"]
 
 
 class FakeMemory:

@@ -12,7 +12,7 @@ from harness.machine import threads
 @pytest.fixture
 def four_cpus(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {9, 3, 5, 7}, raising=False)
-    monkeypatch.setattr(threads, "cgroup_quota", lambda: None)
+    monkeypatch.setattr(threads.cgroup, "cpus", lambda: None)
 
 
 def report(affinity=(0, 1), pools=(), **more):
@@ -38,21 +38,8 @@ def test_budget_is_the_requested_number_or_all_threads():
 @pytest.mark.usefixtures("four_cpus")
 @pytest.mark.parametrize(("quota", "available"), [(None, 4), (8.0, 4), (2.9, 2), (0.5, 1)])
 def test_cgroup_cuts_what_affinity_allows_and_leaves_one(monkeypatch, quota, available):
-    monkeypatch.setattr(threads, "cgroup_quota", lambda: quota)
+    monkeypatch.setattr(threads.cgroup, "cpus", lambda: quota)
     assert threads.available_threads() == available
-
-
-@pytest.mark.parametrize(
-    ("text", "quota"),
-    [("150000 100000\n", 1.5), ("max 100000\n", None), ("", None), ("nonsense\n", None), ("a b\n", None)],
-)
-def test_quota_is_read_from_the_cgroup(tmp_path, text, quota):
-    (tmp_path / "cpu.max").write_text(text)
-    assert threads.cgroup_quota(tmp_path) == quota
-
-
-def test_missing_cgroup_has_no_quota(tmp_path):
-    assert threads.cgroup_quota(tmp_path) is None
 
 
 @pytest.mark.usefixtures("four_cpus")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
 
 import pandas as pd
 import pytest
@@ -110,3 +112,17 @@ def test_a_printed_time_reads_back_as_what_is_printed(value):
 
 def test_a_missing_time_has_no_printed_time():
     assert math.isnan(form.printed_seconds(None))
+
+
+@pytest.mark.parametrize(
+    "name", ["plain", "a b", "it's", 'q"', "a[b]", "x\ny", "caf\udce9", "-dash", "$(id)", "a\tb'c"]
+)
+def test_the_name_of_a_run_is_one_line_that_a_shell_reads_back(name):
+    shown = form.argument(name)
+    read = subprocess.run(["bash", "-c", f"printf %s {shown}"], capture_output=True, check=True).stdout
+    assert read == os.fsencode(name if name != "-dash" else "./-dash")
+    assert shown.isprintable()
+
+
+def test_a_plain_name_is_shown_as_it_is():
+    assert form.argument("results/20260102T030405Z-abcd") == "results/20260102T030405Z-abcd"

@@ -211,6 +211,20 @@ def test_nothing_that_exists_is_overwritten(folder):
         Store.create(folder / RECORDS / "below", {})
 
 
+@pytest.mark.parametrize("ends", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_folder_is_whole_or_its_name_is_free_again(folder, monkeypatch, ends):
+    def end(_):
+        raise ends
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store.os, "fsync", end)
+        with pytest.raises((StoreError, KeyboardInterrupt)):
+            Store.create(folder, {})
+    assert not list(folder.parent.iterdir())
+    with Store.create(folder, {}):
+        assert store.environment(folder) == {}
+
+
 def test_a_folder_that_cannot_be_made_is_refused_at_once(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     (tmp_path / "dangling").symlink_to("nowhere")

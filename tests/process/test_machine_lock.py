@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from harness.process import machine_lock
-from harness.process.machine_lock import MachineIsTakenError, one_run_at_a_time
+from harness.process.machine_lock import MachineIsTakenError, RunIsTakenError, one_process, one_run_at_a_time
 
 HOLD = """
 import sys
@@ -103,3 +103,28 @@ def test_link_in_a_shared_folder_is_not_followed(tmp_path, path):
 def test_other_users_can_open_the_file(path):
     with one_run_at_a_time(path, "a run", wait=False, say=unwanted):
         assert path.stat().st_mode & 0o777 == 0o666
+
+
+def test_second_process_on_a_run_is_told_who_writes(tmp_path):
+    with (
+        one_process(tmp_path),
+        pytest.raises(RunIsTakenError, match=rf"process {os.getpid()} of .* is writing to {tmp_path}: --resume"),
+        one_process(tmp_path),
+    ):
+        raise AssertionError("both hold the lock")
+    with one_process(tmp_path):
+        pass
+
+
+def test_run_that_cannot_be_written_is_not_resumed(tmp_path):
+    with pytest.raises(RunIsTakenError, match=r"gone cannot be written \(No such file"), one_process(tmp_path / "gone"):
+        raise AssertionError("there is no folder")
+
+
+def test_run_on_a_file_system_without_locks_is_written(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError("no locks")
+
+    monkeypatch.setattr(machine_lock.fcntl, "flock", no_locks)
+    with one_process(tmp_path):
+        pass

@@ -15,9 +15,10 @@ import pytest
 from harness.case import Case
 from harness.machine import usage
 from harness.machine.usage import Usage
+from harness.process.folders import LOCK, PREFIX
 from harness.process.handle import Worker, WorkerError
 from harness.process.protocol import Load, Prepare, Release, Released
-from harness.process.supervisor import NO_GPU, PREFIX, SHARED_GPU, Supervisor
+from harness.process.supervisor import NO_GPU, SHARED_GPU, Supervisor
 from harness.record import Status
 
 CASE = Case(5, 3, 4, 2)
@@ -55,8 +56,18 @@ def test_a_worker_is_stopped_whenever_it_has_no_request(workers):
     assert state(one.pid) == psutil.STATUS_STOPPED
 
 
-def test_workers_share_a_gpu_and_inherit_no_override_of_precision(tmp_path, monkeypatch):
-    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+def test_workers_share_a_gpu_and_do_not_get_what_would_change_times(tmp_path, monkeypatch):
+    withheld = {
+        "NVIDIA_TF32_OVERRIDE",
+        "OMP_PROC_BIND",
+        "OMP_PLACES",
+        "GOMP_CPU_AFFINITY",
+        "KMP_AFFINITY",
+        "OMP_DYNAMIC",
+    }
+    withheld |= {"OMP_THREAD_LIMIT", "OMP_WAIT_POLICY", "MKL_DYNAMIC", "JAX_DEBUG_NANS", "PYTHONWARNINGS"}
+    for name in withheld:
+        monkeypatch.setenv(name, "0")
     with Supervisor(1, tmp_path / "cache") as supervisor:
         given = {}
         for device in ("cpu", "cuda"):
@@ -65,7 +76,16 @@ def test_workers_share_a_gpu_and_inherit_no_override_of_precision(tmp_path, monk
                 given[device] = psutil.Process(supervisor.reference(device).pid).environ()
     assert NO_GPU.items() <= given["cpu"].items()
     assert SHARED_GPU.items() <= given["cuda"].items()
-    assert not any("NVIDIA_TF32_OVERRIDE" in variables for variables in given.values())
+    assert all(withheld.isdisjoint(variables) for variables in given.values())
+
+
+def test_peaks_are_measured_by_compiled_code_whatever_is_switched_off(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    with Supervisor(1, tmp_path / "cache") as supervisor:
+        peak_worker, variables = supervisor.peak_worker("numba"), {}
+        while not variables:  # a process has no environment until its program begins
+            variables = psutil.Process(peak_worker.pid).environ()
+    assert variables["NUMBA_DISABLE_JIT"] == "0"
 
 
 def test_without_freezing_workers_keep_running(faulty_path, tmp_path):
@@ -154,6 +174,17 @@ def test_a_worker_killed_from_outside_is_reported_with_its_signal(workers):
         prepare(worker)
 
 
+def test_a_worker_that_the_system_does_not_start_says_why(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("harness.process.handle.subprocess.Popen", refuse)
+    before = set(Path("/proc/self/fd").iterdir())
+    with pytest.raises(WorkerError, match="cannot be started: Resource temporarily unavailable"):
+        Worker("backend", tmp_path / "worker", {}, 1)
+    assert set(Path("/proc/self/fd").iterdir()) == before, "no pipe is left open"
+
+
 def test_workers_start_at_the_same_time_and_the_first_request_waits(workers):
     start = time.monotonic()
     started = [workers.worker(name, "cpu")[0] for name in ("faulty-honest", "faulty-raises", "faulty-exits")]
@@ -209,6 +240,24 @@ def test_time_in_which_the_run_was_stopped_is_not_counted(workers, monkeypatch):
     real, readings = time.monotonic, itertools.count()
     monkeypatch.setattr("harness.process.handle.time.monotonic", lambda: real() + 1000.0 * (next(readings) > 1))
     assert prepare(worker).first_call_seconds > 0
+    assert worker.stopped_seconds > 900.0
+    monkeypatch.undo()
+    worker.request(Release(), 60.0)
+    assert worker.stopped_seconds == 0.0
+
+
+def test_a_worker_that_was_stopped_with_the_run_goes_on(workers, monkeypatch):
+    worker = load(workers, "faulty-honest")
+    real, readings = time.monotonic, itertools.count()
+
+    def late():
+        number = next(readings)
+        if number == 1:  # the request has begun
+            os.killpg(worker.pid, signal.SIGSTOP)
+        return real() + 1000.0 * (number > 2)
+
+    monkeypatch.setattr("harness.process.handle.time.monotonic", late)
+    assert prepare(worker, limit=30.0).first_call_seconds > 0
 
 
 def test_cpu_time_and_waits_of_a_request_are_those_since_it_was_sent(workers, monkeypatch):
@@ -230,11 +279,19 @@ def test_no_worker_and_no_private_folder_survives_the_supervisor(faulty_path, tm
 
 def test_folders_that_a_killed_run_left_are_removed_by_the_next(faulty_path, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    unused = next(pid for pid in range(2**21, 2**22) if not psutil.pid_exists(pid))
-    left = tmp_path / f"{PREFIX}{unused}-abc"
+    left = tmp_path / f"{PREFIX}abc"
     left.mkdir()
+    (left / LOCK).touch()
     with Supervisor(1, tmp_path / "cache"):
         assert not left.exists()
+
+
+def test_without_a_place_for_caches_they_end_with_the_run(faulty_path, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with Supervisor(1, None) as supervisor:
+        assert supervisor.worker("faulty-honest", "cpu")[1]
+        assert supervisor.findings.is_relative_to(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_empty_compile_caches_are_private_to_each_worker(faulty_path, tmp_path):

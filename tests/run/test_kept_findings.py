@@ -93,7 +93,7 @@ def test_another_setting_has_findings_of_its_own(kept, monkeypatch):
     ):
         assert keeper.find(entry, device, kind) is None
     assert KeptFindings(kept, 1).find(ENTRY, "cpu", KIND) is None
-    for name, value in (("_version", lambda name: "9"), ("_source_hash", lambda: "another gate")):
+    for name, value in (("version", lambda name: "9"), ("_source_hash", lambda: "another gate")):
         with monkeypatch.context() as changed:
             changed.setattr(kept_findings, name, value)
             assert keeper.find(ENTRY, "cpu", KIND) is None

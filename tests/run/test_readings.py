@@ -125,6 +125,30 @@ def test_disturbed_blocks_are_flagged_and_kept(measure):
     assert (run.row("other").comparison, run.row("other").comparison_undisturbed) == ("equivalent", "equivalent")
 
 
+class Stopped(FakeWorker):
+    """The run is stopped for half an hour in its warmup and in its third sample."""
+
+    def request(self, request, time_limit_seconds):
+        before = self.blocks
+        stopped = isinstance(request, WarmUp | TakeSample) and before in (0, 2) and not self.stopped_seconds
+        reply = super().request(request, time_limit_seconds)
+        self.stopped_seconds = 1800.0 if stopped else 0.0
+        self.clock.now += self.stopped_seconds
+        self.elapsed_seconds += self.stopped_seconds
+        return reply
+
+    def warm_up(self, request):
+        reply = super().warm_up(request)
+        return reply if self.stopped_seconds else WarmedUp((Stretch(1, 1800.0),), reply.busy)
+
+
+def test_a_stop_of_the_run_disturbs_its_block_and_costs_no_budget(measure):
+    run = measure(faults={"other": Faults(kind=Stopped)}, budget_seconds=100.0)
+    row = run.row("other")
+    assert (row.status, row.stopped_by, row.disturbed_blocks) == (Status.TIMED, "target", 2)
+    assert {sample.disturbance for sample in run.of("other", "call")} == {"stopped", None}
+
+
 def test_time_of_reading_the_gpu_is_in_no_sample(measure_on_gpu):
     states = itertools.chain([QUIET], itertools.repeat(STOLEN))
     slow = Faults(gpu_seconds=100.0)

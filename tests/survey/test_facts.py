@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from harness.machine.activity import State
 from harness.machine.threads import Pool
 from harness.survey import facts
@@ -82,24 +80,19 @@ def test_activity_is_read_before_and_after_the_watch(tmp_path, write):
     assert gathered.seconds >= facts.WATCH_SECONDS
 
 
-@pytest.mark.parametrize(
-    ("files", "quota"),
-    [
-        ({}, None),
-        ({"sys/fs/cgroup/cpu.max": "150000 100000"}, 1.5),
-        ({"sys/fs/cgroup/cpu.max": "max 100000", "sys/fs/cgroup/a/b/cpu.max": "max 100000"}, None),
-        # A service has its quota on its own level, and those above count too.
-        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": "50000 100000"}, 0.5),
-        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/cpu.max": "300000 100000"}, 3.0),
-        # Version 1.
-        ({"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, None),
-        ({"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "200000", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, 2.0),
-    ],
-)
-def test_quota_is_the_least_up_to_the_root(tmp_path, write, files, quota):
-    for name, text in files.items():
-        write(name, text)
-    assert gather_from(tmp_path).quota == quota
+def test_limits_of_the_cgroups_cut_cpus_and_memory(tmp_path, write):
+    write("proc/meminfo", "MemTotal: 1000 kB\nMemAvailable: 600 kB\n")
+    write("proc/self/cgroup", "0::/job\n")
+    for name, text in {"cpu.max": "50000 100000", "memory.max": str(500 * 1024), "memory.current": "1024"}.items():
+        write(f"sys/fs/cgroup/job/{name}", text)
+    gathered = gather_from(tmp_path)
+    assert (gathered.quota, gathered.memory_bytes, gathered.available_bytes) == (0.5, 500 * 1024, 499 * 1024)
+
+
+def test_variables_that_workers_do_not_get_are_a_note(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_PLACES", "cores")
+    (note,) = [found for found in diagnose(gather_from(tmp_path)) if found.topic == "variables"]
+    assert (note.level, "OMP_PLACES: they bind threads" in note.saw) == ("note", True)
 
 
 def test_findings_do_not_name_the_machines_owner():
