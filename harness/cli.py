@@ -14,7 +14,6 @@ import importlib
 import importlib.metadata
 import json
 import os
-import signal
 import sys
 import threading
 from pathlib import Path
@@ -28,6 +27,7 @@ from harness.catalog.core import core
 from harness.catalog.registry import DISTRIBUTION, RegistryError, entries
 from harness.catalog.suggest import suggestion
 from harness.catalog.suites import SUITES, SuiteError, suite
+from harness.cli_interrupt import Interrupts
 from harness.cli_runs import (
     BAD_ROWS,
     INTERRUPTED,
@@ -68,7 +68,8 @@ def main() -> None:
     from harness.run.options import PlanError
 
     accept_any_text()
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupts = Interrupts()
+    interrupts.install()
     try:
         app(standalone_mode=True)
     except (
@@ -77,9 +78,8 @@ def main() -> None:
     ) as error:
         complain(str(error))
         sys.exit(USAGE)
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        sys.exit(INTERRUPTED)
+    except SystemExit as ended:  # of every interrupt Typer makes the code of Ctrl-C, and so does `run`
+        sys.exit(interrupts.exit_code if ended.code == INTERRUPTED else ended.code)
 
 
 def _show_version(wanted: bool) -> None:
@@ -382,8 +382,3 @@ def _print_check(checked: CheckReport, rows: list[dict[str, Any]], form: given.F
             typer.echo(line)
     else:
         _print(checks.report(checked, frame, labels(), _width(), verbose))
-
-
-def _interrupt(number: int, frame: object) -> None:
-    """End a run at SIGTERM as at Ctrl-C: workers gone, rows written."""
-    raise KeyboardInterrupt

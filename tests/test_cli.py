@@ -454,13 +454,14 @@ def test_kill_9_ends_even_a_worker_that_hangs(tmp_path):
     [
         pytest.param(signal.SIGINT, True, id="SIGINT"),
         pytest.param(signal.SIGTERM, False, id="SIGTERM", marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, False, id="SIGHUP", marks=pytest.mark.slow),
     ],
 )
 def test_an_interrupted_run_has_every_row_and_can_be_resumed(bilinear_bench, tmp_path, number, resumed):
     process = start_long_run(tmp_path)
     workers = workers_of(process.pid)
     process.send_signal(number)
-    assert process.wait(timeout=30) == 130
+    assert process.wait(timeout=30) == 128 + number
     assert not [worker for worker in workers if worker.is_running()]
     found = rows(tmp_path / "run")
     assert len(found) == 6

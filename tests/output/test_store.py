@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from harness.output import store
+from harness.output.cells import TEXT_LENGTH
 from harness.output.store import ENVIRONMENT, LATEST, RECORDS, SAMPLES, Store, StoreError
 from harness.record import Record, Sample, Status
 
@@ -100,7 +101,7 @@ def test_a_reason_is_bounded_and_loses_its_control_characters(folder):
     write(folder, [failed(reason="a\nb\r\n\x1b[31mc\x00\u202ed\udc80\u2028e" + "é" * 10_000)])
     reason = cells(folder / RECORDS)[0]["reason"]
     assert reason.startswith("a b   [31mc  d  eé")
-    assert len(reason) == store.REASON_LENGTH
+    assert len(reason) == TEXT_LENGTH
     assert len(store.rows(folder / RECORDS)) == 1
 
 
@@ -133,7 +134,9 @@ def test_a_cell_of_the_wrong_type_is_refused_by_its_column(folder, column, text)
 
 
 def test_a_file_of_another_version_and_a_missing_one_are_refused(folder):
-    with pytest.raises(StoreError, match=r"is not a run: no records\.csv"):
+    with pytest.raises(
+        StoreError, match=r"records\.csv cannot be read \(No such file or directory\): give the folder of a run"
+    ):
         store.rows(folder / RECORDS)
     write(folder)
     (folder / RECORDS).write_text("other,columns\n")
