@@ -5,9 +5,11 @@ Hypothesis changes a committed run at random: its bytes, its cells, its JSON. ``
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -35,7 +37,7 @@ ONE_LINE = (StoreError, CaseError, RegistryError, BudgetError, PlanError)
 MESSAGE_LENGTH = 3000
 SLOW = os.environ.get("BILINEAR_BENCH_SLOW") == "1"
 #: Number of inputs of each kind: in `make slow`, and in `make test`.
-INPUTS = 2000 if SLOW else 50
+INPUTS = 2000 if SLOW else 25
 fuzzed = settings(max_examples=INPUTS, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 
 #: Texts that a spreadsheet, a terminal, a parser or arithmetic may stumble over.
@@ -157,5 +159,140 @@ def test_changed_json_is_read_or_refused(files, data):
         if isinstance(place, dict) and data.draw(st.booleans()):
             place.pop(part, None)
         else:
-            place[part] = data.draw(JSON)
+            place[part] = copy.deepcopy(data.draw(JSON))
     check(files | {ENVIRONMENT: json.dumps(whole).encode()})
+
+
+def link_in_a_circle(path):
+    path.symlink_to(path.name)
+
+
+#: What a name in a run's folder may be instead of a regular file, and words of the refusal.
+OTHERS = {
+    "FIFO": (os.mkfifo, "is no regular file"),
+    "folder": (Path.mkdir, "is no regular file"),
+    "circle": (link_in_a_circle, "cannot be read (Too many levels of symbolic links)"),
+    "device": (lambda path: path.symlink_to("/dev/zero"), "is no regular file"),
+    "nothing": (lambda path: None, "cannot be read (No such file or directory)"),
+}
+
+
+@pytest.mark.parametrize("name", [RECORDS, SAMPLES, ENVIRONMENT])
+@pytest.mark.parametrize("other", OTHERS)
+def test_what_is_no_regular_file_is_refused_without_waiting(files, tmp_path, name, other):
+    make, words = OTHERS[other]
+    folder = put(tmp_path / "run", files)
+    (folder / name).unlink()
+    make(folder / name)
+    with pytest.raises(StoreError, match=re.escape(f"{name} {words}")):
+        store.environment(folder) if name == ENVIRONMENT else store.read(folder / name)
+
+
+HEADER = (RUN / RECORDS).read_bytes().partition(b"\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (bytes(100) + b"\n", "is binary: line 1 holds a NUL"),
+        (b"\xff\xfe\n", "is not UTF-8 in line 1: save it as UTF-8"),
+        (b"a," * 10**6 + b"\n", "has over 65,536 bytes in line 1"),
+        (HEADER + b"\n" + b"a" * 10**5 + b"\n", "has over 65,536 bytes in line 2"),
+        (HEADER + b",more\n", "has other columns than this version writes"),
+        (HEADER + b'\n"' + b"a\n" * 10**5, "line 65538: field larger than field limit"),
+        (HEADER + b"\n1,2\n", "line 2: 2 values for 69 columns"),
+        (b"", "has other columns than this version writes"),
+    ],
+)
+def test_a_table_of_another_kind_is_refused(tmp_path, content, words):
+    (tmp_path / RECORDS).write_bytes(content)
+    with pytest.raises(StoreError, match=re.escape(words)):
+        store.read(tmp_path / RECORDS)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[" * 10**6, "is nested too deeply"),
+        ("{", "is no JSON"),
+        ("[]", "holds no JSON object"),
+        ('{"plan": [NaN]}', "NaN is no number of JSON"),
+        ('{"cpu_model": ["x"]}', "has a wrong cpu_model: ['x'], expected a text"),
+        ('{"versions": {"torch": 2.1}}', "has a wrong versions.torch: 2.1, expected a text"),
+        ('{"gpus": ["a", null]}', "has a wrong gpus[1]: None, expected a text"),
+        ('{"plan": {"budget_seconds": 1e999}}', "has a wrong plan.budget_seconds: inf, expected a finite number"),
+        ('{"cpu_model": "' + "x" * 10**7 + '"}', "has 10,000,017 bytes, expected at most 4,194,304"),
+    ],
+)
+def test_an_environment_of_another_kind_is_refused(tmp_path, text, words):
+    (tmp_path / ENVIRONMENT).write_text(text)
+    with pytest.raises(StoreError, match=re.escape(words)):
+        store.environment(tmp_path)
+
+
+def test_a_table_larger_than_its_limit_is_refused_unread(tmp_path):
+    with (tmp_path / RECORDS).open("wb") as file:
+        file.truncate(2**40)  # it takes no room on the disk
+    with pytest.raises(StoreError, match=r"has 1,099,511,627,776 bytes, expected at most 16,777,216"):
+        store.read(tmp_path / RECORDS)
+
+
+def test_a_table_that_a_spreadsheet_saved_is_read(files, tmp_path):
+    before = store.read(put(tmp_path / "run", files) / RECORDS)
+    (tmp_path / "run" / RECORDS).write_bytes(b"\xef\xbb\xbf" + files[RECORDS].replace(b"\n", b"\r\n"))
+    assert store.read(tmp_path / "run" / RECORDS).equals(before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"status": "great"}, "column status holds what is no Status: 'great'"),
+        ({"median_seconds": "-1"}, "column median_seconds holds what is no float: '-1'"),
+        ({"median_seconds": "inf"}, "column median_seconds holds what is no float: 'inf'"),
+        ({"rank": "9" * 30}, "column rank holds what is no int"),
+        ({"backend": "[/x]"}, "backend is '[/x]', expected letters"),
+        ({"mode": "sideways"}, "mode is 'sideways', expected one of"),
+        ({"device": "abacus"}, "column device holds what is no str: 'abacus'"),
+        ({"tuning": "\x1b[2J"}, "column tuning holds what is no str"),
+        ({}, "it repeats line 2"),
+    ],
+)
+def test_a_row_that_the_harness_never_writes_is_refused(files, tmp_path, changes, words):
+    rows = list(csv.reader(files[RECORDS].decode().splitlines()))
+    wrong = dict(zip(rows[0], rows[1], strict=True)) | changes
+    put(tmp_path / "run", files | {RECORDS: written([*rows[:2], list(wrong.values())])})
+    with pytest.raises(StoreError, match=re.escape(f"line 3: {words}")):
+        store.read(tmp_path / "run" / RECORDS)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        *(("cases", value) for value in ([], None, [{}], [1], "x")),
+        *(("threads", value) for value in (True, "2", 10**40, -1)),
+        *(("budget_seconds", value) for value in (0, -1, "x", [])),
+        *(("backends", value) for value in ("numpy-loop", [1], ["no-such"])),
+        *(("devices", value) for value in ([], ["abacus"], ["cpu", "cpu"])),
+        *(("options", value) for value in (None, {"freeze": 1}, {"no_such": True})),
+        *(("wanted", value) for value in ([], {"a": "b"})),
+        *(("run_id", value) for value in ("../x", 1)),
+        ("no_such", 1),
+        ("seed", -1),
+    ],
+)
+def test_a_plan_that_no_command_line_makes_is_not_resumed(files, tmp_path, part, value):
+    environment = json.loads(files[ENVIRONMENT])
+    environment["plan"][part] = value
+    put(tmp_path / "run", files | {ENVIRONMENT: json.dumps(environment).encode()})
+    with pytest.raises(ONE_LINE):
+        restore(tmp_path / "run")
+
+
+@pytest.mark.parametrize("arguments", [("report", "run"), ("run", "--resume", "run")])
+@pytest.mark.parametrize("name", [RECORDS, ENVIRONMENT])
+def test_the_command_line_refuses_a_hostile_run_in_one_line(bilinear_bench, files, tmp_path, arguments, name):
+    put(tmp_path / "run", files | {name: b"\x1b[2J\n" * 3})
+    ended = bilinear_bench(*arguments)
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+    assert ended.stderr.startswith("error: ")
+    assert "\x1b" not in ended.stderr
