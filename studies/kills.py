@@ -5,12 +5,12 @@
 Each row is a real run of two cases, forward, in folders of its own. A kind of ``KINDS`` strikes at an instant that is
 drawn over the time of an unbroken run: a signal to the harness, one of its workers killed with signal 9, or a disk that
 fills up. The full disk is a tmpfs, which takes root. The study continues a table that exists, and starts no row after
-SECONDS. ``lost`` has what should not be; it is empty in every row of a harness that keeps its promises.
+SECONDS. ``lost`` has what should not be; it is empty in every row of a harness that keeps its promises. ``rejected``
+counts rows that the gate rejects because the machine is busy: every backend here is honest.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import os
 import random
@@ -20,9 +20,10 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import psutil
 from run_table import fill
 
@@ -33,7 +34,7 @@ from harness.record import Status
 KINDS = {"SIGKILL": 100, "SIGTERM": 20, "SIGINT": 20, "SIGHUP": 20, "full disk": 20, "worker": 50}
 COLUMNS = (
     *("number", "kind", "instant_seconds", "rows", "exit_code", "outlived_seconds", "folders_left"),
-    *("resumed_exit_code", "lost"),
+    *("resumed_exit_code", "rejected", "lost"),
 )
 CASES, BACKENDS = ("6x5x4x3", "7x5x4x3"), ("numpy-loop", "numpy-einsum")
 PLANNED = {(case, backend) for case in CASES for backend in (*BACKENDS, "torch-bilinear")}
@@ -122,6 +123,16 @@ def small_disk(folder: Path) -> Iterator[None]:
         subprocess.run(["umount", "-l", str(folder)], check=True)  # noqa: S607
 
 
+def can_mount() -> bool:
+    """True if this process may mount a file system."""
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            with small_disk(Path(place)):
+                return True
+        except (OSError, subprocess.CalledProcessError):
+            return False
+
+
 def fill_up(disk: Path) -> None:
     """Write until a disk is full."""
     with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as file:
@@ -168,18 +179,18 @@ def one_row(number: int, kind: str, within_seconds: float, seed: int) -> dict[st
         if folders and kind != "SIGKILL":  # after which only the next run can delete it
             lost.append("a temporary folder is left")
         (scratch.disk / "filler").unlink(missing_ok=True)
-        rows, resumed = "", ""
+        rows, resumed, rejected = "", "", 0
         if scratch.run.exists():
             found, problems = look(scratch.run)
-            code, more = resume(scratch, exit_code if kind == "worker" else 0)
-            more += incomplete(scratch.run, may_fail=kind == "worker")
-            rows, resumed, lost = str(found), str(code), lost + problems + more
+            code, more = resume(scratch)
+            rejected, wrong = incomplete(scratch.run, code, may_fail=kind == "worker")
+            rows, resumed, lost = str(found), str(code), lost + problems + more + wrong
         return dict(
             zip(
                 COLUMNS,
                 (
                     *(str(number), kind, f"{instant:.3f}", rows, str(exit_code), f"{outlived:.2f}"),
-                    *(str(len(folders)), resumed, "; ".join(lost)),
+                    *(str(len(folders)), resumed, str(rejected), "; ".join(lost)),
                 ),
                 strict=True,
             )
@@ -209,45 +220,43 @@ def look(run: Path) -> tuple[int, list[str]]:
     return len(found), []
 
 
-def resume(scratch: Scratch, expected: int) -> tuple[int, list[str]]:
-    """Complete a run; return the exit code, and what is wrong then.
-
-    Args:
-        scratch: Folders and processes of the run.
-        expected: The exit code that is right: 0, or 1 of a complete run whose worker was killed.
-    """
-    ended = scratch.start("--resume", str(scratch.run), "--no-lock")
-    code = ended.wait()
-    wrong = [] if code == expected else [f"--resume exits with {code}: {' '.join(scratch.errors)}"]
+def resume(scratch: Scratch) -> tuple[int, list[str]]:
+    """Complete a run; return the exit code, and what is wrong then."""
+    code = scratch.start("--resume", str(scratch.run), "--no-lock").wait()
+    wrong = [] if code in (0, 1) else [f"--resume exits with {code}: {' '.join(scratch.errors)}"]
     if scratch.outlived_seconds() >= GONE_SECONDS:
         wrong.append("a process outlives --resume")
-    wrong += [f"{path.name} is left after --resume" for path in scratch.temporary.iterdir()]
-    return code, wrong
+    return code, wrong + [f"{path.name} is left after --resume" for path in scratch.temporary.iterdir()]
 
 
-def incomplete(run: Path, may_fail: bool) -> list[str]:
-    """Return what a completed run lacks, or has twice.
+def incomplete(run: Path, exit_code: int, may_fail: bool) -> tuple[int, list[str]]:
+    """Return the number of rejected rows of a completed run; and what it lacks, has twice, or has wrong.
 
     Args:
         run: Folder of the run.
+        exit_code: What ``--resume`` ended with.
         may_fail: True if one backend may have failed, as after the end of its worker.
     """
     try:
         records, samples = store.read(run / store.RECORDS), store.read(run / store.SAMPLES)
     except store.StoreError as error:
-        return [f"unreadable after --resume: {error}"]
+        return 0, [f"unreadable after --resume: {error}"]
     wrong = []
     cells = list(zip(records["case"], records["backend"], strict=True))
     if set(cells) != PLANNED or len(cells) != len(PLANNED):
         wrong.append(f"{len(set(cells))} of {len(PLANNED)} cells in {len(cells)} rows")
-    untimed = records[records["status"] != Status.TIMED.value]
-    if untimed["backend"].nunique() > may_fail or not untimed["status"].isin([Status.FAILED.value]).all():
-        wrong.append("; ".join(f"{row.backend} {row.status}: {row.reason}" for row in untimed.itertuples()))
+    timed, rejected = (records["status"] == status.value for status in (Status.TIMED, Status.REJECTED))
+    others = records[~timed & ~rejected]
+    if others["backend"].nunique() > may_fail or not others["status"].isin([Status.FAILED.value]).all():
+        wrong.append("; ".join(f"{row.backend} {row.status}: {row.reason}" for row in others.itertuples()))
+    if exit_code != (0 if timed.all() else 1):
+        wrong.append(f"--resume exits with {exit_code}")
     calls = samples[samples["kind"] == "call"]
     if calls.duplicated(["case", "backend", "block"]).any():
         wrong.append("samples twice")
     left = {path.name for path in run.iterdir()} - {store.RECORDS, store.SAMPLES, store.ENVIRONMENT}
-    return wrong + [f"{name} is left in the run's folder" for name in sorted(left)]
+    left |= {path.name for path in run.parent.iterdir()} - {run.name}
+    return int(rejected.sum()), wrong + [f"{name} is left" for name in sorted(left)]
 
 
 def schedule(seed: int) -> list[str]:
@@ -266,22 +275,17 @@ def unbroken_seconds() -> float:
         return time.monotonic() - start
 
 
-def summary(rows: list[Mapping[str, str]]) -> list[tuple[str, ...]]:
-    """Return a line for each kind: instants, those that met a run with rows to lose, what was lost."""
-    by_kind = collections.defaultdict(list)
-    for row in rows:
-        by_kind[row["kind"]].append(row)
-    return [
-        (
-            kind,
-            f"{len(of_kind)}",
-            f"{sum(row['rows'] != '' for row in of_kind)}",
-            f"{max(float(row['outlived_seconds']) for row in of_kind):.2f} s",
-            "; ".join(sorted({row["lost"] for row in of_kind if row["lost"]})) or "nothing",
-        )
-        for kind in KINDS
-        if (of_kind := by_kind[kind])
-    ]
+def summary(path: Path) -> str:
+    """Return a table with a line for each kind: instants, runs that had begun, and what was lost."""
+    rows = pd.read_csv(path, keep_default_na=False)
+    lines = []
+    for kind, of_kind in rows.groupby("kind", sort=False):
+        lost = sorted({text for text in of_kind["lost"] if text})
+        begun = (of_kind["rows"] != "").sum()
+        cells = (str(kind), f"{len(of_kind)}", f"{begun}", f"{of_kind['outlived_seconds'].max():.2f} s")
+        lines.append((*cells, "; ".join(lost) or "nothing"))
+    header = ("struck by", "instants", "had a folder", "last process gone after", "lost")
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *sorted(lines)))
 
 
 def main() -> None:

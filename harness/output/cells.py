@@ -44,7 +44,7 @@ def text(value: object) -> str:
     return f"'{plain}" if plain.startswith(("=", "+", "-", "@", "＝", "＋", "－", "＠")) else plain
 
 
-def read(row_type: type[Record] | type[Sample], texts: Mapping[str, str]) -> Record | Sample:
+def read(row_type: type[Record | Sample], texts: Mapping[str, str]) -> Record | Sample:
     """Return the row that cells stand for.
 
     Args:
@@ -54,7 +54,8 @@ def read(row_type: type[Record] | type[Sample], texts: Mapping[str, str]) -> Rec
     Raises:
         ValueError: A cell is of another type, or the row is none that this project writes.
     """
-    values = {name: _value(name, kind, texts[name]) for name, kind in column_types(row_type).items()}
+    kinds = column_types(row_type)  # type: ignore[arg-type]  # mypy 1.x takes a class for one of its instances
+    values = {name: _value(name, kind, texts[name]) for name, kind in kinds.items()}
     row = row_type(**values)
     if isinstance(row, Record):
         Case(**{name: values[name] for name in Case.__dataclass_fields__})  # raises CaseError, a ValueError

@@ -16,10 +16,13 @@ import io
 import json
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
+
+import psutil
 
 from harness.catalog.suggest import did_you_mean
 from harness.catalog.suites import labels
@@ -40,6 +43,8 @@ ENVIRONMENT: Final = "environment.json"
 LATEST: Final = "latest"
 #: Characters of a run id that are its time, to the second.
 _SECONDS: Final = len("20260102T030405Z")
+#: Beginning of the name of a folder that is being made; the process id of its run follows.
+DRAFT: Final = ".bilinear-bench-new-"
 #: Largest file of each name that is read, in bytes.
 MOST_BYTES: Final = {RECORDS: 2**24, SAMPLES: 2**28, ENVIRONMENT: 2**22}
 #: Parts of a finding of the doctor.
@@ -84,15 +89,23 @@ class Store:
         Raises:
             StoreError: The folder exists, or cannot be made.
         """
+        # A run that ends here leaves the whole folder or none: half of one could be neither resumed nor made again.
+        draft = folder.parent / f"{DRAFT}{os.getpid()}"
+        _remove_drafts(folder.parent)
         try:
-            folder.mkdir(parents=True)
-            (folder / RECORDS).write_text(_line(columns(Record)))
-            (folder / SAMPLES).write_text(_line(columns(Sample)))
-            _replace(folder / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
+            if folder.exists() or folder.is_symlink():
+                raise FileExistsError
+            draft.mkdir(parents=True)
+            (draft / RECORDS).write_text(_line(columns(Record)))
+            (draft / SAMPLES).write_text(_line(columns(Sample)))
+            _write(draft / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
+            draft.rename(folder)
         except FileExistsError:
             raise StoreError(f"{folder} exists: choose another --out, or complete that run with --resume") from None
         except OSError as error:
             raise StoreError(f"{folder} cannot be written ({error.strerror}): choose another --out") from None
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
         return cls(folder)
 
     @classmethod
@@ -103,6 +116,9 @@ class Store:
             folder: Folder of the run.
             keep: Function of a row of either file; True if its group is complete.
         """
+        for name in (RECORDS, SAMPLES, ENVIRONMENT):
+            for draft in folder.glob(f".{name}.*"):  # of a run that was killed while it wrote
+                draft.unlink()
         for name, row_type in ((RECORDS, Record), (SAMPLES, Sample)):
             kept = (
                 _line(texts[column] for column in columns(row_type))
@@ -331,15 +347,29 @@ def _line(values: Iterable[str]) -> str:
     return buffer.getvalue()
 
 
+def _remove_drafts(parent: Path) -> None:
+    """Delete what a run left that was killed while it made its folder."""
+    for draft in parent.glob(f"{DRAFT}*"):
+        owner = draft.name.removeprefix(DRAFT)
+        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(draft, ignore_errors=True)
+
+
 def _replace(path: Path, text: str) -> None:
     """Write a whole file so that a reader, or a crash, leaves the old file or the new one."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with draft.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        _write(draft, text)
         draft.replace(path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise StoreError(f"{path} cannot be written ({error.strerror}); what was there is whole") from None
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a whole file and force it to disk."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

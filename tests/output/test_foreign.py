@@ -296,3 +296,15 @@ def test_the_command_line_refuses_a_hostile_run_in_one_line(bilinear_bench, file
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
     assert ended.stderr.startswith("error: ")
     assert "\x1b" not in ended.stderr
+
+
+def test_locale_and_path_change_nothing_of_a_report(bilinear_bench, files, tmp_path):
+    environment = json.loads(files[ENVIRONMENT]) | {"cpu_model": "Größe 2"}
+    content = files | {ENVIRONMENT: json.dumps(environment, ensure_ascii=False).encode()}
+    shown = []
+    for name, locale in (("plain", "C.UTF-8"), ("with 'quotes'\nand lines", "C")):
+        put(tmp_path / name, content)
+        ended = bilinear_bench("report", name, LC_ALL=locale, PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+        assert ended.returncode == 0, ended.stderr
+        shown.append([line for line in ended.stdout.splitlines() if "median" in line or "numba-fused" in line])
+    assert shown[0] == shown[1]
