@@ -78,6 +78,8 @@ def main() -> None:
     ) as error:
         complain(str(error))
         sys.exit(USAGE)
+    except KeyboardInterrupt:
+        sys.exit(interrupts.exit_code)
     except SystemExit as ended:  # of every interrupt Typer makes the code of Ctrl-C, and so does `run`
         sys.exit(interrupts.exit_code if ended.code == INTERRUPTED else ended.code)
 

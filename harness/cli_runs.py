@@ -74,7 +74,8 @@ def open_new(context: typer.Context, out: Path | None, take: Callable[[str], Non
     from harness.machine.environment import describe
     from harness.output import store
     from harness.run.options import RunOptions
-    from harness.run.plan import make_plan, stored
+    from harness.run.plan import make_plan
+    from harness.run.stored_plan import stored
 
     run_id = store.new_run_id()
     folder = out if out is not None else RESULTS / run_id
@@ -99,7 +100,8 @@ def reopen(context: typer.Context, name: str, take: Callable[[str], None]) -> tu
     """
     from harness.output import store
     from harness.output.report import short
-    from harness.run.plan import complete_groups, restore
+    from harness.run.plan import complete_groups
+    from harness.run.stored_plan import restore
 
     sources = {parameter: context.get_parameter_source(parameter) for parameter in context.params}
     typed = {parameter for parameter, source in sources.items() if source and source.name == "COMMANDLINE"}

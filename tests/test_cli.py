@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from command_line import BRIEF, ROOT, command, cpus_for, environment
+from command_line import BRIEF, ROOT, command, cpus_for, environment, python
 
 from harness.machine.environment import gpus
 from harness.output import store
@@ -471,6 +471,25 @@ def test_an_interrupted_run_has_every_row_and_can_be_resumed(bilinear_bench, tmp
     assert "7x5x4x3" not in again.stdout
     if resumed:  # what is left on disk is the same for both
         finish(bilinear_bench, tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_at_any_time_gives_its_exit_code(number):
+    program = (
+        "import os, signal, sys\nfrom harness import cli\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "cli.app = lambda **_: os.kill(os.getpid(), int(sys.argv[1]))\ncli.main()"
+    )
+    ended = python(program, str(int(number)))
+    assert (ended.returncode, ended.stderr) == (128 + number, "")
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    program = (
+        "import os, signal\nfrom harness import cli\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "cli.app = lambda **_: os.kill(os.getpid(), signal.SIGHUP)\ncli.main()"
+    )
+    ended = python(program)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 @pytest.mark.slow

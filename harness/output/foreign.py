@@ -29,7 +29,7 @@ class ForeignError(ValueError):
 
 @contextlib.contextmanager
 def opened(path: Path, most_bytes: int) -> Iterator[io.BufferedReader]:
-    """Open a regular file for reading; nothing else is opened, so a FIFO or a device holds nobody up.
+    """Open a regular file for reading; a FIFO or a device is refused without waiting.
 
     Args:
         path: The file, or a link to it.
@@ -79,7 +79,7 @@ def lines(path: Path, most_bytes: int) -> Iterator[str]:
                 raise ForeignError(f"is not UTF-8 in line {number}: save it as UTF-8") from None
 
 
-def json_object(path: Path, most_bytes: int) -> dict[str, Any]:
+def json_object(path: Path, most_bytes: int) -> dict[str, object]:
     """Return the object that a JSON file holds.
 
     Args:

@@ -4,7 +4,7 @@ Rows are appended whole and forced to disk one by one. A run that is killed leav
 row at the end, which reading ignores. Values are text: a missing one is empty, never 0. Text from elsewhere, such as an
 error message, loses its control characters, and is quoted against spreadsheets that would run it as a formula.
 
-Length: writing and reading share the format.
+Length: writing, reading and finding share the format.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ from harness.output.layout import plain
 from harness.output.report import chosen, one_case, report
 from harness.output.store import ENVIRONMENT, RECORDS, SAMPLES, StoreError
 from harness.run.options import PlanError
-from harness.run.plan import complete_groups, restore
+from harness.run.plan import complete_groups
+from harness.run.stored_plan import restore
 
 RUN = Path(__file__).parent.parent.parent / "results" / "reference" / "amd-epyc-zen3-2cpu" / "quick"
 #: Lines that are kept of each file.
