@@ -285,7 +285,8 @@ def summary(path: Path) -> str:
         cells = (str(kind), f"{len(of_kind)}", f"{begun}", f"{of_kind['outlived_seconds'].max():.2f} s")
         lines.append((*cells, "; ".join(lost) or "nothing"))
     header = ("struck by", "instants", "had a folder", "last process gone after", "lost")
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *sorted(lines)))
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *sorted(lines)))
+    return f"{table}\n\nRows of honest backends that the gate rejected: {rows['rejected'].sum()} of {len(PLANNED) * (rows['rows'] != '').sum()}."
 
 
 def main() -> None:

@@ -27,7 +27,8 @@ SIDEWAYS = {
     ("worker", "process"),
     ("conformance", "run"),
     ("cli", "cli_options"),
-    ("cli", "cli_runs", "cli_interrupt"),
+    ("cli", "cli_runs"),
+    ("cli", "cli_interrupt"),
     ("__main__", "cli"),
 }
 FRAMEWORKS = ("torch", "jax", "jaxlib", "numba", "triton", "cupy")
