@@ -286,7 +286,8 @@ def summary(path: Path) -> str:
         lines.append((*cells, "; ".join(lost) or "nothing"))
     header = ("struck by", "instants", "had a folder", "last process gone after", "lost")
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *sorted(lines)))
-    return f"{table}\n\nRows of honest backends that the gate rejected: {rows['rejected'].sum()} of {len(PLANNED) * (rows['rows'] != '').sum()}."
+    begun = len(PLANNED) * (rows["rows"] != "").sum()
+    return f"{table}\n\nRows of honest backends that the gate rejected: {rows['rejected'].sum()} of {begun}."
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ ONE_LINE = (StoreError, CaseError, RegistryError, BudgetError, PlanError)
 MESSAGE_LENGTH = 3000
 SLOW = os.environ.get("BILINEAR_BENCH_SLOW") == "1"
 #: Number of inputs of each kind: in `make slow`, and in `make test`.
-INPUTS = 2000 if SLOW else 25
+INPUTS = 1000 if SLOW else 25
 fuzzed = settings(max_examples=INPUTS, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 
 #: Texts that a spreadsheet, a terminal, a parser or arithmetic may stumble over.
