@@ -293,7 +293,9 @@ def summary(path: Path) -> str:
 def main() -> None:
     """Fill the table."""
     path, *given = sys.argv[1:]
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the runs would ignore it, too
+    # Under nohup, and in a shell's background, these are ignored, and the runs would ignore them, too.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     seconds, at_once, seed = [int(text) for text in given] + [3600, 1, 1][len(given) :]
     within, kinds = unbroken_seconds(), schedule(seed)
     fill(Path(path), COLUMNS, len(kinds), seconds, lambda row: one_row(row, kinds[row], within, seed), at_once)
