@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import os
 import re
+import subprocess
 import time
 from pathlib import Path
 
@@ -256,6 +257,34 @@ def test_a_full_disk_while_the_environment_is_written_is_the_same_error(folder, 
     with pytest.raises(StoreError, match="No space left on device"):
         Store.resume(folder, lambda _: True)
     assert len(store.rows(folder / RECORDS)) == 1
+    assert sorted(path.name for path in folder.iterdir()) == sorted([RECORDS, SAMPLES, ENVIRONMENT])
+
+
+@pytest.mark.parametrize("end", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_run_that_ends_while_it_makes_its_folder_leaves_none(folder, monkeypatch, end):
+    folder.parent.mkdir()
+
+    def stop(*_):
+        raise end
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store.os, "fsync", stop)
+        with pytest.raises((StoreError, KeyboardInterrupt)):
+            Store.create(folder, {})
+    assert list(folder.parent.iterdir()) == []
+    write(folder)
+
+
+def test_what_a_killed_run_left_is_deleted_by_the_next(folder):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left, alive = (folder.parent / f"{store.DRAFT}{owner}" for owner in (ended.pid, os.getppid()))
+    for draft in (left, alive):
+        draft.mkdir(parents=True)
+    write(folder, [failed()])
+    assert (left.exists(), alive.exists()) == (False, True)
+    (folder / f".{ENVIRONMENT}.{ended.pid}").write_text("{")
+    Store.resume(folder, lambda _: True).__exit__()
     assert sorted(path.name for path in folder.iterdir()) == sorted([RECORDS, SAMPLES, ENVIRONMENT])
 
 
