@@ -16,8 +16,12 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE_SECONDS: Final = 5.0
 
 
+class Interrupted(KeyboardInterrupt):  # noqa: N818  # it is an interrupt, not an error
+    """A signal. Python ends itself by SIGINT after a plain KeyboardInterrupt inside of ``exec``, even one caught."""
+
+
 class Interrupts:
-    """Raises KeyboardInterrupt at a signal of ``SIGNALS``, and knows the exit code then."""
+    """Raises Interrupted at a signal of ``SIGNALS``, and knows the exit code then."""
 
     def __init__(self) -> None:
         self._number: int = signal.SIGINT
@@ -38,4 +42,4 @@ class Interrupts:
         now = time.monotonic()
         if now - self._last >= GRACE_SECONDS:
             self._number, self._last = number, now
-            raise KeyboardInterrupt
+            raise Interrupted

@@ -477,7 +477,7 @@ def test_an_interrupted_run_has_every_row_and_can_be_resumed(bilinear_bench, tmp
 def test_a_signal_at_any_time_gives_its_exit_code(number):
     program = (
         "import os, signal, sys\nfrom harness import cli\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "cli.app = lambda **_: os.kill(os.getpid(), int(sys.argv[1]))\ncli.main()"
+        "cli.app = lambda **_: exec('os.kill(os.getpid(), int(sys.argv[1]))')\ncli.main()"
     )
     ended = python(program, str(int(number)))
     assert (ended.returncode, ended.stderr) == (128 + number, "")
