@@ -16,7 +16,7 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE_SECONDS: Final = 5.0
 
 
-class Interrupted(KeyboardInterrupt):  # noqa: N818  # it is an interrupt, not an error
+class Interrupted(KeyboardInterrupt):  # it is an interrupt, not an error
     """A signal. Python ends itself by SIGINT after a plain KeyboardInterrupt inside of ``exec``, even one caught."""
 
 

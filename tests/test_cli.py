@@ -474,12 +474,14 @@ def test_an_interrupted_run_has_every_row_and_can_be_resumed(bilinear_bench, tmp
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_at_any_time_gives_its_exit_code(number):
-    program = (
+def test_a_signal_at_any_time_gives_its_exit_code(tmp_path, number):
+    # As a module, and inside of exec, where a plain KeyboardInterrupt would end Python by SIGINT although it is caught.
+    (tmp_path / "struck.py").write_text(
         "import os, signal, sys\nfrom harness import cli\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "cli.app = lambda **_: exec('os.kill(os.getpid(), int(sys.argv[1]))')\ncli.main()"
     )
-    ended = python(program, str(int(number)))
+    command = [sys.executable, "-m", "struck", str(int(number))]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (128 + number, "")
 
 

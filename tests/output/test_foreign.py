@@ -66,7 +66,9 @@ JSON = st.recursive(
 def files():
     """The files of a committed run, cut to its first rows, by name."""
     cut = {name: "".join((RUN / name).read_text().splitlines(keepends=True)[:KEPT]) for name in (RECORDS, SAMPLES)}
-    return {name: text.encode() for name, text in (cut | {ENVIRONMENT: (RUN / ENVIRONMENT).read_text()}).items()}
+    whole = {name: text.encode() for name, text in (cut | {ENVIRONMENT: (RUN / ENVIRONMENT).read_text()}).items()}
+    check(whole)  # imports all modules: Hypothesis draws constants of those that are loaded
+    return whole
 
 
 def put(folder, files):
