@@ -74,14 +74,15 @@ class Scratch:
 
     def start(self, *options: str) -> subprocess.Popen[str]:
         """Start the command line."""
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "harness", "run", *options],
-            cwd=self._folder,
-            env=os.environ | {MARK: self.mark, "TMPDIR": str(self.temporary), "PYTHONPATH": str(store_root())},
-            stdout=subprocess.DEVNULL,
-            stderr=(self._folder / "stderr").open("w"),
-            text=True,
-        )
+        with (self._folder / "stderr").open("w") as errors:
+            return subprocess.Popen(
+                [sys.executable, "-P", "-m", "harness", "run", *options],
+                cwd=self._folder,
+                env=os.environ | {MARK: self.mark, "TMPDIR": str(self.temporary), "PYTHONPATH": str(store_root())},
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                text=True,
+            )
 
     def processes(self) -> list[psutil.Process]:
         """Return the processes of the run that are there, stopped ones too, but for this one's child."""
