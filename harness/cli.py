@@ -14,7 +14,6 @@ import functools
 import importlib
 import json
 import os
-import signal
 import sys
 import threading
 from pathlib import Path
@@ -28,6 +27,7 @@ from harness.catalog.core import core
 from harness.catalog.registry import DISTRIBUTION, RegistryError, entries
 from harness.catalog.suggest import suggestion
 from harness.catalog.suites import SUITES, SuiteError, suite
+from harness.cli_interrupt import Interrupts
 from harness.cli_runs import (
     BAD_ROWS,
     INTERRUPTED,
@@ -73,9 +73,8 @@ def main() -> None:
 
     open_missing_streams()
     accept_any_text()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
-            signal.signal(number, _interrupt)
+    interrupts = Interrupts()
+    interrupts.install()
     try:
         Path.cwd()
     except OSError:
@@ -96,8 +95,9 @@ def main() -> None:
         complain(f"no room left {where}: free some, or set TMPDIR to another folder; --resume completes a run")
         sys.exit(USAGE)
     except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        sys.exit(INTERRUPTED)
+        sys.exit(interrupts.exit_code)
+    except SystemExit as ended:  # of every interrupt Typer makes the code of Ctrl-C, and so does `run`
+        sys.exit(interrupts.exit_code if ended.code == INTERRUPTED else ended.code)
 
 
 def _show_version(wanted: bool) -> None:
@@ -423,8 +423,3 @@ def _print_check(checked: CheckReport, rows: list[dict[str, Any]], form: given.F
             typer.echo(line)
     else:
         _print(checks.report(checked, frame, labels(), _width(), verbose))
-
-
-def _interrupt(number: int, frame: object) -> None:
-    """End a run at SIGTERM and SIGHUP as at Ctrl-C: workers gone, rows written."""
-    raise KeyboardInterrupt

@@ -101,7 +101,8 @@ def open_new(
     from harness.output import store
     from harness.process.machine_lock import one_process
     from harness.run.options import PlanError, RunOptions
-    from harness.run.plan import make_plan, stored
+    from harness.run.plan import make_plan
+    from harness.run.stored_plan import stored
 
     if context.params["allow_different"]:
         raise PlanError("--allow-different was given without --resume: it allows a run to go on on another machine")
@@ -136,7 +137,8 @@ def reopen(
     from harness.output.format import argument
     from harness.output.report import short
     from harness.process.machine_lock import one_process
-    from harness.run.plan import complete_groups, restore
+    from harness.run.plan import complete_groups
+    from harness.run.stored_plan import restore
 
     _require_resume_alone(context)
     folder = store.find(name, RESULTS)

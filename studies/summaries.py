@@ -14,6 +14,7 @@ from pathlib import Path
 
 import busy_machine
 import false_alarms
+import kills
 import numpy as np
 import pandas as pd
 import power
@@ -227,6 +228,17 @@ def gpu(path: Path) -> str:
     return table(header, body)
 
 
+def faults(path: Path) -> str:
+    """Return the catalogue of faults, each with its tests as links."""
+    rows = pd.read_csv(path, keep_default_na=False)
+    body = []
+    for row in rows.itertuples():
+        tests = [test.partition("::") for test in row.tests.split()]
+        links = [f"[{name}](../tests/{file})" for file, _, name in tests]
+        body.append([row.id, row.fault, "<br>".join(links) or "none", row.happens])
+    return table(["id", "fault", "tests", "what happens"], body)
+
+
 def file(path: Path) -> str:
     """Return a file of a package, verbatim, in a code block that begins with its name."""
     language = {".py": "python", ".toml": "toml"}[path.suffix]
@@ -247,6 +259,8 @@ SUMMARIES: dict[str, Callable[[Path], str]] = {
     "speed": speed,
     "roofline": roofline,
     "gpu": gpu,
+    "kills": kills.summary,
+    "faults": faults,
     "file": file,
 }
 

@@ -16,7 +16,7 @@ FLOORS = (
     {"process", "worker"},
     {"survey"},
     {"run", "conformance", "explain", "new_backend"},
-    {"cli", "cli_options", "cli_runs", "__main__"},
+    {"cli", "cli_options", "cli_runs", "cli_interrupt", "__main__"},
 )
 #: Imports within one floor, (from, to): the vocabulary is one, reports name the suites' cases, workers speak the
 #: protocol, and conformance uses the parts of a run.
@@ -28,6 +28,7 @@ SIDEWAYS = {
     ("conformance", "run"),
     ("cli", "cli_options"),
     ("cli", "cli_runs"),
+    ("cli", "cli_interrupt"),
     ("__main__", "cli"),
 }
 FRAMEWORKS = ("torch", "jax", "jaxlib", "numba", "triton", "cupy")

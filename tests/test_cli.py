@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from command_line import BRIEF, ROOT, command, cpus_for, environment
+from command_line import BRIEF, ROOT, command, cpus_for, environment, python
 
 from harness import cli
 from harness.machine.environment import gpus
@@ -500,7 +500,7 @@ def test_an_interrupted_run_has_every_row_and_can_be_resumed(bilinear_bench, tmp
     process = start_long_run(tmp_path)
     workers = workers_of(process.pid)
     process.send_signal(number)
-    assert process.wait(timeout=30) == 130
+    assert process.wait(timeout=30) == 128 + number
     assert not [worker for worker in workers if worker.is_running()]
     found = rows(tmp_path / "run")
     assert len(found) == 6
@@ -510,6 +510,27 @@ def test_an_interrupted_run_has_every_row_and_can_be_resumed(bilinear_bench, tmp
     assert "7x5x4x3" not in again.stdout
     if resumed:  # what is left on disk is the same for both
         finish(bilinear_bench, tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_at_any_time_gives_its_exit_code(tmp_path, number):
+    # As a module, and inside of exec, where a plain KeyboardInterrupt would end Python by SIGINT although it is caught.
+    (tmp_path / "struck.py").write_text(
+        "import os, signal, sys\nfrom harness import cli\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "cli.app = lambda **_: exec('os.kill(os.getpid(), int(sys.argv[1]))')\ncli.main()"
+    )
+    command = [sys.executable, "-m", "struck", str(int(number))]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (128 + number, "")
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    program = (
+        "import os, signal\nfrom harness import cli\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "cli.app = lambda **_: os.kill(os.getpid(), signal.SIGHUP)\ncli.main()"
+    )
+    ended = python(program)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 @pytest.mark.slow

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.output import store
+from harness.case import DTYPES, MODES
+from harness.output import cells, store
 from harness.output.dictionary import render
 from harness.record import (
     BAD,
@@ -122,7 +123,7 @@ def test_the_statuses_of_exit_code_1_are_the_bad_ones():
 #: A text that reaches the file as it is: printable, and no formula for a spreadsheet.
 SIGNS = st.one_of(st.characters(exclude_categories=("C", "Z")), st.just(" "))
 PLAIN = st.builds("{}{}".format, st.sampled_from("aÄ1\"',;"), st.text(SIGNS, max_size=30))
-POSITIVE = st.floats(min_value=1e-300, max_value=1e300)
+POSITIVE = st.floats(min_value=1e-12, max_value=1e18)
 VALUES = {bool: st.booleans(), int: st.integers(0, 2**40), float: POSITIVE, str: PLAIN}
 NAMES = st.from_regex(NAME_PATTERN, fullmatch=True)
 #: Columns with values of their own; the others take any value of their type.
@@ -135,7 +136,11 @@ SPECIAL = dict.fromkeys(("run_id", "suite", "case", "backend"), NAMES) | {
         min_size=1,
         unique=True,
     ).map(";".join),
-    "backward_seconds": st.floats(-1e300, 1e300),
+    "backward_seconds": st.floats(-1e18, 1e18),
+    **dict.fromkeys(("in1_features", "in2_features"), st.integers(1, 2**40)),
+    **{"dtype": st.sampled_from(list(DTYPES)), "precision": st.just("ieee"), "mode": st.sampled_from(MODES)},
+    "device": st.sampled_from(["cpu", "cuda"]),
+    **dict.fromkeys(("comparison", "comparison_undisturbed"), st.sampled_from(list(Relation)).map(str)),
 }
 
 
@@ -143,7 +148,7 @@ SPECIAL = dict.fromkeys(("run_id", "suite", "case", "backend"), NAMES) | {
 def records(draw):
     """Draw any legal record."""
     status = draw(st.sampled_from(list(Status)))
-    types = store.column_types(Record)
+    types = cells.column_types(Record)
     optional = {field.name for field in dataclasses.fields(Record) if field.default is None} - {"reason"}
     optional -= set() if status is Status.TIMED else set(TIMES)
     given_columns = draw(st.sets(st.sampled_from(sorted(optional))))

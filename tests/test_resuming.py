@@ -11,7 +11,8 @@ from harness.machine.environment import describe
 from harness.output import store
 from harness.process import machine_lock
 from harness.run.options import PlanOptions, RunOptions
-from harness.run.plan import make_plan, stored
+from harness.run.plan import make_plan
+from harness.run.stored_plan import stored
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

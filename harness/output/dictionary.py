@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from harness.output.store import ENVIRONMENT, LATEST, RECORDS, SAMPLES, column_types
+from harness.output.cells import column_types
+from harness.output.store import ENVIRONMENT, LATEST, RECORDS, SAMPLES
 from harness.record import FLAG_MEANING, RELATION_MEANING, STATUS_MEANING, Record, Sample
 
 _HEAD = f"""# What a run leaves

@@ -4,7 +4,7 @@ Rows are appended whole and forced to disk one by one. A run that is killed leav
 row at the end, which reading ignores. Values are text: a missing one is empty, never 0. Text from elsewhere, such as an
 error message, loses its control characters, and is quoted against spreadsheets that would run it as a formula.
 
-Length: writing and reading share the format.
+Length: writing, reading and finding share the format.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import os
 import secrets
 import shutil
 import time
-import types
-import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from harness.catalog.suggest import did_you_mean
 from harness.catalog.suites import labels
+from harness.output import cells, foreign
+from harness.output.foreign import ForeignError
 from harness.record import Record, Sample
 
 if TYPE_CHECKING:
@@ -41,8 +41,24 @@ ENVIRONMENT: Final = "environment.json"
 LATEST: Final = "latest"
 #: Characters of a run id that are its time, to the second.
 _SECONDS: Final = len("20260102T030405Z")
-#: Longest text of a cell, in characters.
-REASON_LENGTH: Final = 2000
+#: Beginning of the name of a folder that is being made.
+DRAFT: Final = ".bilinear-bench-new-"
+#: Age from which such a folder is that of a killed run, in seconds.
+DRAFT_SECONDS: Final = 600.0
+#: Largest file of each name that is read, in bytes.
+MOST_BYTES: Final = {RECORDS: 2**24, SAMPLES: 2**28, ENVIRONMENT: 2**22}
+#: Parts of a finding of the doctor.
+FINDING: Final = dict.fromkeys(("level", "topic", "saw", "advice"), str)
+#: Types of the parts of ``environment.json`` that reports use; see ``foreign.held_to``.
+FORM: Final = {
+    "run_id": str,
+    "cpu_model": str,
+    "cpu_count": int,
+    "gpus": [str],
+    "versions": {"*": str},
+    "plan": {"budget_seconds": float, "left_out": [str]},
+    "doctor": [FINDING],
+}
 
 
 class StoreError(Exception):
@@ -73,16 +89,19 @@ class Store:
         Raises:
             StoreError: The folder exists, or cannot be made.
         """
-        if folder.exists():
-            raise StoreError(f"{folder} exists: choose another --out, or complete that run with --resume")
-        # The folder gets its name when it is whole: whatever stops this, the same name can be given again.
-        draft = folder.with_name(f".bilinear-bench-{secrets.token_hex(4)}")
+        # A run that ends here leaves the whole folder or none: half of one could be neither resumed nor made again.
+        draft = folder.parent / f"{DRAFT}{secrets.token_hex(4)}"
+        _remove_drafts(folder.parent)
         try:
+            if folder.exists() or folder.is_symlink():
+                raise FileExistsError
             draft.mkdir(parents=True)
             (draft / RECORDS).write_text(_line(columns(Record)))
             (draft / SAMPLES).write_text(_line(columns(Sample)))
-            _replace(draft / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
+            _write(draft / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
             draft.rename(folder)
+        except FileExistsError:
+            raise StoreError(f"{folder} exists: choose another --out, or complete that run with --resume") from None
         except OSError as error:
             raise StoreError(f"{folder} cannot be written ({error.strerror}): choose another --out") from None
         finally:
@@ -97,8 +116,15 @@ class Store:
             folder: Folder of the run.
             keep: Function of a row of either file; True if its group is complete.
         """
+        for name in (RECORDS, SAMPLES, ENVIRONMENT):
+            for draft in folder.glob(f".{name}.*"):  # of a run that was killed while it wrote
+                draft.unlink()
         for name, row_type in ((RECORDS, Record), (SAMPLES, Sample)):
-            kept = (_line(row[column] for column in columns(row_type)) for row in rows(folder / name) if keep(row))
+            kept = (
+                _line(texts[column] for column in columns(row_type))
+                for texts, _ in each_row(folder / name)
+                if keep(texts)
+            )
             _replace(folder / name, "".join((_line(columns(row_type)), *kept)))
         return cls(folder)
 
@@ -151,87 +177,95 @@ def rows(path: Path, earlier: bool = False) -> list[dict[str, str]]:
             for the labels of cases, which come from the suites.
 
     Raises:
-        StoreError: The file is missing, or has other columns than this version writes.
+        StoreError: The file is missing, has other columns than this version writes, or a row that none writes.
     """
+    return [texts for texts, _ in each_row(path, earlier)]
+
+
+def each_row(path: Path, earlier: bool = False) -> Iterator[tuple[dict[str, str], Record | Sample]]:
+    """Yield each complete row of a file, as text and as the values that it stands for; see ``rows``."""
     row_type = Sample if path.name == SAMPLES else Record
+    seen: dict[tuple[object, ...], int] = {}
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise StoreError(f"{path.parent} is not a run: no {path.name} in it ({error.strerror})") from None
-    whole = text[: text.rfind("\n") + 1]
-    reader = csv.reader(io.StringIO(whole))
-    header = next(reader, None)
+        reader = csv.reader(foreign.lines(path, MOST_BYTES[path.name]))
+        header = _header(next(reader, []), row_type, earlier)
+        for row in reader:
+            if len(row) != len(header):
+                raise ValueError(f"{len(row)} values for {len(header)} columns")
+            texts = dict.fromkeys(columns(row_type), "") | dict(zip(header, row, strict=True))
+            if row_type is Record and "label" not in header:
+                texts["label"] = labels(texts["suite"]).get(texts["case"], "")
+            values = cells.read(row_type, texts)
+            if isinstance(values, Record):
+                key = (values.run_id, values.flush_l2, *values.cell)
+                if seen.setdefault(key, reader.line_num) != reader.line_num:
+                    raise ValueError(f"it repeats line {seen[key]}")
+            yield texts, values
+    except ForeignError as error:
+        raise StoreError(f"{path} {error}") from None
+    except (ValueError, csv.Error) as error:
+        raise StoreError(f"{path}, line {reader.line_num}: {error}; take the file that the run wrote") from None
+
+
+def _header(header: list[str], row_type: type, earlier: bool) -> list[str]:
+    """Return the columns of a file if this version can read them.
+
+    Raises:
+        ForeignError: It cannot.
+    """
     known = columns(row_type)
     required = {field.name for field in dataclasses.fields(row_type) if field.default is dataclasses.MISSING}
-    expected = [name for name in known if name in (header or []) or name in required] if earlier else known
+    expected = [name for name in known if name in header or name in required] if earlier else known
     if header != expected:
-        raise StoreError(f"{path} has other columns than this version writes: read it with the version that wrote it")
-    complete = []
-    for row in reader:
-        if len(row) != len(header):
-            raise StoreError(f"{path}, line {reader.line_num}: {len(row)} values for {len(header)} columns")
-        complete.append(dict.fromkeys(known, "") | dict(zip(header, row, strict=True)))
-    if "label" in known and "label" not in header:
-        for values in complete:
-            values["label"] = labels(values["suite"]).get(values["case"], "")
-    return complete
+        raise ForeignError("has other columns than this version writes: read it with the version that wrote it")
+    return header
 
 
 def read(path: Path) -> pd.DataFrame:
     """Read ``records.csv`` or ``samples.csv`` with the type of each column; missing values are ``NA``.
 
     Raises:
-        StoreError: The file is missing, torn in the middle, or has other columns than this version writes.
+        StoreError: As ``rows``.
     """
     import pandas as pd
 
-    row_type = Sample if path.name == SAMPLES else Record
-    text = pd.DataFrame(rows(path, earlier=True), columns=columns(row_type), dtype="string").replace("", pd.NA)
-    try:
-        for name, kind in column_types(row_type).items():
-            if kind is bool:
-                if not text[name].dropna().isin(["True", "False"]).all():
-                    raise ValueError("expected True or False")
-                text[name] = text[name].map({"True": True, "False": False}).astype("boolean")
-            elif kind is int:
-                numbers = pd.to_numeric(text[name])
-                if (numbers.dropna() % 1 != 0).any():
-                    raise ValueError("expected whole numbers")
-                text[name] = numbers.astype("Int64")
-            elif kind is float:
-                text[name] = pd.to_numeric(text[name]).astype("Float64")
-    except (ValueError, TypeError) as error:
-        raise StoreError(f"{path}: column {name} holds what is no {kind.__name__} ({error})") from None
-    return text
-
-
-def column_types(row_type: type) -> dict[str, type]:
-    """Return the Python type of each column, optional or not."""
-    kinds: dict[str, type] = {}
-    for name, hint in typing.get_type_hints(row_type).items():
-        options = [option for option in typing.get_args(hint) if option is not types.NoneType]
-        kinds[name] = options[0] if options else hint
-    return kinds
+    dtypes = {bool: "boolean", int: "Int64", float: "Float64"}
+    found = [values for _, values in each_row(path, earlier=True)]
+    kinds = cells.column_types(Sample if path.name == SAMPLES else Record)
+    return pd.DataFrame(
+        {
+            name: pd.Series([getattr(values, name) for values in found], dtype=dtypes.get(kind, "string"))
+            for name, kind in kinds.items()
+        }
+    )
 
 
 def environment(folder: Path) -> Json:
-    """Read ``environment.json``.
+    """Read ``environment.json``; the parts that reports use have the types of ``FORM``, and texts are printable.
 
     Raises:
-        StoreError: It is missing or malformed.
+        StoreError: It is missing, malformed or has a part of another type.
     """
     try:
-        read_back = json.loads((folder / ENVIRONMENT).read_text())
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{folder} is not a run: {ENVIRONMENT} cannot be read ({error})") from None
-    if not isinstance(read_back, dict):
-        raise StoreError(f"{folder} is not a run: {ENVIRONMENT} holds no mapping")
+        read_back: Json = foreign.held_to(FORM, _environment(folder))
+    except ForeignError as error:
+        raise StoreError(f"{folder / ENVIRONMENT} {error}") from None
+    for finding in read_back.get("doctor", []):
+        finding |= dict.fromkeys(FINDING, "") | finding
     return read_back
+
+
+def _environment(folder: Path) -> Json:
+    """Read ``environment.json`` as it is."""
+    try:
+        return foreign.json_object(folder / ENVIRONMENT, MOST_BYTES[ENVIRONMENT])
+    except ForeignError as error:
+        raise StoreError(f"{folder} is not a run: {ENVIRONMENT} {error}") from None
 
 
 def add_to_environment(folder: Path, additions: Json) -> None:
     """Add keys to ``environment.json``."""
-    _replace(folder / ENVIRONMENT, json.dumps(environment(folder) | additions, indent=2) + "\n")
+    _replace(folder / ENVIRONMENT, json.dumps(_environment(folder) | additions, indent=2) + "\n")
 
 
 def find(name: str, results: Path) -> Path:
@@ -249,7 +283,7 @@ def find(name: str, results: Path) -> Path:
     for folder in (Path(name), results / name):
         if folder.name == LATEST and folder.is_symlink():
             raise StoreError(f"{folder} is a link that an earlier version made: give the run's folder, or {LATEST}")
-        with contextlib.suppress(OSError):  # such as a name that is too long
+        with contextlib.suppress(OSError, RuntimeError):  # such as a name that is too long, or links in a circle
             if name and (folder / RECORDS).is_file():
                 return folder.resolve()
     expected = f"expected a folder with {RECORDS} in it, or the name of one in {results}/"
@@ -304,7 +338,7 @@ def check_free(folder: Path) -> None:
 
 
 def _row(row: Record | Sample) -> bytes:
-    return _line(_text(getattr(row, name)) for name in columns(type(row))).encode()
+    return _line(cells.text(getattr(row, name)) for name in columns(type(row))).encode()
 
 
 def _line(values: Iterable[str]) -> str:
@@ -313,27 +347,29 @@ def _line(values: Iterable[str]) -> str:
     return buffer.getvalue()
 
 
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return repr(float(value))
-    if not isinstance(value, str):
-        return str(value)
-    plain = "".join(sign if sign.isprintable() else " " for sign in value)[:REASON_LENGTH]
-    # A spreadsheet runs a cell with such a first sign as a formula, quoted or not (CWE-1236).
-    return f"'{plain}" if plain.startswith(("=", "+", "-", "@", "＝", "＋", "－", "＠")) else plain
+def _remove_drafts(parent: Path) -> None:
+    """Delete what a run left that was killed while it made its folder; another run's draft lives for milliseconds."""
+    for draft in parent.glob(f"{DRAFT}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - draft.stat().st_mtime > DRAFT_SECONDS:
+                shutil.rmtree(draft, ignore_errors=True)
 
 
 def _replace(path: Path, text: str) -> None:
     """Write a whole file so that a reader, or a crash, leaves the old file or the new one."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with draft.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        _write(draft, text)
         draft.replace(path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise StoreError(f"{path} cannot be written ({error.strerror}); what was there is whole") from None
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a whole file and force it to disk."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

@@ -6,22 +6,19 @@ import dataclasses
 import functools
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from harness.case import MODE_NAMES, MODES, Case, CaseError, Mode
 from harness.catalog.case_names import case_of
 from harness.catalog.core import in_core
-from harness.catalog.registry import Entry, RegistryError, select
+from harness.catalog.registry import Entry, RegistryError
 from harness.catalog.selection import Selection, choose
 from harness.catalog.suites import ONE_LAYER, Suite, suite
 from harness.machine import environment
 from harness.machine.threads import budget
 from harness.output.listing import availability
-from harness.output.store import Json, StoreError
-from harness.output.store import environment as stored_environment
 from harness.record import Status
-from harness.run.options import PlanError, PlanOptions, RunOptions
+from harness.run.options import PlanError, PlanOptions
 from harness.timing import roofline
 
 #: Backend that speed is compared with, planned in every group that is timed.
@@ -168,32 +165,6 @@ def _chosen_devices(options: PlanOptions) -> tuple[str, ...]:
             "add --device cuda, or leave it out"
         )
     return devices
-
-
-def stored(plan: Plan, options: RunOptions) -> Json:
-    """Return a plan as ``environment.json`` holds it, for ``--resume``."""
-    values = {field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)}
-    values |= {"cases": [dataclasses.asdict(case) for case in plan.cases], "backends": list(plan.backends)}
-    return values | {"options": dataclasses.asdict(options)}
-
-
-def restore(folder: Path) -> tuple[Plan, RunOptions]:
-    """Read a run's plan back.
-
-    Raises:
-        StoreError: The folder holds no plan that this version can resume.
-    """
-    try:
-        values = dict(stored_environment(folder)["plan"])
-        options = RunOptions(**values.pop("options"))
-        values["cases"] = tuple(Case(**case) for case in values["cases"])
-        values["backends"] = select(values["backends"])
-        values["devices"] = tuple(values["devices"])
-        values["wanted"] = {text: tuple(names) for text, names in values.get("wanted", {}).items()}
-        values["left_out"] = tuple(values.get("left_out", ()))
-        return Plan(**values), options
-    except (KeyError, TypeError) as error:
-        raise StoreError(f"{folder} holds no plan that this version can resume ({error})") from None
 
 
 def complete_groups(plan: Plan, rows: Sequence[Mapping[str, str]]) -> frozenset[tuple[str, str, str]]:

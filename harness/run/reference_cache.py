@@ -16,7 +16,7 @@ from harness.case import Case
 from harness.correctness.drawn import Drawn
 from harness.correctness.verdict import Expected
 from harness.process.handle import WorkerError, WorkerHandle
-from harness.process.protocol import Expect
+from harness.process.protocol import Expect, ReferenceReply
 from harness.record import Status
 from harness.run.cell import fresh_folder
 
@@ -106,12 +106,24 @@ class ReferenceCache:
         for key in [key for key in self._known if key[0] == case and kind in (None, key[1])]:
             del self._known[key]
 
+    def _asked(
+        self, reference: WorkerHandle, case: Case, kind: str, variation: int, drawn: Drawn | None
+    ) -> tuple[Path, ReferenceReply]:
+        """Have a worker compute; return the folder of the results, and its reply."""
+        folder = fresh_folder(reference.directory / "expected")
+        asked = Expect(case, variation, kind, folder, self.device, drawn)
+        return folder, reference.request(asked, self._limit_seconds)
+
     def _computed(self, case: Case, kind: str, variation: int, drawn: Drawn | None) -> Expected:
         try:
             reference = self._reference(self.device)
-            folder = fresh_folder(reference.directory / "expected")
-            asked = Expect(case, variation, kind, folder, self.device, drawn)
-            reply = reference.request(asked, self._limit_seconds)
+            try:
+                folder, reply = self._asked(reference, case, kind, variation, drawn)
+            except WorkerError as error:
+                if reference.alive or error.status is not Status.FAILED:
+                    raise
+                # It may have been killed from outside: a second end is its own doing.
+                folder, reply = self._asked(self._reference(self.device), case, kind, variation, drawn)
         except WorkerError as error:
             raise ReferenceUnavailable(error.status, error.reason) from None
         positions, wide = (arrays(folder, case, suffix) for suffix in (".positions", ".wide"))

@@ -3,11 +3,14 @@
 This folder is a distribution on the path of the tests' runs, so the registry finds them by their entry points.
 """
 
+import atexit
+import ctypes
 import gc
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -85,6 +88,73 @@ class Sleeps(Honest):
 
     def result(self, right):
         time.sleep(10**6)
+
+
+class Holds(Honest):
+    """Never returns, and holds the lock of the interpreter in C: no thread of its process can act."""
+
+    name = "faulty-holds"
+
+    def result(self, right):
+        ctypes.PyDLL(None).sleep(10**6)
+        return right
+
+
+class Compiles(Honest):
+    """Never finishes preparing."""
+
+    name = "faulty-compiles"
+
+    def prepare_forward(self, case, weight, bias):
+        time.sleep(10**6)
+
+
+class Stays(Honest):
+    """Right, but its process would not end by itself: a thread and a function at exit wait for ever."""
+
+    name = "faulty-stays"
+
+    def prepare_forward(self, case, weight, bias):
+        threading.Thread(target=time.sleep, args=(10**6,)).start()
+        atexit.register(time.sleep, 10**6)
+        return super().prepare_forward(case, weight, bias)
+
+
+class Segfaults(Honest):
+    """Reads where no memory is."""
+
+    name = "faulty-segfaults"
+
+    def result(self, right):
+        ctypes.string_at(0)
+        return right
+
+
+class Aborts(Honest):
+    """Aborts its process, as Numba's layer `workqueue` does."""
+
+    name = "faulty-aborts"
+
+    def result(self, right):
+        os.abort()
+
+
+class Interrupts(Honest):
+    """Raises KeyboardInterrupt in the call."""
+
+    name = "faulty-interrupts"
+
+    def result(self, right):
+        raise KeyboardInterrupt("faulty: not the user")
+
+
+class Unusual(Honest):
+    """Raises what is no Exception in the call."""
+
+    name = "faulty-unusual"
+
+    def result(self, right):
+        raise BaseException("faulty: of no usual class")
 
 
 class Killed(Honest):

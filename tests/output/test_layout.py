@@ -66,3 +66,7 @@ def test_a_number_is_not_parted_from_its_unit(width):
 def test_a_table_can_have_another_gap():
     assert plain(table([STAYS, TIME], 80, gap=" ")).splitlines()[1] == "numpy-loop 1.0 ms"
     assert table_width([STAYS, TIME], gap=" ") == len("numpy-loop 1.0 ms")
+
+
+def test_a_line_never_has_what_would_move_the_cursor():
+    assert plain(wrapped(Text("a\nb\x1b[2J\tc\u2028d"), 80)) == "a b [2J c d\n"

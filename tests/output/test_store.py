@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from harness.output import store
+from harness.output.cells import TEXT_LENGTH
 from harness.output.store import ENVIRONMENT, LATEST, RECORDS, SAMPLES, Store, StoreError
 from harness.record import Record, Sample, Status
 
@@ -100,7 +101,7 @@ def test_a_reason_is_bounded_and_loses_its_control_characters(folder):
     write(folder, [failed(reason="a\nb\r\n\x1b[31mc\x00\u202ed\udc80\u2028e" + "é" * 10_000)])
     reason = cells(folder / RECORDS)[0]["reason"]
     assert reason.startswith("a b   [31mc  d  eé")
-    assert len(reason) == store.REASON_LENGTH
+    assert len(reason) == TEXT_LENGTH
     assert len(store.rows(folder / RECORDS)) == 1
 
 
@@ -133,7 +134,9 @@ def test_a_cell_of_the_wrong_type_is_refused_by_its_column(folder, column, text)
 
 
 def test_a_file_of_another_version_and_a_missing_one_are_refused(folder):
-    with pytest.raises(StoreError, match=r"is not a run: no records\.csv"):
+    with pytest.raises(
+        StoreError, match=r"records\.csv cannot be read \(No such file or directory\): give the folder of a run"
+    ):
         store.rows(folder / RECORDS)
     write(folder)
     (folder / RECORDS).write_text("other,columns\n")
@@ -267,6 +270,33 @@ def test_a_full_disk_while_the_environment_is_written_is_the_same_error(folder, 
     with pytest.raises(StoreError, match="No space left on device"):
         Store.resume(folder, lambda _: True)
     assert len(store.rows(folder / RECORDS)) == 1
+    assert sorted(path.name for path in folder.iterdir()) == sorted([RECORDS, SAMPLES, ENVIRONMENT])
+
+
+@pytest.mark.parametrize("end", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_run_that_ends_while_it_makes_its_folder_leaves_none(folder, monkeypatch, end):
+    folder.parent.mkdir()
+
+    def stop(*_):
+        raise end
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store.os, "fsync", stop)
+        with pytest.raises((StoreError, KeyboardInterrupt)):
+            Store.create(folder, {})
+    assert list(folder.parent.iterdir()) == []
+    write(folder)
+
+
+def test_what_a_killed_run_left_is_deleted_by_the_next(folder):
+    left, alive = (folder.parent / f"{store.DRAFT}{name}" for name in ("left", "alive"))
+    for draft in (left, alive):
+        draft.mkdir(parents=True)
+    os.utime(left, (0, 0))
+    write(folder, [failed()])
+    assert (left.exists(), alive.exists()) == (False, True)
+    (folder / f".{ENVIRONMENT}.12345").write_text("{")
+    Store.resume(folder, lambda _: True).__exit__()
     assert sorted(path.name for path in folder.iterdir()) == sorted([RECORDS, SAMPLES, ENVIRONMENT])
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from harness.case import Case
 from harness.output import sweep
 from harness.output.layout import plain
 from harness.record import Record, Status
@@ -21,7 +22,8 @@ def row(backend, batch, seconds, **changes):
         "flush_l2": False,
         "roofline_seconds": batch * 1e-7,
     }
-    work = {"case": "x".join(map(str, sizes.values())), "gflop": 2e-9 * batch * 16 * 8}
+    options = {name: changes[name] for name in ("dtype", "precision", "bias") if name in changes}
+    work = {"case": Case(**sizes, **options).name, "gflop": 2e-9 * batch * 16 * 8}
     values = fixed | more | work | {"status": Status.TIMED, "median_seconds": seconds, "rank": 1} | sizes | changes
     if values["status"] is Status.TIMED:
         values |= {"baseline_median_seconds": values["median_seconds"], "speedup": 1.0}

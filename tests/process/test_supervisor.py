@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from harness.case import Case
-from harness.machine import usage
+from harness.machine import environment, usage
 from harness.machine.usage import Usage
 from harness.process.folders import LOCK, PREFIX
 from harness.process.handle import Worker, WorkerError
@@ -123,6 +123,10 @@ def test_a_worker_that_raises_replies_and_lives_on(workers):
     ("name", "status", "reason"),
     [
         ("faulty-quits", Status.FAILED, "SystemExit: faulty: had enough"),
+        ("faulty-interrupts", Status.FAILED, "KeyboardInterrupt: faulty: not the user"),
+        ("faulty-unusual", Status.FAILED, "BaseException: faulty: of no usual class"),
+        ("faulty-segfaults", Status.FAILED, r"killed by signal 11 \(SIGSEGV\) in faulty_backends\.py:\d+ result"),
+        ("faulty-aborts", Status.FAILED, r"killed by signal 6 \(SIGABRT\) in faulty_backends\.py:\d+ result"),
         ("faulty-hungry", Status.OUT_OF_MEMORY, "1 EiB"),
         ("faulty-exits", Status.FAILED, "exited with code 0 without an answer"),
         ("faulty-garbles", Status.FAILED, "broke the protocol"),
@@ -146,6 +150,40 @@ def test_a_hanging_worker_is_killed_and_its_last_output_is_kept(workers):
     assert "still here" in caught.value.output
     assert not worker.alive
     assert not psutil.pid_exists(worker.pid)
+
+
+@pytest.mark.parametrize("name", ["faulty-sleeps", "faulty-holds", "faulty-compiles"])
+def test_a_silent_worker_is_killed_at_its_limit_wherever_it_hangs(workers, name):
+    worker = load(workers, name)
+    with pytest.raises(WorkerError, match="no answer within 1 s") as caught:
+        prepare(worker, limit=1.0)
+    assert caught.value.status is Status.TIMEOUT
+    assert not psutil.pid_exists(worker.pid)
+
+
+def test_a_worker_whose_import_hangs_is_killed_at_its_limit(workers):
+    worker, _ = workers.worker("faulty-slow-import", "cpu")
+    with pytest.raises(WorkerError, match=r"no answer within 5 s in faulty_slow_import\.py:5") as caught:
+        worker.request(Load("faulty-slow-import", "faulty_slow_import:Backend", "cpu"), 5.0)
+    assert caught.value.status is Status.TIMEOUT
+    assert not psutil.pid_exists(worker.pid)
+
+
+def test_a_worker_that_would_not_end_by_itself_is_ended(workers):
+    worker = load(workers, "faulty-stays")
+    prepare(worker)
+    workers.discard("faulty-stays", "cpu")
+    assert not psutil.pid_exists(worker.pid)
+
+
+def test_a_worker_that_the_kernel_killed_for_memory_ran_out_of_it(workers, monkeypatch):
+    kills = iter((3, 4))
+    monkeypatch.setattr(environment, "oom_kills", lambda: next(kills))
+    worker = load(workers, "faulty-honest")
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(WorkerError, match=r"killed by the kernel for memory \(killed by signal 9") as caught:
+        prepare(worker)
+    assert caught.value.status is Status.OUT_OF_MEMORY
 
 
 def test_killing_a_worker_ends_the_wait_of_another_thread(workers):

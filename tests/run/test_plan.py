@@ -11,7 +11,8 @@ from harness.catalog.core import CORE
 from harness.catalog.registry import entries
 from harness.output import store
 from harness.run.options import PlanOptions, RunOptions
-from harness.run.plan import BASELINE, make_plan, restore, stored
+from harness.run.plan import BASELINE, make_plan
+from harness.run.stored_plan import restore, stored
 
 pytestmark = pytest.mark.skipif(not entries()[BASELINE].installed().ok, reason="torch is not installed")
 OTHERS = {name for name, entry in entries().items() if not entry.is_ours}

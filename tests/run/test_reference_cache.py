@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from fakes import CASE, STEP, FakeWorker, Faults, right
+from faults import RIGHT
 
 from harness.process.handle import WorkerError
 from harness.process.protocol import Expect
@@ -75,3 +76,16 @@ def test_reference_that_does_not_start_is_unavailable():
 
     with pytest.raises(ReferenceUnavailable, match="no cpu"):
         ReferenceCache(start, 1.0).start()
+
+
+def test_reference_that_was_killed_is_started_once_more(tmp_path):
+    killed = Faults(instead={Expect: WorkerError(Status.FAILED, "killed by signal 9")})
+    workers = [
+        FakeWorker(directory=tmp_path / str(number), faults=faults) for number, faults in enumerate([killed, RIGHT])
+    ]
+    workers[0].alive = False
+    assert ReferenceCache(lambda device: workers.pop(0), 1.0).of(CASE, "normal", 0).values
+    dead = FakeWorker(directory=tmp_path / "dead", faults=killed)
+    dead.alive = False
+    with pytest.raises(ReferenceUnavailable, match="killed by signal 9"):
+        ReferenceCache(lambda device: dead, 1.0).of(CASE, "normal", 0)
