@@ -178,7 +178,7 @@ def test_a_disk_that_fills_up_is_one_line_of_error(monkeypatch, capsys):
         raise OSError(errno.ENOSPC, "No space left on device", "full/worker1")
 
     monkeypatch.setattr(cli, "app", full)
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(cli.Interrupts, "install", lambda _: None)
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 2

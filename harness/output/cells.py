@@ -5,6 +5,7 @@ What is read is a row as ``harness.record`` allows it, or is refused: a file may
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import functools
 import math
@@ -56,6 +57,9 @@ def read(row_type: type[Record | Sample], texts: Mapping[str, str]) -> Record | 
     """
     kinds = column_types(row_type)  # type: ignore[arg-type]  # mypy 1.x takes a class for one of its instances
     values = {name: _value(name, kind, texts[name]) for name, kind in kinds.items()}
+    required = {field.name for field in dataclasses.fields(row_type) if field.default is dataclasses.MISSING}
+    if empty := sorted(name for name in required if values[name] is None):
+        raise ValueError(f"column {empty[0]} is empty")
     row = row_type(**values)
     if isinstance(row, Record):
         Case(**{name: values[name] for name in Case.__dataclass_fields__})  # raises CaseError, a ValueError

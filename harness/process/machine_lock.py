@@ -1,8 +1,8 @@
 """Locks: one run at a time on a machine, one process on a run's files, and whose private folder is still in use.
 
 Two runs that measure at the same time spoil each other's times. So a run holds a lock on a file that all users of the
-machine share. The system releases it when the process ends, however
-it ends, so no lock is ever stale. The file says who holds it.
+machine share. The system releases it when the process ends, however it ends, so no lock is ever stale. The file says
+who holds it.
 """
 
 from __future__ import annotations

@@ -50,6 +50,8 @@ def _held(kind: type[Held], values: Mapping[str, Any]) -> Held:
         ValueError: A field is of another type.
         KeyError: There is no such field.
     """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{kind.__name__} is {values!r:.60}, expected a mapping")
     hints = typing.get_type_hints(kind, localns={"Mapping": dict})  # what JSON has for a mapping
     return kind(**{name: decode(hints[name], value) for name, value in values.items()})
 
