@@ -17,6 +17,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from bilinear_bench.cpu.cpu import HOST
 from bilinear_bench.cpu.packing import bias_or_zeros, column_sums
 from bilinear_bench.cpu.plans import call_bytes, forward_plan, grad_inputs_plan, grad_weight_plan
 from bilinear_bench.cpu.sizes import Sizes
@@ -33,6 +34,8 @@ class NumbaFused(Backend):
 
     def supports(self, case: Case) -> Support:
         """Return yes for every dtype; bfloat16 needs the package that knows it in NumPy."""
+        if case.dtype == "float16" and not HOST.converts_float16:
+            return Support(False, "this CPU, or NUMBA_CPU_NAME, has no instructions for float16")
         if case.dtype == "bfloat16" and importlib.util.find_spec("ml_dtypes") is None:
             return Support(False, "NumPy has no bfloat16: install ml_dtypes")
         return self.supports_mode_and_precision(case)

@@ -12,7 +12,6 @@ from typing import Any, Final
 import torch
 
 from bilinear_bench import contraction
-from bilinear_bench.memory import DTYPES
 from bilinear_bench.plain_call import are_memory, is_plain_call, may_store
 
 try:
@@ -28,7 +27,7 @@ OPS: Final = torch.ops.bilinear_bench
 
 def kernels_of(tensor: Tensor) -> ModuleType:
     """Return the module that computes: the fused kernel, or plain products."""
-    if fused is None or not fused.AVAILABLE or not tensor.is_cpu or tensor.dtype not in DTYPES:
+    if fused is None or not fused.AVAILABLE or not tensor.is_cpu or tensor.dtype not in fused.TAKES:
         return contraction
     return fused
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numba
 import numpy as np
+import torch
 
 from bilinear_bench.contraction import full_precision
 from bilinear_bench.cpu.cpu import HOST
@@ -29,6 +30,8 @@ _grad_inputs_plan = functools.lru_cache(1024)(grad_inputs_plan)
 _grad_weight_plan = functools.lru_cache(1024)(grad_weight_plan)
 #: Whether the kernels can be compiled.
 AVAILABLE: Final = not numba.config.DISABLE_JIT
+#: Dtypes that the kernels take on this CPU.
+TAKES: Final = frozenset(dtype for dtype in DTYPES if dtype != torch.float16 or HOST.converts_float16)
 #: Instead of a forward's tiles, where none are stored.
 _NO_TILES: Final = {dtype: np.empty(0, stored_as(dtype)) for dtype in DTYPES.values()}
 
@@ -60,16 +63,25 @@ def forward(
         _forward_plan(sizes, threads), threads, array_of(given1), array_of(given2), array_of(pages), array_of(addend),
         _NO_TILES[sizes.dtype] if tiles is None else array_of(tiles), array_of(output),
     )  # fmt: skip
-    if not (output.isfinite().all() if sizes.dtype in HALF_TYPES else all_finite(result)):
+    if not _all_finite(output, result):
         _take_the_other_order(input1, input2, weight, bias, output)
     return output, tiles
 
 
 def _take_the_other_order(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None, output: Tensor) -> None:
-    """Compute the rows of output that are not finite as nn.Bilinear does."""
+    """Compute the rows of output that are not finite as nn.Bilinear does; bfloat16 in float32, rounded once."""
     rows = ~output.isfinite().all(1)
+    kind = torch.promote_types(output.dtype, torch.float32)
+    operands = (one if one is None else one.to(kind) for one in (input1[rows], input2[rows], weight, bias))
     with full_precision(input1):
-        output[rows] = BUILTIN(input1[rows], input2[rows], weight, bias)
+        output[rows] = BUILTIN(*operands).to(output.dtype)
+
+
+def _all_finite(output: Tensor, array: Any) -> bool:
+    """True if no other order of sums may give other numbers; float32 holds every sum of products of float16."""
+    if output.dtype == torch.float16:
+        return True
+    return bool(output.isfinite().all()) if output.dtype == torch.bfloat16 else all_finite(array)
 
 
 def gradients(

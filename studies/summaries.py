@@ -181,23 +181,6 @@ def speed(path: Path) -> str:
     return table(["`numba-fused`", "geometric mean or count"], body)
 
 
-def half_types(path: Path) -> str:
-    """Return for each case and mode of a run the times of nn.Bilinear, of the best peer and of `numba-fused`."""
-    rows = pd.read_csv(path / "records.csv")
-    rows = rows[rows["status"] == "timed"]
-    body = []
-    for (case, mode), group in rows.groupby(["case", "mode"], sort=False):
-        times = group.set_index("backend")["median_seconds"]
-        peers = times[[name for name in times.index if name in (*PEERS, "torch-contract") and name != BASELINE]]
-        ours, best = times["numba-fused"], peers.min()
-        cells = [form.seconds(seconds) for seconds in (times[BASELINE], best, ours)]
-        cells[1] += f" ({peers.idxmin()})"
-        ratios = (form.ratio(seconds / ours) for seconds in (times[BASELINE], best))
-        body.append([case, MODES[mode], *cells, *ratios])
-    header = ["case", "mode", "nn.Bilinear", "best of the others", "`numba-fused`"]
-    return table([*header, "over nn.Bilinear", "over the best"], body)
-
-
 def geometric(ratios: pd.Series) -> float:
     """Return the geometric mean of the ratios that are not missing."""
     return float(np.exp(np.log(ratios.dropna()).mean()))
@@ -274,7 +257,6 @@ SUMMARIES: dict[str, Callable[[Path], str]] = {
     "false-rejections": false_rejections,
     "gap": gap,
     "speed": speed,
-    "half-types": half_types,
     "roofline": roofline,
     "gpu": gpu,
     "kills": kills.summary,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +34,7 @@ class Cpu:
         forward_tiles_bytes: Bytes of a forward's tiles that a step with few outputs stores for its backward, at most.
         parallel_flop: Work of a forward in flop; below it threads cost more than they bring.
         multiplies_bfloat16: Whether an instruction adds products of pairs of bfloat16 to float32 (AVX-512 with BF16).
+        converts_float16: Whether instructions convert float16; without them LLVM calls functions that may be missing.
     """
 
     vector_bytes: int = 16
@@ -48,6 +50,7 @@ class Cpu:
     forward_tiles_bytes: int = 16 * MIB
     parallel_flop: int = 1_000_000
     multiplies_bfloat16: bool = False
+    converts_float16: bool = True
 
     @classmethod
     def host(cls) -> Cpu:
@@ -56,7 +59,8 @@ class Cpu:
         vector_bytes = 64 if "avx512f" in features else 32 if "avx2" in features else 16
         registers = 32 if features & {"avx512f", "neon"} else 16
         pairs = vector_bytes == 64 and "avx512bf16" in features
-        return cls(vector_bytes, registers, l2_bytes=_l2_bytes(), multiplies_bfloat16=pairs)
+        converts = "f16c" in features or platform.machine() not in ("x86_64", "AMD64")
+        return cls(vector_bytes, registers, l2_bytes=_l2_bytes(), multiplies_bfloat16=pairs, converts_float16=converts)
 
     @property
     def rows(self) -> int:

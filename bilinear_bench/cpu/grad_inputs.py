@@ -102,10 +102,12 @@ class GradInputsPlan:
         return gradients
 
 
-def plan(sizes: Sizes, threads: int, cpu: Cpu = HOST) -> GradInputsPlan | FewOutputsPlan | SmallGradInputsPlan:
-    """Divide both input gradients among at most ``threads`` threads."""
+def plan(
+    sizes: Sizes, threads: int, cpu: Cpu = HOST, stores: bool = True
+) -> GradInputsPlan | FewOutputsPlan | SmallGradInputsPlan:
+    """Divide both input gradients among at most ``threads`` threads; ``stores`` as for ``few_outputs``."""
     workers = division.workers(sizes, threads, cpu)
-    few = few_outputs(sizes, cpu)
+    few = few_outputs(sizes, cpu, stores=stores)
     if small_gradients(sizes, cpu, few_outputs=few):
         return plan_small_gradients(sizes, workers)
     if few:

@@ -22,6 +22,7 @@ from typing import Any, Final
 import numpy as np
 
 from bilinear_bench.cpu import forward, grad_inputs, grad_weight
+from bilinear_bench.cpu import threads as division
 from bilinear_bench.cpu.cpu import HOST, Cpu
 from bilinear_bench.cpu.few_outputs import few_outputs
 from bilinear_bench.cpu.half_pieces import LEAST_ROWS, PIECE_BYTES, Bits, HalfPlan
@@ -47,9 +48,9 @@ def _pairs_plan(sizes: Sizes, threads: int, cpu: Cpu) -> forward.ForwardPlan:
 
 
 @functools.lru_cache(1024)
-def _gradient_pairs_plan(sizes: Sizes, workers: int, cpu: Cpu) -> grad_inputs.GradInputsPlan:
-    """Divide the gradients of both inputs where pages are pairs."""
-    return grad_inputs.plan_strips(sizes, workers, cpu, both_gradients_pairs)
+def _gradient_pairs_plan(sizes: Sizes, threads: int, cpu: Cpu) -> grad_inputs.GradInputsPlan:
+    """Divide the gradients of both inputs; the outputs of ``sizes`` are pairs of pages."""
+    return grad_inputs.plan_strips(sizes, division.workers(sizes, threads, cpu), cpu, both_gradients_pairs)
 
 
 class HalfForwardPlan(HalfPlan):
@@ -88,11 +89,11 @@ class HalfForwardPlan(HalfPlan):
         else:
             self._piece_by_piece(wide1, self.wide(input2), weight, addend, tiles, output)
             return output
-        self.convert(self.round, result, output, 0, len(weight))
+        self.round_into(output, result, 0)
         return output
 
     def _by_pairs(self, stores: bool) -> bool:
-        """True if pairs of ``j`` are multiplied as they are stored; stored tiles must be those that float32 would."""
+        """True if pairs of ``j`` are multiplied; stored tiles must hold what the gradients in float32 read."""
         possible = self.multiplies_pairs and self.sizes.in2 % 2 == 0
         return possible and not (stores and forward.contracts_input1(self.sizes.in1, self.sizes.in2))
 
@@ -109,9 +110,11 @@ class HalfForwardPlan(HalfPlan):
             addends = addend[pages] if first else np.zeros_like(addend[pages])
             plan = _forward_plan(self.piece_sizes(pages, rows), self.threads, self.cpu)
             part = plan.run(_columns(wide1, rows), wide2, piece, addends, tiles)
-            total = part if first else total + part
+            total = part if first else _added(total, part)
             if rows.stop == self.sizes.in1:
-                self.convert(self.round, total, output, pages.start, total.shape[1])
+                self.round_into(output, total, pages.start)
+        if not divided:  # there is nothing to sum up
+            self.round_into(output, np.tile(addend, (len(output), 1)), 0)
 
 
 class HalfGradInputsPlan(HalfPlan):
@@ -122,7 +125,7 @@ class HalfGradInputsPlan(HalfPlan):
         """Return the numbers of 16 bits that the forward stores: its float32 tiles if there is one piece, or none."""
         if not self.is_one_piece:
             return 0
-        return 2 * _grad_inputs_plan(self.wide_sizes, self.threads, self.cpu).forward_tiles
+        return 2 * _grad_inputs_plan(self.wide_sizes, self.threads, self.cpu, True).forward_tiles
 
     def run(
         self,
@@ -140,16 +143,16 @@ class HalfGradInputsPlan(HalfPlan):
         if gradients is None:
             gradients = np.empty(input1.shape, np.uint16), np.empty(input2.shape, np.uint16)
         wide1, wide2, sizes = self.wide(input1), self.wide(input2), self.wide_sizes
-        few = few_outputs(sizes, self.cpu)
+        few = few_outputs(sizes, self.cpu, stores=self.is_one_piece)
         if small_gradients(sizes, self.cpu, few_outputs=few):
             plan: Any = plan_small_gradients(sizes, self.workers, self.sizes.dtype)
             grad_input1, grad_input2 = plan.run(wide1, wide2, weight, self.wide(grad_output), _NO_TILES)
-            self.convert(self.round, grad_input1, gradients[0], 0, sizes.in1)
+            self.round_into(gradients[0], grad_input1, 0)
         else:
             pairs = self.multiplies_pairs and not few
             given = wide1, wide2, weight, grad_output
             grad_input2 = self._piece_by_piece(*given, forward_tiles.view(np.float32), gradients[0], pairs)
-        self.convert(self.round, grad_input2, gradients[1], 0, sizes.in2)
+        self.round_into(gradients[1], grad_input2, 0)
         return gradients
 
     def _piece_by_piece(
@@ -157,7 +160,7 @@ class HalfGradInputsPlan(HalfPlan):
     ) -> Array:
         """Write grad_input1 (b, i); return grad_input2 (b, j) as float32."""
         divided = list(self.of_row_pieces())
-        memory = self.memory(divided)
+        memory = self.memory(divided, pairs=pairs)
         gradient = _even(grad_output).view(np.float32) if pairs else self.wide(grad_output)
         total = np.zeros(wide2.shape, np.float32)
         for pages, rows in divided:
@@ -165,13 +168,13 @@ class HalfGradInputsPlan(HalfPlan):
             if pairs:
                 sizes = sizes._replace(out=gradient.shape[1])
                 piece = self.paired_weight(weight, rows, memory)
-                plan: Any = _gradient_pairs_plan(sizes, self.workers, self.cpu)
+                plan: Any = _gradient_pairs_plan(sizes, self.threads, self.cpu)
             else:
                 piece = self.wide_weight(weight, pages, rows, memory)
-                plan = _grad_inputs_plan(sizes, self.threads, self.cpu)
+                plan = _grad_inputs_plan(sizes, self.threads, self.cpu, self.is_one_piece)
             part1, part2 = plan.run(_columns(wide1, rows), wide2, piece, gradient, tiles)
-            self.convert(self.round, part1, grad_input1, rows.start, part1.shape[1])
-            total += part2
+            self.round_into(grad_input1, part1, rows.start)
+            _added(total, part2)
         return total
 
 
@@ -191,8 +194,8 @@ class HalfGradWeightPlan(HalfPlan):
             piece = memory[: sizes.out * sizes.in1 * in2].reshape(sizes.out, sizes.in1, in2)
             plan = _grad_weight_plan(sizes, self.threads, self.cpu)
             plan.run(_columns(wide1, rows), wide2, _columns(gradient, pages), piece)
-            target = grad_weight.reshape(out, -1)[pages]
-            self.convert(self.round, piece.reshape(sizes.out, -1), target, rows.start * in2, sizes.in1 * in2)
+            target = grad_weight.reshape(out, in1 * in2)[pages]
+            self.round_into(target, piece.reshape(sizes.out, sizes.in1 * in2), rows.start * in2)
         return grad_weight
 
 
@@ -204,6 +207,13 @@ def call_bytes(sizes: Sizes, threads: int, cpu: Cpu = HOST) -> int:
     rows = sizes.batch * (2 * sizes.in1 + 3 * sizes.in2 + 2 * sizes.out)
     piece = max(PIECE_BYTES, 4 * LEAST_ROWS * sizes.in2 * sizes.out)
     return 4 * rows + piece + workspace_bytes(sizes._replace(dtype="float32"), threads, cpu)
+
+
+def _added(total: Array, part: Array) -> Array:
+    """Add to total, and return it; NumPy would warn of infinities."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        total += part
+    return total
 
 
 def _columns(values: Array, columns: slice) -> Array:

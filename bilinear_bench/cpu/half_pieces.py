@@ -42,7 +42,7 @@ class HalfPlan:
     Attributes:
         sizes: Sizes of the call, with a half type.
         threads: Number of threads, at least 1.
-        workers: Number of threads that convert.
+        workers: Number of threads that convert; with 1 no piece has more, for it is less work than the whole.
         cpu: The CPU.
         widen: Address of the tile of that name.
         round: Address of the tile of that name.
@@ -96,46 +96,45 @@ class HalfPlan:
     def wide(self, source: Bits) -> Array:
         """Return an array (m, n) as float32."""
         wide = np.empty(source.shape, np.float32)
-        self.convert(self.widen, wide, source, 0, source.shape[1])
+        self.widen_into(wide, source, 0)
         return wide
 
-    def convert(self, tile: int, wide: Array, narrow: Bits, begin: int, columns: int) -> None:
-        """Convert columns of wide (m, columns) from or to columns of narrow (m, n) from ``begin`` on."""
-        _convert[self.workers > 1](tile, wide, narrow, begin, columns)
+    def widen_into(self, wide: Array, source: Bits, begin: int) -> None:
+        """Write columns of source (m, n) from ``begin`` on into wide (m, n')."""
+        _convert[self.workers > 1](self.widen, wide, source, begin)
 
-    def memory(self, divided: list[tuple[slice, slice]]) -> Array:
-        """Return memory for the weight of the largest piece."""
+    def round_into(self, target: Bits, wide: Array, begin: int) -> None:
+        """Round wide (m, n') into the columns of target (m, n) from ``begin`` on."""
+        _convert[self.workers > 1](self.round, wide, target, begin)
+
+    def memory(self, divided: list[tuple[slice, slice]], *, pairs: bool = False) -> Array:
+        """Return memory for the weight of the largest piece, or for its pairs of pages."""
         sizes = (self.piece_sizes(*piece) for piece in divided)
-        return np.empty(max((one.out * one.in1 * one.in2 for one in sizes), default=0), np.float32)
+        pages = ((one, (one.out + 1) // 2 if pairs else one.out) for one in sizes)
+        return np.empty(max((count * one.in1 * one.in2 for one, count in pages), default=0), np.float32)
 
     def paired_weight(self, weight: Bits, rows: slice, memory: Array) -> Array:
         """Return rows of the weight (o, i, j) as pairs of pages (o / 2, i', j), at the beginning of ``memory``."""
-        in2 = self.sizes.in2
+        _, in1, in2 = weight.shape
         shape = (len(weight) + 1) // 2, rows.stop - rows.start, in2
-        pairs = memory[: math.prod(shape)].reshape(shape)
-        _pair_pages[self.workers > 1](
-            address(interleave, "float32"),
-            weight.reshape(len(weight), -1),
-            rows.start * in2,
-            pairs.reshape(len(pairs), -1),
-        )
-        return pairs
+        pairs = memory[: math.prod(shape)].reshape(shape[0], shape[1] * in2)
+        tile = address(interleave, "float32")
+        _pair_pages[self.workers > 1](tile, weight.reshape(len(weight), in1 * in2), rows.start * in2, pairs)
+        return pairs.reshape(shape)
 
     def wide_weight(self, weight: Bits, pages: slice, rows: slice, memory: Array) -> Array:
         """Return a piece of the weight (o, i, j) as float32 (o', i', j), at the beginning of ``memory``."""
-        sizes = self.piece_sizes(pages, rows)
-        shape = sizes.out, sizes.in1, sizes.in2
-        piece = memory[: math.prod(shape)].reshape(shape)
-        rows_of_all = weight.reshape(len(weight), -1)[pages]
-        self.convert(
-            self.widen, piece.reshape(sizes.out, -1), rows_of_all, rows.start * sizes.in2, sizes.in1 * sizes.in2
-        )
-        return piece
+        _, in1, in2 = weight.shape
+        shape = pages.stop - pages.start, rows.stop - rows.start, in2
+        piece = memory[: math.prod(shape)].reshape(shape[0], shape[1] * in2)
+        self.widen_into(piece, weight.reshape(len(weight), in1 * in2)[pages], rows.start * in2)
+        return piece.reshape(shape)
 
 
 @serial_and_parallel
-def _convert(conversion: int, wide: Array, narrow: Bits, begin: int, columns: int) -> None:
-    """Convert wide (m, columns) from, or to, the columns of narrow (m, n) from ``begin`` on."""
+def _convert(conversion: int, wide: Array, narrow: Bits, begin: int) -> None:
+    """Convert wide (m, n') from, or to, the columns of narrow (m, n) from ``begin`` on."""
+    columns = wide.shape[1]
     chunks = (columns + CHUNK - 1) // CHUNK
     for task in numba.prange(len(wide) * chunks):
         row, first = task // chunks, task % chunks * CHUNK

@@ -28,7 +28,7 @@ def warm_calls(dtype: str, cpu: Cpu = HOST) -> tuple[tuple[Sizes, int], ...]:
         ((UNCOPIED_STRIPS * strip + 1, 64, clashing, 1), 2),
         # Many strips, of which each thread has its own; both threads pack the rows of grad_weight.
         ((strip, 3, 3, 8), 1),
-        ((2000, 6, 6, 8), 2),
+        ((4000, 6, 6, 8), 2),
         # One strip, which both threads share.
         ((strip, 256, 256, 2), 2),
         ((strip, 64, 64, 64), 2),

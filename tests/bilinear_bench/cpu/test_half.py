@@ -17,10 +17,10 @@ from harness.correctness.inputs import make_inputs
 
 numba = pytest.importorskip("numba", reason="numba is not installed")
 torch = pytest.importorskip("torch", reason="torch is not installed")
+from bilinear_bench import operator  # noqa: E402
 from bilinear_bench.cpu import half_pieces, plans  # noqa: E402
 from bilinear_bench.cpu.cpu import HOST, KIB, MIB  # noqa: E402
 from bilinear_bench.cpu.sizes import HALF_TYPES, Sizes  # noqa: E402
-from bilinear_bench.cpu.tiles.half_types import ROUND, WIDEN  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -41,10 +41,8 @@ def numbers(stored, dtype):
     return torch.from_numpy(stored.view(np.int16)).view(getattr(torch, dtype)).double().numpy()
 
 
-def converted(tile, wide, narrow, dtype):
-    half_pieces.HalfPlan.of(Sizes(1, 1, 1, 1, dtype), 1).convert(
-        half_pieces.address(tile[dtype], "float32"), wide[None], narrow[None], 0, wide.size
-    )
+def plan_of(dtype):
+    return half_pieces.HalfPlan.of(Sizes(1, 1, 1, 1, dtype), 1)
 
 
 def step(case, made, threads, cpu):
@@ -97,6 +95,28 @@ def test_many_pieces_are_rounded_once(sizes, dtype, threads, cpu, monkeypatch):
     assert_rounded_once(Case(*sizes, dtype=dtype, mode="forward_backward"), threads, cpu)
 
 
+@pytest.mark.parametrize("dtype", HALF_TYPES)
+@pytest.mark.parametrize("sizes", [(70, 5, 6, 0), (3, 5, 6, 0), (0, 5, 6, 4), (70, 0, 5, 20), (70, 5, 0, 20)], ids=str)
+def test_sizes_of_zero_give_the_bias_and_zeros(sizes, dtype):
+    batch, in1, in2, out = sizes
+    kind = getattr(torch, dtype)
+    input1, input2, weight = (torch.ones(shape, dtype=kind) for shape in ((batch, in1), (batch, in2), (out, in1, in2)))
+    output = torch.ops.bilinear_bench.bilinear(input1, input2, weight, torch.full((out,), 0.5, dtype=kind))
+    assert torch.equal(output, torch.full_like(output, 0.5) + in1 * in2)
+    if in1 and in2:
+        both = torch.ops.bilinear_bench.grad_inputs(torch.ones_like(output), input1, input2, weight)
+        assert torch.equal(both[0], torch.full_like(input1, out * in2))
+        assert torch.equal(both[1], torch.full_like(input2, out * in1))
+
+
+def test_a_sum_that_overflows_float16_leaves_its_row_as_it_is():
+    input1, input2 = torch.full((1, 2), 300.0).half(), torch.full((1, 2), 0.05).half()
+    weight = torch.full((2, 2, 2), 200.0).half()
+    alone = operator.bilinear(input1, input2, weight)[0, 1]
+    weight[0] *= 10
+    assert operator.bilinear(input1, input2, weight)[0].tolist() == [torch.inf, alone.item()]
+
+
 def test_no_copy_of_the_weight_is_made_in_float32():
     sizes = Sizes(40, 256, 256, 64, "float16")
     shapes = (40, 256), (40, 256), (64, 256, 256), (64,), (40, 64)
@@ -118,7 +138,7 @@ def test_no_copy_of_the_weight_is_made_in_float32():
 @pytest.mark.parametrize("dtype", HALF_TYPES)
 def test_all_numbers_of_16_bits_are_widened_exactly(dtype):
     every, wide = np.arange(2**16, dtype=np.uint16), np.empty(2**16, np.float32)
-    converted(WIDEN, wide, every, dtype)
+    plan_of(dtype).widen_into(wide[None], every[None], 0)
     np.testing.assert_array_equal(wide, numbers(every, dtype))
 
 
@@ -130,5 +150,5 @@ def test_float32_is_rounded_to_the_nearest_number_ties_to_even(dtype):
     drawn = np.random.default_rng(5).integers(0, 2**32, 2**17, dtype=np.uint32).view(np.float32)
     wide = np.concatenate([exact, between, drawn])
     narrow = np.empty(wide.size, np.uint16)
-    converted(ROUND, wide, narrow, dtype)
+    plan_of(dtype).round_into(narrow[None], wide[None], 0)
     np.testing.assert_array_equal(numbers(narrow, dtype), numbers(bits(wide, dtype), dtype))
