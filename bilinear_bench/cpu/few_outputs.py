@@ -110,8 +110,9 @@ class FewOutputsPlan:
 def few_outputs(sizes: Sizes, cpu: Cpu, *, stores: bool = True) -> bool:
     """True if each input gradient is better computed on its own.
 
-    The stored tiles of a forward give one of the two at once. Without them it takes a pass more. That pays only where
-    a tile over the outputs is very short. ``stores`` is False where the forward stores none. ``small_gradients`` decides for a small batch, whose tiles are not stored.
+    The stored tiles of a forward give one of the two at once. Without them, as where ``stores`` is False, it takes a
+    pass more. That pays only where a tile over the outputs is very short. ``small_gradients`` decides for a small
+    batch, whose tiles are not stored.
     """
     return sizes.out < (FEW if stores and _tiles_bytes(sizes, cpu) <= cpu.forward_tiles_bytes else FEWEST)
 
