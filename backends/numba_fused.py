@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bilinear_bench.cpu.cpu import HOST
-from bilinear_bench.cpu.packing import bias_or_zeros, column_sums
+from bilinear_bench.cpu.packing import aligned, bias_or_zeros, column_sums
 from bilinear_bench.cpu.plans import call_bytes, forward_plan, grad_inputs_plan, grad_weight_plan
-from bilinear_bench.cpu.sizes import Sizes
+from bilinear_bench.cpu.sizes import HALF_TYPES, Sizes
 from harness.backend import Backend, Kernel, Support
 from harness.case import Case
 
@@ -59,16 +59,18 @@ class NumbaFused(Backend):
     def prepare_forward(self, case: Case, weight: Array, bias: Array | None) -> Kernel:
         """Divide the case; return the kernel over this weight."""
         plan = forward_plan(_sizes(case), _threads())
-        pages, addend = _stored(weight), _stored(bias_or_zeros(weight, bias))
+        addend = bias_or_zeros(weight, bias)
+        if case.dtype in HALF_TYPES:
+            return _on_bits(plan, weight, addend)
 
         def kernel(input1: Array, input2: Array) -> Array:
-            return plan.run(_stored(input1), _stored(input2), pages, addend).view(input1.dtype)
+            return plan.run(input1, input2, weight, addend)
 
         return kernel
 
     def prepare_forward_backward(self, case: Case) -> FusedStep:
         """Divide the case."""
-        return FusedStep(_sizes(case), _threads())
+        return (HalfStep if case.dtype in HALF_TYPES else FusedStep)(_sizes(case), _threads())
 
 
 class FusedStep:
@@ -87,33 +89,57 @@ class FusedStep:
 
     def forward(self, input1: Array, input2: Array, weight: Array, bias: Array | None) -> Array:
         """Return output (b, o)."""
-        given = _stored(input1), _stored(input2), _stored(weight)
-        tiles = np.empty(self._grad_inputs.forward_tiles, given[2].dtype)
-        self._saved = *given, tiles, bias is not None
-        return self._forward.run(*given, _stored(bias_or_zeros(weight, bias)), tiles).view(input1.dtype)
+        tiles = aligned(self._grad_inputs.forward_tiles, weight)
+        self._saved = input1, input2, weight, tiles, bias is not None
+        return self._forward.run(input1, input2, weight, bias_or_zeros(weight, bias), tiles)
 
     def backward(self, grad_output: Array) -> tuple[Array, Array, Array, Array | None]:
         """Return the gradients."""
         if self._saved is None:
             raise RuntimeError("backward without a forward: call forward first")
         (input1, input2, weight, tiles, has_bias), self._saved = self._saved, None
-        given = _stored(grad_output)
-        both = self._grad_inputs.run(input1, input2, weight, given, tiles)
-        of1, of2, of_weight = (
-            one.view(grad_output.dtype) for one in (*both, self._grad_weight.run(input1, input2, given))
-        )
-        return of1, of2, of_weight, _column_sums(grad_output) if has_bias else None
+        grad_input1, grad_input2 = self._grad_inputs.run(input1, input2, weight, grad_output, tiles)
+        gradient = self._grad_weight.run(input1, input2, grad_output)
+        return grad_input1, grad_input2, gradient, self._sums(grad_output) if has_bias else None
+
+    def _sums(self, grad_output: Array) -> Array:
+        """Return the sums over the rows of grad_output (b, o)."""
+        return column_sums(grad_output)
 
 
-def _stored(array: Array) -> Array:
-    """Return an array as the kernels take it: half types as their bits."""
-    return array.view(np.uint16) if array.itemsize == 2 else array
+class HalfStep(FusedStep):
+    """The same for half types, whose kernels take bits."""
+
+    def forward(self, input1: Array, input2: Array, weight: Array, bias: Array | None) -> Array:
+        """Return output (b, o)."""
+        self._dtype = input1.dtype
+        addend = None if bias is None else _bits(bias)
+        return super().forward(_bits(input1), _bits(input2), _bits(weight), addend).view(self._dtype)
+
+    def backward(self, grad_output: Array) -> tuple[Array, Array, Array, Array | None]:
+        """Return the gradients."""
+        of1, of2, of_weight, of_bias = super().backward(_bits(grad_output))
+        of1, of2, of_weight = (one.view(self._dtype) for one in (of1, of2, of_weight))
+        return of1, of2, of_weight, None if of_bias is None else of_bias.view(self._dtype)
+
+    def _sums(self, grad_output: Array) -> Array:
+        """Return the sums over the rows of the bits of grad_output (b, o), rounded once."""
+        return _bits(column_sums(grad_output.view(self._dtype).astype(np.float32)).astype(self._dtype))
 
 
-def _column_sums(values: Array) -> Array:
-    """Return the sums over the rows of values (b, o), rounded once."""
-    wide = values.astype(np.float32) if values.itemsize == 2 else values
-    return column_sums(wide).astype(values.dtype, copy=False)
+def _on_bits(plan: Any, weight: Array, bias: Array) -> Kernel:
+    """Return the kernel of a half type."""
+    pages, addend = _bits(weight), _bits(bias)
+
+    def kernel(input1: Array, input2: Array) -> Array:
+        return plan.run(_bits(input1), _bits(input2), pages, addend).view(input1.dtype)
+
+    return kernel
+
+
+def _bits(array: Array) -> Array:
+    """Return a half type's array as the kernels take it."""
+    return array.view(np.uint16)
 
 
 def _sizes(case: Case) -> Sizes:

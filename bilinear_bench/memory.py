@@ -24,6 +24,14 @@ DTYPES: Final = {
     torch.float16: "float16",
     torch.bfloat16: "bfloat16",
 }
+
+
+def stored_as(dtype: str) -> str:
+    """Return NumPy's dtype of the arrays of a kernel: half types are given as their bits."""
+    return "uint16" if dtype in HALF_TYPES else dtype
+
+
+_STORED: Final = {dtype: stored_as(name) for dtype, name in DTYPES.items()}
 #: Bytes of a tensor from which huge pages are worth their request, as in NumPy.
 HUGE_BYTES: Final = 4 * 2**20
 #: Linux's number for "use huge pages here" (``man madvise``).
@@ -44,12 +52,7 @@ def array_of(tensor: Tensor) -> npt.NDArray[np.floating[Any]]:
     The array does not keep the tensor alive: its caller does. ``Tensor.numpy`` would, but marks the storage as not
     resizable for good, and FSDP and offloading resize storages.
     """
-    return _array_at(tensor.data_ptr(), tensor.shape, stored_as(DTYPES[tensor.dtype]))
-
-
-def stored_as(dtype: str) -> str:
-    """Return NumPy's dtype of the arrays of a kernel: half types are given as their bits."""
-    return "uint16" if dtype in HALF_TYPES else dtype
+    return _array_at(tensor.data_ptr(), tensor.shape, _STORED[tensor.dtype])
 
 
 @functools.lru_cache(1024)

@@ -65,16 +65,7 @@ class HalfForwardPlan(HalfPlan):
         forward_tiles: Bits | None = None,
         output: Bits | None = None,
     ) -> Bits:
-        """Return output (b, o) of input1 (b, i), input2 (b, j), weight (o, i, j) and bias (o,).
-
-        Args:
-            input1: (b, i).
-            input2: (b, j).
-            weight: (o, i, j).
-            bias: (o,).
-            forward_tiles: Memory for the tiles, as many numbers as the backward's plan says; None or empty for none.
-            output: Memory for the result; None for new memory.
-        """
+        """Return output (b, o) of input1 (b, i), input2 (b, j), weight (o, i, j), bias (o,); as ``ForwardPlan.run``."""
         if output is None:
             output = np.empty((len(input1), len(weight)), np.uint16)
         tiles = _NO_TILES if forward_tiles is None else forward_tiles.view(np.float32)

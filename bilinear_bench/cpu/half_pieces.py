@@ -6,6 +6,7 @@ Axes: ``b`` batch, ``i`` in1_features, ``j`` in2_features, ``o`` out_features (p
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 from typing import Any, Final
@@ -69,9 +70,9 @@ class HalfPlan:
     @property
     def is_one_piece(self) -> bool:
         """Return whether the weight is a single piece."""
-        return 4 * self.sizes.out * self.sizes.in1 * self.sizes.in2 <= PIECE_BYTES
+        return self.wide_sizes.weight_bytes <= PIECE_BYTES
 
-    @property
+    @functools.cached_property
     def wide_sizes(self) -> Sizes:
         """Return the sizes with float32."""
         return self.sizes._replace(dtype="float32")

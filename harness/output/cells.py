@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from harness.case import Case
 from harness.output.foreign import LARGEST
+from harness.output.format import printable
 from harness.record import TIMES, Record, Relation, Sample
 
 #: Longest text of a cell, in characters; reading allows for the quote before a formula.
@@ -40,7 +41,7 @@ def text(value: object) -> str:
         return repr(float(value))
     if not isinstance(value, str):
         return str(value)
-    plain = "".join(sign if sign.isprintable() else " " for sign in value)[:TEXT_LENGTH]
+    plain = printable(value)[:TEXT_LENGTH]
     # A spreadsheet runs a cell with such a first sign as a formula, quoted or not (CWE-1236).
     return f"'{plain}" if plain.startswith(("=", "+", "-", "@", "＝", "＋", "－", "＠")) else plain
 

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from harness.output.format import printable
+
 #: Longest line of a CSV file, in bytes.
 LINE_BYTES: Final = 2**16
 #: Longest text that is taken from JSON, in characters; the rest of it is left out.
@@ -123,7 +125,7 @@ def held_to(form: Any, value: Any, where: str = "") -> Any:
     if isinstance(form, list) and isinstance(value, list):
         return [held_to(form[0], item, f"{where}[{number}]") for number, item in enumerate(value)]
     if form is str and isinstance(value, str):
-        return "".join(sign if sign.isprintable() else " " for sign in value[:TEXT_LENGTH])
+        return printable(value[:TEXT_LENGTH])
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if form is float and number and math.isfinite(value) and abs(value) <= LARGEST:
         return value

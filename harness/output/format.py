@@ -87,7 +87,12 @@ def number(value: float | None, form: str) -> str:
 
 def text(value: Any) -> str:
     """Return a text that cannot move the cursor or colour the terminal."""
-    return "" if missing(value) else "".join(sign if sign.isprintable() else " " for sign in str(value))
+    return "" if missing(value) else printable(str(value))
+
+
+def printable(shown: str) -> str:
+    """Return a text with a space for every sign that a terminal would not show."""
+    return "".join(sign if sign.isprintable() else " " for sign in shown)
 
 
 def argument(name: str) -> str:

@@ -13,6 +13,8 @@ from typing import Final
 
 from rich.text import Text
 
+from harness.output.format import printable
+
 Lines = list[Text]
 #: Spaces between two columns.
 GAP: Final = "  "
@@ -69,7 +71,7 @@ def table(columns: Iterable[Column], width: int, gap: str = GAP) -> Lines:
 def wrapped(text: str | Text, width: int, indent: str = "") -> Lines:
     """Return a text in lines of at most ``width`` terminal cells, broken at spaces only; later ones are indented."""
     whole = _styled(text).copy()
-    whole.plain = "".join(sign if sign.isprintable() else " " for sign in whole.plain)
+    whole.plain = printable(whole.plain)
     # A number stays with its unit: textwrap breaks at plain spaces only.
     glued = _AFTER_NUMBER.sub("\u00a0", whole.plain)
     pieces = textwrap.wrap(glued, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

@@ -119,9 +119,8 @@ class Sampler:
         with self._context.spent(Stage.WARM_UP):
             reply = cell.request(WarmUp(WARM_UP_SECONDS, 1), self._plan.time_limit_seconds)
             if reply is not None and cell.worker is not None and cell.worker.stopped_seconds:
-                reply = cell.request(
-                    WarmUp(WARM_UP_SECONDS, 1), self._plan.time_limit_seconds
-                )  # the stop was in its times
+                # The stop was in its times.
+                reply = cell.request(WarmUp(WARM_UP_SECONDS, 1), self._plan.time_limit_seconds)
         if reply is None:
             return False
         for stretch in reply.stretches:
